@@ -1,0 +1,270 @@
+"""The settings of a run: defaults below, then a YAML file, then -o overrides; each checked by name, type and range.
+
+    python config.py -c configs/demo.yaml -o train.epochs=3 optim.lr=0.01
+
+prints the settings in force as YAML. Scripts and notebooks read them with `get('train.epochs')`; the names of the
+original notebook (`LABEL_MAP`, `LEARNING_RATE.params.lr`, ...) work in `get` too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+from dataclasses import dataclass, field
+from typing import List, Literal, Optional, Union
+
+from zodiac import schema
+from zodiac.errors import UsageError, run
+from zodiac.schema import setting
+
+DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configs', 'zodiac.yaml')
+ZODIAC = ['ratt', 'ox', 'tiger', 'rabbit', 'dragon', 'snake', 'horse', 'goat', 'monkey', 'rooster', 'dog', 'pig']
+ARCHS = Literal['resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152']
+Auto = Literal['auto']
+
+
+@dataclass
+class Data:
+    root: str = setting('signs', pattern=r'.*[^/].*')  # holds the images, train.txt, valid.txt, test.txt, annotation.json
+    labels: List[str] = setting(ZODIAC)  # class names; the position is the class number
+    num_workers: Union[Auto, int] = setting('auto', low=0, high=256)  # processes that decode images
+    shared_memory: Union[Auto, bool] = 'auto'  # hand batches over through /dev/shm
+
+
+@dataclass
+class ImageSize:
+    size: int = setting(224, low=8, high=4096)  # pixels a side that the network sees
+    resize: Union[Auto, int] = setting('auto', low=8, high=8192)  # short side before the centre crop; auto: size * 256 / 224
+    mean: List[float] = setting([0.485, 0.456, 0.406])  # of ImageNet, RGB in [0, 1]
+    std: List[float] = setting([0.229, 0.224, 0.225], above=0)
+
+
+@dataclass
+class Augment:
+    scale: List[float] = setting([0.08, 1.0], above=0, high=1)  # share of the image's area that a training crop covers
+    ratio: List[float] = setting([0.75, 4 / 3], above=0)  # width / height of a training crop
+    flip: float = setting(0.5, low=0, high=1)  # probability of a horizontal flip
+
+
+@dataclass
+class Annotate:
+    archive: Optional[str] = None  # .zip, .tar, .tgz to unpack into data.root first
+    non_rgb: Literal['reject', 'convert'] = 'reject'  # what to do with grey, palette, CMYK, 16-bit and alpha images
+    unknown_class: Literal['stop', 'skip'] = 'stop'  # what to do with a class folder that is none of data.labels
+    valid_fraction: float = setting(0.1, above=0, high=0.8)  # taken from train where there is no valid folder
+    test_fraction: float = setting(0.1, above=0, high=0.8)  # taken from train where there is no test folder
+    workers: Union[Auto, int] = setting('auto', low=1, high=256)
+    max_entries: int = setting(2_000_000, low=1)  # caps on an archive: files and folders,
+    max_bytes: int = setting(200 * 2**30, low=1)  # bytes when unpacked,
+    max_ratio: float = setting(100.0, above=1)  # bytes when unpacked over bytes of the archive
+
+
+@dataclass
+class Model:
+    arch: ARCHS = 'resnet50'
+    pretrained: Union[bool, str] = True  # true: ImageNet weights; false: from scratch; or a .pdparams file
+    freeze: Literal['none', 'backbone'] = 'none'  # backbone: only the head learns, BatchNorm statistics stand still
+    zero_init_residual: bool = False  # from scratch: the last BatchNorm weight of each block starts at zero
+
+
+@dataclass
+class Train:
+    epochs: int = setting(20, low=1)
+    batch_size: int = setting(32, low=1)  # a process
+    amp: Literal['O0', 'O1', 'O2'] = 'O0'  # mixed precision level, on a GPU
+    keep_checkpoints: int = setting(2, low=1)  # newest epochs kept in checkpoints/, beside best/
+
+
+@dataclass
+class Optim:
+    name: Literal['momentum', 'sgd', 'adam', 'adamw'] = 'momentum'
+    lr: float = setting(0.00375, above=0)
+    momentum: float = setting(0.9, low=0, high=1)
+    nesterov: bool = False
+    weight_decay: float = setting(1e-6, low=0)  # L2
+    schedule: Literal['cosine', 'constant'] = 'cosine'
+    warmup_epochs: float = setting(0.0, low=0)  # the rate rises linearly from zero for so many epochs
+
+
+@dataclass
+class Evaluate:
+    split: Literal['train', 'valid', 'test'] = 'test'
+    weights: str = 'best'  # best, last, a checkpoint folder or a .pdparams file; export.py reads it too
+    batch_size: int = setting(32, low=1)
+    sample: int = setting(6, low=1)  # size of the simple random sample that is listed
+
+
+@dataclass
+class Export:
+    tolerance: float = setting(1e-4, above=0, high=1)  # largest difference of a probability, network against static model
+    parity_images: int = setting(64, low=1)  # validation images on which the two are compared
+
+
+@dataclass
+class Config:
+    name: str = setting('zodiac', pattern=r'[\w][\w.\- ]*')  # the run lives in output/<name>/
+    seed: int = setting(0, low=0, high=2**31 - 1)
+    device: str = setting('auto', pattern=r'auto|cpu|gpu(:\d+)?|xpu(:\d+)?|npu(:\d+)?')
+    data: Data = field(default_factory=Data)
+    image: ImageSize = field(default_factory=ImageSize)
+    augment: Augment = field(default_factory=Augment)
+    annotate: Annotate = field(default_factory=Annotate)
+    model: Model = field(default_factory=Model)
+    train: Train = field(default_factory=Train)
+    optim: Optim = field(default_factory=Optim)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    export: Export = field(default_factory=Export)
+
+    @property
+    def run_dir(self):
+        """output/<name>: everything that a run writes, relative to the working directory."""
+        return f'output/{self.name}'
+
+    def to_yaml(self):
+        """str: every setting, also those at their default, as YAML that `-c` accepts."""
+        import yaml
+
+        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True)
+
+
+# The notebook's own names for settings, and what follows from settings.
+NOTEBOOK_NAMES = {
+    'LABEL_MAP': 'data.labels',
+    'epochs': 'train.epochs',
+    'batch_size': 'train.batch_size',
+    'LEARNING_RATE.params.lr': 'optim.lr',
+    'OPTIMIZER.params.momentum': 'optim.momentum',
+    'OPTIMIZER.regularizer.factor': 'optim.weight_decay',
+}
+DERIVED = {
+    'num_classes': lambda cfg: len(cfg.data.labels),
+    'image_shape': lambda cfg: [3, cfg.image.size, cfg.image.size],
+    'total_images': lambda cfg: _count_lines(f'{cfg.data.root}/train.txt'),
+    'model_save_dir': lambda cfg: cfg.run_dir,
+}
+NOTEBOOK_TOTAL_IMAGES = 7096  # images of signs/train, for `get('total_images')` before there is an index
+
+_active = None
+
+
+def load(path=None, overrides=()):
+    """Read `path` (default: configs/zodiac.yaml) and `key=value` overrides into a checked `Config`.
+
+    Raises UsageError naming the key, the value and what is allowed.
+    """
+    cfg = Config()
+    path = path or DEFAULT_CONFIG
+    for key, value in schema.flatten(_read_yaml(path)):
+        _put(cfg, key, value, path)
+    for override in overrides:
+        key, equals, value = override.partition('=')
+        if not equals:
+            raise UsageError(f'-o {override}: write it as key=value, for example -o train.epochs=3')
+        for inner_key, inner_value in schema.flatten(_parse_yaml(value, f'-o {override}'), key.strip()):
+            _put(cfg, inner_key, inner_value, '-o')
+    _check_whole(cfg)
+    return cfg
+
+
+def use(path=None, overrides=()):
+    """Make a configuration the active one, which `get` reads, and return it."""
+    global _active
+    _active = load(path, overrides)
+    return _active
+
+
+def active():
+    """The active `Config`; configs/zodiac.yaml if nothing else was chosen."""
+    return _active or use()
+
+
+def get(key):
+    """Value of a dotted key of the active configuration (`'train.epochs'`), or of one of the notebook's names.
+
+    A section (`'train'`) comes as a dict. Raises UsageError for an unknown key.
+    """
+    cfg = active()
+    if key in DERIVED:
+        return DERIVED[key](cfg)
+    try:
+        return schema.get(cfg, NOTEBOOK_NAMES.get(key, key))
+    except KeyError:
+        raise UsageError(f'{key}: no such setting{schema.nearest(cfg, key)}') from None
+
+
+def from_command_line(doc, argv=None):
+    """Parse `-c CONFIG -o key=value ...`, make the result active and return it. `doc` is shown by --help."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('-c', '--config', metavar='CONFIG', help='YAML file of settings (default: configs/zodiac.yaml)')
+    parser.add_argument('-o', '--override', metavar='key.sub=value', nargs='+', action='append', default=[],
+                        help='settings that win over the file, as YAML values')
+    args = parser.parse_args(argv)
+    return use(args.config, [override for group in args.override for override in group])
+
+
+def _read_yaml(path):
+    try:
+        with open(path, encoding='utf-8') as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, 'strerror', None) or 'not UTF-8 text'
+        raise UsageError(f'{path}: cannot read the configuration ({reason}); see configs/ for examples') from None
+    content = _parse_yaml(text, path)
+    if content is not None and not isinstance(content, dict):
+        raise UsageError(f'{path}: a configuration is "key: value" lines; see configs/ for examples')
+    return content or {}
+
+
+def _parse_yaml(text, where):
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f'{where}: not valid YAML: {" ".join(str(error).split())}') from None
+
+
+def _put(cfg, key, value, where):
+    if key in NOTEBOOK_NAMES:
+        raise UsageError(f'{where}: {key} is the notebook\'s name; set {NOTEBOOK_NAMES[key]}')
+    if key in DERIVED:
+        raise UsageError(f'{where}: {key} follows from the other settings and the index files; it cannot be set')
+    schema.put(cfg, key, value, where)
+
+
+def _check_whole(cfg):
+    """Rules that tie several values together."""
+    def require(holds, key, allowed):
+        if not holds:
+            raise UsageError(f'{key} = {schema.get(cfg, key)!r}: allowed is {allowed}')
+
+    labels = cfg.data.labels
+    require(len(labels) >= 2 and len(set(labels)) == len(labels), 'data.labels', 'two or more names, each once')
+    require(all(label.strip() == label and label and not re.search(r'[\t\r\n/\\]', label) and label not in ('.', '..')
+                for label in labels), 'data.labels', 'folder names without tab, newline or slash')
+    for key in ('image.mean', 'image.std'):
+        require(len(schema.get(cfg, key)) == 3, key, 'three numbers: red, green, blue')
+    for key in ('augment.scale', 'augment.ratio'):
+        pair = schema.get(cfg, key)
+        require(len(pair) == 2 and pair[0] <= pair[1], key, 'two numbers, the smaller first')
+    require(cfg.image.resize == 'auto' or cfg.image.resize >= cfg.image.size, 'image.resize', f'auto or image.size ({cfg.image.size}) or more')
+    require(cfg.annotate.valid_fraction + cfg.annotate.test_fraction < 1, 'annotate.test_fraction', 'less than 1 - annotate.valid_fraction')
+    require(not cfg.optim.nesterov or cfg.optim.name == 'momentum', 'optim.nesterov', 'false unless optim.name is momentum')
+
+
+def _count_lines(path):
+    try:
+        with open(path, 'rb') as file:
+            return sum(1 for line in file if line.strip())
+    except FileNotFoundError:
+        return NOTEBOOK_TOTAL_IMAGES
+
+
+def main():
+    print(from_command_line(__doc__).to_yaml(), end='')
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,166 @@
+"""Index files to samples: `ZodiacDataset(mode='train')`, and the loaders that feed training and evaluation.
+
+    from dataset import ZodiacDataset
+    image, label = ZodiacDataset(mode='valid')[0]      # float32 [3, 224, 224], int64
+"""
+
+import mmap
+
+import numpy as np
+
+import config
+from zodiac import device, transforms
+from zodiac.errors import UserError
+
+paddle = device.import_paddle()
+
+
+def read_index(path, num_classes):
+    """Read `path<TAB>label` lines.
+
+    Returns: list of image paths, int64 array of labels in [0, num_classes).
+    Raises: UserError naming the file and line when the file is missing, empty, or a line is not of that form.
+    """
+    try:
+        with open(path, encoding='utf-8', newline='\n') as file:
+            lines = file.read().split('\n')
+    except FileNotFoundError:
+        raise UserError(f'{path}: no such index; run annotate.py first') from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{path}: cannot be read ({error}); run annotate.py again') from None
+    paths, labels = [], []
+    for number, line in enumerate(lines, 1):
+        line = line.rstrip('\r')
+        if not line:
+            continue
+        image, tab, label = line.rpartition('\t')
+        if not tab:
+            raise UserError(f'{path}:{number}: no tab between path and label: {line[:80]!r}; run annotate.py again')
+        if not label.isdecimal() or int(label) >= num_classes:
+            raise UserError(f'{path}:{number}: label {label!r} is not a number from 0 to {num_classes - 1}; '
+                            'run annotate.py again with the data.labels in use')
+        paths.append(image)
+        labels.append(int(label))
+    if not paths:
+        raise UserError(f'{path}: has no images; run annotate.py again')
+    return paths, np.array(labels, np.int64)
+
+
+class ZodiacDataset(paddle.io.Dataset):
+    """The images of one index file, `<data.root>/<mode>.txt`.
+
+    An item is (float32 array [3, size, size], int64 label). In mode 'train' images are augmented at random; the draw is
+    a function of (seed, epoch, index) alone. Set `epoch` before each pass; left at None, each image counts for itself
+    how often it was read.
+
+    Args:
+        mode: 'train', 'valid' or 'test'.
+        augment: whether to augment; None means in mode 'train'.
+        cfg: a `config.Config`; None means the active one.
+    Raises: UserError for a bad index, and on access for an image that is missing or cannot be decoded.
+    """
+
+    def __init__(self, mode='train', augment=None, cfg=None):
+        super().__init__()
+        cfg = cfg or config.active()
+        self.mode = mode
+        self.paths, self.labels = read_index(f'{cfg.data.root}/{mode}.txt', len(cfg.data.labels))
+        self.seed = cfg.seed
+        self.epoch = None
+        self.augment = mode == 'train' if augment is None else augment
+        self.transform = train_transform(cfg) if self.augment else eval_transform(cfg)
+        self._reads = np.frombuffer(mmap.mmap(-1, 4 * len(self.paths)), np.uint32)  # anonymous memory, shared with worker processes
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        image = transforms.decode(self.paths[index])
+        return transforms.apply(self.transform, image, self._generator(index)), self.labels[index]
+
+    def _generator(self, index):
+        if not self.augment:
+            return None
+        index = index % len(self)
+        epoch = self.epoch
+        if epoch is None:
+            epoch = int(self._reads[index])
+            self._reads[index] += 1
+        return np.random.default_rng([self.seed, epoch, index])
+
+    def __getstate__(self):  # where workers are not forked
+        return {**self.__dict__, '_reads': self._reads.copy()}
+
+
+def train_transform(cfg):
+    """The training transform of a configuration, as data."""
+    image, augment = cfg.image, cfg.augment
+    return transforms.train_transform(image.size, image.mean, image.std, augment.scale, augment.ratio, augment.flip)
+
+
+def eval_transform(cfg):
+    """The transform of evaluation, export and prediction, as data."""
+    return transforms.eval_transform(cfg.image.size, cfg.image.mean, cfg.image.std, cfg.image.resize)
+
+
+class Loader(paddle.io.DataLoader):
+    """A DataLoader over a ZodiacDataset in which a bad file ends the run with its name, also from a worker process.
+
+    With `shuffle` the order is a function of (seed, epoch); call `set_epoch` before each pass. With several processes
+    each gets its share of every epoch.
+    """
+
+    def __init__(self, dataset, batch_size, cfg, shuffle=False):
+        workers = device.loader_workers(cfg.data.num_workers, on_gpu=not paddle.device.get_device().startswith('cpu'))
+        batch_bytes = batch_size * 3 * cfg.image.size**2 * 4
+        self.images = dataset
+        self.guarded = _Guarded(dataset, cfg.image.size)
+        super().__init__(
+            self.guarded,
+            batch_sampler=paddle.io.DistributedBatchSampler(dataset, batch_size, shuffle=shuffle),
+            num_workers=workers,
+            use_shared_memory=device.shared_memory_fits(cfg.data.shared_memory, workers * 2 * batch_bytes),
+        )
+
+    def set_epoch(self, epoch):
+        """Choose the order and the augmentation of the next pass."""
+        self.images.epoch = epoch
+        order = np.random.SeedSequence([self.images.seed, epoch]).generate_state(1)[0]
+        self.batch_sampler.set_epoch(int(order))  # the sampler shuffles by this number
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            self.guarded.check()
+            yield batch
+
+
+class _Guarded(paddle.io.Dataset):
+    """A dataset whose errors come out of worker processes as messages; Paddle itself would lose the file's name.
+
+    The sample handed over in place of a bad file never reaches the network: the loader calls `check` before it hands out
+    a batch.
+    """
+
+    def __init__(self, dataset, size):
+        super().__init__()
+        self.dataset = dataset
+        self.placeholder = np.zeros([3, size, size], np.float32), np.int64(0)
+        self.fault = mmap.mmap(-1, 4096)  # anonymous memory, shared with worker processes: a flag, then the message
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        try:
+            return self.dataset[index]
+        except UserError as error:
+            text = str(error).encode('utf-8', 'replace')[:4000]
+            self.fault[1 : 1 + len(text)] = text
+            self.fault[0] = 1
+            return self.placeholder
+
+    def check(self):
+        """Raise UserError if a file could not be read."""
+        if self.fault[0]:
+            message = self.fault[1:].rstrip(b'\0').decode('utf-8', 'replace')
+            raise UserError(f'{message}; mend or remove the file, then run annotate.py again')

@@ -1,0 +1,132 @@
+"""Classify images with an exported model.
+
+    python predict.py output/zodiac/infer cat.jpg photos/
+    python predict.py output/zodiac/infer photos/ --top 3 --csv result.csv
+
+Prints a line an image: path, label, probability, separated by tabs; with --top N the N most probable labels. Files that
+cannot be read are named on stderr and counted; the exit status is then 1.
+"""
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import sys
+
+from zodiac import inference, transforms
+from zodiac.errors import UserError, run
+from zodiac.files import atomic_write
+
+
+def main():
+    args = parse()
+    paths = list(find_images(args.paths))
+    model = inference.load(args.infer_dir, args.device)
+    rows, unread = [], 0
+    for batch_paths, images, errors in batches(paths, model.transform, args.batch_size):
+        for error in errors:
+            print(f'error: {error}', file=sys.stderr)
+        unread += len(errors)
+        if len(images):
+            for path, probabilities in zip(batch_paths, model.predict(images)):
+                row = best(path, probabilities, model.labels, args.top)
+                rows.append(row)
+                if not args.csv:
+                    print(as_json(row) if args.json else as_line(row))
+    if args.csv and rows:
+        write_csv(args.csv, rows)
+        print(f'{len(rows)} predictions written to {args.csv}')
+    if unread:
+        raise UserError(f'{unread} of {len(paths)} files could not be read; the others were classified')
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('infer_dir', help='folder that export.py wrote')
+    parser.add_argument('paths', nargs='+', metavar='PATH', help='image files, or folders that are searched for images')
+    parser.add_argument('--top', type=_positive, default=1, metavar='N', help='how many labels an image (default: 1)')
+    parser.add_argument('--json', action='store_true', help='print a JSON object a line')
+    parser.add_argument('--csv', metavar='FILE', help='write a CSV file instead of printing lines')
+    parser.add_argument('--batch-size', type=_positive, default=8, metavar='N', help='images a run of the network (default: 8)')
+    parser.add_argument('--device', default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
+    return parser.parse_args()
+
+
+def _positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError('must be 1 or more')
+    return number
+
+
+def find_images(paths):
+    """Yield files as they are named, and the images in folders, sorted, by their suffix. Raises UserError for nothing."""
+    for path in paths:
+        if not os.path.isdir(path):
+            if not os.path.exists(path):
+                raise UserError(f'{path}: no such file or folder')
+            yield path
+            continue
+        found = other = 0
+        for folder, inner, names in os.walk(path):
+            inner[:] = sorted(name for name in inner if not transforms.is_junk(name))
+            for name in sorted(names):
+                if name.lower().endswith(transforms.IMAGE_SUFFIXES) and not transforms.is_junk(name):
+                    found += 1
+                    yield os.path.join(folder, name)
+                else:
+                    other += 1
+        if not found:
+            raise UserError(f'{path}: no images in this folder ({other} other files); images end in {", ".join(transforms.IMAGE_SUFFIXES)}')
+
+
+def batches(paths, transform, size):
+    """Yield (paths, float32 [n, 3, height, width] or [], errors) for groups of up to `size` files, decoded in threads."""
+    import concurrent.futures
+
+    import numpy as np
+
+    def read(path):
+        try:
+            return path, transforms.apply(transform, transforms.decode(path)), None
+        except transforms.ImageError as error:
+            return path, None, error
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = iter(paths)
+        ahead = list(pool.submit(read, path) for path in itertools.islice(waiting, 2 * size))
+        while ahead:
+            group, ahead = [future.result() for future in ahead[:size]], ahead[size:]
+            ahead += [pool.submit(read, path) for path in itertools.islice(waiting, size)]
+            good = [(path, image) for path, image, error in group if error is None]
+            yield [path for path, _ in good], np.stack([image for _, image in good]) if good else [], [error for *_, error in group if error]
+
+
+def best(path, probabilities, labels, top):
+    """(path, [(label, probability), ...]) with the most probable first."""
+    order = (-probabilities).argsort(kind='stable')[:top]
+    return path, [(labels[number], float(probabilities[number])) for number in order]
+
+
+def as_line(row):
+    path, guesses = row
+    return '\t'.join([path, *(f'{label}\t{probability:.4f}' for label, probability in guesses)])
+
+
+def as_json(row):
+    path, guesses = row
+    return json.dumps({'path': path, 'label': guesses[0][0], 'probability': guesses[0][1],
+                       'top': [{'label': label, 'probability': probability} for label, probability in guesses]}, ensure_ascii=False)
+
+
+def write_csv(path, rows):
+    with atomic_write(path) as file:
+        table = csv.writer(file, lineterminator='\n')
+        ranks = range(1, len(rows[0][1]) + 1)
+        table.writerow(['path', *itertools.chain.from_iterable(('label', 'probability') if rank == 1 else (f'label{rank}', f'probability{rank}') for rank in ranks)])
+        table.writerows([image, *itertools.chain.from_iterable((label, f'{probability:.6f}') for label, probability in guesses)] for image, guesses in rows)
+
+
+if __name__ == '__main__':
+    run(main)

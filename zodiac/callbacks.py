@@ -1,0 +1,192 @@
+"""What happens during `paddle.Model.fit`: epochs numbered, progress shown, logs written, checkpoints kept, faults stopped."""
+
+import csv
+import math
+import os
+import signal
+import sys
+import threading
+import time
+
+from paddle.callbacks import Callback
+from tqdm import tqdm
+
+from zodiac import checkpoint, files
+from zodiac.errors import UserError
+
+LOG_COLUMNS = ('epoch', 'step', 'lr', 'train_loss', 'train_top1', 'valid_loss', 'valid_top1', 'seconds', 'images_per_second')
+
+
+class Epochs(Callback):
+    """Tells the training loader which epoch comes, for its order and augmentation."""
+
+    def __init__(self, loader):
+        super().__init__()
+        self.loader = loader
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.loader.set_epoch(epoch)
+
+
+class StopOnBadLoss(Callback):
+    """Ends the run at the first loss that is not finite, before a checkpoint of it is kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, step, logs=None):
+        loss = logs['loss'][0]
+        if not math.isfinite(loss):
+            raise UserError(f'the loss is {loss} at epoch {self.epoch + 1}, step {step + 1} of that epoch; lower optim.lr, raise '
+                            'optim.warmup_epochs or check the images. The checkpoints of the epochs before are kept')
+
+
+class Interrupts(Callback):
+    """Turns Ctrl-C into a KeyboardInterrupt between two batches, when the weights are whole; a second one acts at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = False
+
+    def on_train_begin(self, logs=None):
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._ask)  # after Paddle's import, which sets its own
+
+    def on_train_end(self, logs=None):
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _ask(self, number, frame):
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print('\nstopping after this step; press Ctrl-C again to leave at once', file=sys.stderr)
+
+    def on_train_batch_end(self, step, logs=None):
+        if self.asked:
+            raise KeyboardInterrupt
+
+    on_eval_batch_end = on_train_batch_end
+
+
+class RunLog(Callback):
+    """Writes log.csv and VisualDL scalars, and shows a progress bar.
+
+    Args:
+        run_dir: folder of the run; None on a process that does not write.
+        samples: uint8 array [N, height, width, 3] of training images for VisualDL.
+    """
+
+    def __init__(self, run_dir, samples=()):
+        super().__init__()
+        self.run_dir = run_dir
+        self.samples = samples
+        self.rows = []
+        self.step = 0
+        self.epoch = 0
+        self.writer = None
+
+    def on_train_begin(self, logs=None):
+        if not self.run_dir:
+            return
+        from visualdl import LogWriter
+
+        self.writer = LogWriter(logdir=f'{self.run_dir}/visualdl')
+        for number, image in enumerate(self.samples):
+            self.writer.add_image(f'train images/{number}', image, step=0)
+        self._write_csv()
+
+    def on_train_end(self, logs=None):
+        if self.writer:
+            self.writer.close()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+        self.images, self.loss_sum, self.started = 0, 0.0, time.perf_counter()
+        self.bar = tqdm(total=self.params['steps'], desc=f'epoch {epoch + 1}/{self.params["epochs"]}', unit='step', leave=False,
+                        disable=None if self.run_dir else True)
+
+    def on_train_batch_begin(self, step, logs=None):
+        self.lr = self.model._optimizer.get_lr()  # the rate of this step; the schedule moves on right after it
+
+    def on_train_batch_end(self, step, logs=None):
+        self.step += 1
+        self.images += logs['batch_size']
+        self.loss_sum += logs['loss'][0] * logs['batch_size']
+        self.bar.update()
+        self.bar.set_postfix_str(f'loss {logs["loss"][0]:.3f} top1 {logs["acc_top1"]:.3f}', refresh=False)
+        self._scalars({'train/loss': logs['loss'][0], 'train/top1': logs['acc_top1'], 'train/lr': self.lr})
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.perf_counter() - self.started
+        self.bar.close()
+        self.row = {'epoch': epoch + 1, 'step': self.step, 'lr': self.lr, 'train_loss': self.loss_sum / self.images,
+                    'train_top1': float(logs['acc_top1']), 'seconds': seconds, 'images_per_second': self.images / seconds}
+
+    def on_eval_begin(self, logs=None):
+        self.images, self.loss_sum = 0, 0.0
+
+    def on_eval_batch_end(self, step, logs=None):
+        self.images += logs['batch_size']
+        self.loss_sum += logs['loss'][0] * logs['batch_size']
+
+    def on_eval_end(self, logs=None):
+        row = {**self.row, 'valid_loss': self.loss_sum / self.images, 'valid_top1': float(logs['acc_top1'])}
+        self.rows.append(row)
+        self._scalars({'valid/loss': row['valid_loss'], 'valid/top1': row['valid_top1'], 'train/images_per_second': row['images_per_second']})
+        if self.run_dir:
+            self._write_csv()
+            print(f'epoch {row["epoch"]}/{self.params["epochs"]}: train loss {row["train_loss"]:.4f} top1 {row["train_top1"]:.4f}, '
+                  f'valid loss {row["valid_loss"]:.4f} top1 {row["valid_top1"]:.4f}, {row["images_per_second"]:.1f} images/s', file=sys.stderr)
+
+    def _scalars(self, values):
+        if self.writer:
+            for tag, value in values.items():
+                self.writer.add_scalar(tag, float(value), self.step)
+
+    def _write_csv(self):
+        with files.atomic_write(f'{self.run_dir}/log.csv') as file:
+            table = csv.DictWriter(file, LOG_COLUMNS, lineterminator='\n')
+            table.writeheader()
+            table.writerows({key: f'{value:.6g}' if isinstance(value, float) else value for key, value in row.items()} for row in self.rows)
+
+
+class Checkpoints(Callback):
+    """Keeps a checkpoint of each epoch, the newest `keep` of them, and the best by validation top-1 in best/.
+
+    Args:
+        facts: JSON-ready dict that goes into each checkpoint.
+    """
+
+    def __init__(self, run_dir, keep, facts):
+        super().__init__()
+        self.run_dir = run_dir
+        self.keep = keep
+        self.facts = facts
+        self.step = 0
+        self.epoch = 0
+        self.best = {'valid_top1': -1.0}
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, step, logs=None):
+        self.step += 1
+
+    def on_eval_end(self, logs=None):
+        top1 = float(logs['acc_top1'])
+        self.save_last(epoch=self.epoch + 1, valid_top1=top1)
+        if top1 > self.best['valid_top1']:
+            self.best = {'epoch': self.epoch + 1, 'step': self.step, 'valid_top1': top1}
+            checkpoint.save(f'{self.run_dir}/best', self.model.network, {**self.facts, **self.best})
+
+    def save_last(self, epoch, **metrics):
+        """Write checkpoints/step_<step>: weights and optimizer after the step just done, `epoch` of them complete."""
+        state = {**self.facts, 'epoch': epoch, 'step': self.step, **metrics}
+        folder = os.path.join(self.run_dir, 'checkpoints', f'step_{self.step:07d}')
+        checkpoint.save(folder, self.model.network, state, self.model._optimizer)
+        checkpoint.prune(self.run_dir, self.keep)
+        return folder

@@ -1,0 +1,85 @@
+"""Checkpoints: folders of weights, optimizer state and facts, written whole or not at all, verified when read.
+
+A checkpoint holds model.pdparams, model.pdopt (but for best/), and state.json with the SHA-256 of both.
+"""
+
+import json
+import os
+import re
+import shutil
+
+from zodiac import files, weights
+from zodiac.errors import UserError
+
+STATE = 'state.json'
+WEIGHTS = 'model.pdparams'
+OPTIMIZER = 'model.pdopt'
+
+
+def save(folder, network, state, optimizer=None):
+    """Write a checkpoint folder, replacing an older one of that name only when the new one is whole.
+
+    Args:
+        state: JSON-ready facts: epoch, step, metrics, labels, arch, ...
+    Raises: UserError naming the folder when it cannot be written.
+    """
+    contents = {WEIGHTS: weights.dump(network.state_dict())}
+    if optimizer is not None:
+        contents[OPTIMIZER] = weights.dump(optimizer.state_dict())
+    with files.atomic_folder(folder) as temporary:
+        hashes = {}
+        for name, content in contents.items():
+            with open(os.path.join(temporary, name), 'wb') as file:
+                file.write(content)
+            hashes[name] = files.sha256(os.path.join(temporary, name))
+        with open(os.path.join(temporary, STATE), 'w', encoding='utf-8') as file:
+            json.dump({**state, 'sha256': hashes}, file, ensure_ascii=False, indent=1)
+
+
+def verify(folder):
+    """The facts of a checkpoint whose files are as they were written. Raises UserError naming what is missing or damaged."""
+    path = os.path.join(folder, STATE)
+    try:
+        with open(path, encoding='utf-8') as file:
+            state = json.load(file)
+        expected = state['sha256']
+        damaged = [name for name, digest in expected.items() if files.sha256(os.path.join(folder, name)) != digest]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f'{folder}: no complete checkpoint ({error}); choose another one, or train again') from None
+    if damaged:
+        raise UserError(f'{os.path.join(folder, damaged[0])}: is damaged (its SHA-256 differs from {STATE}); choose another checkpoint')
+    return state
+
+
+def find(run_dir, which):
+    """Path of a weight file and its facts ({} for a bare .pdparams).
+
+    Args:
+        which: 'best', 'last', a checkpoint folder or a .pdparams file.
+    Raises: UserError when there is none, or it is damaged.
+    """
+    if which == 'best':
+        folder = f'{run_dir}/best'
+    elif which == 'last':
+        names = epochs(run_dir)
+        folder = f'{run_dir}/checkpoints/{names[-1]}' if names else f'{run_dir}/checkpoints'
+    elif os.path.isfile(which):
+        return which, {}
+    else:
+        folder = which
+    if not os.path.isdir(folder):
+        raise UserError(f'{folder}: no checkpoint there; run train.py first, or set evaluate.weights to best, last or a path')
+    return os.path.join(folder, WEIGHTS), verify(folder)
+
+
+def epochs(run_dir):
+    """Names of the checkpoints of a run, oldest first."""
+    folder = f'{run_dir}/checkpoints'
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(name for name in names if re.fullmatch(r'step_\d+', name))
+
+
+def prune(run_dir, keep):
+    """Remove all but the newest `keep` checkpoints of a run."""
+    for name in epochs(run_dir)[:-keep]:
+        shutil.rmtree(f'{run_dir}/checkpoints/{name}', ignore_errors=True)

@@ -1,0 +1,42 @@
+"""Errors that a user can mend, and the exit statuses of the scripts: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+
+import os
+import sys
+
+
+class UserError(Exception):
+    """The work failed for a reason that the message names, with the next step. Exit status 1."""
+
+    status = 1
+
+
+class UsageError(UserError):
+    """A wrong setting or a wrong command line. Exit status 2."""
+
+    status = 2
+
+
+def run(main):
+    """Call `main()` and leave the process with the documented exit status.
+
+    A `UserError`, an `OSError` and a lack of memory end in one line on stderr. Any other exception is a fault of ours
+    and keeps its traceback.
+    """
+    status = 1
+    try:
+        status = main() or 0
+        sys.stdout.flush()
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        status = error.status
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        status = 130
+    except BrokenPipeError:  # the reader of our results (`| head`) has left: nothing more to say, and nowhere to say it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        where = f'{error.filename}: ' if error.filename else ''
+        print(f'error: {where}{error.strerror or error}; check the path, its permissions and the free space', file=sys.stderr)
+    except MemoryError:
+        print('error: out of memory; lower train.batch_size or data.num_workers', file=sys.stderr)
+    sys.exit(status)

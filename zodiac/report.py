@@ -1,0 +1,91 @@
+"""Files from numbers: predictions.csv, the confusion matrix, the training curves and a wall of predictions as PNG."""
+
+import csv
+import io
+
+import numpy as np
+
+from zodiac import files
+
+CJK_FONTS = ('Noto Sans CJK SC', 'Noto Sans SC', 'Source Han Sans SC', 'Source Han Sans CN', 'WenQuanYi Micro Hei', 'WenQuanYi Zen Hei',
+             'Microsoft YaHei', 'SimHei', 'PingFang SC', 'Arial Unicode MS')
+
+
+def write_predictions(path, paths, labels, probabilities, class_names):
+    """CSV with a row an image: id, path, label, prediction, probability of the prediction, correct (1 or 0)."""
+    predictions = np.asarray(probabilities).argmax(1)
+    with files.atomic_write(path) as file:
+        table = csv.writer(file, lineterminator='\n')
+        table.writerow(['id', 'path', 'label', 'prediction', 'probability', 'correct'])
+        for i, (image, true, guess) in enumerate(zip(paths, labels, predictions)):
+            table.writerow([i, image, class_names[true], class_names[guess], f'{probabilities[i][guess]:.6f}', int(true == guess)])
+
+
+def plot_confusion_matrix(path, matrix, class_names, title):
+    """PNG of counts, coloured by the share of each true class."""
+    matrix = np.asarray(matrix)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    side = max(5.0, 0.55 * len(class_names) + 2)
+    figure, axes = _figure(side + 1, side)
+    drawn = axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
+    figure.colorbar(drawn, ax=axes, fraction=0.046, label='share of the true class')
+    axes.set_xticks(range(len(class_names)), class_names, rotation=45, ha='right')
+    axes.set_yticks(range(len(class_names)), class_names)
+    axes.set(xlabel='predicted', ylabel='true', title=title)
+    if len(class_names) <= 40:
+        for i, j in zip(*np.nonzero(matrix)):
+            axes.text(j, i, matrix[i, j], ha='center', va='center', fontsize=9, color='white' if shares[i, j] > 0.5 else 'black')
+    _save(figure, path)
+
+
+def plot_curves(path, rows):
+    """PNG of loss, top-1 and learning rate by epoch. `rows`: dicts with the columns of log.csv."""
+    figure, axes = _figure(12, 3.6, columns=3)
+    epochs = [int(row['epoch']) for row in rows]
+    for axis, title, columns in zip(axes, ('loss', 'top-1', 'learning rate'),
+                                    (('train_loss', 'valid_loss'), ('train_top1', 'valid_top1'), ('lr',))):
+        for column in columns:
+            axis.plot(epochs, [float(row[column]) for row in rows], marker='o', markersize=3, label=column.split('_')[0])
+        axis.set(title=title, xlabel='epoch')
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+        if len(columns) > 1:
+            axis.legend()
+    axes[1].set_ylim(0, 1)
+    axes[2].set_ylim(bottom=0)
+    _save(figure, path)
+
+
+def plot_predictions(path, images, titles, correct, columns=6):
+    """PNG wall of images (PIL or uint8 arrays), each under its title, green when correct and red when not."""
+    from PIL import ImageOps
+
+    rows = -(-len(images) // columns)
+    figure, axes = _figure(2 * columns, 2.35 * rows, rows=rows, columns=columns)
+    for axis in np.ravel(axes):
+        axis.axis('off')
+    for axis, image, title, good in zip(np.ravel(axes), images, titles, correct):
+        axis.imshow(ImageOps.fit(image, (160, 160)))
+        axis.set_title(title, fontsize=9, color='#1a7f37' if good else '#cf222e')
+    _save(figure, path)
+
+
+def _figure(width, height, rows=1, columns=1):
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import font_manager, pyplot
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    pyplot.rcParams['font.family'] = ['DejaVu Sans', *(name for name in CJK_FONTS if name in installed)]
+    return pyplot.subplots(rows, columns, figsize=(width, height), layout='constrained')
+
+
+def _save(figure, path):
+    from matplotlib import pyplot
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png', dpi=110)
+    pyplot.close(figure)
+    with files.atomic_write(path, binary=True) as file:
+        file.write(buffer.getvalue())
