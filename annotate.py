@@ -10,41 +10,16 @@ to the working directory.
 """
 
 import collections
-import difflib
 import json
 import os
 import random
-from dataclasses import dataclass, field
 
 import config
 from zodiac import files
 from zodiac.device import cores
 from zodiac.errors import UserError, run
-from zodiac.transforms import is_junk
+from zodiac.scan import SPLITS, labels_setting, scan
 from zodiac.validate import Inspection, inspect_all
-
-SPLITS = ('train', 'valid', 'test')
-OWN_FILES = tuple(f'{split}.txt' for split in SPLITS) + ('annotation.json', 'unpacked.json')
-
-
-@dataclass
-class Entry:
-    """One file below a class folder."""
-
-    path: str  # as it stands in the index
-    split: str
-    label: str
-    found: Inspection = None
-
-
-@dataclass
-class Tree:
-    """What lies below data.root."""
-
-    entries: list = field(default_factory=list)
-    junk: list = field(default_factory=list)  # litter of operating systems
-    stray: list = field(default_factory=list)  # files that are in no class folder
-    given_splits: tuple = ()
 
 
 def main():
@@ -72,92 +47,18 @@ def unpack(cfg):
         if os.path.isfile(marker) and _read_json(marker) == stamp:
             print(f'{archive} is unpacked in {root} already')
             return
-        raise UserError(f'{root}: the folder holds other files; set data.root to a new folder for {archive}, or leave annotate.archive out')
+        raise UserError(
+            f'{root}: the folder holds other files; set data.root to a new folder for {archive}, or leave annotate.archive out'
+        )
     if os.path.isdir(root):
         os.rmdir(root)
     limits = cfg.annotate
-    files.unpack(archive, root, limits.max_entries, limits.max_bytes, limits.max_ratio, keep=(*SPLITS, *cfg.data.labels))
+    files.unpack(
+        archive, root, limits.max_entries, limits.max_bytes, limits.max_ratio, keep=(*SPLITS, *cfg.data.labels)
+    )
     with files.atomic_write(marker) as file:
         json.dump(stamp, file)
     print(f'{archive} unpacked into {root}')
-
-
-def scan(root, labels, unknown_class):
-    """Walk data.root in sorted order, by names alone. Raises UserError for a folder that is no class, unless told to skip it."""
-    if os.path.isfile(root) and root.lower().endswith(files.ARCHIVE_SUFFIXES):
-        raise UserError(f'{root}: data.root is an archive; run with -o annotate.archive={root} data.root=NEW_FOLDER')
-    if not os.path.isdir(root):
-        raise UserError(f'{root}: no such folder; set data.root to the folder of the images')
-    root = root.replace(os.sep, '/').rstrip('/') or '/'
-    tree = Tree(given_splits=tuple(split for split in SPLITS if os.path.isdir(f'{root}/{split}')))
-    if tree.given_splits and 'train' not in tree.given_splits:
-        raise UserError(f'{root}: there is {tree.given_splits[0]}/ but no train/; put the training images into {root}/train/<class>/')
-    unknown = set()
-    for split in tree.given_splits or ('train',):
-        base = f'{root}/{split}' if tree.given_splits else root
-        for folder in _folders(base, tree, skip=() if tree.given_splits else OWN_FILES):
-            label = os.path.basename(folder)
-            if label in labels:
-                tree.entries += [Entry(path, split, label) for path in _walk(folder, tree)]
-            else:
-                unknown.add(folder)
-    if tree.given_splits:
-        tree.stray += [folder + '/' for folder in _folders(root, tree, skip=OWN_FILES) if os.path.basename(folder) not in SPLITS]
-    if unknown and unknown_class == 'stop':
-        raise UserError(_unknown_class(sorted(unknown), root, tree.given_splits, labels))
-    tree.stray += [folder + '/' for folder in sorted(unknown)]
-    if not tree.entries:
-        raise UserError(f'{root}: no images found; it needs {root}/<class>/ or {root}/train/<class>/ with a folder for each of data.labels')
-    return tree
-
-
-def _folders(base, tree, skip=()):
-    """Paths of the sorted subfolders of `base`; its junk and its files are noted in `tree`."""
-    folders = []
-    for item in sorted(os.scandir(base), key=lambda item: item.name):
-        path = f'{base}/{item.name}'
-        if item.name in skip:
-            continue
-        if is_junk(item.name):
-            tree.junk.append(path)
-        elif item.is_dir():
-            folders.append(path)
-        else:
-            tree.stray.append(path)
-    return folders
-
-
-def _walk(folder, tree):
-    """Paths of all files below a class folder, sorted, folders after files; junk is noted in `tree`."""
-    folders = []
-    for item in sorted(os.scandir(folder), key=lambda item: item.name):
-        path = f'{folder}/{item.name}'
-        if is_junk(item.name):
-            tree.junk.append(path)
-        elif item.is_dir(follow_symlinks=False):
-            folders.append(path)
-        else:
-            yield path
-    for inner in folders:
-        yield from _walk(inner, tree)
-
-
-def _unknown_class(folders, root, given_splits, labels):
-    name = os.path.basename(folders[0])
-    near = difflib.get_close_matches(name, labels, n=1)
-    hint = f'rename it to {near[0]}' if near else 'move it away'
-    bases = [f'{root}/{split}' for split in given_splits] or [root]
-    present = sorted({item.name for base in bases for item in os.scandir(base) if item.is_dir() and not is_junk(item.name)})
-    more = f' (and {len(folders) - 1} more)' if len(folders) > 1 else ''
-    return (f'{folders[0]}: the folder is none of data.labels{more}; {hint}, set annotate.unknown_class=skip to leave it out, '
-            f'or take the folders as they are: {_labels_setting(present)}')
-
-
-def _labels_setting(labels):
-    """The command line's spelling of a list of labels."""
-    import yaml
-
-    return f"-o 'data.labels={yaml.safe_dump(labels, default_flow_style=True, allow_unicode=True, width=10**6).strip()}'"
 
 
 def validate(entries, convert, workers):
@@ -192,7 +93,9 @@ def draw_splits(accepted, given_splits, cfg):
 
     Entries with the same pixels stay together, so that no picture gets into two splits.
     """
-    fractions = {split: getattr(cfg.annotate, f'{split}_fraction') for split in ('valid', 'test') if split not in given_splits}
+    fractions = {
+        split: getattr(cfg.annotate, f'{split}_fraction') for split in ('valid', 'test') if split not in given_splits
+    }
     if not fractions:
         return []
     for label in cfg.data.labels:
@@ -218,7 +121,11 @@ def require_images(accepted, tree, cfg):
         if not any(entry.split == split for entry in accepted):
             reasons = _reasons(tree.entries)
             why = f' (left out: {reasons})' if reasons else ''
-            fix = 'or set annotate.non_rgb=convert' if 'mode ' in reasons else f'or remove the empty folder {split}/ to draw the split from train'
+            fix = (
+                'or set annotate.non_rgb=convert'
+                if 'mode ' in reasons
+                else f'or remove the empty folder {split}/ to draw the split from train'
+            )
             raise UserError(f'{cfg.data.root}: no usable images for {split}{why}; add some, {fix}')
 
 
@@ -235,16 +142,34 @@ def summarise(tree, accepted, drawn, cfg):
     return {
         'root': cfg.data.root,
         'labels': cfg.data.labels,
-        'settings': {'non_rgb': cfg.annotate.non_rgb, 'seed': cfg.seed, 'drawn_splits': drawn,
-                     **{f'{split}_fraction': getattr(cfg.annotate, f'{split}_fraction') for split in drawn}},
+        'settings': {
+            'non_rgb': cfg.annotate.non_rgb,
+            'seed': cfg.seed,
+            'drawn_splits': drawn,
+            **{f'{split}_fraction': getattr(cfg.annotate, f'{split}_fraction') for split in drawn},
+        },
         'accepted': len(accepted),
-        'splits': {split: {label: {'accepted': counts[split, label], 'rejected': lost[split, label]} for label in cfg.data.labels}
-                   for split in SPLITS},
-        'converted_by_mode': dict(collections.Counter(entry.found.mode for entry in accepted if entry.found.mode != 'RGB').most_common()),
+        'splits': {
+            split: {
+                label: {'accepted': counts[split, label], 'rejected': lost[split, label]} for label in cfg.data.labels
+            }
+            for split in SPLITS
+        },
+        'converted_by_mode': dict(
+            collections.Counter(entry.found.mode for entry in accepted if entry.found.mode != 'RGB').most_common()
+        ),
         'first_frame_of_animation': [entry.path for entry in accepted if entry.found.animated],
         'rejected_by_reason': dict(collections.Counter(entry.found.reason for entry in rejected).most_common()),
-        'rejected': [{'path': _printable(entry.path), 'split': entry.split, 'class': entry.label, 'reason': entry.found.reason, 'detail': entry.found.detail}
-                     for entry in rejected],
+        'rejected': [
+            {
+                'path': _printable(entry.path),
+                'split': entry.split,
+                'class': entry.label,
+                'reason': entry.found.reason,
+                'detail': entry.found.detail,
+            }
+            for entry in rejected
+        ],
         'same_picture_in_two_splits': _same_picture(accepted, lambda entry: entry.split),
         'same_picture_in_two_classes': _same_picture(accepted, lambda entry: entry.label),
         'outside_class_folders': [_printable(path) for path in tree.stray],
@@ -279,25 +204,37 @@ def report(summary, cfg):
     totals = {split: sum(counts['accepted'] for counts in summary['splits'][split].values()) for split in SPLITS}
     print(f'{"all":<16}' + ''.join(f'{totals[split]:>8}' for split in SPLITS))
     if summary['settings']['drawn_splits']:
-        print(f'{" and ".join(summary["settings"]["drawn_splits"])} drawn from the training images with seed {cfg.seed}')
+        print(
+            f'{" and ".join(summary["settings"]["drawn_splits"])} drawn from the training images with seed {cfg.seed}'
+        )
     for mode, count in summary['converted_by_mode'].items():
         print(f'converted to RGB: {count} of mode {mode}')
     if summary['first_frame_of_animation']:
         print(f'animations, of which the first frame is used: {len(summary["first_frame_of_animation"])}')
     for reason, count in summary['rejected_by_reason'].items():
         print(f'left out: {count} {reason}')
-    for key, what in (('junk', 'junk files or folders ignored'), ('outside_class_folders', 'files or folders outside the class folders ignored')):
+    for key, what in (
+        ('junk', 'junk files or folders ignored'),
+        ('outside_class_folders', 'files or folders outside the class folders ignored'),
+    ):
         if summary[key]:
             print(f'{what}: {len(summary[key])}')
     for key, places in (('same_picture_in_two_splits', 'splits'), ('same_picture_in_two_classes', 'classes')):
         if summary[key]:
-            print(f'WARNING: {len(summary[key])} pictures stand in two {places}, for example {" = ".join(summary[key][0][:2])}; '
-                  f'all are in {root}/annotation.json: remove one of each, then annotate again')
-    absent = {split: [label for label in cfg.data.labels if not summary['splits'][split][label]['accepted']] for split in SPLITS}
+            print(
+                f'WARNING: {len(summary[key])} pictures stand in two {places}, for example {" = ".join(summary[key][0][:2])}; '
+                f'all are in {root}/annotation.json: remove one of each, then annotate again'
+            )
+    absent = {
+        split: [label for label in cfg.data.labels if not summary['splits'][split][label]['accepted']]
+        for split in SPLITS
+    }
     if absent['train']:
         kept = [label for label in cfg.data.labels if label not in absent['train']]
-        print(f'WARNING: no images to train on in class {", ".join(absent["train"])}: train.py will refuse. Add some, or leave the class out: '
-              f'{_labels_setting(kept)}')
+        print(
+            f'WARNING: no images to train on in class {", ".join(absent["train"])}: train.py will refuse. Add some, or leave it out: '
+            f'{labels_setting(kept)}'
+        )
     for split in ('valid', 'test'):
         if absent[split]:
             print(f'WARNING: no {split} images in class {", ".join(absent[split])}: nothing is measured there')
@@ -311,7 +248,11 @@ def _warn_of_loss(summary, cfg):
     if rejected * 10 <= total:
         return
     by_mode = sum(count for reason, count in summary['rejected_by_reason'].items() if reason.startswith('mode '))
-    keep = f' Set annotate.non_rgb=convert to keep up to {by_mode} of them.' if by_mode and cfg.annotate.non_rgb == 'reject' else ''
+    keep = (
+        f' Set annotate.non_rgb=convert to keep up to {by_mode} of them.'
+        if by_mode and cfg.annotate.non_rgb == 'reject'
+        else ''
+    )
     print('!' * 78)
     print(f'WARNING: {rejected} of {total} files ({rejected / total:.0%}) are left out.{keep}')
     print(f'Each is listed with its reason in {cfg.data.root}/annotation.json.')

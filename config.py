@@ -27,7 +27,9 @@ Auto = Literal['auto']
 
 @dataclass
 class Data:
-    root: str = setting('signs', pattern=r'.*[^/].*')  # holds the images, train.txt, valid.txt, test.txt, annotation.json
+    root: str = setting(
+        'signs', pattern=r'.*[^/].*'
+    )  # holds the images, train.txt, valid.txt, test.txt, annotation.json
     labels: List[str] = setting(ZODIAC)  # class names; the position is the class number
     num_workers: Union[Auto, int] = setting('auto', low=0, high=256)  # processes that decode images
     shared_memory: Union[Auto, bool] = 'auto'  # hand batches over through /dev/shm
@@ -36,7 +38,9 @@ class Data:
 @dataclass
 class ImageSize:
     size: int = setting(224, low=8, high=4096)  # pixels a side that the network sees
-    resize: Union[Auto, int] = setting('auto', low=8, high=8192)  # short side before the centre crop; auto: size * 256 / 224
+    resize: Union[Auto, int] = setting(
+        'auto', low=8, high=8192
+    )  # short side before the centre crop; auto: size * 256 / 224
     mean: List[float] = setting([0.485, 0.456, 0.406])  # of ImageNet, RGB in [0, 1]
     std: List[float] = setting([0.229, 0.224, 0.225], above=0)
 
@@ -98,7 +102,9 @@ class Evaluate:
 
 @dataclass
 class Export:
-    tolerance: float = setting(1e-4, above=0, high=1)  # largest difference of a probability, network against static model
+    tolerance: float = setting(
+        1e-4, above=0, high=1
+    )  # largest difference of a probability, network against static model
     parity_images: int = setting(64, low=1)  # validation images on which the two are compared
 
 
@@ -194,13 +200,25 @@ def get(key):
         raise UsageError(f'{key}: no such setting{schema.nearest(cfg, key)}') from None
 
 
+def parser(doc):
+    """An argparse parser with `-c CONFIG -o key=value ...`; `doc` is shown by --help."""
+    result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument('-c', '--config', metavar='CONFIG', help='YAML file of settings (default: configs/zodiac.yaml)')
+    result.add_argument(
+        '-o',
+        '--override',
+        metavar='key.sub=value',
+        nargs='+',
+        action='append',
+        default=[],
+        help='settings that win over the file, as YAML values',
+    )
+    return result
+
+
 def from_command_line(doc, argv=None):
-    """Parse `-c CONFIG -o key=value ...`, make the result active and return it. `doc` is shown by --help."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('-c', '--config', metavar='CONFIG', help='YAML file of settings (default: configs/zodiac.yaml)')
-    parser.add_argument('-o', '--override', metavar='key.sub=value', nargs='+', action='append', default=[],
-                        help='settings that win over the file, as YAML values')
-    args = parser.parse_args(argv)
+    """Parse the command line of a script that takes settings only; make the result active and return it."""
+    args = parser(doc).parse_args(argv)
     return use(args.config, [override for group in args.override for override in group])
 
 
@@ -228,7 +246,7 @@ def _parse_yaml(text, where):
 
 def _put(cfg, key, value, where):
     if key in NOTEBOOK_NAMES:
-        raise UsageError(f'{where}: {key} is the notebook\'s name; set {NOTEBOOK_NAMES[key]}')
+        raise UsageError(f"{where}: {key} is the notebook's name; set {NOTEBOOK_NAMES[key]}")
     if key in DERIVED:
         raise UsageError(f'{where}: {key} follows from the other settings and the index files; it cannot be set')
     schema.put(cfg, key, value, where)
@@ -236,22 +254,39 @@ def _put(cfg, key, value, where):
 
 def _check_whole(cfg):
     """Rules that tie several values together."""
+
     def require(holds, key, allowed):
         if not holds:
             raise UsageError(f'{key} = {schema.get(cfg, key)!r}: allowed is {allowed}')
 
     labels = cfg.data.labels
     require(len(labels) >= 2 and len(set(labels)) == len(labels), 'data.labels', 'two or more names, each once')
-    require(all(label.strip() == label and label and not re.search(r'[\t\r\n/\\]', label) and label not in ('.', '..')
-                for label in labels), 'data.labels', 'folder names without tab, newline or slash')
+    require(
+        all(
+            label.strip() == label and label and not re.search(r'[\t\r\n/\\]', label) and label not in ('.', '..')
+            for label in labels
+        ),
+        'data.labels',
+        'folder names without tab, newline or slash',
+    )
     for key in ('image.mean', 'image.std'):
         require(len(schema.get(cfg, key)) == 3, key, 'three numbers: red, green, blue')
     for key in ('augment.scale', 'augment.ratio'):
         pair = schema.get(cfg, key)
         require(len(pair) == 2 and pair[0] <= pair[1], key, 'two numbers, the smaller first')
-    require(cfg.image.resize == 'auto' or cfg.image.resize >= cfg.image.size, 'image.resize', f'auto or image.size ({cfg.image.size}) or more')
-    require(cfg.annotate.valid_fraction + cfg.annotate.test_fraction < 1, 'annotate.test_fraction', 'less than 1 - annotate.valid_fraction')
-    require(not cfg.optim.nesterov or cfg.optim.name == 'momentum', 'optim.nesterov', 'false unless optim.name is momentum')
+    require(
+        cfg.image.resize == 'auto' or cfg.image.resize >= cfg.image.size,
+        'image.resize',
+        f'auto or image.size ({cfg.image.size}) or more',
+    )
+    require(
+        cfg.annotate.valid_fraction + cfg.annotate.test_fraction < 1,
+        'annotate.test_fraction',
+        'less than 1 - annotate.valid_fraction',
+    )
+    require(
+        not cfg.optim.nesterov or cfg.optim.name == 'momentum', 'optim.nesterov', 'false unless optim.name is momentum'
+    )
 
 
 def _count_lines(path):

@@ -1,7 +1,7 @@
 """Index files to samples: `ZodiacDataset(mode='train')`, and the loaders that feed training and evaluation.
 
-    from dataset import ZodiacDataset
-    image, label = ZodiacDataset(mode='valid')[0]      # float32 [3, 224, 224], int64
+from dataset import ZodiacDataset
+image, label = ZodiacDataset(mode='valid')[0]      # float32 [3, 224, 224], int64
 """
 
 import mmap
@@ -37,8 +37,10 @@ def read_index(path, num_classes):
         if not tab:
             raise UserError(f'{path}:{number}: no tab between path and label: {line[:80]!r}; run annotate.py again')
         if not label.isdecimal() or int(label) >= num_classes:
-            raise UserError(f'{path}:{number}: label {label!r} is not a number from 0 to {num_classes - 1}; '
-                            'run annotate.py again with the data.labels in use')
+            raise UserError(
+                f'{path}:{number}: label {label!r} is not a number from 0 to {num_classes - 1}; '
+                'run annotate.py again with the data.labels in use'
+            )
         paths.append(image)
         labels.append(int(label))
     if not paths:
@@ -69,7 +71,9 @@ class ZodiacDataset(paddle.io.Dataset):
         self.epoch = None
         self.augment = mode == 'train' if augment is None else augment
         self.transform = train_transform(cfg) if self.augment else eval_transform(cfg)
-        self._reads = np.frombuffer(mmap.mmap(-1, 4 * len(self.paths)), np.uint32)  # anonymous memory, shared with worker processes
+        self._reads = np.frombuffer(
+            mmap.mmap(-1, 4 * len(self.paths)), np.uint32
+        )  # anonymous memory, shared with worker processes
 
     def __len__(self):
         return len(self.paths)

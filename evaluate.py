@@ -29,12 +29,28 @@ def main():
 
     names = cfg.data.labels
     guesses = probabilities.argmax(1)
-    sample = [{'id': int(i), 'path': dataset.paths[i], 'label': names[dataset.labels[i]], 'prediction': names[guesses[i]],
-               'probability': float(probabilities[i].max())}
-              for i in metrics.simple_random_sample(len(dataset), cfg.evaluate.sample, cfg.seed)]
+    sample = [
+        {
+            'id': int(i),
+            'path': dataset.paths[i],
+            'label': names[dataset.labels[i]],
+            'prediction': names[guesses[i]],
+            'probability': float(probabilities[i].max()),
+        }
+        for i in metrics.simple_random_sample(len(dataset), cfg.evaluate.sample, cfg.seed)
+    ]
     scores = metrics.evaluate(dataset.labels, probabilities, names)
-    result = {'split': cfg.evaluate.split, **scores, 'sample': sample, 'weights': path, 'epoch': facts.get('epoch'),
-              'pretrained': facts.get('pretrained'), 'arch': cfg.model.arch, 'image_size': cfg.image.size, 'paddle': paddle.__version__}
+    result = {
+        'split': cfg.evaluate.split,
+        **scores,
+        'sample': sample,
+        'weights': path,
+        'epoch': facts.get('epoch'),
+        'pretrained': facts.get('pretrained'),
+        'arch': cfg.model.arch,
+        'image_size': cfg.image.size,
+        'paddle': paddle.__version__,
+    }
 
     folder = f'{cfg.run_dir}/report'
     report.write_predictions(f'{folder}/predictions.csv', dataset.paths, dataset.labels, probabilities, names)
@@ -44,9 +60,16 @@ def main():
     if rows:
         report.plot_curves(f'{folder}/curves.png', rows)
     shown = metrics.simple_random_sample(len(dataset), 18, cfg.seed)
-    report.plot_predictions(f'{folder}/predictions.png', [transforms.decode(dataset.paths[i]) for i in shown],
-                            [f'{names[guesses[i]]} {probabilities[i].max():.0%}' + ('' if guesses[i] == dataset.labels[i] else f'\n(is {names[dataset.labels[i]]})')
-                             for i in shown], [guesses[i] == dataset.labels[i] for i in shown])
+    report.plot_predictions(
+        f'{folder}/predictions.png',
+        [transforms.decode(dataset.paths[i]) for i in shown],
+        [
+            f'{names[guesses[i]]} {probabilities[i].max():.0%}'
+            + ('' if guesses[i] == dataset.labels[i] else f'\n(is {names[dataset.labels[i]]})')
+            for i in shown
+        ],
+        [guesses[i] == dataset.labels[i] for i in shown],
+    )
     with files.atomic_write(f'{folder}/metrics.json') as file:
         json.dump(result, file, ensure_ascii=False, indent=1)
     show(result, folder)
@@ -62,8 +85,10 @@ def trained_network(cfg):
     path, facts = checkpoint.find(cfg.run_dir, cfg.evaluate.weights)
     for key, ours, setting in (('arch', cfg.model.arch, 'model.arch'), ('labels', cfg.data.labels, 'data.labels')):
         if facts.get(key, ours) != ours:
-            raise UserError(f'{os.path.dirname(path)}: was trained with {setting} = {facts[key]}, now it is {ours}; '
-                            f'use the configuration of that run: -c {cfg.run_dir}/config.yaml')
+            raise UserError(
+                f'{os.path.dirname(path)}: was trained with {setting} = {facts[key]}, now it is {ours}; '
+                f'use the configuration of that run: -c {cfg.run_dir}/config.yaml'
+            )
     network = model.build(cfg.model.arch, len(cfg.data.labels))
     model.load_all(network, path)
     network.eval()
@@ -77,11 +102,10 @@ def predict(network, loader, total):
     from tqdm import tqdm
 
     outputs = []
-    with paddle.no_grad():
-        with tqdm(total=total, desc='evaluating', unit='image', leave=False, disable=None) as bar:
-            for images, _ in loader:
-                outputs.append(paddle.nn.functional.softmax(network(images)).numpy())
-                bar.update(len(outputs[-1]))
+    with paddle.no_grad(), tqdm(total=total, desc='evaluating', unit='image', leave=False, disable=None) as bar:
+        for images, _ in loader:
+            outputs.append(paddle.nn.functional.softmax(network(images)).numpy())
+            bar.update(len(outputs[-1]))
     return np.concatenate(outputs)
 
 
@@ -95,8 +119,12 @@ def read_log(path):
 def show(result, folder):
     low, high = result['top1_interval_95']
     print(f'{result["split"]}: {result["n"]} images, weights {result["weights"]}')
-    print(f'top-1 {result["top1"]:.4f} (95 % interval {low:.4f} to {high:.4f}), top-5 {result["top5"]:.4f}, loss {result["loss"]:.4f}')
-    print(f'macro precision {result["macro_precision"]:.4f}, recall {result["macro_recall"]:.4f}, F1 {result["macro_f1"]:.4f}')
+    print(
+        f'top-1 {result["top1"]:.4f} (95 % interval {low:.4f} to {high:.4f}), top-5 {result["top5"]:.4f}, loss {result["loss"]:.4f}'
+    )
+    print(
+        f'macro precision {result["macro_precision"]:.4f}, recall {result["macro_recall"]:.4f}, F1 {result["macro_f1"]:.4f}'
+    )
     print(f'{"class":<16}{"precision":>10}{"recall":>8}{"F1":>8}{"images":>8}')
     for name, row in result['per_class'].items():
         print(f'{name:<16}{row["precision"]:>10.4f}{row["recall"]:>8.4f}{row["f1"]:>8.4f}{row["support"]:>8}')

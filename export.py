@@ -32,8 +32,10 @@ def main():
         manifest['parity'] = compare(probabilities, temporary, dataset, cfg)
         write_manifest(temporary, manifest)
     parity = manifest['parity']
-    print(f'static model and network on {parity["images"]} validation images: largest difference of a probability '
-          f'{parity["largest_difference"]:.2e}, same top-1 on all')
+    print(
+        f'static model and network on {parity["images"]} validation images: largest difference of a probability '
+        f'{parity["largest_difference"]:.2e}, same top-1 on all'
+    )
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
     print(f'try it: python predict.py {folder} IMAGE_OR_FOLDER')
 
@@ -48,7 +50,9 @@ def save_static(network, path, size):
     try:
         paddle.jit.save(probabilities, path, input_spec=[shape])
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f'{path}: Paddle could not save the static model ({str(error).strip().splitlines()[-1]}); check the free space') from None
+        raise UserError(
+            f'{path}: Paddle could not save the static model ({str(error).strip().splitlines()[-1]}); check the free space'
+        ) from None
     return probabilities
 
 
@@ -64,7 +68,12 @@ def describe(folder, cfg, transform, weights, facts):
         'transform': transform,
         'input': {'name': 'image', 'shape': [-1, 3, cfg.image.size, cfg.image.size], 'dtype': 'float32'},
         'output': {'name': 'probabilities', 'shape': [-1, len(cfg.data.labels)], 'dtype': 'float32'},
-        'trained': {'arch': cfg.model.arch, 'weights': weights, 'epoch': facts.get('epoch'), 'pretrained': facts.get('pretrained')},
+        'trained': {
+            'arch': cfg.model.arch,
+            'weights': weights,
+            'epoch': facts.get('epoch'),
+            'pretrained': facts.get('pretrained'),
+        },
         'versions': {'paddle': paddle.__version__, 'python': sys.version.split()[0]},
         'sha256': {name: files.sha256(os.path.join(folder, name)) for name in sorted(os.listdir(folder))},
     }
@@ -83,6 +92,7 @@ def compare(probabilities, folder, dataset, cfg):
     """Run validation images through the network and the static model. Raises UserError when they disagree."""
     import numpy as np
     import paddle
+
     from zodiac import inference
 
     exported = inference.load(folder, cfg.device)
@@ -98,8 +108,10 @@ def compare(probabilities, folder, dataset, cfg):
         largest = max(largest, float(difference) if np.isfinite(difference) else float('inf'))
         differing += int((expected.argmax(1) != got.argmax(1)).sum())
     if largest > cfg.export.tolerance or differing:
-        raise UserError(f'{cfg.run_dir}/infer: not exported: the static model differs from the network by {largest:.2e} (allowed: '
-                        f'export.tolerance = {cfg.export.tolerance:g}) and in the top-1 of {differing} of {count} images; an older export is kept')
+        raise UserError(
+            f'{cfg.run_dir}/infer: not exported: the static model differs from the network by {largest:.2e} (allowed: '
+            f'export.tolerance = {cfg.export.tolerance:g}) and in the top-1 of {differing} of {count} images; an older export is kept'
+        )
     return {'images': count, 'largest_difference': largest, 'top1_agreement': 1.0, 'tolerance': cfg.export.tolerance}
 
 

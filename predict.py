@@ -48,7 +48,9 @@ def parse():
     parser.add_argument('--top', type=_positive, default=1, metavar='N', help='how many labels an image (default: 1)')
     parser.add_argument('--json', action='store_true', help='print a JSON object a line')
     parser.add_argument('--csv', metavar='FILE', help='write a CSV file instead of printing lines')
-    parser.add_argument('--batch-size', type=_positive, default=8, metavar='N', help='images a run of the network (default: 8)')
+    parser.add_argument(
+        '--batch-size', type=_positive, default=8, metavar='N', help='images a run of the network (default: 8)'
+    )
     parser.add_argument('--device', default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
     return parser.parse_args()
 
@@ -78,7 +80,9 @@ def find_images(paths):
                 else:
                     other += 1
         if not found:
-            raise UserError(f'{path}: no images in this folder ({other} other files); images end in {", ".join(transforms.IMAGE_SUFFIXES)}')
+            raise UserError(
+                f'{path}: no images in this folder ({other} other files); images end in {", ".join(transforms.IMAGE_SUFFIXES)}'
+            )
 
 
 def batches(paths, transform, size):
@@ -95,12 +99,16 @@ def batches(paths, transform, size):
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
         waiting = iter(paths)
-        ahead = list(pool.submit(read, path) for path in itertools.islice(waiting, 2 * size))
+        ahead = [pool.submit(read, path) for path in itertools.islice(waiting, 2 * size)]
         while ahead:
             group, ahead = [future.result() for future in ahead[:size]], ahead[size:]
             ahead += [pool.submit(read, path) for path in itertools.islice(waiting, size)]
             good = [(path, image) for path, image, error in group if error is None]
-            yield [path for path, _ in good], np.stack([image for _, image in good]) if good else [], [error for *_, error in group if error]
+            yield (
+                [path for path, _ in good],
+                np.stack([image for _, image in good]) if good else [],
+                [error for *_, error in group if error],
+            )
 
 
 def best(path, probabilities, labels, top):
@@ -116,16 +124,33 @@ def as_line(row):
 
 def as_json(row):
     path, guesses = row
-    return json.dumps({'path': path, 'label': guesses[0][0], 'probability': guesses[0][1],
-                       'top': [{'label': label, 'probability': probability} for label, probability in guesses]}, ensure_ascii=False)
+    return json.dumps(
+        {
+            'path': path,
+            'label': guesses[0][0],
+            'probability': guesses[0][1],
+            'top': [{'label': label, 'probability': probability} for label, probability in guesses],
+        },
+        ensure_ascii=False,
+    )
 
 
 def write_csv(path, rows):
     with atomic_write(path) as file:
         table = csv.writer(file, lineterminator='\n')
         ranks = range(1, len(rows[0][1]) + 1)
-        table.writerow(['path', *itertools.chain.from_iterable(('label', 'probability') if rank == 1 else (f'label{rank}', f'probability{rank}') for rank in ranks)])
-        table.writerows([image, *itertools.chain.from_iterable((label, f'{probability:.6f}') for label, probability in guesses)] for image, guesses in rows)
+        table.writerow(
+            [
+                'path',
+                *itertools.chain.from_iterable(
+                    ('label', 'probability') if rank == 1 else (f'label{rank}', f'probability{rank}') for rank in ranks
+                ),
+            ]
+        )
+        table.writerows(
+            [image, *itertools.chain.from_iterable((label, f'{probability:.6f}') for label, probability in guesses)]
+            for image, guesses in rows
+        )
 
 
 if __name__ == '__main__':

@@ -32,8 +32,10 @@ def main():
     require_every_class(train_set, cfg.data.labels)
     train_loader = Loader(train_set, cfg.train.batch_size, cfg, shuffle=True)
     valid_loader = Loader(valid_set, cfg.train.batch_size, cfg)
-    note(f'{len(train_set)} training and {len(valid_set)} validation images, {len(cfg.data.labels)} classes, on {place}, '
-         f'{train_loader.num_workers} loader processes')
+    note(
+        f'{len(train_set)} training and {len(valid_set)} validation images, {len(cfg.data.labels)} classes, on {place}, '
+        f'{train_loader.num_workers} loader processes'
+    )
 
     network = model.build(cfg.model.arch, len(cfg.data.labels), cfg.model.zero_init_residual)
     if cfg.model.pretrained:
@@ -44,34 +46,62 @@ def main():
         model.freeze_backbone(network)
 
     steps = len(train_loader)
-    rate = optim.schedule(cfg.optim.schedule, cfg.optim.lr, steps * cfg.train.epochs, round(steps * cfg.optim.warmup_epochs))
+    rate = optim.schedule(
+        cfg.optim.schedule, cfg.optim.lr, steps * cfg.train.epochs, round(steps * cfg.optim.warmup_epochs)
+    )
     learning = [parameter for parameter in network.parameters() if not parameter.stop_gradient]
-    optimizer = optim.optimizer(cfg.optim.name, rate, learning, cfg.optim.weight_decay, cfg.optim.momentum, cfg.optim.nesterov)
+    optimizer = optim.optimizer(
+        cfg.optim.name, rate, learning, cfg.optim.weight_decay, cfg.optim.momentum, cfg.optim.nesterov
+    )
 
     trainer = paddle.Model(network)
     with contextlib.redirect_stdout(sys.stderr):
         trainer.summary((1, *config.get('image_shape')))
-    trainer.prepare(optimizer, paddle.nn.CrossEntropyLoss(), paddle.metric.Accuracy(topk=(1, min(5, len(cfg.data.labels)))),
-                    amp_configs=None if cfg.train.amp == 'O0' else cfg.train.amp)
+    trainer.prepare(
+        optimizer,
+        paddle.nn.CrossEntropyLoss(),
+        paddle.metric.Accuracy(topk=(1, min(5, len(cfg.data.labels)))),
+        amp_configs=None if cfg.train.amp == 'O0' else cfg.train.amp,
+    )
 
     start_run(cfg)
-    facts = {'name': cfg.name, 'arch': cfg.model.arch, 'labels': cfg.data.labels, 'pretrained': cfg.model.pretrained,
-             'images': len(train_set), 'paddle': paddle.__version__}
+    facts = {
+        'name': cfg.name,
+        'arch': cfg.model.arch,
+        'labels': cfg.data.labels,
+        'pretrained': cfg.model.pretrained,
+        'images': len(train_set),
+        'paddle': paddle.__version__,
+    }
     keeper = callbacks.Checkpoints(cfg.run_dir, cfg.train.keep_checkpoints, facts)
     try:
-        trainer.fit(train_loader, valid_loader, epochs=cfg.train.epochs, verbose=0, callbacks=[
-            callbacks.Epochs(train_loader), callbacks.StopOnBadLoss(), callbacks.RunLog(cfg.run_dir, sample_images(train_set)),
-            keeper, callbacks.Interrupts()])
+        trainer.fit(
+            train_loader,
+            valid_loader,
+            epochs=cfg.train.epochs,
+            verbose=0,
+            callbacks=[
+                callbacks.Epochs(train_loader),
+                callbacks.StopOnBadLoss(),
+                callbacks.RunLog(cfg.run_dir, sample_images(train_set)),
+                keeper,
+                callbacks.Interrupts(),
+            ],
+        )
     except KeyboardInterrupt:
         folder = keeper.save_last(epoch=keeper.epoch)
         note(f'stopped in epoch {keeper.epoch + 1}; the weights of step {keeper.step} are in {folder}')
         raise
 
     for suffix, state in (('.pdparams', network.state_dict()), ('.pdopt', optimizer.state_dict())):
-        with files.atomic_write(cfg.run_dir + suffix, binary=True) as file:  # what `Model.load(get('model_save_dir'))` reads
+        with files.atomic_write(
+            cfg.run_dir + suffix, binary=True
+        ) as file:  # what `Model.load(get('model_save_dir'))` reads
             file.write(weights.dump(state))
     print(f'best epoch {keeper.best["epoch"]}: validation top-1 {keeper.best["valid_top1"]:.4f} in {cfg.run_dir}/best')
-    print(f'last weights: {cfg.run_dir}.pdparams; curves: {cfg.run_dir}/log.csv, visualdl --logdir {cfg.run_dir}/visualdl')
+    print(
+        f'last weights: {cfg.run_dir}.pdparams; curves: {cfg.run_dir}/log.csv, visualdl --logdir {cfg.run_dir}/visualdl'
+    )
 
 
 def note(text):
@@ -82,8 +112,10 @@ def require_every_class(train_set, labels):
     """Raise UserError when a class has no training image: its score could never mean anything."""
     missing = [label for number, label in enumerate(labels) if number not in train_set.labels]
     if missing:
-        raise UserError(f'class {", ".join(missing)} has no images in the training index; add some and run annotate.py, '
-                        'or leave the class out of data.labels')
+        raise UserError(
+            f'class {", ".join(missing)} has no images in the training index; add some and run annotate.py, '
+            'or leave the class out of data.labels'
+        )
 
 
 def sample_images(train_set, count=8):

@@ -14,7 +14,17 @@ from tqdm import tqdm
 from zodiac import checkpoint, files
 from zodiac.errors import UserError
 
-LOG_COLUMNS = ('epoch', 'step', 'lr', 'train_loss', 'train_top1', 'valid_loss', 'valid_top1', 'seconds', 'images_per_second')
+LOG_COLUMNS = (
+    'epoch',
+    'step',
+    'lr',
+    'train_loss',
+    'train_top1',
+    'valid_loss',
+    'valid_top1',
+    'seconds',
+    'images_per_second',
+)
 
 
 class Epochs(Callback):
@@ -41,8 +51,10 @@ class StopOnBadLoss(Callback):
     def on_train_batch_end(self, step, logs=None):
         loss = logs['loss'][0]
         if not math.isfinite(loss):
-            raise UserError(f'the loss is {loss} at epoch {self.epoch + 1}, step {step + 1} of that epoch; lower optim.lr, raise '
-                            'optim.warmup_epochs or check the images. The checkpoints of the epochs before are kept')
+            raise UserError(
+                f'the loss is {loss} at epoch {self.epoch + 1}, step {step + 1} of that epoch; lower optim.lr, raise '
+                'optim.warmup_epochs or check the images. The checkpoints of the epochs before are kept'
+            )
 
 
 class Interrupts(Callback):
@@ -106,8 +118,13 @@ class RunLog(Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
         self.images, self.loss_sum, self.started = 0, 0.0, time.perf_counter()
-        self.bar = tqdm(total=self.params['steps'], desc=f'epoch {epoch + 1}/{self.params["epochs"]}', unit='step', leave=False,
-                        disable=None if self.run_dir else True)
+        self.bar = tqdm(
+            total=self.params['steps'],
+            desc=f'epoch {epoch + 1}/{self.params["epochs"]}',
+            unit='step',
+            leave=False,
+            disable=None if self.run_dir else True,
+        )
 
     def on_train_batch_begin(self, step, logs=None):
         self.lr = self.model._optimizer.get_lr()  # the rate of this step; the schedule moves on right after it
@@ -123,8 +140,15 @@ class RunLog(Callback):
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self.started
         self.bar.close()
-        self.row = {'epoch': epoch + 1, 'step': self.step, 'lr': self.lr, 'train_loss': self.loss_sum / self.images,
-                    'train_top1': float(logs['acc_top1']), 'seconds': seconds, 'images_per_second': self.images / seconds}
+        self.row = {
+            'epoch': epoch + 1,
+            'step': self.step,
+            'lr': self.lr,
+            'train_loss': self.loss_sum / self.images,
+            'train_top1': float(logs['acc_top1']),
+            'seconds': seconds,
+            'images_per_second': self.images / seconds,
+        }
 
     def on_eval_begin(self, logs=None):
         self.images, self.loss_sum = 0, 0.0
@@ -136,11 +160,20 @@ class RunLog(Callback):
     def on_eval_end(self, logs=None):
         row = {**self.row, 'valid_loss': self.loss_sum / self.images, 'valid_top1': float(logs['acc_top1'])}
         self.rows.append(row)
-        self._scalars({'valid/loss': row['valid_loss'], 'valid/top1': row['valid_top1'], 'train/images_per_second': row['images_per_second']})
+        self._scalars(
+            {
+                'valid/loss': row['valid_loss'],
+                'valid/top1': row['valid_top1'],
+                'train/images_per_second': row['images_per_second'],
+            }
+        )
         if self.run_dir:
             self._write_csv()
-            print(f'epoch {row["epoch"]}/{self.params["epochs"]}: train loss {row["train_loss"]:.4f} top1 {row["train_top1"]:.4f}, '
-                  f'valid loss {row["valid_loss"]:.4f} top1 {row["valid_top1"]:.4f}, {row["images_per_second"]:.1f} images/s', file=sys.stderr)
+            print(
+                f'epoch {row["epoch"]}/{self.params["epochs"]}: train loss {row["train_loss"]:.4f} top1 {row["train_top1"]:.4f}, '
+                f'valid loss {row["valid_loss"]:.4f} top1 {row["valid_top1"]:.4f}, {row["images_per_second"]:.1f} images/s',
+                file=sys.stderr,
+            )
 
     def _scalars(self, values):
         if self.writer:
@@ -151,7 +184,10 @@ class RunLog(Callback):
         with files.atomic_write(f'{self.run_dir}/log.csv') as file:
             table = csv.DictWriter(file, LOG_COLUMNS, lineterminator='\n')
             table.writeheader()
-            table.writerows({key: f'{value:.6g}' if isinstance(value, float) else value for key, value in row.items()} for row in self.rows)
+            table.writerows(
+                {key: f'{value:.6g}' if isinstance(value, float) else value for key, value in row.items()}
+                for row in self.rows
+            )
 
 
 class Checkpoints(Callback):

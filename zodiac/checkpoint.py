@@ -47,7 +47,9 @@ def verify(folder):
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f'{folder}: no complete checkpoint ({error}); choose another one, or train again') from None
     if damaged:
-        raise UserError(f'{os.path.join(folder, damaged[0])}: is damaged (its SHA-256 differs from {STATE}); choose another checkpoint')
+        raise UserError(
+            f'{os.path.join(folder, damaged[0])}: is damaged (its SHA-256 differs from {STATE}); choose another checkpoint'
+        )
     return state
 
 
@@ -68,7 +70,9 @@ def find(run_dir, which):
     else:
         folder = which
     if not os.path.isdir(folder):
-        raise UserError(f'{folder}: no checkpoint there; run train.py first, or set evaluate.weights to best, last or a path')
+        raise UserError(
+            f'{folder}: no checkpoint there; run train.py first, or set evaluate.weights to best, last or a path'
+        )
     return os.path.join(folder, WEIGHTS), verify(folder)
 
 

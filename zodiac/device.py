@@ -26,14 +26,20 @@ def import_paddle():
         os.environ['OMP_NUM_THREADS'] = str(max(1, cores() // int(os.environ.get('PADDLE_LOCAL_SIZE', 1))))
     if _is_amd_with_avx2():
         os.environ.setdefault('MKL_DEBUG_CPU_TYPE', '5')
-    for noise in ('No ccache found', 'To copy construct from a tensor', 'When training, we now always track'):  # Paddle about itself
+    for noise in (
+        'No ccache found',
+        'To copy construct from a tensor',
+        'When training, we now always track',
+    ):  # Paddle about itself
         warnings.filterwarnings('ignore', message=noise)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             import paddle
     except ImportError as error:
-        raise UserError(f'Paddle cannot be imported ({error}); pip install -r requirements.txt, or requirements-cpu.txt without a GPU') from None
+        raise UserError(
+            f'Paddle cannot be imported ({error}); pip install -r requirements.txt, or requirements-cpu.txt without a GPU'
+        ) from None
     for line in said.getvalue().splitlines():
         if 'OMP_NUM_THREADS' not in line:  # Paddle warns of more than one thread, which is what we want
             print(line, file=sys.stderr)
@@ -61,12 +67,18 @@ def choose(device):
         device = 'gpu' if gpus else 'cpu'
     kind, _, number = device.partition(':')
     if kind == 'gpu' and int(number or 0) >= gpus:
-        built = 'this Paddle is built for the CPU: install paddlepaddle-gpu' if not paddle.device.is_compiled_with_cuda() else f'Paddle sees {gpus} GPU(s)'
+        built = (
+            'this Paddle is built for the CPU: install paddlepaddle-gpu'
+            if not paddle.device.is_compiled_with_cuda()
+            else f'Paddle sees {gpus} GPU(s)'
+        )
         raise UsageError(f'device = {device}: there is no such GPU here ({built}); set device=auto or device=cpu')
     try:
         return paddle.device.set_device(device) and paddle.device.get_device()
     except (ValueError, RuntimeError) as error:
-        raise UsageError(f'device = {device}: Paddle cannot use it ({str(error).strip().splitlines()[-1]}); set device=auto or device=cpu') from None
+        raise UsageError(
+            f'device = {device}: Paddle cannot use it ({str(error).strip().splitlines()[-1]}); set device=auto or device=cpu'
+        ) from None
 
 
 def loader_workers(setting, on_gpu):

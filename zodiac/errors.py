@@ -36,7 +36,10 @@ def run(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         where = f'{error.filename}: ' if error.filename else ''
-        print(f'error: {where}{error.strerror or error}; check the path, its permissions and the free space', file=sys.stderr)
+        print(
+            f'error: {where}{error.strerror or error}; check the path, its permissions and the free space',
+            file=sys.stderr,
+        )
     except MemoryError:
         print('error: out of memory; lower train.batch_size or data.num_workers', file=sys.stderr)
     sys.exit(status)

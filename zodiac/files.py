@@ -29,7 +29,9 @@ def atomic_write(path, binary=False):
     try:
         os.makedirs(folder, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f'.{os.path.basename(path)}.', suffix='.part', dir=folder)
-        with os.fdopen(handle, 'wb' if binary else 'w', **({} if binary else {'encoding': 'utf-8', 'newline': '\n'})) as file:
+        with os.fdopen(
+            handle, 'wb' if binary else 'w', **({} if binary else {'encoding': 'utf-8', 'newline': '\n'})
+        ) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -83,7 +85,9 @@ def atomic_folder(path):
 def cannot_write(path, error):
     """UserError that says why `path` could not be written."""
     reason = error.strerror or str(error)
-    return UserError(f'{path}: cannot write ({reason}); check the free space and the permissions of {os.path.dirname(path) or "."}')
+    return UserError(
+        f'{path}: cannot write ({reason}); check the free space and the permissions of {os.path.dirname(path) or "."}'
+    )
 
 
 def sha256(path):
@@ -108,6 +112,7 @@ def unpack(archive, target, max_entries, max_bytes, max_ratio, keep=()):
     Raises: UserError naming the archive and the entry, for a damaged archive, an entry outside the target, a link or a
         device, an entry that stands twice, or a cap that is passed.
     """
+
     def refuse(reason):
         return UserError(f'{archive}: {reason}; nothing was unpacked')
 
@@ -134,9 +139,19 @@ def unpack(archive, target, max_entries, max_bytes, max_ratio, keep=()):
                         written += len(block)
                         if written > allowed_bytes:
                             setting = 'annotate.max_bytes' if written > max_bytes else 'annotate.max_ratio'
-                            raise refuse(f'it unpacks to more than {allowed_bytes:,.0f} bytes; raise {setting} if you trust it')
+                            raise refuse(
+                                f'it unpacks to more than {allowed_bytes:,.0f} bytes; raise {setting} if you trust it'
+                            )
                         file.write(block)
-        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, NotImplementedError, ValueError) as error:
+        except (
+            zipfile.BadZipFile,
+            tarfile.TarError,
+            zlib.error,
+            LZMAError,
+            EOFError,
+            NotImplementedError,
+            ValueError,
+        ) as error:
             raise refuse(f'damaged or not an archive ({error})') from None
         except RuntimeError as error:  # zipfile's word for a password
             raise refuse(f'cannot be read ({error})') from None
@@ -150,7 +165,11 @@ def _entries(archive, refuse):
             for info in opened.infolist():
                 if stat.S_ISLNK(info.external_attr >> 16):
                     raise refuse(f'the entry {info.filename!r} is a link')
-                name = info.filename if info.flag_bits & 0x800 else _decode_name(info.orig_filename.encode('cp437', 'replace'), info.filename)
+                name = (
+                    info.filename
+                    if info.flag_bits & 0x800
+                    else _decode_name(info.orig_filename.encode('cp437', 'replace'), info.filename)
+                )
                 yield name, info.is_dir(), lambda info=info: opened.open(info)
         return
     with tarfile.open(archive, 'r:*') as opened:

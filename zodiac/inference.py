@@ -31,12 +31,19 @@ def read_manifest(folder):
 
     path = os.path.join(folder, MANIFEST)
     if not os.path.isfile(path):
-        raise UserError(f'{folder}: no exported model ({MANIFEST} is missing); name the infer/ folder that export.py wrote')
+        raise UserError(
+            f'{folder}: no exported model ({MANIFEST} is missing); name the infer/ folder that export.py wrote'
+        )
     try:
         with open(path, encoding='utf-8') as file:
             manifest = yaml.safe_load(file)
         shapes = manifest['name'] and manifest['input']['shape'] and manifest['output']['name']
-        whole = shapes and isinstance(manifest['labels'], list) and isinstance(manifest['sha256'], dict) and manifest['sha256']
+        whole = (
+            shapes
+            and isinstance(manifest['labels'], list)
+            and isinstance(manifest['sha256'], dict)
+            and manifest['sha256']
+        )
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
         whole = False
     if not whole:
@@ -58,11 +65,17 @@ def load(folder, place='auto'):
         if not os.path.isfile(path):
             raise UserError(f'{path}: is missing; export the model again')
         if files.sha256(path) != digest:
-            raise UserError(f'{path}: is not the file that was exported (its SHA-256 differs); copy it again, or export again')
+            raise UserError(
+                f'{path}: is not the file that was exported (its SHA-256 differs); copy it again, or export again'
+            )
     device.import_paddle()
     network_file = next((path for path in manifest['sha256'] if not path.endswith('.pdiparams')), '')
-    predictor = _predictor(os.path.join(folder, network_file), os.path.join(folder, manifest['name'] + '.pdiparams'), place)
-    return Exported(manifest['name'], [str(label) for label in manifest['labels']], manifest['transform'], _run(predictor))
+    predictor = _predictor(
+        os.path.join(folder, network_file), os.path.join(folder, manifest['name'] + '.pdiparams'), place
+    )
+    return Exported(
+        manifest['name'], [str(label) for label in manifest['labels']], manifest['transform'], _run(predictor)
+    )
 
 
 def _predictor(network_file, weight_file, place):
@@ -80,8 +93,10 @@ def _predictor(network_file, weight_file, place):
     try:
         return inference.create_predictor(config)
     except Exception as error:  # Paddle raises its own kinds for a graph that it cannot read
-        raise UserError(f'{network_file}: Paddle Inference cannot load it ({str(error).strip().splitlines()[-1]}); '
-                        'export it again with the Paddle that is installed here') from None
+        raise UserError(
+            f'{network_file}: Paddle Inference cannot load it ({str(error).strip().splitlines()[-1]}); '
+            'export it again with the Paddle that is installed here'
+        ) from None
 
 
 def _run(predictor):

@@ -19,7 +19,9 @@ def evaluate(labels, probabilities, class_names):
     numbers = np.arange(len(class_names))
     ranks = rank_of_truth(labels, probabilities)
     predictions = probabilities.argmax(1)
-    precision, recall, f1, support = precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=0)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels, predictions, labels=numbers, zero_division=0
+    )
     present = support > 0
     return {
         'n': len(labels),
@@ -30,8 +32,15 @@ def evaluate(labels, probabilities, class_names):
         'macro_precision': float(precision[present].mean()),
         'macro_recall': float(recall[present].mean()),
         'macro_f1': float(f1[present].mean()),
-        'per_class': {name: {'precision': float(precision[i]), 'recall': float(recall[i]), 'f1': float(f1[i]), 'support': int(support[i])}
-                      for i, name in enumerate(class_names)},
+        'per_class': {
+            name: {
+                'precision': float(precision[i]),
+                'recall': float(recall[i]),
+                'f1': float(f1[i]),
+                'support': int(support[i]),
+            }
+            for i, name in enumerate(class_names)
+        },
         'labels': list(class_names),
         'confusion_matrix': confusion_matrix(labels, predictions, labels=numbers).tolist(),
     }

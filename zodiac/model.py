@@ -23,7 +23,13 @@ def build(arch, num_classes, zero_init_residual=False):
         network = getattr(paddle.vision.models, arch)(num_classes=num_classes)
     if zero_init_residual:
         for layer in network.sublayers():
-            last = getattr(layer, 'bn3', None) if isinstance(layer, BottleneckBlock) else layer.bn2 if isinstance(layer, BasicBlock) else None
+            last = (
+                getattr(layer, 'bn3', None)
+                if isinstance(layer, BottleneckBlock)
+                else layer.bn2
+                if isinstance(layer, BasicBlock)
+                else None
+            )
             if last is not None:
                 last.weight.set_value(paddle.zeros_like(last.weight))
     return network
@@ -40,8 +46,10 @@ def load_pretrained(network, arch, source):
     backbone = [name for name in own if not name.startswith(HEAD)]
     wrong = [name for name in backbone if name not in values or tuple(values[name].shape) != tuple(own[name].shape)]
     if wrong:
-        raise UserError(f'{path}: does not fit {arch}: {len(wrong)} of {len(backbone)} backbone tensors are missing or of another shape, '
-                        f'first {wrong[0]}; set model.arch to the network it was saved from')
+        raise UserError(
+            f'{path}: does not fit {arch}: {len(wrong)} of {len(backbone)} backbone tensors are missing or of another shape, '
+            f'first {wrong[0]}; set model.arch to the network it was saved from'
+        )
     head = [name for name in own if name.startswith(HEAD)]
     head_fits = all(name in values and tuple(values[name].shape) == tuple(own[name].shape) for name in head)
     loaded = backbone + (head if head_fits else [])
@@ -57,12 +65,16 @@ def load_all(network, path):
     own = network.state_dict()
     classes = values.get(f'{HEAD}bias')
     if classes is not None and classes.shape[0] != own[f'{HEAD}bias'].shape[0]:
-        raise UserError(f'{path}: was trained for {classes.shape[0]} classes, data.labels has {own[f"{HEAD}bias"].shape[0]}; '
-                        'use the configuration of that run')
+        raise UserError(
+            f'{path}: was trained for {classes.shape[0]} classes, data.labels has {own[f"{HEAD}bias"].shape[0]}; '
+            'use the configuration of that run'
+        )
     wrong = [name for name in own if name not in values or tuple(values[name].shape) != tuple(own[name].shape)]
     if wrong:
-        raise UserError(f'{path}: does not fit the network: {len(wrong)} of {len(own)} tensors are missing or of another shape, '
-                        f'first {wrong[0]}; set model.arch to the network it was saved from')
+        raise UserError(
+            f'{path}: does not fit the network: {len(wrong)} of {len(own)} tensors are missing or of another shape, '
+            f'first {wrong[0]}; set model.arch to the network it was saved from'
+        )
     network.set_state_dict({name: values[name] for name in own})
 
 
@@ -86,7 +98,11 @@ def _imagenet_file(arch):
     try:
         return download.get_weights_path_from_url(url, md5)
     except Exception as error:  # whatever the network layer raises
-        place = os.path.join(os.path.expanduser(getattr(download, 'WEIGHTS_HOME', '~/.cache/paddle/hapi/weights')), os.path.basename(url))
+        place = os.path.join(
+            os.path.expanduser(getattr(download, 'WEIGHTS_HOME', '~/.cache/paddle/hapi/weights')), os.path.basename(url)
+        )
         reason = ' '.join(str(error).split())[:120]
-        raise UserError(f'model.pretrained = true: cannot download the ImageNet weights of {arch} ({reason}); fetch {url} on another machine '
-                        f'and put it at {place}, or set model.pretrained=PATH, or model.pretrained=false to train from scratch') from None
+        raise UserError(
+            f'model.pretrained = true: cannot download the ImageNet weights of {arch} ({reason}); fetch {url} on another machine '
+            f'and put it at {place}, or set model.pretrained=PATH, or model.pretrained=false to train from scratch'
+        ) from None

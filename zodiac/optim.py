@@ -9,7 +9,10 @@ def schedule(name, lr, total_steps, warmup_steps=0):
     """
     from paddle.optimizer import lr as rates
 
-    builders = {'cosine': lambda: rates.CosineAnnealingDecay(lr, T_max=max(1, total_steps - warmup_steps)), 'constant': lambda: lr}
+    builders = {
+        'cosine': lambda: rates.CosineAnnealingDecay(lr, T_max=max(1, total_steps - warmup_steps)),
+        'constant': lambda: lr,
+    }
     after = builders[name]()
     return rates.LinearWarmup(after, warmup_steps, start_lr=0.0, end_lr=lr) if warmup_steps else after
 

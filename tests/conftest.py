@@ -1,0 +1,61 @@
+"""Small drawn data sets and a way to run the scripts as a user does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+
+def picture(seed, size=(48, 40), mode='RGB'):
+    """A PIL image of random blocks; another seed gives another picture."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BILINEAR).convert(mode)
+
+
+def make_tree(root, labels, counts, suffix='.jpg'):
+    """Draw `counts[split]` pictures a class into root/<split>/<label>/; split '' means one folder a class."""
+    seed = 0
+    for split, count in counts.items():
+        for label in labels:
+            folder = Path(root) / split / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                picture(seed).save(folder / f'{label}_{number}{suffix}')
+                seed += 1
+
+
+def run_script(name, *arguments, cwd, env=None, timeout=240):
+    """Run a script of the project in `cwd`; returns the CompletedProcess with text output."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / name), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def assert_message(result, status, *words):
+    """The script ended with `status`, without a traceback, and its stderr names all `words`."""
+    assert result.returncode == status, result.stderr + result.stdout
+    assert 'Traceback' not in result.stderr, result.stderr
+    for word in words:
+        assert word in result.stderr, f'{word!r} is not in: {result.stderr}'
+
+
+@pytest.fixture
+def workdir(tmp_path, monkeypatch):
+    """An empty working directory; the active configuration is reset."""
+    import config
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config, '_active', None)
+    return tmp_path
