@@ -79,7 +79,10 @@ class ZodiacDataset(paddle.io.Dataset):
         return len(self.paths)
 
     def __getitem__(self, index):
-        image = transforms.decode(self.paths[index])
+        try:
+            image = transforms.decode(self.paths[index])
+        except transforms.ImageError as error:
+            raise UserError(f'{error}; mend or remove the file, then run annotate.py again') from None
         return transforms.apply(self.transform, image, self._generator(index)), self.labels[index]
 
     def _generator(self, index):
@@ -166,5 +169,4 @@ class _Guarded(paddle.io.Dataset):
     def check(self):
         """Raise UserError if a file could not be read."""
         if self.fault[0]:
-            message = self.fault[1:].rstrip(b'\0').decode('utf-8', 'replace')
-            raise UserError(f'{message}; mend or remove the file, then run annotate.py again')
+            raise UserError(self.fault[1:].rstrip(b'\0').decode('utf-8', 'replace'))

@@ -4,6 +4,10 @@
     python train.py -c configs/demo.yaml -o train.epochs=5 device=cpu
     visualdl --logdir output/zodiac/visualdl --host 127.0.0.1             # watch the curves
 
+Several processes, one a GPU or some on the cores of a CPU, share each epoch:
+
+    python -m paddle.distributed.launch --nproc_per_node 2 train.py -c configs/demo.yaml
+
 Ctrl-C stops after the current step and leaves a checkpoint. Exit status 130 then.
 """
 
@@ -20,7 +24,7 @@ def main():
     cfg = config.from_command_line(__doc__)
     paddle = device.import_paddle()
     from dataset import Loader, ZodiacDataset
-    from zodiac import callbacks, model, optim, weights
+    from zodiac import callbacks
 
     place = device.choose(cfg.device)
     if cfg.train.amp != 'O0' and place == 'cpu':
@@ -33,9 +37,49 @@ def main():
     train_loader = Loader(train_set, cfg.train.batch_size, cfg, shuffle=True)
     valid_loader = Loader(valid_set, cfg.train.batch_size, cfg)
     note(
-        f'{len(train_set)} training and {len(valid_set)} validation images, {len(cfg.data.labels)} classes, on {place}, '
-        f'{train_loader.num_workers} loader processes'
+        f'{len(train_set)} training and {len(valid_set)} validation images, {len(cfg.data.labels)} classes, '
+        f'on {place}, {train_loader.num_workers} loader processes'
     )
+
+    network = build_network(cfg)
+    optimizer = build_optimizer(cfg, network, steps=len(train_loader))
+    trainer = paddle.Model(network)
+    trainer.prepare(
+        optimizer,
+        paddle.nn.CrossEntropyLoss(),
+        paddle.metric.Accuracy(topk=(1, min(5, len(cfg.data.labels)))),
+        amp_configs=None if cfg.train.amp == 'O0' else cfg.train.amp,
+    )
+
+    watchers = [callbacks.Epochs(train_loader), callbacks.StopOnBadLoss()]
+    if device.rank() == 0:
+        with contextlib.redirect_stdout(sys.stderr):
+            trainer.summary((1, *config.get('image_shape')))
+        start_run(cfg)
+        keeper = callbacks.Checkpoints(cfg.run_dir, cfg.train.keep_checkpoints, facts(cfg, train_set))
+        watchers += [callbacks.RunLog(cfg.run_dir, sample_images(train_set)), keeper, callbacks.Interrupts()]
+    else:
+        watchers.append(callbacks.RunLog(None))
+    try:
+        trainer.fit(train_loader, valid_loader, epochs=cfg.train.epochs, verbose=0, callbacks=watchers)
+    except KeyboardInterrupt:
+        if device.rank() == 0:
+            folder = keeper.save_last(epoch=keeper.epoch)
+            note(f'stopped in epoch {keeper.epoch + 1}; the weights of step {keeper.step} are in {folder}')
+        raise
+    if device.rank() == 0:
+        finish(cfg, network, optimizer, keeper.best)
+
+
+def note(text):
+    """Say something about the progress; of several processes, the first one speaks."""
+    if device.rank() == 0:
+        print(text, file=sys.stderr)
+
+
+def build_network(cfg):
+    """The network with its initial weights, on Paddle's current device."""
+    from zodiac import model
 
     network = model.build(cfg.model.arch, len(cfg.data.labels), cfg.model.zero_init_residual)
     if cfg.model.pretrained:
@@ -44,28 +88,25 @@ def main():
         note(f'{cfg.model.arch} starts from scratch (model.pretrained=false)')
     if cfg.model.freeze == 'backbone':
         model.freeze_backbone(network)
+    return network
 
-    steps = len(train_loader)
-    rate = optim.schedule(
-        cfg.optim.schedule, cfg.optim.lr, steps * cfg.train.epochs, round(steps * cfg.optim.warmup_epochs)
-    )
+
+def build_optimizer(cfg, network, steps):
+    """The optimizer over the parameters that learn, with its schedule over `steps` an epoch."""
+    from zodiac import optim
+
+    settings = cfg.optim
+    warmup_steps = round(steps * settings.warmup_epochs)
+    rate = optim.schedule(settings.schedule, settings.lr, steps * cfg.train.epochs, warmup_steps)
     learning = [parameter for parameter in network.parameters() if not parameter.stop_gradient]
-    optimizer = optim.optimizer(
-        cfg.optim.name, rate, learning, cfg.optim.weight_decay, cfg.optim.momentum, cfg.optim.nesterov
-    )
+    return optim.optimizer(settings.name, rate, learning, settings.weight_decay, settings.momentum, settings.nesterov)
 
-    trainer = paddle.Model(network)
-    with contextlib.redirect_stdout(sys.stderr):
-        trainer.summary((1, *config.get('image_shape')))
-    trainer.prepare(
-        optimizer,
-        paddle.nn.CrossEntropyLoss(),
-        paddle.metric.Accuracy(topk=(1, min(5, len(cfg.data.labels)))),
-        amp_configs=None if cfg.train.amp == 'O0' else cfg.train.amp,
-    )
 
-    start_run(cfg)
-    facts = {
+def facts(cfg, train_set):
+    """What each checkpoint says of its origin."""
+    import paddle
+
+    return {
         'name': cfg.name,
         'arch': cfg.model.arch,
         'labels': cfg.data.labels,
@@ -73,39 +114,18 @@ def main():
         'images': len(train_set),
         'paddle': paddle.__version__,
     }
-    keeper = callbacks.Checkpoints(cfg.run_dir, cfg.train.keep_checkpoints, facts)
-    try:
-        trainer.fit(
-            train_loader,
-            valid_loader,
-            epochs=cfg.train.epochs,
-            verbose=0,
-            callbacks=[
-                callbacks.Epochs(train_loader),
-                callbacks.StopOnBadLoss(),
-                callbacks.RunLog(cfg.run_dir, sample_images(train_set)),
-                keeper,
-                callbacks.Interrupts(),
-            ],
-        )
-    except KeyboardInterrupt:
-        folder = keeper.save_last(epoch=keeper.epoch)
-        note(f'stopped in epoch {keeper.epoch + 1}; the weights of step {keeper.step} are in {folder}')
-        raise
+
+
+def finish(cfg, network, optimizer, best):
+    """Write the last weights where the notebook's `Model.load(get('model_save_dir'))` finds them, and tell the results."""
+    from zodiac import weights
 
     for suffix, state in (('.pdparams', network.state_dict()), ('.pdopt', optimizer.state_dict())):
-        with files.atomic_write(
-            cfg.run_dir + suffix, binary=True
-        ) as file:  # what `Model.load(get('model_save_dir'))` reads
+        with files.atomic_write(cfg.run_dir + suffix, binary=True) as file:
             file.write(weights.dump(state))
-    print(f'best epoch {keeper.best["epoch"]}: validation top-1 {keeper.best["valid_top1"]:.4f} in {cfg.run_dir}/best')
-    print(
-        f'last weights: {cfg.run_dir}.pdparams; curves: {cfg.run_dir}/log.csv, visualdl --logdir {cfg.run_dir}/visualdl'
-    )
-
-
-def note(text):
-    print(text, file=sys.stderr)
+    print(f'best epoch {best["epoch"]}: validation top-1 {best["valid_top1"]:.4f} in {cfg.run_dir}/best')
+    print(f'last weights: {cfg.run_dir}.pdparams')
+    print(f'curves: {cfg.run_dir}/log.csv, or visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1')
 
 
 def require_every_class(train_set, labels):

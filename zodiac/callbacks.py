@@ -27,6 +27,17 @@ LOG_COLUMNS = (
 )
 
 
+def mean_over_processes(value):
+    """The mean of a number over the processes of a distributed run; all of them must call it."""
+    import paddle
+
+    if paddle.distributed.get_world_size() == 1:
+        return float(value)
+    total = paddle.to_tensor([float(value)])
+    paddle.distributed.all_reduce(total)
+    return total.item() / paddle.distributed.get_world_size()
+
+
 class Epochs(Callback):
     """Tells the training loader which epoch comes, for its order and augmentation."""
 
@@ -144,8 +155,8 @@ class RunLog(Callback):
             'epoch': epoch + 1,
             'step': self.step,
             'lr': self.lr,
-            'train_loss': self.loss_sum / self.images,
-            'train_top1': float(logs['acc_top1']),
+            'train_loss': mean_over_processes(self.loss_sum / self.images),
+            'train_top1': mean_over_processes(logs['acc_top1']),
             'seconds': seconds,
             'images_per_second': self.images / seconds,
         }
@@ -158,7 +169,11 @@ class RunLog(Callback):
         self.loss_sum += logs['loss'][0] * logs['batch_size']
 
     def on_eval_end(self, logs=None):
-        row = {**self.row, 'valid_loss': self.loss_sum / self.images, 'valid_top1': float(logs['acc_top1'])}
+        row = {
+            **self.row,
+            'valid_loss': mean_over_processes(self.loss_sum / self.images),
+            'valid_top1': float(logs['acc_top1']),
+        }
         self.rows.append(row)
         self._scalars(
             {

@@ -15,6 +15,11 @@ def cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
+def rank():
+    """Number of this process among those that paddle.distributed.launch has started; 0 for a single one."""
+    return int(os.environ.get('PADDLE_TRAINER_ID', 0))
+
+
 def import_paddle():
     """Import Paddle with the thread counts that it reads only then. Call it before any `import paddle`.
 
@@ -22,10 +27,12 @@ def import_paddle():
     a slow path on AMD processors unless told that AVX2 is there: ResNet50 trains about 3 times as fast with it.
     Raises UserError when Paddle is not installed or cannot start.
     """
-    if 'OMP_NUM_THREADS' not in os.environ:
-        os.environ['OMP_NUM_THREADS'] = str(max(1, cores() // int(os.environ.get('PADDLE_LOCAL_SIZE', 1))))
+    processes = int(os.environ.get('PADDLE_LOCAL_SIZE', 1))
+    if 'OMP_NUM_THREADS' not in os.environ or processes > 1:  # Paddle's launcher leaves a 1 of its own there
+        os.environ['OMP_NUM_THREADS'] = str(max(1, cores() // processes))
     if _is_amd_with_avx2():
         os.environ.setdefault('MKL_DEBUG_CPU_TYPE', '5')
+    os.environ.setdefault('GLOG_minloglevel', '2')  # errors; below that Paddle's C++ tells of its own workings
     for noise in (
         'No ccache found',
         'To copy construct from a tensor',
@@ -74,18 +81,23 @@ def choose(device):
         )
         raise UsageError(f'device = {device}: there is no such GPU here ({built}); set device=auto or device=cpu')
     try:
-        return paddle.device.set_device(device) and paddle.device.get_device()
+        place = paddle.device.set_device(device) and paddle.device.get_device()
     except (ValueError, RuntimeError) as error:
         raise UsageError(
             f'device = {device}: Paddle cannot use it ({str(error).strip().splitlines()[-1]}); set device=auto or device=cpu'
         ) from None
+    if place == 'cpu':
+        os.environ.setdefault('PADDLE_DISTRI_BACKEND', 'gloo')  # how processes talk, should there be several
+    return place
 
 
 def loader_workers(setting, on_gpu):
-    """Number of processes that decode images: the setting, or up to 8 to feed a GPU, or 1 beside training on the CPU."""
+    """Number of processes that decode images for this one: the setting, or up to 8 to feed a GPU, or 1 where training on
+    the CPU leaves a core for it."""
     if setting != 'auto':
         return setting
-    return min(cores(), 8) if on_gpu else min(cores() - 1, 1)
+    share = max(1, cores() // int(os.environ.get('PADDLE_LOCAL_SIZE', 1)))
+    return min(share, 8) if on_gpu else min(share - 1, 1)
 
 
 def shared_memory_fits(setting, needed_bytes):

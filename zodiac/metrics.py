@@ -54,9 +54,9 @@ def rank_of_truth(labels, probabilities):
 
 
 def cross_entropy(labels, probabilities):
-    """Mean of -log p(true class), in nats; a probability below 1e-12 counts as 1e-12."""
+    """Mean of -log p(true class), in nats; at most 64 an image, where Paddle's own softmax and cross-entropy stop too."""
     true = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(true, 1e-12)).mean())
+    return float(-np.log(np.maximum(true, np.exp(-64.0))).mean())
 
 
 def wilson(hits, n, z=1.959964):

@@ -55,7 +55,9 @@ def open_image(source):
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _error(source, 'too many pixels', str(error).split(',')[0]) from None
     except Exception as error:  # a decoder can raise anything on hostile bytes
-        raise _error(source, 'cannot be read', _words(error)) from None
+        if isinstance(error, OSError) and error.errno is not None:
+            raise _error(source, 'cannot be read', error.strerror) from None
+        raise _error(source, 'truncated or damaged', _words(error)) from None
     if image.width * image.height > MAX_PIXELS:
         raise _error(source, 'too many pixels', f'{image.width}x{image.height}, the limit is {MAX_PIXELS}')
     return image

@@ -1,0 +1,995 @@
+"""From a folder or archive of pictures to index files: what is taken, what is left out and why, and who gets to know."""
+
+import collections
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import struct
+import sys
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import assert_message, make_tree, picture, run_script
+from PIL import Image
+
+import annotate
+from zodiac import transforms, validate
+from zodiac.errors import UserError
+
+LABELS = ['cat', 'dog']
+INDEX = ('train.txt', 'valid.txt', 'test.txt', 'annotation.json')
+
+
+@pytest.fixture
+def run(workdir, monkeypatch):
+    """Call annotate.py's main on data.root=signs, labels cat and dog, unless told otherwise; returns annotation.json."""
+
+    def call(*overrides, root='signs'):
+        settings = [f'data.root={root}', f'data.labels=[{", ".join(LABELS)}]', *overrides]
+        monkeypatch.setattr(sys, 'argv', ['annotate.py', '-o', *settings])
+        annotate.main()
+        return json.loads(Path(root, 'annotation.json').read_text(encoding='utf-8'))
+
+    return call
+
+
+def refusal(run, *overrides, **kwargs):
+    with pytest.raises(UserError) as caught:
+        run(*overrides, **kwargs)
+    return str(caught.value)
+
+
+def index(split, root='signs'):
+    """[(path, label)] of one index file, which must be of the documented form to the byte."""
+    content = Path(root, f'{split}.txt').read_bytes().decode('utf-8')
+    lines = content.split('\n')
+    assert lines.pop() == ''
+    pairs = [line.split('\t') for line in lines]
+    assert all(len(pair) == 2 and pair[1] in ('0', '1', '2') for pair in pairs)
+    return [(path, int(label)) for path, label in pairs]
+
+
+def paths(split, root='signs'):
+    return [path for path, _ in index(split, root)]
+
+
+def rejected(summary):
+    return {item['path']: item['reason'] for item in summary['rejected']}
+
+
+def full_tree(counts=3, suffix='.png'):
+    make_tree('signs', LABELS, {'train': counts, 'valid': 1, 'test': 1}, suffix)
+
+
+def contents(root='signs'):
+    return {name: Path(root, name).read_bytes() for name in INDEX if Path(root, name).exists()}
+
+
+# --- pictures of every kind
+
+
+def png(size, depth, colour, rows, *chunks):
+    """The bytes of a PNG, written by hand: IHDR, `chunks`, then `rows` as IDAT."""
+
+    def chunk(kind, body):
+        return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+
+    header = struct.pack('>IIBBBBB', *size, depth, colour, 0, 0, 0)
+    parts = [(b'IHDR', header), *chunks, (b'IDAT', zlib.compress(rows)), (b'IEND', b'')]
+    return b'\x89PNG\r\n\x1a\n' + b''.join(chunk(*part) for part in parts)
+
+
+def saved(image, kind, **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def jpeg(size=(48, 40), mode='RGB', **options):
+    return saved(picture(1, size, mode), 'JPEG', **options)
+
+
+def segment(marker, body):
+    return b'\xff' + bytes([marker]) + struct.pack('>H', len(body) + 2) + body
+
+
+def jpeg_with(marker, body):
+    """A JPEG with one more segment at its start."""
+    data = jpeg()
+    return data[:2] + segment(marker, body) + data[2:]
+
+
+def patched(data, place, new):
+    return data[:place] + new + data[place + len(new) :]
+
+
+def sof(data):
+    return data.index(b'\xff\xc0')
+
+
+def exif(**more):
+    tags = Image.Exif()
+    tags[transforms.ORIENTATION] = 6
+    tags.update({int(tag[1:]): value for tag, value in more.items()})
+    return tags.tobytes()
+
+
+def palette(transparent=None):
+    image = picture(1).quantize(8)
+    return saved(image, 'PNG', **({} if transparent is None else {'transparency': transparent}))
+
+
+def with_alpha(mode='RGBA'):
+    image = picture(1).convert(mode)
+    image.putalpha(picture(2).convert('L'))
+    return image
+
+
+def grey16(rows=None):
+    rows = [[0, 255, 256, 32768, 65535]] * 4 if rows is None else rows
+    body = b''.join(b'\0' + struct.pack(f'>{len(row)}H', *row) for row in rows)
+    return png((len(rows[0]), len(rows)), 16, 0, body)
+
+
+RGB = {
+    'plain.jpg': lambda: jpeg(),
+    'progressive.jpg': lambda: jpeg(progressive=True),
+    'no subsampling.jpg': lambda: jpeg(subsampling=0),
+    'half subsampling.jpg': lambda: jpeg(subsampling=1),
+    'odd size.jpg': lambda: jpeg(size=(301, 203)),
+    'narrow.jpg': lambda: jpeg(size=(3, 1)),
+    'worst quality.jpg': lambda: jpeg(quality=1),
+    'best quality.jpg': lambda: jpeg(quality=100),
+    'stored as rgb.jpg': lambda: jpeg(keep_rgb=True),
+    'restart markers.jpg': lambda: jpeg(restart_marker_blocks=2),
+    'turned by exif.jpg': lambda: jpeg(exif=exif()),
+    'wrong exif.jpg': lambda: jpeg(exif=exif(_271='maker').replace(b'\x01\x0f\0\x02', b'\x01\0\0\x02')),
+    'not exif.jpg': lambda: jpeg_with(0xE1, b'Exif\0\0nothing of the kind'),
+    'rest behind the end.jpg': lambda: jpeg() + b'rest' * 20,
+    'flipped bits.jpg': lambda: patched(jpeg(), len(jpeg()) - 60, b'\x00\x11'),
+    'fill bytes.jpg': lambda: jpeg()[:2] + b'\xff\xff\xff' + jpeg()[2:],
+    'higher than its data.jpg': lambda: patched(jpeg(), sof(jpeg()) + 5, struct.pack('>H', 56)),
+    'two pictures.jpg': lambda: saved(picture(1), 'MPO', save_all=True, append_images=[picture(2)]),
+    'really a png.jpg': lambda: saved(picture(1), 'PNG'),
+    'really a jpeg.png': lambda: jpeg(),
+    'no suffix': lambda: jpeg(),
+    'plain.png': lambda: saved(picture(1), 'PNG'),
+    'one colour is transparent.png': lambda: saved(picture(1), 'PNG', transparency=(0, 0, 0)),
+    '16 bits a channel.png': lambda: png((2, 2), 16, 2, (b'\0' + bytes(range(12))) * 2),
+    'animated.png': lambda: saved(picture(1), 'PNG', save_all=True, append_images=[picture(2)]),
+    'plain.bmp': lambda: saved(picture(1), 'BMP'),
+    'plain.webp': lambda: saved(picture(1), 'WEBP'),
+    'plain.tif': lambda: saved(picture(1), 'TIFF'),
+}
+OTHER_MODES = {
+    'grey.jpg': lambda: jpeg(mode='L'),
+    'cmyk.jpg': lambda: jpeg(mode='CMYK'),
+    'grey.png': lambda: saved(picture(1, mode='L'), 'PNG'),
+    'one colour of grey is transparent.png': lambda: saved(picture(1, mode='L'), 'PNG', transparency=0),
+    'bilevel.png': lambda: saved(picture(1, mode='1'), 'PNG'),
+    'grey of 16 bits.png': grey16,
+    'alpha.png': lambda: saved(with_alpha(), 'PNG'),
+    'grey with alpha.png': lambda: saved(with_alpha('L'), 'PNG'),
+    'palette.png': palette,
+    'palette with a transparent colour.png': lambda: palette(0),
+    'palette with many transparent colours.png': lambda: palette(bytes([0, 128, 255])),
+    'palette.bmp': lambda: saved(picture(1).quantize(8), 'BMP'),
+    'still.gif': lambda: saved(picture(1).quantize(8), 'GIF'),
+    'animated.gif': lambda: saved(
+        picture(1).quantize(8), 'GIF', save_all=True, append_images=[picture(2).quantize(8)], duration=50
+    ),
+    'alpha.webp': lambda: saved(with_alpha(), 'WEBP'),
+    'cmyk.tif': lambda: saved(picture(1, mode='CMYK'), 'TIFF'),
+    'grey of 32 bits.tif': lambda: saved(picture(1, mode='L').convert('I'), 'TIFF'),
+}
+BROKEN = {
+    'half.jpg': lambda: jpeg()[: len(jpeg()) // 2],
+    'almost whole.jpg': lambda: jpeg()[:-10],
+    'without its end.jpg': lambda: jpeg()[:-2],
+    'half progressive.jpg': lambda: jpeg(size=(301, 203), progressive=True)[:2500],
+    'half.png': lambda: saved(picture(1), 'PNG')[:300],
+    'half.bmp': lambda: saved(picture(1), 'BMP')[:900],
+    'half.webp': lambda: saved(picture(1), 'WEBP', lossless=True)[:-200],
+    'half.tif': lambda: saved(picture(1), 'TIFF')[:900],
+    'text.jpg': lambda: b'I am no picture.\n' * 20,
+    'text behind a start.jpg': lambda: b'\xff\xd8' + b'I am no picture.\n' * 20,
+    'empty.jpg': lambda: b'',
+    'two bytes.jpg': lambda: b'\xff\xd8',
+    'page.jpg': lambda: b'<!DOCTYPE html><html><body>404</body></html>',
+    'two starts.jpg': lambda: b'\xff\xd8' + jpeg(),
+    'no height.jpg': lambda: patched(jpeg(), sof(jpeg()) + 5, b'\0\0'),
+    '12 bits.jpg': lambda: patched(jpeg(), sof(jpeg()) + 4, b'\x0c'),
+    'short jfif.jpg': lambda: b'\xff\xd8' + segment(0xE0, b'JFIF') + jpeg()[20:],
+    'short adobe.jpg': lambda: jpeg_with(0xEE, b'Adobe'),
+    'short icc.jpg': lambda: jpeg_with(0xE2, b'ICC_PROFILE\0'),
+    'wrong crc.png': lambda: patched(saved(picture(1), 'PNG'), 29, b'abcd'),
+    'bomb.png': lambda: png((20000, 20000), 8, 2, bytes(100_000)),
+    'bomb of grey.png': lambda: png((20000, 20000), 8, 0, bytes(100_000)),
+    'large but no bomb to Pillow.png': lambda: png((10000, 9500), 8, 2, bytes(100_000)),
+    'bomb.jpg': lambda: patched(jpeg(), sof(jpeg()) + 5, struct.pack('>HH', 65000, 65000)),
+}
+ZOO = {**RGB, **OTHER_MODES, **BROKEN}
+
+
+def draw(name, folder):
+    path = Path(folder) / name
+    path.write_bytes(ZOO[name]())
+    return str(path)
+
+
+def notebook_accepts(path):
+    """The notebook's own check: open with PIL, load(), mode == 'RGB'."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            with Image.open(path) as image:
+                image.load()
+                return image.mode == 'RGB'
+        except Exception:
+            return False
+
+
+@pytest.fixture(params=['simplejpeg', 'pillow only'])
+def decoder(request, monkeypatch):
+    if request.param == 'simplejpeg':
+        pytest.importorskip('simplejpeg')
+    else:
+        monkeypatch.setattr(validate, 'simplejpeg', None)
+
+
+@pytest.mark.parametrize('name', ZOO)
+def test_accepted_by_default_is_what_the_notebooks_loop_accepts(tmp_path, decoder, name):
+    path = draw(name, tmp_path)
+    assert notebook_accepts(path) == (name in RGB)
+    assert (validate.inspect(path, convert=False).reason == '') == (name in RGB)
+
+
+@pytest.mark.parametrize('name', [*RGB, *OTHER_MODES])
+def test_every_sound_picture_is_accepted_with_convert(tmp_path, decoder, name):
+    found = validate.inspect(draw(name, tmp_path), convert=True)
+    assert found.reason == ''
+    assert (found.mode == 'RGB') == (name in RGB)
+    assert len(found.pixels) == 16
+
+
+@pytest.mark.parametrize('name', BROKEN)
+@pytest.mark.parametrize('convert', [False, True])
+def test_no_broken_file_is_accepted(tmp_path, decoder, name, convert):
+    found = validate.inspect(draw(name, tmp_path), convert)
+    reasons = ['truncated or damaged', 'not an image', 'cannot be read', 'too many pixels']
+    assert found.reason in (['too many pixels', 'mode L'] if name == 'bomb of grey.png' else reasons)
+    assert found.pixels == b''
+    if 'bomb' in name:
+        assert found.reason == 'too many pixels'
+
+
+@pytest.mark.parametrize('name', OTHER_MODES)
+def test_a_picture_of_another_mode_is_left_out_by_default_naming_its_mode(tmp_path, name):
+    path = draw(name, tmp_path)
+    with Image.open(path) as image:
+        mode = image.mode
+    found = validate.inspect(path, convert=False)
+    assert (found.reason, found.mode) == (f'mode {mode}', mode)
+
+
+@pytest.mark.parametrize('name', ZOO)
+@pytest.mark.parametrize('convert', [False, True])
+def test_simplejpeg_changes_nothing_but_the_time(tmp_path, monkeypatch, name, convert):
+    pytest.importorskip('simplejpeg')
+    path = draw(name, tmp_path)
+    with_it = validate.inspect(path, convert)
+    monkeypatch.setattr(validate, 'simplejpeg', None)
+    assert validate.inspect(path, convert) == with_it
+
+
+@pytest.mark.parametrize('name', [*RGB, *OTHER_MODES])
+def test_what_is_accepted_can_be_decoded_for_training(tmp_path, name):
+    image = transforms.decode(draw(name, tmp_path))
+    assert image.mode == 'RGB'
+
+
+@pytest.mark.parametrize('name', [*RGB, *OTHER_MODES])
+def test_a_picture_is_known_again_when_what_training_sees_of_it_is_saved_as_png_or_bmp(tmp_path, decoder, name):
+    path = draw(name, tmp_path)
+    pixels = validate.inspect(path, convert=True).pixels
+    image = transforms.decode(path)
+    for copy in (tmp_path / 'copy.png', tmp_path / 'copy.bmp'):
+        image.save(copy)
+        assert validate.inspect(copy, convert=True).pixels == pixels
+
+
+def test_pictures_of_equal_bytes_but_another_shape_differ(tmp_path):
+    for size in ((6, 4), (4, 6)):
+        Image.new('RGB', size).save(tmp_path / f'{size[0]}.png')
+    assert validate.inspect(tmp_path / '6.png', False).pixels != validate.inspect(tmp_path / '4.png', False).pixels
+
+
+def test_float_pixels_are_refused_saying_so(tmp_path):
+    Image.new('F', (4, 4)).save(tmp_path / 'a.tif')
+    assert validate.inspect(tmp_path / 'a.tif', convert=True).reason == 'float pixels'
+
+
+def test_a_missing_file_and_a_folder_are_refused_with_the_systems_word(tmp_path):
+    for path in (tmp_path / 'gone.jpg', tmp_path):
+        found = validate.inspect(path, convert=False)
+        assert found.reason == 'cannot be read'
+        assert found.detail
+
+
+def test_two_processes_give_the_same_in_the_same_order_as_one(tmp_path):
+    names = [draw(name, tmp_path) for name in ZOO]
+    one = list(validate.inspect_all(names, True, 1))
+    assert list(validate.inspect_all(names, True, 2)) == one
+    assert len(one) == len(names)
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != 'fork', reason='the fault is planted by forking')
+def test_a_killed_decoding_process_ends_the_run_with_advice(tmp_path, monkeypatch):
+    monkeypatch.setattr(validate, '_inspect_jpeg', lambda file: os._exit(9))
+    with pytest.raises(UserError, match=r'annotate\.workers=1'):
+        list(validate.inspect_all([draw('plain.jpg', tmp_path)] * 4, True, 2))
+
+
+# --- what a converted picture looks like
+
+
+def test_16_bit_grey_keeps_its_shades(tmp_path):
+    image = transforms.decode(draw('grey of 16 bits.png', tmp_path))
+    assert np.asarray(image)[0].tolist() == [[value] * 3 for value in (0, 0, 1, 128, 255)]
+
+
+def test_alpha_lies_over_white_and_hidden_colours_stay_hidden(tmp_path):
+    image = Image.new('RGBA', (3, 1))
+    for x, pixel in enumerate([(255, 0, 0, 0), (255, 0, 0, 255), (0, 0, 0, 128)]):
+        image.putpixel((x, 0), pixel)
+    image.save(tmp_path / 'a.png')
+    assert np.asarray(transforms.decode(tmp_path / 'a.png'))[0].tolist() == [[255] * 3, [255, 0, 0], [127] * 3]
+
+
+def test_transparent_palette_colour_becomes_white(tmp_path):
+    image = Image.new('P', (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    for name in ('a.png', 'a.gif'):
+        image.save(tmp_path / name, transparency=0)
+        assert np.asarray(transforms.decode(tmp_path / name))[0].tolist() == [[255] * 3, [0, 0, 255]]
+
+
+@pytest.mark.parametrize('name', ['a.jpg', 'a.tif'])
+def test_cmyk_keeps_its_colours(tmp_path, name):
+    Image.new('CMYK', (8, 8), (0, 255, 255, 0)).save(tmp_path / name)
+    assert np.abs(np.asarray(transforms.decode(tmp_path / name), int) - [255, 0, 0]).max() <= 4
+
+
+def test_an_animation_gives_its_first_frame(tmp_path):
+    red, blue = Image.new('RGB', (4, 4), (255, 0, 0)), Image.new('RGB', (4, 4), (0, 0, 255))
+    red.save(tmp_path / 'a.gif', save_all=True, append_images=[blue])
+    assert np.asarray(transforms.decode(tmp_path / 'a.gif'))[0, 0].tolist() == [255, 0, 0]
+
+
+# --- trees
+
+
+def test_split_folders_give_one_index_each_sorted_and_labelled(run):
+    full_tree(suffix='.jpg')
+    summary = run()
+    for split, count in (('train', 3), ('valid', 1), ('test', 1)):
+        assert index(split) == [
+            (f'signs/{split}/{label}/{label}_{number}.jpg', position)
+            for position, label in enumerate(LABELS)
+            for number in range(count)
+        ]
+    assert summary['accepted'] == 10
+    assert summary['splits']['train'] == {
+        'cat': {'accepted': 3, 'rejected': 0},
+        'dog': {'accepted': 3, 'rejected': 0},
+    }
+    assert summary['settings']['drawn_splits'] == []
+    assert summary['rejected'] == summary['junk'] == summary['outside_class_folders'] == []
+    assert summary['labels'] == LABELS
+
+
+def test_index_is_written_in_bytes_as_documented(run):
+    full_tree(1, '.jpg')
+    run()
+    assert Path('signs/train.txt').read_bytes() == (b'signs/train/cat/cat_0.jpg\t0\nsigns/train/dog/dog_0.jpg\t1\n')
+
+
+def test_label_numbers_follow_the_labels_and_not_the_folders(run):
+    full_tree(1)
+    shutil.rmtree('signs/valid/cat')
+    run('data.labels=[zebra, dog, cat]')
+    assert index('train') == [('signs/train/cat/cat_0.png', 2), ('signs/train/dog/dog_0.png', 1)]
+    assert index('valid') == [('signs/valid/dog/dog_0.png', 1)]
+
+
+def test_order_is_by_code_point_with_subfolders_after_files(run):
+    full_tree(1)
+    names = ['b.png', 'B.png', 'a10.png', 'a2.png', '猫 1.png', 'é.png', 'a/z.png', 'a b.png']
+    for seed, name in enumerate(reversed(names)):
+        path = Path('signs/train/dog', name)
+        path.parent.mkdir(exist_ok=True)
+        picture(100 + seed).save(path)
+    run()
+    wanted = ['B.png', 'a b.png', 'a10.png', 'a2.png', 'b.png', 'dog_0.png', 'é.png', '猫 1.png', 'a/z.png']
+    assert paths('train')[1:] == [f'signs/train/dog/{name}' for name in wanted]
+
+
+def test_a_slash_behind_the_root_or_a_dot_before_it_changes_no_more_than_the_spelling(run):
+    full_tree(1)
+    run(root='signs/')
+    assert paths('train')[0] == 'signs/train/cat/cat_0.png'
+    run(root='./signs')
+    assert paths('train')[0] == './signs/train/cat/cat_0.png'
+
+
+def test_a_second_run_writes_the_same_bytes(run):
+    make_tree('signs', LABELS, {'': 12}, '.png')
+    run()
+    first = contents()
+    assert len(first) == 4
+    run()
+    assert contents() == first
+
+
+def test_one_folder_a_class_is_split_by_fractions_class_by_class(run):
+    make_tree('signs', LABELS, {'': 20}, '.png')
+    for number in range(5, 20):
+        Path(f'signs/dog/dog_{number}.png').unlink()
+    before = sorted(path for path in Path('signs').rglob('*') if path.is_file())
+    summary = run('annotate.valid_fraction=0.2', 'annotate.test_fraction=0.1')
+    counts = {split: collections.Counter(label for _, label in index(split)) for split in ('train', 'valid', 'test')}
+    assert counts == {'train': {0: 14, 1: 3}, 'valid': {0: 4, 1: 1}, 'test': {0: 2, 1: 1}}
+    together = paths('train') + paths('valid') + paths('test')
+    assert sorted(together) == sorted(str(path) for path in before)
+    assert [path for path in before if not path.exists()] == []
+    assert summary['settings']['drawn_splits'] == ['valid', 'test']
+    assert summary['settings']['valid_fraction'] == 0.2
+    for split in ('train', 'valid', 'test'):
+        assert index(split) == sorted(index(split))
+
+
+def test_the_drawn_split_depends_on_the_seed_and_on_nothing_else(run):
+    make_tree('signs', LABELS, {'': 40}, '.png')
+    run('seed=1')
+    first = [paths(split) for split in ('train', 'valid', 'test')]
+    run('seed=2')
+    assert [paths(split) for split in ('train', 'valid', 'test')] != first
+    run('seed=1', 'annotate.workers=1', 'name=other')
+    assert [paths(split) for split in ('train', 'valid', 'test')] == first
+    shutil.move('signs', 'moved')
+    shutil.rmtree('moved/dog')
+    run('seed=1', root='moved')
+    here = [[path.replace('moved', 'signs') for path in paths(split, 'moved')] for split in ('train', 'valid', 'test')]
+    assert here == [[path for path in split if '/cat/' in path] for split in first]
+
+
+def test_the_drawn_split_is_the_same_on_every_machine(run):
+    make_tree('signs', LABELS, {'': 10}, '.png')
+    run('seed=7', 'annotate.valid_fraction=0.2', 'annotate.test_fraction=0.1')
+    assert paths('valid') + paths('test') == GOLDEN_SPLIT
+
+
+GOLDEN_SPLIT = []
+
+
+def test_only_the_missing_split_is_drawn_and_it_comes_from_train(run, capsys):
+    make_tree('signs', LABELS, {'train': 10, 'test': 2}, '.png')
+    summary = run('annotate.valid_fraction=0.3')
+    assert collections.Counter(label for _, label in index('valid')) == {0: 3, 1: 3}
+    assert all(path.startswith('signs/train/') for path in paths('train') + paths('valid'))
+    assert len(set(paths('train')) | set(paths('valid'))) == 20
+    assert all(path.startswith('signs/test/') for path in paths('test'))
+    assert len(paths('test')) == 4
+    assert summary['settings']['drawn_splits'] == ['valid']
+    assert 'valid drawn from the training images with seed 0' in capsys.readouterr().out
+
+
+def test_same_pictures_stay_together_when_splits_are_drawn(run):
+    make_tree('signs', LABELS, {'': 8}, '.png')
+    for label in LABELS:
+        for number in range(8):
+            with Image.open(f'signs/{label}/{label}_{number}.png') as image:
+                image.save(f'signs/{label}/z{7 - number}.bmp')
+    summary = run('annotate.valid_fraction=0.3', 'annotate.test_fraction=0.3')
+    for split, count in (('train', 8), ('valid', 4), ('test', 4)):
+        names = [Path(path).stem for path in paths(split) if '/cat/' in path]
+        assert sorted(name[-1] for name in names if name.startswith('cat')) == sorted(
+            str(7 - int(name[1:])) for name in names if name.startswith('z')
+        )
+        assert len(names) == count
+    assert summary['same_picture_in_two_splits'] == []
+
+
+@pytest.mark.parametrize('count', [3, 4, 5])
+def test_drawing_splits_leaves_each_class_an_image_to_train_on(run, count):
+    make_tree('signs', LABELS, {'': count}, '.png')
+    summary = run('annotate.valid_fraction=0.5', 'annotate.test_fraction=0.4')
+    for split in ('train', 'valid', 'test'):
+        for label in LABELS:
+            assert summary['splits'][split][label]['accepted'] >= 1
+
+
+def test_a_class_too_small_to_draw_from_stays_in_train_with_a_warning(run, capsys):
+    make_tree('signs', LABELS, {'': 6}, '.png')
+    for number in range(2, 6):
+        Path(f'signs/dog/dog_{number}.png').unlink()
+    run()
+    assert [path for path in paths('train') if '/dog/' in path] == ['signs/dog/dog_0.png', 'signs/dog/dog_1.png']
+    out = capsys.readouterr().out
+    assert 'WARNING: no valid images in class dog' in out
+    assert 'WARNING: no test images in class dog' in out
+
+
+# --- archives
+
+
+@pytest.fixture
+def archive(workdir):
+    """photos.zip with a wrapper folder, split tree inside."""
+    make_tree('photos/signs', LABELS, {'train': 2, 'valid': 1, 'test': 1}, '.png')
+    with zipfile.ZipFile('photos.zip', 'w') as opened:
+        for path in sorted(Path('photos').rglob('*')):
+            opened.write(path, path.relative_to('photos'))
+    shutil.rmtree('photos')
+    return 'annotate.archive=photos.zip'
+
+
+def test_an_archive_is_unpacked_once_and_annotated(run, archive, capsys):
+    run(archive)
+    assert paths('train') == [f'signs/train/{label}/{label}_{number}.png' for label in LABELS for number in (0, 1)]
+    assert 'photos.zip unpacked into signs' in capsys.readouterr().out
+    first = contents()
+    Path('signs/train/cat/cat_0.png').touch()
+    stamp = os.stat('signs/train/cat/cat_1.png').st_mtime_ns
+    run(archive)
+    assert contents() == first
+    assert os.stat('signs/train/cat/cat_1.png').st_mtime_ns == stamp
+    assert 'is unpacked in signs already' in capsys.readouterr().out
+    assert sorted(os.listdir('.')) == ['photos.zip', 'signs']
+
+
+def test_an_empty_folder_is_filled_from_the_archive(run, archive):
+    os.mkdir('signs')
+    assert run(archive)['accepted'] == 8
+
+
+def test_another_archive_is_not_mixed_into_the_folder(run, archive):
+    run(archive)
+    before = contents()
+    with zipfile.ZipFile('photos.zip', 'a') as opened:
+        opened.writestr('signs/train/cat/more.png', RGB['plain.png']())
+    message = refusal(run, archive)
+    assert 'signs: the folder holds other files' in message
+    assert 'data.root' in message
+    assert contents() == before
+
+
+def test_a_folder_with_other_files_is_not_unpacked_into(run, archive):
+    Path('signs').mkdir()
+    Path('signs/mine.txt').write_text('mine')
+    assert 'signs: the folder holds other files' in refusal(run, archive)
+    assert os.listdir('signs') == ['mine.txt']
+
+
+def test_a_missing_archive_is_named(run):
+    assert refusal(run, 'annotate.archive=gone.zip').startswith('gone.zip: no such archive')
+
+
+@pytest.mark.parametrize('limit', ['max_entries=2', 'max_bytes=1000'])
+def test_the_caps_of_the_settings_hold_and_leave_nothing(run, archive, limit):
+    assert f'annotate.{limit.partition("=")[0]}' in refusal(run, archive, f'annotate.{limit}')
+    assert os.listdir('.') == ['photos.zip']
+
+
+def test_an_archive_as_root_is_refused_with_the_way_to_unpack_it(run, archive):
+    assert '-o annotate.archive=photos.zip' in refusal(run, root='photos.zip')
+
+
+def test_an_archive_of_gbk_names_gives_a_readable_index(run):
+    names = {'AA/AA.png': '猫/猫.png', 'BB/BB.png': '狗/狗.png'}
+    with zipfile.ZipFile('a.zip', 'w') as opened:
+        for seed, standin in enumerate(names):
+            for split in ('train', 'valid', 'test'):
+                opened.writestr(f'{split}/{standin}', saved(picture(hash((seed, split)) % 1000), 'PNG'))
+    data = Path('a.zip').read_bytes()
+    for standin, name in names.items():
+        data = data.replace(standin.encode(), name.encode('gbk'))
+    Path('a.zip').write_bytes(data)
+    run('annotate.archive=a.zip', 'data.labels=[猫, 狗]')
+    assert index('train') == [('signs/train/狗/狗.png', 1), ('signs/train/猫/猫.png', 0)]
+
+
+# --- what is left out
+
+
+def test_only_rgb_is_indexed_by_default_and_the_rest_is_counted_and_listed(run, capsys):
+    full_tree(30)
+    names = ['grey.jpg', 'alpha.png', 'cmyk.jpg', 'half.jpg', 'text.jpg', 'bomb.png', 'animated.gif']
+    for name in [*names, 'plain.bmp']:
+        draw(name, 'signs/train/cat')
+    summary = run()
+    assert rejected(summary) == {
+        'signs/train/cat/grey.jpg': 'mode L',
+        'signs/train/cat/alpha.png': 'mode RGBA',
+        'signs/train/cat/cmyk.jpg': 'mode CMYK',
+        'signs/train/cat/half.jpg': 'truncated or damaged',
+        'signs/train/cat/text.jpg': 'not an image',
+        'signs/train/cat/bomb.png': 'too many pixels',
+        'signs/train/cat/animated.gif': 'mode P',
+    }
+    assert summary['rejected_by_reason'] == collections.Counter(rejected(summary).values())
+    assert summary['splits']['train']['cat'] == {'accepted': 31, 'rejected': 7}
+    assert all(item['split'] == 'train' and item['class'] == 'cat' for item in summary['rejected'])
+    assert 'signs/train/cat/plain.bmp' in paths('train')
+    assert not set(rejected(summary)) & set(paths('train'))
+    out = capsys.readouterr().out
+    for reason, count in summary['rejected_by_reason'].items():
+        assert f'left out: {count} {reason}' in out
+
+
+def test_convert_keeps_the_other_modes_and_says_which(run, capsys):
+    full_tree(1)
+    for name in [*OTHER_MODES, 'half.jpg']:
+        draw(name, 'signs/train/cat')
+    summary = run('annotate.non_rgb=convert')
+    assert list(rejected(summary)) == ['signs/train/cat/half.jpg']
+    assert {Path(path).name for path in paths('train')} == {*OTHER_MODES, 'cat_0.png', 'dog_0.png'}
+    assert sum(summary['converted_by_mode'].values()) == len(OTHER_MODES)
+    assert summary['converted_by_mode']['RGBA'] == 2
+    assert summary['first_frame_of_animation'] == ['signs/train/cat/animated.gif']
+    out = capsys.readouterr().out
+    assert 'converted to RGB: 2 of mode RGBA' in out
+    assert 'animations, of which the first frame is used: 1' in out
+
+
+def test_more_than_a_tenth_left_out_is_said_loudly_with_the_setting_that_keeps_it(run, capsys):
+    full_tree(7)
+    draw('grey.png', 'signs/train/cat')
+    draw('alpha.png', 'signs/train/cat')
+    run()
+    captured = capsys.readouterr()
+    said = captured.out + captured.err
+    assert 'WARNING: 2 of 20 files (10%) are left out' not in said
+    draw('half.jpg', 'signs/train/cat')
+    run()
+    captured = capsys.readouterr()
+    said = captured.out + captured.err
+    assert 'WARNING: 3 of 21 files (14%) are left out. Set annotate.non_rgb=convert to keep up to 2 of them.' in said
+    assert '!!!!!!!!!!' in said
+
+
+def test_the_setting_is_not_offered_where_it_would_keep_nothing(run, capsys):
+    full_tree(2)
+    draw('half.jpg', 'signs/train/cat')
+    draw('text.jpg', 'signs/train/cat')
+    run()
+    out = capsys.readouterr().out
+    assert 'WARNING: 2 of 10 files' in out
+    assert 'non_rgb' not in out
+
+
+@pytest.mark.parametrize('name', ['a\tb.png', 'a\nb.png', 'a\rb.png', 'sub\tfolder/a.png'])
+def test_a_name_that_cannot_stand_in_an_index_is_left_out_by_name(run, capsys, name):
+    full_tree(1)
+    Path('signs/train/cat', name).parent.mkdir(exist_ok=True)
+    picture(99).save(Path('signs/train/cat', name))
+    summary = run()
+    assert rejected(summary) == {f'signs/train/cat/{name}': 'tab or newline in the name'}
+    assert len(index('train')) == 2
+    assert 'left out: 1 tab or newline in the name' in capsys.readouterr().out
+
+
+def test_a_name_that_is_not_utf8_is_left_out_by_name(run, capsys):
+    full_tree(1)
+    with open(os.path.join(b'signs/train/cat', b'\xb9\xb7.png'), 'wb') as file:
+        file.write(RGB['plain.png']())
+    summary = run()
+    assert list(rejected(summary).values()) == ['name is not UTF-8']
+    assert [path.startswith('signs/train/cat/') for path in rejected(summary)] == [True]
+    assert len(index('train')) == 2
+    assert 'left out: 1 name is not UTF-8' in capsys.readouterr().out
+
+
+def test_spaces_quotes_and_odd_characters_in_names_are_kept(run):
+    full_tree(1)
+    names = [
+        ' leading.png',
+        'trailing.png ',
+        'it\'s "it".png',
+        'a\u2028b\x0bc\x85.png',
+        '%s{0}.png',
+        '-o.png',
+        '#1.png',
+    ]
+    for seed, name in enumerate(names):
+        picture(100 + seed).save(Path('signs/train/cat', name), 'PNG')
+    run()
+    assert set(paths('train')) == {f'signs/train/cat/{name}' for name in [*names, 'cat_0.png']} | {
+        'signs/train/dog/dog_0.png'
+    }
+
+
+def test_junk_is_ignored_and_counted(run, capsys):
+    full_tree(1)
+    for path in (
+        'signs/Thumbs.db',
+        'signs/train/.DS_Store',
+        'signs/train/cat/Thumbs.db',
+        'signs/train/cat/.DS_Store',
+        'signs/train/cat/._cat_0.png',
+        'signs/train/dog/desktop.ini',
+    ):
+        Path(path).write_bytes(b'junk')
+    shutil.copytree('signs/train/dog', 'signs/__MACOSX')
+    shutil.copytree('signs/train/dog', 'signs/train/__MACOSX')
+    summary = run()
+    assert len(summary['junk']) == 8
+    assert summary['rejected'] == summary['outside_class_folders'] == []
+    assert len(index('train')) == 2
+    assert 'junk files or folders ignored: 8' in capsys.readouterr().out
+
+
+def test_files_outside_the_class_folders_are_counted_and_listed(run, capsys):
+    full_tree(1)
+    draw('plain.png', 'signs')
+    draw('plain.png', 'signs/train')
+    shutil.copytree('signs/train', 'signs/validation')
+    summary = run()
+    assert summary['outside_class_folders'] == ['signs/plain.png', 'signs/train/plain.png', 'signs/validation/'] or (
+        sorted(summary['outside_class_folders']) == ['signs/plain.png', 'signs/train/plain.png', 'signs/validation/']
+    )
+    assert summary['accepted'] == 6
+    assert 'files or folders outside the class folders ignored: 3' in capsys.readouterr().out
+
+
+def test_our_own_files_are_neither_images_nor_stray(run):
+    make_tree('signs', LABELS, {'': 6}, '.png')
+    run()
+    assert run()['outside_class_folders'] == []
+
+
+def test_a_broken_link_is_left_out_by_name(run):
+    full_tree(1)
+    os.symlink('gone.png', 'signs/train/cat/link.png')
+    assert rejected(run()) == {'signs/train/cat/link.png': 'cannot be read'}
+
+
+# --- trees that need a word
+
+
+def test_chinese_class_folder_and_name_are_indexed(run):
+    make_tree('图片', ['猫', '狗'], {'train': 1, 'valid': 1, 'test': 1})
+    picture(50).save('图片/train/猫/猫 1.jpg')
+    summary = run('data.labels=[狗, 猫]', root='图片')
+    assert index('train', '图片') == [
+        ('图片/train/狗/狗_0.jpg', 0),
+        ('图片/train/猫/猫 1.jpg', 1),
+        ('图片/train/猫/猫_0.jpg', 1),
+    ]
+    assert summary['splits']['train']['猫']['accepted'] == 2
+    assert '猫 1.jpg\t1\n'.encode() in Path('图片/train.txt').read_bytes()
+
+
+@pytest.mark.parametrize('split', ['', 'train', 'test'])
+def test_an_unknown_class_folder_stops_with_three_ways_out(run, split):
+    full_tree(2) if split else make_tree('signs', LABELS, {'': 6}, '.png')
+    folder = os.path.join('signs', split, 'doge')
+    os.makedirs(folder)
+    draw('plain.png', folder)
+    message = refusal(run)
+    assert message.startswith(f'{folder}: ')
+    for words in ('rename it to dog', 'annotate.unknown_class=skip', "-o 'data.labels=[cat, dog, doge]'"):
+        assert words in message
+    assert contents() == {}
+
+
+def test_an_unknown_class_folder_can_be_skipped_and_is_listed(run):
+    full_tree(1)
+    os.makedirs('signs/train/zebra')
+    draw('plain.png', 'signs/train/zebra')
+    summary = run('annotate.unknown_class=skip')
+    assert summary['outside_class_folders'] == ['signs/train/zebra/']
+    assert len(index('train')) == 2
+
+
+def test_a_class_without_training_images_is_named_with_the_setting_that_leaves_it_out(run, capsys):
+    full_tree(1)
+    shutil.rmtree('signs/train/dog')
+    run('data.labels=[cat, dog, pig]')
+    out = capsys.readouterr().out
+    assert 'WARNING: no images to train on in class dog, pig' in out
+    assert "-o 'data.labels=[cat]'" in out
+
+
+def test_an_empty_root_or_none_is_refused_by_name(run):
+    assert refusal(run).startswith('signs: no such folder')
+    os.mkdir('signs')
+    message = refusal(run)
+    assert message.startswith('signs: no images found')
+    assert 'signs/train/<class>/' in message
+    assert os.listdir('signs') == []
+
+
+def test_class_folders_without_a_file_are_an_empty_root(run):
+    make_tree('signs', LABELS, {'train': 0, 'valid': 0, 'test': 0})
+    assert 'no images found' in refusal(run)
+
+
+def test_a_tree_without_train_is_refused(run):
+    make_tree('signs', LABELS, {'valid': 2, 'test': 2}, '.png')
+    assert 'no train/' in refusal(run)
+
+
+@pytest.mark.parametrize('split', ['valid', 'test'])
+def test_an_empty_split_is_refused_with_the_way_to_draw_it(run, split):
+    full_tree(2)
+    for label in LABELS:
+        shutil.rmtree(f'signs/{split}/{label}')
+    message = refusal(run)
+    assert f'no usable images for {split}' in message
+    assert f'remove the empty folder {split}/' in message
+    assert contents() == {}
+
+
+def test_a_split_of_greys_only_is_refused_naming_the_setting_that_keeps_them(run):
+    full_tree(1)
+    for label in LABELS:
+        Path(f'signs/valid/{label}/{label}_0.png').write_bytes(OTHER_MODES['grey.png']())
+    message = refusal(run)
+    assert 'no usable images for valid' in message
+    assert '2 mode L' in message
+    assert 'annotate.non_rgb=convert' in message
+
+
+@pytest.mark.parametrize('counts', [{'': 1}, {'train': 0, 'valid': 1, 'test': 1}], ids=['too few', 'empty train'])
+def test_a_split_that_stays_empty_is_refused_with_advice_that_can_be_followed(run, counts):
+    make_tree('signs', LABELS, counts, '.png')
+    message = refusal(run)
+    assert 'no usable images for' in message
+    for split in ('train', 'valid', 'test'):
+        if split == 'train' or not os.path.isdir(f'signs/{split}'):
+            assert f'remove the empty folder {split}/' not in message
+
+
+@pytest.mark.parametrize(
+    ('first', 'second'), [('png', 'bmp'), ('jpeg', 'png'), ('jpeg', 'bmp'), ('png', 'tiff'), ('png', 'png')]
+)
+def test_the_same_picture_in_two_splits_is_found_in_any_format(run, decoder, capsys, first, second):
+    full_tree(1)
+    picture(77).save(f'signs/train/cat/x.{first}')
+    with Image.open(f'signs/train/cat/x.{first}') as image:
+        image.save(f'signs/test/cat/y.{second}')
+    summary = run()
+    assert summary['same_picture_in_two_splits'] == [[f'signs/train/cat/x.{first}', f'signs/test/cat/y.{second}']]
+    assert summary['same_picture_in_two_classes'] == []
+    out = capsys.readouterr().out
+    assert 'WARNING: 1 pictures stand in two splits' in out
+    assert f'signs/train/cat/x.{first} = signs/test/cat/y.{second}' in out
+
+
+def test_the_same_picture_in_two_classes_is_found(run, capsys):
+    full_tree(1)
+    shutil.copy('signs/train/cat/cat_0.png', 'signs/train/dog/z.png')
+    summary = run()
+    assert summary['same_picture_in_two_classes'] == [['signs/train/cat/cat_0.png', 'signs/train/dog/z.png']]
+    assert summary['same_picture_in_two_splits'] == []
+    assert 'stand in two classes' in capsys.readouterr().out
+
+
+def test_pictures_that_differ_in_one_pixel_are_two_pictures(run):
+    full_tree(1)
+    image = picture(77)
+    image.save('signs/train/cat/x.png')
+    image.putpixel((5, 5), tuple(255 - value for value in image.getpixel((5, 5))))
+    image.save('signs/test/cat/x.png')
+    assert run()['same_picture_in_two_splits'] == []
+
+
+# --- the old index
+
+
+@pytest.mark.parametrize('fault', ['unknown class', 'empty split', 'wrong setting', 'interrupt', 'killed process'])
+def test_a_failed_run_leaves_the_old_index_byte_for_byte(run, monkeypatch, fault):
+    full_tree(2)
+    run()
+    before = contents()
+    names = sorted(os.listdir('signs'))
+    draw('plain.png', 'signs/train/cat')
+    overrides, error = [], UserError
+    if fault == 'unknown class':
+        Path('signs/train/zebra').mkdir()
+        names = sorted(os.listdir('signs'))
+    elif fault == 'empty split':
+        for label in LABELS:
+            shutil.rmtree(f'signs/valid/{label}')
+    elif fault == 'wrong setting':
+        overrides = ['annotate.non_rgb=keep']
+    else:
+        error = KeyboardInterrupt if fault == 'interrupt' else UserError
+
+        def stop(*args):
+            yield validate.inspect('signs/train/cat/cat_0.png', False)
+            raise error('stopped')
+
+        monkeypatch.setattr(annotate, 'inspect_all', stop)
+    with pytest.raises(error):
+        run(*overrides)
+    assert contents() == before
+    assert len(before) == 4
+    assert sorted(os.listdir('signs')) == names
+
+
+def test_a_full_disk_leaves_the_old_index_byte_for_byte(run, monkeypatch):
+    full_tree(2)
+    run()
+    before = contents()
+    names = sorted(os.listdir('signs'))
+    draw('plain.png', 'signs/train/cat')
+
+    def full(*args, **kwargs):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(annotate.json, 'dump', full)
+    message = refusal(run)
+    assert 'signs/annotation.json' in message
+    assert 'No space left on device' in message
+    assert contents() == before
+    assert sorted(os.listdir('signs')) == names
+
+
+def test_images_are_read_only(run):
+    full_tree(2)
+    draw('turned by exif.jpg', 'signs/train/cat')
+    draw('alpha.png', 'signs/train/cat')
+
+    def state():
+        files = [path for path in Path('signs').rglob('*') if path.is_file() and path.name not in INDEX]
+        return {path: (hashlib.sha256(path.read_bytes()).digest(), path.stat().st_mtime_ns) for path in files}
+
+    before = state()
+    run('annotate.non_rgb=convert')
+    assert state() == before
+
+
+# --- the script
+
+
+def test_script_on_a_split_tree_ends_with_0_and_a_table(workdir):
+    make_tree('signs', LABELS, {'train': 30, 'valid': 2, 'test': 2}, '.png')
+    draw('grey.png', 'signs/train/cat')
+    result = run_script('annotate.py', '-o', 'data.labels=[cat, dog]', cwd=workdir)
+    assert_message(result, 0)
+    assert len(index('train')) == 60
+    assert [line.split() for line in result.stdout.splitlines()[:4]] == [
+        ['class', 'train', 'valid', 'test'],
+        ['cat', '30', '2', '2'],
+        ['dog', '30', '2', '2'],
+        ['all', '60', '4', '4'],
+    ]
+    assert 'left out: 1 mode L' in result.stdout
+
+
+def test_script_without_images_ends_with_1_and_one_line(workdir):
+    (workdir / 'signs').mkdir()
+    result = run_script('annotate.py', cwd=workdir)
+    assert_message(result, 1, 'signs: no images found')
+    assert result.stderr.count('\n') == 1
+
+
+def test_script_with_a_wrong_setting_ends_with_2(workdir):
+    assert_message(run_script('annotate.py', '-o', 'anotate.non_rgb=convert', cwd=workdir), 2, 'annotate.non_rgb')
+
+
+def test_script_that_cannot_write_ends_with_1_naming_the_file(workdir):
+    make_tree('signs', LABELS, {'train': 1, 'valid': 1, 'test': 1}, '.png')
+    (workdir / 'signs' / 'train.txt').mkdir()
+    result = run_script('annotate.py', '-o', 'data.labels=[cat, dog]', cwd=workdir)
+    assert_message(result, 1, 'signs/train.txt', 'cannot write')

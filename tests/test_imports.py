@@ -1,0 +1,105 @@
+"""Imports go one way: doors use rooms, rooms never use doors, and serving never meets training."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+DOORS = sorted(path.stem for path in ROOT.glob('*.py'))
+ROOMS = sorted('zodiac.' + path.stem for path in (ROOT / 'zodiac').glob('*.py') if path.stem != '__init__')
+TRAINING = {
+    'train',
+    'dataset',
+    'config',
+    'zodiac.model',
+    'zodiac.optim',
+    'zodiac.callbacks',
+    'zodiac.checkpoint',
+    'zodiac.metrics',
+    'zodiac.report',
+}
+
+
+def imports(module):
+    """Our own modules that the source of `module` imports anywhere, also inside functions."""
+    path = ROOT / (module.replace('.', '/') + '.py')
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = 'zodiac' if node.level else ''
+            base = '.'.join(part for part in (package, node.module) if part)
+            names.add(base)
+            names.update(f'{base}.{alias.name}' for alias in node.names)
+    return names & {*DOORS, *ROOMS}
+
+
+def graph():
+    return {module: imports(module) for module in DOORS + ROOMS}
+
+
+def reachable(start):
+    edges, seen, waiting = graph(), set(), [start]
+    while waiting:
+        new = edges[waiting.pop()] - seen
+        seen |= new
+        waiting += new
+    return seen
+
+
+def test_the_walk_sees_every_form_of_import():
+    edges = graph()
+    assert {'config', 'dataset', 'zodiac.device', 'zodiac.errors', 'zodiac.callbacks'} <= edges['train']
+    assert 'zodiac.errors' in edges['zodiac.transforms']
+    assert 'zodiac.files' in reachable('train')
+
+
+def test_there_are_no_cycles():
+    graphlib.TopologicalSorter(graph()).prepare()  # raises CycleError, which names the cycle
+
+
+@pytest.mark.parametrize('room', ROOMS)
+def test_a_room_imports_no_door(room):
+    assert imports(room) & set(DOORS) == set()
+
+
+def test_predict_imports_only_the_rooms_of_serving():
+    assert imports('predict') <= {'zodiac.inference', 'zodiac.transforms', 'zodiac.errors', 'zodiac.files'}
+
+
+def test_nothing_that_predict_reaches_is_for_training():
+    assert 'zodiac.inference' in reachable('predict')
+    assert reachable('predict') & TRAINING == set()
+    assert reachable('predict') & set(DOORS) == set()
+
+
+def test_the_list_of_training_modules_names_modules_that_exist():
+    assert TRAINING <= {*DOORS, *ROOMS}
+
+
+def test_config_imports_only_the_schema_and_the_errors():
+    assert imports('config') == {'zodiac.errors', 'zodiac.schema'}
+
+
+HELP = """
+import runpy, sys
+sys.argv = [sys.argv[1], '--help']
+try:
+    runpy.run_path(sys.argv[0], run_name='__main__')
+except SystemExit as end:
+    print('status', end.code)
+print('modules', *(name for name in ('paddle', 'visualdl', 'sklearn', 'matplotlib') if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize('script', ['predict.py', 'train.py'])
+def test_help_comes_without_importing_paddle(script):
+    done = subprocess.run([sys.executable, '-c', HELP, script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert lines[0].startswith('usage:')
+    assert lines[-2:] == ['status 0', 'modules']

@@ -1,0 +1,156 @@
+"""Metrics against cases computed by hand, and against other implementations."""
+
+import itertools
+import json
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from zodiac import metrics
+
+NAMES = ['ox', 'tiger', 'rabbit']
+# true class, and the probabilities of the three: right, right, wrong, right, wrong, wrong
+LABELS = np.array([0, 0, 0, 1, 1, 2])
+PROBABILITIES = np.array(
+    [
+        [0.8, 0.1, 0.1],
+        [0.5, 0.3, 0.2],
+        [0.3, 0.6, 0.1],
+        [0.2, 0.7, 0.1],
+        [0.6, 0.3, 0.1],
+        [0.1, 0.5, 0.4],
+    ]
+)
+
+
+def test_evaluate_gives_what_was_computed_by_hand():
+    scores = metrics.evaluate(LABELS, PROBABILITIES, NAMES)
+    assert scores['n'] == 6
+    assert scores['labels'] == NAMES
+    assert scores['top1'] == 3 / 6
+    assert scores['confusion_matrix'] == [[2, 1, 0], [1, 1, 0], [0, 1, 0]]
+    expected = {
+        'ox': {'precision': 2 / 3, 'recall': 2 / 3, 'f1': 2 / 3, 'support': 3},
+        'tiger': {'precision': 1 / 3, 'recall': 1 / 2, 'f1': 2 / 5, 'support': 2},
+        'rabbit': {'precision': 0, 'recall': 0, 'f1': 0, 'support': 1},
+    }
+    assert list(scores['per_class']) == NAMES
+    for name, row in expected.items():
+        assert scores['per_class'][name] == pytest.approx(row)
+    assert scores['macro_precision'] == pytest.approx((2 / 3 + 1 / 3) / 3)
+    assert scores['macro_recall'] == pytest.approx((2 / 3 + 1 / 2) / 3)
+    assert scores['macro_f1'] == pytest.approx((2 / 3 + 2 / 5) / 3)
+    logs = [math.log(p) for p in (0.8, 0.5, 0.3, 0.7, 0.3, 0.4)]
+    assert scores['loss'] == pytest.approx(-sum(logs) / 6)
+    assert scores['top1_interval_95'] == metrics.wilson(3, 6)
+
+
+def test_evaluate_is_ready_for_json():
+    scores = metrics.evaluate(LABELS, PROBABILITIES.astype(np.float32), NAMES)
+    assert json.loads(json.dumps(scores)) == scores
+
+
+def test_plain_lists_do_as_well():
+    assert metrics.evaluate(LABELS.tolist(), PROBABILITIES.tolist(), NAMES)['top1'] == 0.5
+
+
+def test_top5_of_fewer_than_five_classes_counts_every_image():
+    assert metrics.evaluate(LABELS, PROBABILITIES, NAMES)['top5'] == 1.0
+
+
+def test_top5_counts_the_true_class_among_the_five_most_probable():
+    probabilities = np.tile(np.array([7, 6, 5, 4, 3, 2, 1]) / 28, (7, 1))
+    scores = metrics.evaluate(np.arange(7), probabilities, list('abcdefg'))
+    assert scores['top1'] == pytest.approx(1 / 7)
+    assert scores['top5'] == pytest.approx(5 / 7)
+
+
+def test_a_tie_goes_to_the_smaller_class_number_as_in_argmax():
+    probabilities = np.full((6, 6), 1 / 6)
+    assert metrics.rank_of_truth(np.arange(6), probabilities).tolist() == [0, 1, 2, 3, 4, 5]
+    scores = metrics.evaluate(np.arange(6), probabilities, list('abcdef'))
+    assert scores['top1'] == pytest.approx(1 / 6)
+    assert scores['top5'] == pytest.approx(5 / 6)
+
+
+def test_top1_is_the_diagonal_of_the_confusion_matrix():
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 4, 200)
+    probabilities = rng.integers(1, 4, (200, 4)) / 12  # with many ties
+    scores = metrics.evaluate(labels, probabilities, list('abcd'))
+    assert scores['top1'] == pytest.approx(np.trace(scores['confusion_matrix']) / 200)
+
+
+def test_a_class_without_samples_counts_zero_and_stays_out_of_the_means():
+    labels, probabilities = np.array([0, 0, 1]), np.array([[0.9, 0.1, 0], [0.9, 0.1, 0], [0.1, 0.1, 0.8]])
+    scores = metrics.evaluate(labels, probabilities, NAMES)
+    assert scores['per_class']['rabbit'] == {'precision': 0, 'recall': 0, 'f1': 0, 'support': 0}
+    assert scores['macro_recall'] == pytest.approx((1 + 0) / 2)
+    assert scores['macro_f1'] == pytest.approx((1 + 0) / 2)
+    assert np.array(scores['confusion_matrix']).shape == (3, 3)
+
+
+def test_rank_of_truth_counts_as_a_plain_loop_does():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 7, 300)
+    probabilities = rng.integers(0, 5, (300, 7)) / 5.0  # with many ties
+    expected = []
+    for label, row in zip(labels, probabilities):
+        order = sorted(range(7), key=lambda number, row=row: (-row[number], number))
+        expected.append(order.index(label))
+    assert metrics.rank_of_truth(labels, probabilities).tolist() == expected
+
+
+def test_probabilities_that_are_not_numbers_are_no_hits():
+    probabilities = np.full((4, 3), np.nan)
+    assert metrics.rank_of_truth(np.array([1, 2, 1, 2]), probabilities).min() > 0
+
+
+def test_the_loss_of_an_impossible_truth_is_finite():
+    loss = metrics.cross_entropy(np.array([0]), np.array([[0.0, 1.0]]))
+    assert loss == pytest.approx(-math.log(1e-12))
+
+
+@pytest.mark.parametrize('n', [1, 2, 10, 240, 7096])
+@pytest.mark.parametrize('share', [0, 0.1, 0.5, 0.95, 1])
+def test_wilson_agrees_with_scipy(n, share):
+    from scipy.stats import binomtest
+
+    hits = round(n * share)
+    expected = binomtest(hits, n).proportion_ci(confidence_level=0.95, method='wilson')
+    assert metrics.wilson(hits, n) == pytest.approx([expected.low, expected.high], abs=1e-7)
+
+
+@pytest.mark.parametrize('hits', [0, 5])
+def test_wilson_stays_within_zero_and_one(hits):
+    low, high = metrics.wilson(hits, 5)
+    assert 0 <= low < high <= 1
+
+
+def test_a_sample_is_a_function_of_its_seed():
+    first, again, other = (metrics.simple_random_sample(1000, 6, seed).tolist() for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_a_sample_is_without_replacement_ascending_and_in_range():
+    for seed in range(50):
+        sample = metrics.simple_random_sample(9, 6, seed).tolist()
+        assert len(sample) == 6
+        assert sample == sorted(set(sample))
+        assert set(sample) <= set(range(9))
+
+
+def test_a_sample_of_more_than_there_are_is_all_of_them():
+    assert metrics.simple_random_sample(4, 6, 0).tolist() == [0, 1, 2, 3]
+
+
+def test_every_subset_is_equally_likely_over_seeds():
+    from scipy.stats import chisquare
+
+    counts = Counter(tuple(metrics.simple_random_sample(6, 2, seed).tolist()) for seed in range(3000))
+    subsets = list(itertools.combinations(range(6), 2))
+    assert set(counts) == set(subsets)
+    assert chisquare([counts[subset] for subset in subsets]).pvalue > 1e-3

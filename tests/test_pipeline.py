@@ -1,0 +1,327 @@
+"""The scripts one after another on a small drawn tree, as a user runs them, and what they say to bad input."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, assert_message, make_tree, picture, run_script
+
+LABELS = ['cat', 'dog', '猫']
+SETTINGS = ['-o', 'name=small', 'data.root=photos', 'data.labels=[cat,dog,猫]', 'image.size=32', 'model.arch=resnet18']
+TRAINING = [
+    *SETTINGS,
+    'model.pretrained=false',
+    'train.epochs=2',
+    'train.batch_size=4',
+    'optim.lr=0.0005',
+    'model.zero_init_residual=true',
+]
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """A working directory in which annotate, train, evaluate and export have run."""
+    cwd = tmp_path_factory.mktemp('run')
+    make_tree(cwd / 'photos', LABELS, {'train': 6, 'valid': 3, 'test': 4})
+    (cwd / 'said').mkdir()
+    for script, settings in (
+        ('annotate.py', SETTINGS),
+        ('train.py', TRAINING),
+        ('evaluate.py', SETTINGS),
+        ('export.py', SETTINGS),
+    ):
+        result = run_script(script, *settings, cwd=cwd)
+        assert result.returncode == 0, result.stderr
+        (cwd / 'said' / script).write_text(result.stderr, encoding='utf-8')
+    return cwd
+
+
+def copy_of(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / 'copy')
+
+
+def read_csv(path):
+    with open(path, encoding='utf-8', newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_leaves_the_files_of_a_run(finished):
+    run = finished / 'output' / 'small'
+    rows = read_csv(run / 'log.csv')
+
+    assert list(rows[0]) == [
+        *('epoch', 'step', 'lr', 'train_loss', 'train_top1', 'valid_loss', 'valid_top1', 'seconds', 'images_per_second')
+    ]
+    assert [(row['epoch'], row['step']) for row in rows] == [('1', '5'), ('2', '10')]  # 18 images in batches of 4
+    assert sorted(path.name for path in (run / 'checkpoints').iterdir()) == ['step_0000005', 'step_0000010']
+    assert (run / 'best' / 'model.pdparams').is_file()
+    assert any((run / 'visualdl').iterdir())
+    assert (finished / 'output' / 'small.pdparams').is_file()
+    assert 'epochs: 2' in (run / 'config.yaml').read_text(encoding='utf-8')
+
+
+def test_training_tells_its_summary_and_its_start(finished):
+    said = (finished / 'said' / 'train.py').read_text(encoding='utf-8')
+
+    assert '18 training and 9 validation images, 3 classes, on ' in said
+    assert 'resnet18 starts from scratch' in said
+    assert 'Total params: 11,187,651' in said
+    assert 'Warning' not in said
+
+
+def test_the_learning_rate_follows_the_cosine_over_all_steps(finished):
+    import math
+
+    rows = read_csv(finished / 'output' / 'small' / 'log.csv')
+
+    for row in rows:
+        step = int(row['step']) - 1  # the rate that the last step of the epoch used
+        assert float(row['lr']) == pytest.approx(0.0005 * (1 + math.cos(math.pi * step / 10)) / 2, rel=1e-4)
+
+
+def test_the_log_agrees_with_an_evaluation_of_the_same_weights(finished, tmp_path):
+    cwd = copy_of(finished, tmp_path)
+    result = run_script('evaluate.py', *SETTINGS, 'evaluate.split=valid', 'evaluate.weights=last', cwd=cwd)
+    assert result.returncode == 0, result.stderr
+
+    metrics = json.loads((cwd / 'output/small/report/metrics.json').read_text(encoding='utf-8'))
+    last = read_csv(cwd / 'output/small/log.csv')[-1]
+
+    assert metrics['loss'] == pytest.approx(float(last['valid_loss']), rel=1e-4)
+    assert metrics['top1'] == pytest.approx(float(last['valid_top1']), abs=1e-4)
+
+
+def test_evaluation_writes_its_numbers_and_pictures(finished):
+    report = finished / 'output/small/report'
+    metrics = json.loads((report / 'metrics.json').read_text(encoding='utf-8'))
+    rows = read_csv(report / 'predictions.csv')
+
+    assert (metrics['split'], metrics['n'], metrics['top5'], len(metrics['confusion_matrix'])) == ('test', 12, 1.0, 3)
+    assert set(metrics['per_class']) == set(LABELS)
+    assert metrics['top1'] == pytest.approx(sum(int(row['correct']) for row in rows) / 12)
+    assert len({row['id'] for row in metrics['sample']}) == 6
+    for row in metrics['sample']:
+        assert rows[row['id']]['label'] == row['label'] and rows[row['id']]['prediction'] == row['prediction']
+    for name in ('confusion_matrix.png', 'curves.png', 'predictions.png'):
+        assert (report / name).read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
+
+
+def test_prediction_of_the_export_agrees_with_evaluation_on_every_image(finished):
+    result = run_script('predict.py', 'output/small/infer', 'photos/test', cwd=finished)
+    assert result.returncode == 0, result.stderr
+
+    predicted = {
+        path: (label, float(p)) for path, label, p in (line.split('\t') for line in result.stdout.splitlines())
+    }
+    rows = read_csv(finished / 'output/small/report/predictions.csv')
+
+    assert len(predicted) == len(rows) == 12
+    for row in rows:
+        label, probability = predicted[row['path']]
+        assert label == row['prediction']
+        assert probability == pytest.approx(float(row['probability']), abs=2e-4)
+
+
+def test_predict_gives_top_n_json_and_csv(finished, tmp_path):
+    image = 'photos/test/猫/猫_0.jpg'
+    as_json = run_script('predict.py', 'output/small/infer', image, '--json', '--top', '3', cwd=finished)
+    to_csv = run_script(
+        'predict.py', 'output/small/infer', image, '--csv', tmp_path / 'a.csv', '--top', '9', cwd=finished
+    )
+
+    record = json.loads(as_json.stdout)
+    row = read_csv(tmp_path / 'a.csv')[0]
+
+    assert record['path'] == image and len(record['top']) == 3
+    assert sum(guess['probability'] for guess in record['top']) == pytest.approx(1, abs=1e-4)
+    assert to_csv.returncode == 0 and row['path'] == image and row['label'] == record['label'] and row['label3']
+
+
+def test_a_second_run_of_the_same_name_keeps_the_first_one(finished, tmp_path):
+    cwd = copy_of(finished, tmp_path)
+    before = (cwd / 'output/small/log.csv').read_bytes()
+
+    result = run_script('train.py', *TRAINING, 'train.epochs=1', cwd=cwd)
+
+    assert result.returncode == 0, result.stderr
+    assert (cwd / 'output/small.previous/log.csv').read_bytes() == before
+    assert len(read_csv(cwd / 'output/small/log.csv')) == 1
+
+
+def test_equal_seeds_give_equal_logs_whatever_the_number_of_workers(finished, tmp_path):
+    logs = []
+    for workers in (0, 2):
+        cwd = tmp_path / str(workers)
+        shutil.copytree(finished / 'photos', cwd / 'photos')
+        result = run_script('train.py', *TRAINING, f'data.num_workers={workers}', cwd=cwd)
+        assert result.returncode == 0, result.stderr
+        logs.append([list(row.values())[:7] for row in read_csv(cwd / 'output/small/log.csv')])
+
+    assert logs[0] == logs[1]
+    assert logs[0] == [list(row.values())[:7] for row in read_csv(finished / 'output/small/log.csv')]
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_can_be_evaluated(finished, tmp_path):
+    cwd = tmp_path
+    shutil.copytree(finished / 'photos', cwd / 'photos')
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / 'train.py'), *TRAINING, 'train.epochs=1000'],
+        cwd=cwd,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = cwd / 'output/small/log.csv'
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.is_file() and len(log.read_text().splitlines()) > 1):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 130, said
+    assert 'Traceback' not in said and 'checkpoints/step_' in said
+    result = run_script('evaluate.py', *SETTINGS, 'evaluate.weights=last', cwd=cwd)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_picture_that_went_bad_after_annotation_ends_the_run_with_its_name(finished, tmp_path, workers):
+    cwd = copy_of(finished, tmp_path)
+    path = cwd / 'photos/train/dog/dog_1.jpg'
+    path.write_bytes(path.read_bytes()[:200])
+
+    result = run_script('train.py', *TRAINING, f'data.num_workers={workers}', 'name=other', cwd=cwd)
+
+    assert_message(result, 1, 'photos/train/dog/dog_1.jpg', 'truncated or damaged', 'annotate.py')
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(finished, tmp_path):
+    cwd = copy_of(finished, tmp_path)
+
+    result = run_script('train.py', *TRAINING, 'optim.lr=1e30', cwd=cwd)
+
+    assert_message(result, 1, 'loss is', 'epoch 1, step', 'optim.lr')
+
+
+def test_two_processes_train_and_only_the_first_one_writes(finished, tmp_path):
+    cwd = tmp_path
+    shutil.copytree(finished / 'photos', cwd / 'photos')
+    launch = [sys.executable, '-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', 'logs']
+
+    result = subprocess.run(
+        [*launch, str(ROOT / 'train.py'), *TRAINING, 'device=cpu'], cwd=cwd, capture_output=True, text=True, timeout=240
+    )
+
+    assert result.returncode == 0, result.stderr
+    rows = read_csv(cwd / 'output/small/log.csv')
+    assert [row['step'] for row in rows] == ['3', '6']  # 9 images each, in batches of 4
+    assert not (cwd / 'output/small.previous').exists()
+
+
+@pytest.mark.parametrize(
+    ('script', 'settings', 'status', 'words'),
+    [
+        ('train.py', ['train.epochs=abc'], 2, ['train.epochs', "'abc'", 'whole number']),
+        ('train.py', ['trian.epochs=3'], 2, ['trian.epochs', 'train.epochs']),
+        ('train.py', ['train.batch_size=0'], 2, ['train.batch_size', '>= 1']),
+        ('train.py', ['device=gpu:7'], 2, ['device = gpu:7', 'device=cpu']),
+        ('train.py', ['device=cpu', 'train.amp=O1'], 1, ['train.amp']),
+        ('train.py', ['model.pretrained=nowhere.pdparams'], 1, ['nowhere.pdparams']),
+        ('train.py', ['data.labels=[cat,dog,猫,pig]'], 1, ['pig', 'no images']),
+        ('train.py', ['data.labels=[cat,dog]'], 1, ['photos/train.txt:', "label '2'", '0 to 1']),
+        ('evaluate.py', ['evaluate.weights=elsewhere'], 1, ['elsewhere']),
+        ('evaluate.py', ['data.labels=[dog,cat,猫]'], 1, ['data.labels', 'output/small/config.yaml']),
+        ('evaluate.py', ['model.arch=resnet34'], 1, ['model.arch', 'resnet18']),
+        (
+            'evaluate.py',
+            ['evaluate.weights=output/small.pdparams', 'data.labels=[cat,dog,猫,pig]'],
+            1,
+            ['3 classes', '4'],
+        ),
+        ('export.py', ['name=never'], 1, ['output/never/best', 'train.py']),
+    ],
+)
+def test_wrong_settings_end_in_one_message(finished, script, settings, status, words):
+    base = TRAINING if script == 'train.py' else SETTINGS
+
+    result = run_script(script, *base, *settings, cwd=finished)
+
+    assert_message(result, status, *words)
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(finished, tmp_path):
+    shutil.copytree(finished / 'photos', tmp_path / 'photos')
+    (tmp_path / 'output').write_text('a file where the folder should be')
+
+    result = run_script('train.py', *TRAINING, cwd=tmp_path)
+
+    assert_message(result, 1, 'output/small', 'cannot write')
+
+
+def test_predict_refuses_what_is_no_export(finished, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    image = finished / 'photos/test/cat/cat_0.jpg'
+
+    assert_message(run_script('predict.py', 'empty', image, cwd=tmp_path), 1, 'empty', 'inference.yaml')
+    assert_message(run_script('predict.py', cwd=tmp_path), 2, 'usage')
+
+
+@pytest.mark.parametrize('damage', ['truncated', 'missing', 'flipped', 'manifest'])
+def test_predict_refuses_a_damaged_export(finished, tmp_path, damage):
+    infer = shutil.copytree(finished / 'output/small/infer', tmp_path / 'infer')
+    weights = infer / 'small.pdiparams'
+    content = weights.read_bytes()
+    if damage == 'truncated':
+        weights.write_bytes(content[: len(content) // 2])
+    elif damage == 'missing':
+        weights.unlink()
+    elif damage == 'flipped':
+        weights.write_bytes(content[:1000] + bytes([content[1000] ^ 255]) + content[1001:])
+    else:
+        (infer / 'inference.yaml').write_text('labels: [cat', encoding='utf-8')
+
+    result = run_script('predict.py', infer, finished / 'photos/test/cat/cat_0.jpg', cwd=tmp_path)
+
+    assert_message(result, 1, 'inference.yaml' if damage == 'manifest' else 'small.pdiparams', 'export')
+
+
+def test_predict_names_folders_without_images_and_files_that_cannot_be_read(finished, tmp_path):
+    infer = finished / 'output/small/infer'
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'texts').mkdir()
+    (tmp_path / 'texts' / 'a.txt').write_text('text')
+    (tmp_path / 'mixed').mkdir()
+    (tmp_path / 'mixed' / 'bad.jpg').write_text('text')
+    picture(5, mode='RGBA').save(tmp_path / 'mixed' / '猫 1.png')
+
+    assert_message(run_script('predict.py', infer, 'empty', cwd=tmp_path), 1, 'empty', 'no images')
+    assert_message(run_script('predict.py', infer, 'texts', cwd=tmp_path), 1, 'texts', 'no images')
+    assert_message(run_script('predict.py', infer, 'gone.jpg', cwd=tmp_path), 1, 'gone.jpg')
+    mixed = run_script('predict.py', infer, 'mixed', cwd=tmp_path)
+    assert_message(mixed, 1, 'mixed/bad.jpg', 'not an image', '1 of 2')
+    assert mixed.stdout.startswith('mixed/猫 1.png\t')
+
+
+def test_an_export_that_does_not_agree_fails_and_leaves_the_old_one(finished, tmp_path):
+    cwd = copy_of(finished, tmp_path)
+    infer = cwd / 'output/small/infer'
+    before = {name: (infer / name).read_bytes() for name in os.listdir(infer)}
+
+    result = run_script('export.py', *SETTINGS, 'export.tolerance=1e-12', cwd=cwd)
+
+    assert_message(result, 1, 'export.tolerance', 'not exported')
+    assert {name: (infer / name).read_bytes() for name in os.listdir(infer)} == before
+    assert sorted(os.listdir(cwd / 'output/small')) == sorted(os.listdir(finished / 'output/small'))
+
+
+def test_a_damaged_checkpoint_is_refused(finished, tmp_path):
+    cwd = copy_of(finished, tmp_path)
+    weights = cwd / 'output/small/best/model.pdparams'
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+    assert_message(run_script('evaluate.py', *SETTINGS, cwd=cwd), 1, 'best/model.pdparams', 'damaged')

@@ -1,0 +1,137 @@
+"""Tables and pictures of a report."""
+
+import csv
+
+import numpy as np
+import pytest
+from conftest import picture
+from PIL import Image
+
+from zodiac import report
+
+ENGLISH = ['ox', 'tiger', 'rabbit']
+CHINESE = ['牛', '老虎', '兔子']
+AWKWARD = ['$5$', '$\\frac$ & _x^', 'a,"b"\'c']  # what a plotting or a table program could take for its own language
+
+
+def read_table(path):
+    with open(path, encoding='utf-8', newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def assert_picture(path):
+    """A whole PNG that shows more than one colour; returns its size."""
+    with Image.open(path) as image:
+        assert image.format == 'PNG'
+        image.load()
+        assert len(image.convert('RGB').getcolors(1 << 24)) > 10
+        return image.size
+
+
+def log_rows(epochs):
+    return [
+        {
+            'epoch': str(epoch),
+            'step': str(epoch * 10),
+            'lr': '0.00375',
+            'train_loss': str(2 / epoch),
+            'train_top1': '0.5',
+            'valid_loss': str(3 / epoch),
+            'valid_top1': '0.25',
+            'seconds': '1.5',
+            'images_per_second': '100',
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+@pytest.mark.parametrize('names', [ENGLISH, CHINESE, AWKWARD], ids=['english', 'chinese', 'awkward'])
+def test_predictions_have_a_row_an_image(tmp_path, names):
+    paths = ['signs/test/a.jpg', 'signs/test/猫 1.jpg', 'signs/test/a,"b".jpg', 'd.jpg']
+    labels = np.array([0, 1, 2, 2])
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.5, 0.25, 0.25], [0.1, 0.2, 0.7], [0.1, 0.8, 0.1]], np.float32)
+    report.write_predictions(str(tmp_path / 'predictions.csv'), paths, labels, probabilities, names)
+    rows = read_table(tmp_path / 'predictions.csv')
+    assert list(rows[0]) == ['id', 'path', 'label', 'prediction', 'probability', 'correct']
+    assert [row['id'] for row in rows] == ['0', '1', '2', '3']
+    assert [row['path'] for row in rows] == paths
+    assert [row['label'] for row in rows] == [names[0], names[1], names[2], names[2]]
+    assert [row['prediction'] for row in rows] == [names[0], names[0], names[2], names[1]]
+    assert [float(row['probability']) for row in rows] == pytest.approx([0.7, 0.5, 0.7, 0.8], abs=1e-6)
+    assert [row['correct'] for row in rows] == ['1', '0', '1', '0']
+
+
+def test_predictions_are_utf8_with_plain_newlines(tmp_path):
+    report.write_predictions(str(tmp_path / 'p.csv'), ['猫 1.jpg'], [1], np.array([[0.25, 0.75]]), ['狗', '猫'])
+    content = (tmp_path / 'p.csv').read_bytes()
+    assert content.decode('utf-8').splitlines()[1] == '0,猫 1.jpg,猫,猫,0.750000,1'
+    assert b'\r' not in content
+    assert content.endswith(b'\n')
+
+
+def test_a_missing_folder_is_made(tmp_path):
+    path = tmp_path / 'report' / 'predictions.csv'
+    report.write_predictions(str(path), ['a.jpg'], [0], np.array([[1.0, 0.0]]), ['cat', 'dog'])
+    assert len(read_table(path)) == 1
+
+
+@pytest.mark.parametrize('names', [ENGLISH, CHINESE, AWKWARD], ids=['english', 'chinese', 'awkward'])
+def test_a_confusion_matrix_becomes_a_picture(tmp_path, names):
+    path = tmp_path / 'matrix.png'
+    report.plot_confusion_matrix(str(path), [[5, 1, 0], [0, 4, 2], [1, 0, 9]], names, f'{names[0]}: top-1 0.82')
+    assert_picture(path)
+
+
+def test_a_confusion_matrix_with_an_empty_class_becomes_a_picture(tmp_path):
+    path = tmp_path / 'matrix.png'
+    report.plot_confusion_matrix(str(path), [[5, 1, 0], [0, 4, 0], [0, 0, 0]], ENGLISH, 'one class without images')
+    assert_picture(path)
+
+
+def test_more_classes_make_a_larger_picture(tmp_path):
+    sizes = []
+    for count in (3, 41):
+        path = tmp_path / f'{count}.png'
+        names = [f'class {number}' for number in range(count)]
+        report.plot_confusion_matrix(str(path), np.eye(count, dtype=int), names, f'{count} classes')
+        sizes.append(assert_picture(path))
+    assert sizes[1][0] > sizes[0][0] and sizes[1][1] > sizes[0][1]
+
+
+@pytest.mark.parametrize('epochs', [1, 2, 20])
+def test_curves_become_a_picture(tmp_path, epochs):
+    report.plot_curves(str(tmp_path / 'curves.png'), log_rows(epochs))
+    assert_picture(tmp_path / 'curves.png')
+
+
+@pytest.mark.parametrize('count', [1, 6, 8])
+def test_predictions_become_a_wall_of_pictures(tmp_path, count):
+    images = [picture(number, (40 + number, 30)) for number in range(count)]
+    path = tmp_path / 'wall.png'
+    report.plot_predictions(str(path), images, ['ox 90%'] * count, [True] * count)
+    assert_picture(path)
+
+
+@pytest.mark.parametrize('names', [CHINESE, AWKWARD], ids=['chinese', 'awkward'])
+def test_the_wall_takes_any_class_name(tmp_path, names):
+    titles = [f'{name} 90%\n(is {name})' for name in names]
+    path = tmp_path / 'wall.png'
+    report.plot_predictions(str(path), [picture(number) for number in range(3)], titles, [True, False, True])
+    assert_picture(path)
+
+
+def test_right_and_wrong_predictions_differ_in_colour(tmp_path):
+    colours = []
+    for good in (True, False):
+        report.plot_predictions(str(tmp_path / 'wall.png'), [picture(0)], ['ox 90%'], [good])
+        with Image.open(tmp_path / 'wall.png') as image:
+            colours.append(set(map(tuple, np.asarray(image.convert('RGB')).reshape(-1, 3).tolist())))
+    assert (26, 127, 55) in colours[0] - colours[1]
+    assert (207, 34, 46) in colours[1] - colours[0]
+
+
+def test_figures_are_closed_after_they_are_written(tmp_path):
+    from matplotlib import pyplot
+
+    report.plot_curves(str(tmp_path / 'curves.png'), log_rows(2))
+    assert pyplot.get_fignums() == []

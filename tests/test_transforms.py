@@ -1,0 +1,495 @@
+"""Decoding of every kind of image file, and the transforms that are data."""
+
+import gc
+import io
+import re
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, picture
+from PIL import Image
+
+from zodiac import transforms
+from zodiac.errors import UserError
+from zodiac.transforms import ImageError
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+WHITE = (255, 255, 255)
+
+
+def noise(size, seed=0):
+    """A PIL RGB image in which every pixel is random, the hardest case for a resampling."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def encoded(image, suffix, **options):
+    """The bytes of an image file, as a binary file."""
+    file = io.BytesIO()
+    image.save(file, suffix, **options)
+    file.seek(0)
+    return file
+
+
+def pixels(image):
+    return np.asarray(image)
+
+
+def largest_difference(one, other):
+    return int(np.abs(one.astype(int) - other.astype(int)).max())
+
+
+def png_of(width, height):
+    """A PNG that declares so many grey pixels and holds next to none of them."""
+
+    def chunk(kind, content):
+        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+
+    header = struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(b'')) + chunk(b'IEND', b'')
+
+
+def shape_name(size):
+    return f'{size[0]}x{size[1]}' if isinstance(size, tuple) else None
+
+
+def eval_64():
+    return transforms.eval_transform(56, MEAN, STD, resize=64)
+
+
+def train_56():
+    return transforms.train_transform(56, MEAN, STD, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
+
+
+# Decoding
+
+
+@pytest.mark.parametrize(
+    ('orientation', 'to_stored'),  # how a camera with this orientation stores the upright picture
+    [
+        (1, lambda a: a),
+        (2, lambda a: a[:, ::-1]),
+        (3, lambda a: a[::-1, ::-1]),
+        (4, lambda a: a[::-1]),
+        (5, lambda a: a.swapaxes(0, 1)),
+        (6, lambda a: np.rot90(a, 1)),
+        (7, lambda a: a.swapaxes(0, 1)[::-1, ::-1]),
+        (8, lambda a: np.rot90(a, -1)),
+    ],
+)
+@pytest.mark.parametrize('mode', ['RGB', 'L'])
+def test_exif_orientation_is_applied(orientation, to_stored, mode):
+    upright = noise((7, 5)).convert(mode)
+    stored = Image.fromarray(np.ascontiguousarray(to_stored(pixels(upright))))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = transforms.decode(encoded(stored, 'PNG', exif=exif))
+    assert np.array_equal(pixels(decoded), pixels(upright.convert('RGB')))
+
+
+def test_exif_orientation_of_a_jpeg_turns_it():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert transforms.decode(encoded(picture(0, (48, 40)), 'JPEG', exif=exif)).size == (40, 48)
+
+
+@pytest.mark.filterwarnings('ignore:Corrupt EXIF data')  # Pillow tells it; the pixels are sound
+@pytest.mark.parametrize('exif', [b'garbage', b'', b'II*\0\xff\xff\xff\xff', b'MM\0*\0\0\0\x08\0\x05\x01'])
+def test_damaged_exif_does_not_spoil_a_sound_jpeg(exif):
+    assert transforms.decode(encoded(picture(0, (48, 40)), 'JPEG', exif=b'Exif\0\0' + exif)).size == (48, 40)
+
+
+@pytest.mark.parametrize(('mode', 'hidden'), [('RGBA', (200, 10, 30, 0)), ('LA', (7, 0))])
+def test_transparent_pixels_become_white_not_their_hidden_colour(mode, hidden):
+    decoded = transforms.decode(encoded(Image.new(mode, (4, 3), hidden), 'PNG'))
+    assert decoded.mode == 'RGB'
+    assert (pixels(decoded) == 255).all()
+
+
+def test_half_transparent_pixels_are_mixed_with_white():
+    decoded = transforms.decode(encoded(Image.new('RGBA', (4, 3), (0, 100, 255, 128)), 'PNG'))
+    assert largest_difference(pixels(decoded)[0, 0], np.array([127, 177, 255])) <= 1
+
+
+def test_opaque_alpha_keeps_the_colours():
+    image = noise((6, 5))
+    assert np.array_equal(pixels(transforms.decode(encoded(image.convert('RGBA'), 'PNG'))), pixels(image))
+
+
+def test_palette_with_transparency_is_laid_over_white():
+    image = Image.new('P', (2, 1))
+    image.putpalette([250, 0, 0, 0, 0, 250])
+    image.putpixel((1, 0), 1)
+    decoded = transforms.decode(encoded(image, 'PNG', transparency=0))
+    assert [decoded.getpixel((x, 0)) for x in (0, 1)] == [WHITE, (0, 0, 250)]
+
+
+def test_palette_with_a_transparency_for_each_colour_is_laid_over_white():
+    image = Image.new('P', (2, 1))
+    image.putpalette([250, 0, 0, 0, 0, 250])
+    image.putpixel((1, 0), 1)
+    decoded = transforms.decode(encoded(image, 'PNG', transparency=b'\x00\xff'))
+    assert [decoded.getpixel((x, 0)) for x in (0, 1)] == [WHITE, (0, 0, 250)]
+
+
+@pytest.mark.parametrize(('mode', 'key', 'other'), [('L', 9, 80), ('RGB', (9, 8, 7), (80, 81, 82))])
+def test_a_colour_declared_transparent_becomes_white(mode, key, other):
+    image = Image.new(mode, (2, 1), other)
+    image.putpixel((0, 0), key)
+    decoded = transforms.decode(encoded(image, 'PNG', transparency=key))
+    assert decoded.getpixel((0, 0)) == WHITE
+    assert decoded.getpixel((1, 0)) == (other if mode == 'RGB' else (other,) * 3)
+
+
+@pytest.mark.parametrize('suffix', ['PNG', 'TIFF'])
+def test_16_bit_grey_is_scaled_to_8_bits(suffix):
+    values = np.array([[0, 255, 256, 32768, 40000, 65535]], np.uint16)
+    decoded = transforms.decode(encoded(Image.fromarray(values), suffix))
+    assert decoded.mode == 'RGB'
+    assert pixels(decoded)[0].tolist() == [[v] * 3 for v in (0, 0, 1, 128, 156, 255)]
+
+
+def test_cmyk_is_converted_to_the_colours_it_shows():
+    image = picture(3)
+    exact = transforms.decode(encoded(image.convert('CMYK'), 'TIFF'))
+    lossy = transforms.decode(encoded(image.convert('CMYK'), 'JPEG', quality=95))
+    assert exact.mode == lossy.mode == 'RGB'
+    assert np.array_equal(pixels(exact), pixels(image))
+    assert np.abs(pixels(lossy).astype(int) - pixels(image)).mean() < 6
+
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'P'])
+def test_one_bit_grey_and_palette_images_keep_their_values(mode):
+    image = picture(4).convert(mode)
+    decoded = transforms.decode(encoded(image, 'PNG'))
+    assert decoded.mode == 'RGB'
+    assert np.array_equal(pixels(decoded), pixels(image.convert('RGB')))
+
+
+@pytest.mark.parametrize('suffix', ['GIF', 'WEBP', 'PNG'])
+def test_an_animation_gives_its_first_frame(suffix):
+    frames = [Image.new('RGB', (8, 6), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
+    options = {'lossless': True} if suffix == 'WEBP' else {}
+    file = encoded(frames[0], suffix, save_all=True, append_images=frames[1:], **options)
+    assert Image.open(file).n_frames == 3
+    decoded = transforms.decode(file)
+    assert decoded.mode == 'RGB'
+    assert set(map(tuple, pixels(decoded).reshape(-1, 3).tolist())) == {(250, 0, 0)}
+
+
+def test_float_pixels_are_refused_for_their_unknown_range(tmp_path):
+    path = tmp_path / 'depth.tiff'
+    Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)).save(path)
+    with pytest.raises(ImageError, match='float') as caught:
+        transforms.decode(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.reason
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'gif', 'bmp'])
+@pytest.mark.parametrize('share', [0.5, 0.9])
+def test_a_truncated_image_is_refused(tmp_path, suffix, share):
+    path = tmp_path / f'half.{suffix}'
+    noise((64, 48)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ImageError, match=re.escape(str(path))):
+        transforms.decode(path)
+
+
+def test_a_text_file_named_jpg_is_refused(tmp_path):
+    path = tmp_path / 'note.jpg'
+    path.write_text('not a picture')
+    with pytest.raises(ImageError, match=re.escape(str(path)) + '.*not an image'):
+        transforms.decode(path)
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    path = tmp_path / 'empty.jpg'
+    path.touch()
+    with pytest.raises(ImageError, match=re.escape(str(path))):
+        transforms.decode(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    path = tmp_path / '猫 1.jpg'
+    with pytest.raises(ImageError, match=re.escape(str(path)) + '.*no such file'):
+        transforms.decode(path)
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(ImageError, match=re.escape(str(tmp_path))):
+        transforms.decode(tmp_path)
+
+
+@pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
+@pytest.mark.parametrize(
+    'size', [(20000, 20000), (12000, 10000)]
+)  # Pillow refuses the first, and only warns of the other
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, size):
+    path = tmp_path / 'bomb.png'
+    path.write_bytes(png_of(*size))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match='too many pixels') as caught:
+            transforms.decode(path)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    assert str(path) in str(caught.value)
+    assert caught.value.reason == 'too many pixels'
+    del caught
+    gc.collect()  # a file that was left open warns now
+
+
+def test_a_bomb_is_refused_where_warnings_are_errors(tmp_path):
+    path = tmp_path / 'bomb.png'
+    path.write_bytes(png_of(12000, 10000))
+    with pytest.raises(ImageError, match='too many pixels'):
+        transforms.decode(path)
+
+
+def test_every_refusal_is_a_user_error():
+    assert issubclass(ImageError, UserError)
+
+
+# Geometry
+
+SIZES = [
+    (48, 40),
+    (40, 48),
+    (300, 200),
+    (200, 300),
+    (64, 64),
+    (255, 257),
+    (333, 97),
+    (97, 333),
+    (98, 147),
+    (196, 98),
+    (1, 1),
+    (3, 2),
+    (2, 3),
+    (5, 1),
+    (1, 3000),
+    (3000, 1),
+]
+
+
+@pytest.mark.parametrize('size', SIZES, ids=shape_name)
+def test_center_crop_is_resize_of_the_short_side_then_centre_crop(size):
+    from paddle.vision.transforms import CenterCrop, Resize
+
+    image = noise(size, seed=size[0])
+    expected = pixels(CenterCrop(28)(Resize(32, 'bilinear')(image)))
+    result = pixels(transforms.center_crop(image, None, 28, 32))
+    assert result.shape == expected.shape == (28, 28, 3)
+    assert largest_difference(result, expected) <= 1
+
+
+@pytest.mark.parametrize(('size', 'resize'), [(224, 256), (64, 73), (32, 32)])
+@pytest.mark.parametrize('shape', [(500, 375), (375, 500), (98, 196)], ids=shape_name)
+def test_center_crop_agrees_at_the_sizes_in_use(shape, size, resize):
+    from paddle.vision.transforms import CenterCrop, Resize
+
+    image = noise(shape)
+    expected = pixels(CenterCrop(size)(Resize(resize, 'bilinear')(image)))
+    assert largest_difference(pixels(transforms.center_crop(image, None, size, resize)), expected) <= 1
+
+
+MEMORY_OF_LONG_IMAGES = """
+import resource
+from PIL import Image
+from zodiac import transforms
+import numpy as np
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for size in ((1, 3000), (3000, 1)):
+    image = Image.new('RGB', size)
+    assert transforms.center_crop(image, None, 224, 256).size == (224, 224)
+    crop = transforms.random_resized_crop(image, np.random.default_rng(0), 224, (0.08, 1.0), (0.75, 1.333))
+    assert crop.size == (224, 224)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_line_of_3000_pixels_takes_little_memory():
+    # 256 x 768000 pixels, were it resized as a whole: 786 MB
+    done = subprocess.run([sys.executable, '-c', MEMORY_OF_LONG_IMAGES], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 50_000, 'kilobytes'
+
+
+class Recorder:
+    """Stands for a PIL image and notes the box that is cut from it."""
+
+    def __init__(self, size):
+        self.size = size
+        self.width, self.height = size
+
+    def resize(self, size, resample=None, box=None, **options):
+        self.box, self.target = box, size
+        return self
+
+
+def boxes(shape, draws, **parameters):
+    rng = np.random.default_rng(7)
+    for _ in range(draws):
+        recorder = Recorder(shape)
+        transforms.random_resized_crop(recorder, rng, **parameters)
+        yield recorder
+
+
+@pytest.mark.parametrize('size', SIZES, ids=shape_name)
+def test_random_resized_crop_cuts_a_box_inside_the_image(size):
+    for drawn in boxes(size, 60, size=32, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
+        left, top, right, bottom = drawn.box
+        assert 0 <= left < right <= size[0]
+        assert 0 <= top < bottom <= size[1]
+        assert drawn.target == (32, 32)
+
+
+def test_random_resized_crop_keeps_to_scale_and_ratio():
+    areas, aspects = [], []
+    for drawn in boxes((400, 300), 400, size=32, scale=(0.2, 0.9), ratio=(0.8, 1.5)):
+        left, top, right, bottom = drawn.box
+        areas.append((right - left) * (bottom - top) / (400 * 300))
+        aspects.append((right - left) / (bottom - top))
+    assert min(areas) > 0.2 * 0.98 and max(areas) < 0.9 * 1.02
+    assert min(aspects) > 0.8 * 0.98 and max(aspects) < 1.5 * 1.02
+    assert max(areas) - min(areas) > 0.5 and max(aspects) - min(aspects) > 0.5  # and makes use of both
+
+
+def test_random_resized_crop_reaches_every_edge():
+    drawn = np.array([one.box for one in boxes((12, 9), 600, size=8, scale=(0.2, 0.8), ratio=(0.75, 1.333))])
+    assert drawn.min(0)[:2].tolist() == [0, 0]
+    assert drawn.max(0)[2:].tolist() == [12, 9]
+
+
+@pytest.mark.parametrize(('size', 'box'), [((3000, 30), (1480, 0, 1520, 30)), ((30, 3000), (0, 1480, 30, 1520))])
+def test_random_resized_crop_of_a_very_long_image_is_the_largest_allowed_part_in_the_middle(size, box):
+    recorder = next(boxes(size, 1, size=8, scale=(0.9, 1.0), ratio=(3 / 4, 4 / 3)))
+    assert recorder.box == box
+
+
+def test_random_resized_crop_shows_the_part_in_its_box():
+    image = noise((40, 30))
+    recorder = Recorder(image.size)
+    parameters = {'size': 16, 'scale': (0.2, 0.5), 'ratio': (0.8, 1.25)}
+    transforms.random_resized_crop(recorder, np.random.default_rng(3), **parameters)
+    expected = image.crop(recorder.box).resize((16, 16), Image.Resampling.BILINEAR)
+    result = transforms.random_resized_crop(image, np.random.default_rng(3), **parameters)
+    inner = slice(2, -2)  # at the edge of the box the filter may look at the pixels around it
+    assert largest_difference(pixels(result)[inner, inner], pixels(expected)[inner, inner]) <= 1
+
+
+def test_training_transform_is_a_function_of_the_generator():
+    image = noise((60, 50))
+    first, again = (transforms.apply(train_56(), image, np.random.default_rng(5)) for _ in range(2))
+    other = transforms.apply(train_56(), image, np.random.default_rng(6))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_horizontal_flip_mirrors_with_its_probability():
+    image = noise((8, 6))
+    rng = np.random.default_rng(0)
+    mirrored = [
+        not np.array_equal(pixels(transforms.horizontal_flip(image, rng, 0.25)), pixels(image)) for _ in range(400)
+    ]
+    assert 60 < sum(mirrored) < 140
+    assert np.array_equal(pixels(transforms.horizontal_flip(image, rng, 1.0)), pixels(image)[:, ::-1])
+    assert np.array_equal(pixels(transforms.horizontal_flip(image, rng, 0.0)), pixels(image))
+
+
+# Values
+
+
+def test_normalize_subtracts_the_mean_and_divides_by_the_deviation():
+    values = np.array([[[0, 128, 255]]], np.uint8)
+    result = transforms.normalize(Image.fromarray(values), None, MEAN, STD)
+    expected = [(0 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    assert result.dtype == np.float32
+    assert np.allclose(result[0, 0], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('transform', [eval_64(), train_56()], ids=['eval', 'train'])
+def test_apply_gives_contiguous_float32_channels_first(transform):
+    result = transforms.apply(transform, noise((70, 90)), np.random.default_rng(0))
+    assert result.shape == (3, 56, 56)
+    assert result.dtype == np.float32
+    assert result.flags['C_CONTIGUOUS']
+
+
+def test_apply_keeps_the_channels_in_the_order_red_green_blue():
+    image = Image.new('RGB', (64, 64), (255, 128, 0))
+    result = transforms.apply(transforms.eval_transform(8, [0, 0, 0], [1, 1, 1]), image)
+    assert np.allclose(result.mean((1, 2)), [1, 128 / 255, 0], atol=1e-6)
+
+
+def test_eval_transform_needs_no_generator_and_repeats():
+    image = noise((70, 90))
+    assert np.array_equal(transforms.apply(eval_64(), image), transforms.apply(eval_64(), image))
+
+
+@pytest.mark.parametrize(('size', 'resize'), [(224, 256), (112, 128), (64, 73), (8, 9)])
+def test_eval_resize_keeps_the_share_of_256_to_224(size, resize):
+    assert transforms.eval_transform(size, MEAN, STD)[0] == {'op': 'center_crop', 'size': size, 'resize': resize}
+
+
+@pytest.mark.parametrize('transform', [eval_64(), train_56()], ids=['eval', 'train'])
+def test_a_transform_survives_yaml(transform):
+    read = yaml.safe_load(yaml.safe_dump(transform))
+    assert read == transform
+    image = noise((70, 90))
+    ours, theirs = (transforms.apply(t, image, np.random.default_rng(1)) for t in (transform, read))
+    assert np.array_equal(ours, theirs)
+
+
+NORMALIZE = {'op': 'normalize', 'mean': MEAN, 'std': STD}
+CROP = {'op': 'center_crop', 'size': 8, 'resize': 9}
+
+
+@pytest.mark.parametrize('transform', [eval_64(), train_56(), [CROP, NORMALIZE]])
+def test_check_accepts_what_runs(transform):
+    transforms.check(transform, 'inference.yaml')
+
+
+@pytest.mark.parametrize(
+    'transform',
+    [
+        pytest.param([{'op': 'os.system', 'command': 'true'}, NORMALIZE], id='unknown op'),
+        pytest.param([{'op': 'apply'}, NORMALIZE], id='a function that is no op'),
+        pytest.param([{'op': ['center_crop']}, NORMALIZE], id='op is a list'),
+        pytest.param([{'size': 8}, NORMALIZE], id='no op'),
+        pytest.param([{'op': 'center_crop', 'size': 8}, NORMALIZE], id='missing parameter'),
+        pytest.param([{**CROP, 'angle': 3}, NORMALIZE], id='unknown parameter'),
+        pytest.param([{**CROP, 'size': 'eight'}, NORMALIZE], id='size is text'),
+        pytest.param([{**CROP, 'size': 0}, NORMALIZE], id='size 0'),
+        pytest.param([{**CROP, 'size': -8}, NORMALIZE], id='size below 0'),
+        pytest.param([{**CROP, 'size': 8.5}, NORMALIZE], id='size is no whole number'),
+        pytest.param([{**CROP, 'size': 0, 'resize': 0}, NORMALIZE], id='resize 0'),
+        pytest.param([{**CROP, 'size': 10**30}, NORMALIZE], id='size beyond any memory'),
+        pytest.param([CROP, {**NORMALIZE, 'mean': [0.5, 0.5]}], id='two means'),
+        pytest.param([CROP, {**NORMALIZE, 'std': 'wide'}], id='std is text'),
+        pytest.param([CROP], id='gives no array'),
+        pytest.param([NORMALIZE, CROP], id='wrong order'),
+        pytest.param([], id='empty'),
+        pytest.param(None, id='null'),
+        pytest.param('center_crop', id='a text'),
+        pytest.param([None], id='a list of nothing'),
+        pytest.param({'op': 'normalize'}, id='a dict'),
+    ],
+)
+def test_check_refuses_a_transform_that_cannot_run(transform):
+    with pytest.raises(UserError, match='model/inference.yaml'):
+        transforms.check(transform, 'model/inference.yaml')
+
+
+@pytest.mark.filterwarnings('ignore::RuntimeWarning')
+def test_check_refuses_a_deviation_of_zero():
+    with pytest.raises(UserError, match='inference.yaml'):
+        transforms.check([CROP, {**NORMALIZE, 'std': [0.2, 0.0, 0.2]}], 'inference.yaml')
