@@ -39,7 +39,7 @@ DRAWINGS = {
     'pig': '🐖🐷🐗',
 }
 CLUTTER = '🌳🌵🌻🍄🏠⭐🍎🌙🚗⚽🎈🌂'
-PER_CLASS = {'train': 400, 'valid': 20, 'test': 40}
+PER_CLASS = {'train': 200, 'valid': 20, 'test': 40}
 SIDE = 96  # pixels
 CREDITS = 'Drawn by demo.py from OpenMoji emojis (https://openmoji.org), licence CC BY-SA 4.0. Drawings, not photos.\n'
 
@@ -159,7 +159,7 @@ def draw(label, rng, side=SIDE):
         shape((x - width // 2, y - height // 2, x + width // 2, y + height // 2), fill=colour(rng))
     for _ in range(rng.randint(0, 3)):
         place(canvas, rng.choice(CLUTTER), rng, rng.uniform(0.15, 0.3), margin=-0.1)
-    place(canvas, rng.choice(DRAWINGS[label]), rng, rng.uniform(0.6, 0.85), margin=0.06)
+    place(canvas, rng.choice(DRAWINGS[label]), rng, rng.uniform(0.7, 0.88), margin=0.05)
     return canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 1))) if rng.random() < 0.3 else canvas
 
 
@@ -173,8 +173,8 @@ def place(canvas, character, rng, share, margin):
     drawing = drawing.resize(
         (max(1, round(drawing.width * scale)), max(1, round(drawing.height * scale))), Image.Resampling.BILINEAR
     )
-    drawing = drawing.rotate(rng.uniform(-25, 25), Image.Resampling.BICUBIC, expand=True)
-    pixels = ImageEnhance.Color(drawing.convert('RGB')).enhance(rng.uniform(0.5, 1.5))
+    drawing = drawing.rotate(rng.uniform(-20, 20), Image.Resampling.BICUBIC, expand=True)
+    pixels = ImageEnhance.Color(drawing.convert('RGB')).enhance(rng.uniform(0.6, 1.4))
     pixels = ImageEnhance.Brightness(pixels).enhance(rng.uniform(0.75, 1.2))
     x, y = (
         rng.randint(*sorted((round(margin * side), round((1 - margin) * side) - length))) for length in drawing.size

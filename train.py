@@ -57,7 +57,8 @@ def main():
             trainer.summary((1, *config.get('image_shape')))
         start_run(cfg)
         keeper = callbacks.Checkpoints(cfg.run_dir, cfg.train.keep_checkpoints, facts(cfg, train_set))
-        watchers += [callbacks.RunLog(cfg.run_dir, sample_images(train_set)), keeper, callbacks.Interrupts()]
+        log = callbacks.RunLog(cfg.run_dir, sample_images(train_set))
+        watchers += [callbacks.Progress(), log, keeper, callbacks.Interrupts()]
     else:
         watchers.append(callbacks.RunLog(None))
     try:

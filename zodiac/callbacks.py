@@ -95,8 +95,33 @@ class Interrupts(Callback):
     on_eval_batch_end = on_train_batch_end
 
 
+class Progress(Callback):
+    """A progress bar on a terminal; elsewhere a line every `every` seconds."""
+
+    def __init__(self, every=20.0):
+        super().__init__()
+        self.every = every
+
+    def on_epoch_begin(self, epoch, logs=None):
+        title = f'epoch {epoch + 1}/{self.params["epochs"]}'
+        self.bar = tqdm(total=self.params['steps'], desc=title, unit='step', leave=False, disable=None)
+        self.title = title
+        self.said = time.monotonic()
+
+    def on_train_batch_end(self, step, logs=None):
+        scores = f'loss {logs["loss"][0]:.3f} top1 {logs["acc_top1"]:.3f}'
+        self.bar.set_postfix_str(scores, refresh=False)
+        self.bar.update()
+        if self.bar.disable and time.monotonic() - self.said > self.every:
+            self.said = time.monotonic()
+            print(f'{self.title}, step {step + 1}/{self.params["steps"]}: {scores}', file=sys.stderr, flush=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.close()
+
+
 class RunLog(Callback):
-    """Writes log.csv and VisualDL scalars, and shows a progress bar.
+    """Writes log.csv and VisualDL scalars, and tells the scores of each epoch.
 
     Args:
         run_dir: folder of the run; None on a process that does not write.
@@ -109,7 +134,6 @@ class RunLog(Callback):
         self.samples = samples
         self.rows = []
         self.step = 0
-        self.epoch = 0
         self.writer = None
 
     def on_train_begin(self, logs=None):
@@ -127,15 +151,7 @@ class RunLog(Callback):
             self.writer.close()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
         self.images, self.loss_sum, self.started = 0, 0.0, time.perf_counter()
-        self.bar = tqdm(
-            total=self.params['steps'],
-            desc=f'epoch {epoch + 1}/{self.params["epochs"]}',
-            unit='step',
-            leave=False,
-            disable=None if self.run_dir else True,
-        )
 
     def on_train_batch_begin(self, step, logs=None):
         self.lr = self.model._optimizer.get_lr()  # the rate of this step; the schedule moves on right after it
@@ -144,13 +160,10 @@ class RunLog(Callback):
         self.step += 1
         self.images += logs['batch_size']
         self.loss_sum += logs['loss'][0] * logs['batch_size']
-        self.bar.update()
-        self.bar.set_postfix_str(f'loss {logs["loss"][0]:.3f} top1 {logs["acc_top1"]:.3f}', refresh=False)
         self._scalars({'train/loss': logs['loss'][0], 'train/top1': logs['acc_top1'], 'train/lr': self.lr})
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self.started
-        self.bar.close()
         self.row = {
             'epoch': epoch + 1,
             'step': self.step,

@@ -43,19 +43,12 @@ def load_pretrained(network, arch, source):
     path = _imagenet_file(arch) if source is True else source
     values = weights.read(path)
     own = network.state_dict()
-    backbone = [name for name in own if not name.startswith(HEAD)]
-    wrong = [name for name in backbone if name not in values or tuple(values[name].shape) != tuple(own[name].shape)]
-    if wrong:
-        raise UserError(
-            f'{path}: does not fit {arch}: {len(wrong)} of {len(backbone)} backbone tensors are missing or of another shape, '
-            f'first {wrong[0]}; set model.arch to the network it was saved from'
-        )
-    head = [name for name in own if name.startswith(HEAD)]
-    head_fits = all(name in values and tuple(values[name].shape) == tuple(own[name].shape) for name in head)
-    loaded = backbone + (head if head_fits else [])
-    network.set_state_dict({name: values[name] for name in loaded})
-    classes = values[f'{HEAD}bias'].shape[0] if f'{HEAD}bias' in values else 'none'
-    made = 'head loaded too' if head_fits else f'head made anew ({classes} -> {own[f"{HEAD}bias"].shape[0]} classes)'
+    wrong = [name for name in _differing(values, own) if not name.startswith(HEAD)]
+    _require_fit(path, wrong, own)
+    head_fits = not _differing(values, own)
+    loaded = [name for name in own if head_fits or not name.startswith(HEAD)]
+    _fill(network, {name: values[name] for name in loaded})
+    made = 'head loaded too' if head_fits else f'head made anew ({_classes(values)} -> {_classes(own)} classes)'
     return f'{path}: {len(loaded)} of {len(own)} tensors loaded, {made}'
 
 
@@ -63,19 +56,39 @@ def load_all(network, path):
     """Fill the whole network, head included, from a .pdparams file. Raises UserError when any tensor differs."""
     values = weights.read(path)
     own = network.state_dict()
-    classes = values.get(f'{HEAD}bias')
-    if classes is not None and classes.shape[0] != own[f'{HEAD}bias'].shape[0]:
+    wrong = _differing(values, own)
+    if wrong and all(name.startswith(HEAD) for name in wrong):
         raise UserError(
-            f'{path}: was trained for {classes.shape[0]} classes, data.labels has {own[f"{HEAD}bias"].shape[0]}; '
+            f'{path}: was trained for {_classes(values)} classes, data.labels has {_classes(own)}; '
             'use the configuration of that run'
         )
-    wrong = [name for name in own if name not in values or tuple(values[name].shape) != tuple(own[name].shape)]
+    _require_fit(path, wrong, own)
+    _fill(network, values)
+
+
+def _differing(values, own):
+    """Names of tensors that only one side has, or that are of another shape."""
+    names = [name for name in own if tuple(getattr(values.get(name), 'shape', ())) != tuple(own[name].shape)]
+    return names + [name for name in values if name not in own]
+
+
+def _require_fit(path, wrong, own):
     if wrong:
         raise UserError(
-            f'{path}: does not fit the network: {len(wrong)} of {len(own)} tensors are missing or of another shape, '
-            f'first {wrong[0]}; set model.arch to the network it was saved from'
+            f'{path}: does not fit the network of {len(own)} tensors: {len(wrong)} are missing, too many or of another '
+            f'shape, first {wrong[0]}; set model.arch to the network it was saved from'
         )
-    network.set_state_dict({name: values[name] for name in own})
+
+
+def _classes(state):
+    """Number of classes of a state dict's head, or 'none'."""
+    shape = getattr(state.get(f'{HEAD}bias'), 'shape', ())
+    return shape[0] if len(shape) == 1 else 'none'
+
+
+def _fill(network, values):
+    """Set the named tensors; the others stay as they are."""
+    network.set_state_dict({**network.state_dict(), **{name: value.astype('float32') for name, value in values.items()}})
 
 
 def freeze_backbone(network):

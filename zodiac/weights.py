@@ -1,4 +1,8 @@
-"""Read Paddle's weight files (.pdparams, .pdopt) without running code from them."""
+"""Read Paddle's weight files (.pdparams, .pdopt) without running code from them.
+
+Such a file is a pickle, and a pickle may call anything. This reader hands it no function of Python's or numpy's but
+`tuple` and `OrderedDict`: arrays are rebuilt here, from plain bytes, and only of number types.
+"""
 
 import collections
 import io
@@ -8,72 +12,99 @@ import numpy as np
 
 from zodiac.errors import UserError
 
-# A weight file is a pickle. These are the only names it may call for: what numpy arrays and plain containers need.
-_ALLOWED = {
+_NUMBERS = {'b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8'}
+_MULTIARRAY = ('numpy.core.multiarray', 'numpy._core.multiarray')
+_NUMERIC = ('numpy.core.numeric', 'numpy._core.numeric')
+_PLAIN = {
     ('collections', 'OrderedDict'): collections.OrderedDict,
     ('builtins', 'tuple'): tuple,
     ('__builtin__', 'tuple'): tuple,
-    ('builtins', 'set'): set,
-    ('__builtin__', 'set'): set,
-    ('numpy', 'ndarray'): np.ndarray,
-    ('numpy', 'dtype'): np.dtype,
 }
 
 
+class _DType:
+    """What a pickled numpy dtype is rebuilt as."""
+
+    def __init__(self, code):
+        if code not in _NUMBERS:
+            raise pickle.UnpicklingError(f'it holds an array of type {code!r}; only numbers are read')
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state):
+        if state[1] in ('<', '>'):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """What a pickled numpy array is rebuilt as."""
+
+    def __setstate__(self, state):
+        _, shape, kind, fortran, data = state
+        self.array = _from_bytes(data, kind, shape, 'F' if fortran else 'C')
+
+
+def _from_bytes(data, kind, shape, order='C'):
+    return np.frombuffer(bytes(data), kind.dtype).reshape(shape, order=order)
+
+
 class _ArraysOnly(pickle.Unpickler):
+    """Each name a pickle calls for becomes a new object made here, so that no file can change what the next one gets."""
+
     def find_class(self, module, name):
-        if (module, name) in _ALLOWED:
-            return _ALLOWED[module, name]
-        if module in ('numpy.core.multiarray', 'numpy._core.multiarray') and name in ('_reconstruct', 'scalar'):
-            return getattr(_numpy_core('multiarray'), name)
-        if module in ('numpy.core.numeric', 'numpy._core.numeric') and name == '_frombuffer':
-            return getattr(_numpy_core('numeric'), name)
+        if (module, name) in _PLAIN:
+            return _PLAIN[module, name]
+        if (module, name) == ('numpy', 'dtype'):
+            return lambda code, align=False, copy=False: _DType(code)
+        if (module, name) == ('numpy', 'ndarray'):
+            return object()  # an argument of _reconstruct, never called
+        if module in _MULTIARRAY and name == '_reconstruct':
+            return lambda subtype, shape, code: _Array()
+        if module in _MULTIARRAY and name == 'scalar':
+            return lambda kind, data: _from_bytes(data, kind, ())[()]
+        if module in _NUMERIC and name == '_frombuffer':
+            return lambda data, kind, shape, order: _from_bytes(data, kind, shape, order)
         if (module, name) == ('_codecs', 'encode'):
-            return _latin1
+            return lambda text, encoding='latin1': text.encode('latin1')  # how Python 2 pickles hold bytes
+        if (module, name) in (('__builtin__', 'bytes'), ('builtins', 'bytes')):
+            return lambda: b''
         raise pickle.UnpicklingError(f'it calls for {module}.{name}; only arrays and plain containers are read')
 
 
-def _numpy_core(module):
-    """numpy._core was numpy.core before numpy 2."""
-    import importlib
-
-    package = 'numpy._core' if hasattr(np, '_core') else 'numpy.core'
-    return importlib.import_module(f'{package}.{module}')
-
-
-def _latin1(text, encoding='latin1'):
-    """How Python 2 pickles hold bytes."""
-    return str(text).encode('latin1')
-
-
 def read(path):
-    """The content of a .pdparams or .pdopt file: a dict of name to numpy array (and plain values).
+    """The content of a .pdparams or .pdopt file: a dict of name to numpy array, read-only, and plain values.
 
     Raises UserError when the file is missing, damaged, no dict of arrays, or asks for any code.
     """
     try:
         with open(path, 'rb') as file:
-            content = _ArraysOnly(file, encoding='latin1').load()
+            content = _unwrap(_ArraysOnly(file, encoding='latin1').load())
     except FileNotFoundError:
         raise UserError(f'{path}: no such weight file; check the path') from None
     except IsADirectoryError:
         raise UserError(f'{path}: is a folder; name the .pdparams file in it') from None
-    except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror})') from None
     except Exception as error:  # an unpickler can raise anything on hostile or damaged bytes
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(f'{path}: cannot be read ({error.strerror}); check its permissions') from None
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise UserError(
             f'{path}: not a Paddle weight file, or a damaged one ({reason}); save or download it again'
         ) from None
     if not isinstance(content, dict):
         raise UserError(f'{path}: holds no dict of tensors; save it with paddle.save(network.state_dict(), ...)')
-    return {str(name): _array(value) for name, value in content.items() if name != 'StructuredToParameterName@@'}
+    return {str(name): value for name, value in content.items() if name != 'StructuredToParameterName@@'}
 
 
-def _array(value):
-    """Paddle pickles a tensor as the pair (name, array)."""
-    pair = isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], np.ndarray)
-    return value[1] if pair else value
+def _unwrap(value):
+    """Arrays in place of what stood for them. Paddle pickles a tensor as the pair (name, array)."""
+    if isinstance(value, _Array):
+        return value.array
+    if isinstance(value, dict):
+        return {key: _unwrap(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        inner = [_unwrap(item) for item in value]
+        is_tensor = len(inner) == 2 and isinstance(inner[0], str) and isinstance(inner[1], np.ndarray)
+        return inner[1] if is_tensor else type(value)(inner)
+    return value
 
 
 def dump(state_dict):

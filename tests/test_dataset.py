@@ -1,0 +1,400 @@
+"""Index files to samples and batches: the same ones for the same (seed, epoch, index), and no bad file in silence."""
+
+import faulthandler
+import os
+import pickle
+import re
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import picture
+from PIL import Image
+
+import config
+from dataset import Loader, ZodiacDataset, read_index
+from zodiac.errors import UserError
+
+WORKERS = pytest.mark.parametrize('workers', [0, 2])
+
+
+def settings(workers=0, **more):
+    """A configuration of images of 32 px in signs/."""
+    overrides = {'data.num_workers': workers, 'image.size': 32, **more}
+    return config.load(overrides=[f'{key}={value}' for key, value in overrides.items()])
+
+
+def draw_split(mode, count):
+    """Draw pictures into the working directory and write their index; returns the paths."""
+    paths = []
+    for number in range(count):
+        paths.append(f'signs/{mode}_{number}.jpg')
+        write_picture(paths[-1], picture(number))
+    write_index(mode, [f'{path}\t{number % 12}' for number, path in enumerate(paths)])
+    return paths
+
+
+def write_picture(path, image):
+    os.makedirs('signs', exist_ok=True)
+    image.save(path)
+
+
+def write_index(mode, lines, end='\n'):
+    os.makedirs('signs', exist_ok=True)
+    with open(f'signs/{mode}.txt', 'w', encoding='utf-8', newline='') as file:
+        file.write(''.join(line + end for line in lines))
+    return f'signs/{mode}.txt'
+
+
+def numbered_split(mode, count):
+    """Grey pictures whose value tells their number in the index."""
+    for number in range(count):
+        write_picture(f'signs/{number}.png', Image.new('RGB', (40, 36), (8 * number,) * 3))
+    write_index(mode, [f'signs/{number}.png\t{number % 12}' for number in range(count)])
+
+
+def numbers_of(loader):
+    """The numbers of the pictures that a pass hands out, batch by batch."""
+    return [np.round(images.numpy()[:, 0, 16, 16] * 255 / 8).astype(int).tolist() for images, _ in loader]
+
+
+NUMBERED = {'image.mean': [0, 0, 0], 'image.std': [1, 1, 1]}
+
+
+def one_pass(loader):
+    """(images, labels) of a whole pass."""
+    batches = [(images.numpy(), labels.numpy()) for images, labels in loader]
+    return tuple(np.concatenate(parts) for parts in zip(*batches))
+
+
+def items(dataset):
+    return np.stack([dataset[index][0] for index in range(len(dataset))])
+
+
+@pytest.fixture
+def no_hang():
+    """Ends the whole test run with a traceback should Paddle's C++ code hang, where no exception reaches it."""
+    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+# Items
+
+
+@pytest.mark.parametrize('mode', ['train', 'valid', 'test'])
+def test_an_item_is_a_float32_image_and_an_int64_label(workdir, mode):
+    draw_split(mode, 3)
+    dataset = ZodiacDataset(mode, cfg=settings())
+    assert len(dataset) == 3
+    image, label = dataset[2]
+    assert isinstance(image, np.ndarray)
+    assert (image.shape, image.dtype) == ((3, 32, 32), np.float32)
+    assert image.flags['C_CONTIGUOUS']
+    assert (label, label.dtype) == (2, np.int64)
+
+
+def test_a_dataset_takes_the_active_configuration_and_mode_train_by_default(workdir):
+    draw_split('train', 2)
+    config.use(overrides=['image.size=48'])
+    assert ZodiacDataset()[0][0].shape == (3, 48, 48)
+    assert ZodiacDataset(mode='train').augment
+
+
+def test_only_training_augments_unless_told_otherwise(workdir):
+    for mode in ('train', 'valid', 'test'):
+        draw_split(mode, 1)
+    assert [ZodiacDataset(mode, cfg=settings()).augment for mode in ('train', 'valid', 'test')] == [True, False, False]
+    assert not ZodiacDataset('train', augment=False, cfg=settings()).augment
+
+
+def test_a_batch_stacks_the_items(workdir):
+    draw_split('valid', 3)
+    cfg = settings()
+    dataset = ZodiacDataset('valid', cfg=cfg)
+    images, labels = one_pass(Loader(dataset, 2, cfg))
+    assert (images.dtype, labels.dtype) == (np.float32, np.int64)
+    assert np.array_equal(images, items(dataset))
+    assert labels.tolist() == [0, 1, 2]
+
+
+def test_iteration_ends_after_the_last_item(workdir):
+    draw_split('valid', 3)
+    assert len(list(ZodiacDataset('valid', cfg=settings()))) == 3
+
+
+# The index
+
+
+def test_an_index_is_read_as_paths_and_numbers(workdir):
+    path = write_index('train', ['signs/train/dog/猫 1.jpg\t0', 'b.jpg\t11'])
+    paths, labels = read_index(path, 12)
+    assert paths == ['signs/train/dog/猫 1.jpg', 'b.jpg']
+    assert (labels.tolist(), labels.dtype) == ([0, 11], np.int64)
+
+
+def test_windows_line_ends_and_empty_lines_are_accepted(workdir):
+    path = write_index('train', ['a.jpg\t3', '', 'b.jpg\t4'], end='\r\n')
+    paths, labels = read_index(path, 12)
+    assert paths == ['a.jpg', 'b.jpg']
+    assert labels.tolist() == [3, 4]
+
+
+def test_an_index_without_a_last_line_end_is_accepted(workdir):
+    path = write_index('train', ['a.jpg\t3\nb.jpg\t4'], end='')
+    assert read_index(path, 12)[1].tolist() == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ('line', 'word'),
+    [
+        ('signs/b.jpg 3', 'no tab'),
+        ('signs/b.jpg\t12', "'12'"),
+        ('signs/b.jpg\t-1', "'-1'"),
+        ('signs/b.jpg\tdog', "'dog'"),
+        ('signs/b.jpg\t', "''"),
+        ('signs/b.jpg\t1.0', "'1.0'"),
+        ('signs/b.jpg\t²', "'²'"),
+        ('signs/b.jpg\t99999999999999999999', "'99999999999999999999'"),
+        ('\t3', 'path'),
+    ],
+)
+def test_a_bad_line_is_named_by_file_and_number(workdir, line, word):
+    path = write_index('train', ['signs/a.jpg\t0', line, 'signs/c.jpg\t1'])
+    with pytest.raises(UserError, match=re.escape(f'{path}:2:')) as caught:
+        ZodiacDataset('train', cfg=settings())
+    assert word in str(caught.value)
+
+
+def test_a_label_out_of_range_says_what_is_allowed(workdir):
+    write_index('train', ['signs/a.jpg\t12'])
+    with pytest.raises(UserError, match='from 0 to 11'):
+        ZodiacDataset('train', cfg=settings())
+
+
+@pytest.mark.parametrize('content', ['', '\n', '\r\n\n'])
+def test_an_empty_index_is_named(workdir, content):
+    path = write_index('train', [content], end='')
+    with pytest.raises(UserError, match=re.escape(path)):
+        ZodiacDataset('train', cfg=settings())
+
+
+def test_a_missing_index_is_named_with_the_next_step(workdir):
+    with pytest.raises(UserError, match=r'signs/valid\.txt.*annotate\.py'):
+        ZodiacDataset('valid', cfg=settings())
+
+
+def test_an_index_that_is_no_text_is_named(workdir):
+    path = write_index('train', [])
+    with open(path, 'wb') as file:
+        file.write(b'\xff\xfe\x00\x01')
+    with pytest.raises(UserError, match=re.escape(path)):
+        ZodiacDataset('train', cfg=settings())
+
+
+# Random draws
+
+
+def draw(seed, epoch, index):
+    dataset = ZodiacDataset('train', cfg=settings(seed=seed))
+    dataset.epoch = epoch
+    return dataset[index][0]
+
+
+def test_a_draw_is_a_function_of_seed_epoch_and_index(workdir):
+    write_picture('signs/a.jpg', picture(0, (90, 70)))
+    write_index('train', ['signs/a.jpg\t0', 'signs/a.jpg\t0'])  # twice the same picture
+    first = draw(1, 2, 0)
+    assert np.array_equal(first, draw(1, 2, 0))
+    for other in (draw(5, 2, 0), draw(1, 3, 0), draw(1, 2, 1), draw(2, 1, 0)):
+        assert not np.array_equal(first, other)
+
+
+def test_a_draw_does_not_depend_on_what_was_read_before(workdir):
+    draw_split('train', 4)
+    dataset = ZodiacDataset('train', cfg=settings())
+    dataset.epoch = 1
+    forward = items(dataset)
+    backward = np.stack([dataset[index][0] for index in (3, 2, 1, 0)])[::-1]
+    assert np.array_equal(forward, backward)
+
+
+def test_a_negative_index_is_the_same_sample(workdir):
+    draw_split('train', 3)
+    dataset = ZodiacDataset('train', cfg=settings())
+    dataset.epoch = 0
+    assert np.array_equal(dataset[-1][0], dataset[2][0])
+
+
+def test_a_dataset_in_another_process_draws_the_same(workdir):
+    draw_split('train', 3)
+    dataset = ZodiacDataset('train', cfg=settings())
+    dataset.epoch = 4
+    assert np.array_equal(items(pickle.loads(pickle.dumps(dataset))), items(dataset))
+
+
+@pytest.mark.parametrize('shared_memory', ['true', 'false'])
+def test_workers_change_no_draw_and_no_order(workdir, shared_memory, no_hang):
+    draw_split('train', 7)
+    passes = []
+    for workers in (0, 2):
+        cfg = settings(workers, **{'data.shared_memory': shared_memory})
+        loader = Loader(ZodiacDataset('train', cfg=cfg), 2, cfg, shuffle=True)
+        assert loader.num_workers == workers
+        loader.set_epoch(3)
+        passes.append(one_pass(loader))
+    assert passes[0][1].shape == (7,)
+    assert np.array_equal(passes[0][0], passes[1][0])
+    assert np.array_equal(passes[0][1], passes[1][1])
+
+
+def test_shared_memory_is_used_only_where_it_is_allowed(workdir):
+    draw_split('valid', 2)
+    for setting in (True, False):
+        cfg = settings(2, **{'data.shared_memory': str(setting).lower()})
+        assert Loader(ZodiacDataset('valid', cfg=cfg), 2, cfg).use_shared_memory is setting
+
+
+def test_without_an_epoch_each_read_of_an_image_is_drawn_anew_and_reproducibly(workdir):
+    draw_split('train', 2)
+    one, other = (ZodiacDataset('train', cfg=settings()) for _ in range(2))
+    reads = [one[0][0] for _ in range(3)]
+    assert not np.array_equal(reads[0], reads[1])
+    assert not np.array_equal(reads[1], reads[2])
+    other[1]  # another image has a count of its own
+    assert all(np.array_equal(read, other[0][0]) for read in reads)
+
+
+def test_without_an_epoch_workers_count_the_reads_too(workdir, no_hang):
+    draw_split('train', 5)
+    passes = {}
+    for workers in (0, 2):
+        cfg = settings(workers)
+        loader = Loader(ZodiacDataset('train', cfg=cfg), 2, cfg)
+        passes[workers] = [one_pass(loader)[0] for _ in range(2)]
+    assert np.array_equal(passes[0], passes[2])
+    assert not any(np.array_equal(first, second) for first, second in zip(*passes[2]))
+
+
+def test_evaluation_repeats(workdir):
+    draw_split('test', 3)
+    dataset = ZodiacDataset('test', cfg=settings())
+    first = items(dataset)
+    assert np.array_equal(first, items(dataset))
+    dataset.epoch = 5
+    assert np.array_equal(first, items(dataset))
+    assert np.array_equal(first, items(ZodiacDataset('test', cfg=settings(seed=9))))
+
+
+# Order
+
+
+def order(seed=0, epoch=0, workers=0, count=13):
+    cfg = settings(workers, seed=seed, **NUMBERED)
+    loader = Loader(ZodiacDataset('train', augment=False, cfg=cfg), 4, cfg, shuffle=True)
+    loader.set_epoch(epoch)
+    return sum(numbers_of(loader), [])
+
+
+def test_the_order_is_a_function_of_seed_and_epoch(workdir):
+    numbered_split('train', 13)
+    orders = [order(seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))]
+    assert all(sorted(numbers) == list(range(13)) for numbers in orders)  # every sample once
+    assert len(set(map(tuple, orders))) == 5
+    assert order(1, 1) == orders[3]
+
+
+def test_one_loader_orders_each_epoch_as_a_fresh_one_does(workdir):
+    numbered_split('train', 13)
+    cfg = settings(**NUMBERED)
+    loader = Loader(ZodiacDataset('train', augment=False, cfg=cfg), 4, cfg, shuffle=True)
+    passes = []
+    for epoch in (0, 1, 2, 1):
+        loader.set_epoch(epoch)
+        passes.append(sum(numbers_of(loader), []))
+    assert passes[1] == passes[3] == order(epoch=1)
+    assert passes[2] == order(epoch=2)
+
+
+@WORKERS
+def test_without_shuffle_every_sample_comes_once_and_in_order(workdir, workers, no_hang):
+    numbered_split('test', 10)
+    cfg = settings(workers, **NUMBERED)
+    loader = Loader(ZodiacDataset('test', cfg=cfg), 4, cfg)
+    assert len(loader) == 3
+    for _ in range(2):
+        assert numbers_of(loader) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+# Bad files
+
+
+def remove(path):
+    os.remove(path)
+
+
+def truncate(path):
+    with open(path, 'rb+') as file:
+        file.truncate(os.path.getsize(path) // 2)
+
+
+@pytest.mark.parametrize(('spoil', 'reason'), [(remove, 'no such file'), (truncate, 'truncated')])
+def test_an_item_of_a_bad_file_raises_its_name(workdir, spoil, reason):
+    paths = draw_split('train', 3)
+    spoil(paths[1])
+    dataset = ZodiacDataset('train', cfg=settings())
+    with pytest.raises(UserError, match=re.escape(paths[1]) + f'.*{reason}'):
+        dataset[1]
+    assert dataset[0][0].shape == (3, 32, 32)
+
+
+@WORKERS
+@pytest.mark.parametrize(('spoil', 'reason'), [(remove, 'no such file'), (truncate, 'truncated')])
+@pytest.mark.parametrize('mode', ['train', 'test'])
+def test_a_bad_file_ends_a_pass_with_its_name(workdir, spoil, reason, workers, mode, no_hang):
+    paths = draw_split(mode, 9)
+    spoil(paths[5])
+    cfg = settings(workers)
+    loader = Loader(ZodiacDataset(mode, cfg=cfg), 2, cfg)
+    seen, started = [], time.monotonic()
+    with pytest.raises(UserError, match=re.escape(paths[5]) + f'.*{reason}'):
+        for _, labels in loader:
+            seen += labels.numpy().tolist()
+    assert time.monotonic() - started < 20
+    assert seen == list(range(len(seen))) and len(seen) <= 4  # nothing of the batch of the bad file was handed out
+
+
+@WORKERS
+def test_a_bad_file_in_the_last_batch_ends_the_pass_too(workdir, workers, no_hang):
+    paths = draw_split('test', 5)
+    remove(paths[4])
+    cfg = settings(workers)
+    with pytest.raises(UserError, match=re.escape(paths[4])):
+        one_pass(Loader(ZodiacDataset('test', cfg=cfg), 2, cfg))
+
+
+def test_of_two_bad_files_in_a_batch_the_message_tells_one_whole(workdir):
+    long, short = 'signs/a picture with a long name.jpg', 'signs/b.jpg'
+    write_index('test', [f'{long}\t0', f'{short}\t1'])
+    cfg = settings()
+    dataset = ZodiacDataset('test', cfg=cfg)
+    messages = []
+    for index in (0, 1):
+        with pytest.raises(UserError) as caught:
+            dataset[index]
+        messages.append(str(caught.value))
+    with pytest.raises(UserError) as caught:
+        one_pass(Loader(dataset, 2, cfg))
+    assert str(caught.value) in messages
+
+
+def test_a_pass_succeeds_once_the_bad_file_is_mended(workdir):
+    paths = draw_split('test', 3)
+    remove(paths[1])
+    cfg = settings()
+    loader = Loader(ZodiacDataset('test', cfg=cfg), 2, cfg)
+    with pytest.raises(UserError):
+        one_pass(loader)
+    write_picture(paths[1], picture(1))
+    assert one_pass(loader)[1].tolist() == [0, 1, 2]
