@@ -10,12 +10,14 @@ to the working directory.
 """
 
 import collections
+import contextlib
+import itertools
 import json
 import os
 import random
 
 import config
-from zodiac import files
+from zodiac import archive, files
 from zodiac.device import cores
 from zodiac.errors import UserError, run
 from zodiac.scan import SPLITS, labels_setting, scan
@@ -38,27 +40,26 @@ def main():
 
 def unpack(cfg):
     """Unpack annotate.archive into data.root, unless that was done before."""
-    archive, root = cfg.annotate.archive, cfg.data.root
-    if not os.path.isfile(archive):
-        raise UserError(f'{archive}: no such archive; check annotate.archive')
-    stamp = {'archive': os.path.basename(archive), 'sha256': files.sha256(archive)}
+    path, root = cfg.annotate.archive, cfg.data.root
+    if not os.path.isfile(path):
+        raise UserError(f'{path}: no such archive; check annotate.archive')
+    stamp = {'archive': os.path.basename(path), 'sha256': files.sha256(path)}
     marker = f'{root}/unpacked.json'
     if os.path.isdir(root) and os.listdir(root):
         if os.path.isfile(marker) and _read_json(marker) == stamp:
-            print(f'{archive} is unpacked in {root} already')
+            print(f'{path} is unpacked in {root} already')
             return
         raise UserError(
-            f'{root}: the folder holds other files; set data.root to a new folder for {archive}, or leave annotate.archive out'
+            f'{root}: the folder holds other files; set data.root to a new folder for {path}, or leave annotate.archive out'
         )
     if os.path.isdir(root):
         os.rmdir(root)
     limits = cfg.annotate
-    files.unpack(
-        archive, root, limits.max_entries, limits.max_bytes, limits.max_ratio, keep=(*SPLITS, *cfg.data.labels)
-    )
+    keep = (*SPLITS, *cfg.data.labels)
+    archive.unpack(path, root, limits.max_entries, limits.max_bytes, limits.max_ratio, keep)
     with files.atomic_write(marker) as file:
         json.dump(stamp, file)
-    print(f'{archive} unpacked into {root}')
+    print(f'{path} unpacked into {root}')
 
 
 def validate(entries, convert, workers):
@@ -91,26 +92,24 @@ def _name_problem(path):
 def draw_splits(accepted, given_splits, cfg):
     """Move a seeded, stratified share of the training entries to each split that has no folder; returns those splits.
 
-    Entries with the same pixels stay together, so that no picture gets into two splits.
+    Entries with the same pixels go to one split. A class keeps at least one picture to train on.
     """
-    fractions = {
-        split: getattr(cfg.annotate, f'{split}_fraction') for split in ('valid', 'test') if split not in given_splits
-    }
-    if not fractions:
-        return []
-    for label in cfg.data.labels:
-        groups = collections.defaultdict(list)
-        for entry in accepted:
-            if entry.label == label and entry.split == 'train':
-                groups[entry.found.pixels].append(entry)
-        groups = list(groups.values())
-        random.Random(f'{cfg.seed}/{label}').shuffle(groups)  # a text seeds the same on every machine
+    fractions = {'valid': cfg.annotate.valid_fraction, 'test': cfg.annotate.test_fraction}
+    fractions = {split: fraction for split, fraction in fractions.items() if split not in given_splits}
+    pictures = collections.defaultdict(list)  # entries that share their pixels
+    for entry in accepted:
+        if fractions and entry.split == 'train':
+            pictures[entry.found.pixels].append(entry)
+    by_label = collections.defaultdict(list)
+    for same in pictures.values():
+        by_label[same[0].label].append(same)
+    for label, groups in by_label.items():
         total = len(groups)
-        for split, fraction in fractions.items():
-            count = max(1, round(total * fraction)) if total > len(fractions) else 0
-            for group in groups[:count]:
-                for entry in group:
-                    entry.split = split
+        random.Random(f'{cfg.seed}/{label}').shuffle(groups)  # a text seeds the same on every machine
+        for later, (split, fraction) in zip(range(len(fractions) - 1, -1, -1), fractions.items()):
+            count = min(max(1, round(total * fraction)), len(groups) - 1 - later) if total > len(fractions) else 0
+            for entry in itertools.chain.from_iterable(groups[:count]):
+                entry.split = split
             groups = groups[count:]
     return list(fractions)
 
@@ -118,15 +117,16 @@ def draw_splits(accepted, given_splits, cfg):
 def require_images(accepted, tree, cfg):
     """Raise UserError when a split has no image at all."""
     for split in SPLITS:
-        if not any(entry.split == split for entry in accepted):
-            reasons = _reasons(tree.entries)
-            why = f' (left out: {reasons})' if reasons else ''
-            fix = (
-                'or set annotate.non_rgb=convert'
-                if 'mode ' in reasons
-                else f'or remove the empty folder {split}/ to draw the split from train'
-            )
-            raise UserError(f'{cfg.data.root}: no usable images for {split}{why}; add some, {fix}')
+        if any(entry.split == split for entry in accepted):
+            continue
+        reasons = _reasons(tree.entries)
+        why = f' (left out: {reasons})' if reasons else ''
+        fix = 'add some'
+        if 'mode ' in reasons:
+            fix += ', or set annotate.non_rgb=convert'
+        elif split != 'train' and split in tree.given_splits:
+            fix += f', or remove the empty folder {split}/ to draw the split from train'
+        raise UserError(f'{cfg.data.root}: no usable images for {split}{why}; {fix}')
 
 
 def _reasons(entries):
@@ -186,13 +186,18 @@ def _same_picture(entries, place):
 
 
 def write(summary, accepted, cfg):
-    """Write the three index files, then annotation.json; each is whole or as it was."""
+    """Write the three index files and annotation.json; all of them, or on a full disk none."""
     number = {label: index for index, label in enumerate(cfg.data.labels)}
+    contents = {'annotation.json': json.dumps(summary, ensure_ascii=False, indent=1)}
     for split in SPLITS:
-        with files.atomic_write(f'{cfg.data.root}/{split}.txt') as file:
-            file.writelines(f'{entry.path}\t{number[entry.label]}\n' for entry in accepted if entry.split == split)
-    with files.atomic_write(f'{cfg.data.root}/annotation.json') as file:
-        json.dump(summary, file, ensure_ascii=False, indent=1)
+        lines = (f'{entry.path}\t{number[entry.label]}\n' for entry in accepted if entry.split == split)
+        contents[f'{split}.txt'] = ''.join(lines)
+    with contextlib.ExitStack() as renames:  # the files get their names only when the content of each is on disk
+        for name, content in contents.items():
+            file = renames.enter_context(files.atomic_write(f'{cfg.data.root}/{name}'))
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def report(summary, cfg):

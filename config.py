@@ -166,7 +166,7 @@ def load(path=None, overrides=()):
         _put(cfg, key, value, path)
     for override in overrides:
         key, equals, value = override.partition('=')
-        if not equals:
+        if not equals or not key.strip():
             raise UsageError(f'-o {override}: write it as key=value, for example -o train.epochs=3')
         for inner_key, inner_value in schema.flatten(_parse_yaml(value, f'-o {override}'), key.strip()):
             _put(cfg, inner_key, inner_value, '-o')
@@ -240,7 +240,7 @@ def _parse_yaml(text, where):
 
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         raise UsageError(f'{where}: not valid YAML: {" ".join(str(error).split())}') from None
 
 

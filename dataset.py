@@ -36,6 +36,8 @@ def read_index(path, num_classes):
         image, tab, label = line.rpartition('\t')
         if not tab:
             raise UserError(f'{path}:{number}: no tab between path and label: {line[:80]!r}; run annotate.py again')
+        if not image:
+            raise UserError(f'{path}:{number}: no path before the tab: {line[:80]!r}; run annotate.py again')
         if not label.isdecimal() or int(label) >= num_classes:
             raise UserError(
                 f'{path}:{number}: label {label!r} is not a number from 0 to {num_classes - 1}; '
@@ -136,6 +138,7 @@ class Loader(paddle.io.DataLoader):
         self.batch_sampler.set_epoch(int(order))  # the sampler shuffles by this number
 
     def __iter__(self):
+        self.guarded.fault[0] = 0
         for batch in super().__iter__():
             self.guarded.check()
             yield batch
@@ -161,12 +164,13 @@ class _Guarded(paddle.io.Dataset):
         try:
             return self.dataset[index]
         except UserError as error:
-            text = str(error).encode('utf-8', 'replace')[:4000]
-            self.fault[1 : 1 + len(text)] = text
-            self.fault[0] = 1
+            text = str(error).encode('utf-8', 'replace')[:4000] + b'\0'
+            if not self.fault[0]:
+                self.fault[1 : 1 + len(text)] = text
+                self.fault[0] = 1
             return self.placeholder
 
     def check(self):
         """Raise UserError if a file could not be read."""
         if self.fault[0]:
-            raise UserError(self.fault[1:].rstrip(b'\0').decode('utf-8', 'replace'))
+            raise UserError(self.fault[1:].split(b'\0', 1)[0].decode('utf-8', 'replace'))

@@ -935,19 +935,23 @@ def test_a_failed_run_leaves_the_old_index_byte_for_byte(run, monkeypatch, fault
     assert sorted(os.listdir('signs')) == names
 
 
-def test_a_full_disk_leaves_the_old_index_byte_for_byte(run, monkeypatch):
+@pytest.mark.parametrize('call', [1, 2, 3, 4])
+def test_a_full_disk_leaves_the_old_index_byte_for_byte(run, monkeypatch, call):
     full_tree(2)
     run()
     before = contents()
     names = sorted(os.listdir('signs'))
     draw('plain.png', 'signs/train/cat')
+    calls = []
 
-    def full(*args, **kwargs):
-        raise OSError(28, 'No space left on device')
+    def full(handle):
+        calls.append(handle)
+        if len(calls) == call:
+            raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(annotate.json, 'dump', full)
+    monkeypatch.setattr(annotate.os, 'fsync', full)
     message = refusal(run)
-    assert 'signs/annotation.json' in message
+    assert 'signs/' in message
     assert 'No space left on device' in message
     assert contents() == before
     assert sorted(os.listdir('signs')) == names

@@ -22,6 +22,9 @@ def run(main):
     A `UserError`, an `OSError` and a lack of memory end in one line on stderr. Any other exception is a fault of ours
     and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')  # a terminal without UTF-8 still shows every name
     status = 1
     try:
         status = main() or 0

@@ -37,19 +37,22 @@ def read_manifest(folder):
     try:
         with open(path, encoding='utf-8') as file:
             manifest = yaml.safe_load(file)
-        shapes = manifest['name'] and manifest['input']['shape'] and manifest['output']['name']
-        whole = (
-            shapes
-            and isinstance(manifest['labels'], list)
-            and isinstance(manifest['sha256'], dict)
-            and manifest['sha256']
-        )
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        whole = all(manifest[key] for key in ('name', 'labels', 'transform', 'input', 'output', 'sha256'))
+        names = list(manifest['sha256'])
+        whole = whole and isinstance(manifest['labels'], list) and all(os.path.basename(name) == name for name in names)
+        whole = whole and f'{manifest["name"]}.pdiparams' in names and _network_file(manifest) is not None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
         whole = False
     if not whole:
         raise UserError(f'{path}: is damaged; export the model again')
     transforms.check(manifest['transform'], path)
     return manifest
+
+
+def _network_file(manifest):
+    """Name of the static graph: .json from Paddle 3, .pdmodel from Paddle 2."""
+    names = [f'{manifest["name"]}{suffix}' for suffix in ('.json', '.pdmodel')]
+    return next((name for name in names if name in manifest['sha256']), None)
 
 
 def load(folder, place='auto'):
@@ -61,7 +64,7 @@ def load(folder, place='auto'):
     """
     manifest = read_manifest(folder)
     for name, digest in manifest['sha256'].items():
-        path = os.path.join(folder, os.path.basename(name))
+        path = os.path.join(folder, name)
         if not os.path.isfile(path):
             raise UserError(f'{path}: is missing; export the model again')
         if files.sha256(path) != digest:
@@ -69,10 +72,11 @@ def load(folder, place='auto'):
                 f'{path}: is not the file that was exported (its SHA-256 differs); copy it again, or export again'
             )
     device.import_paddle()
-    network_file = next((path for path in manifest['sha256'] if not path.endswith('.pdiparams')), '')
-    predictor = _predictor(
-        os.path.join(folder, network_file), os.path.join(folder, manifest['name'] + '.pdiparams'), place
+    network, weights = (
+        os.path.join(folder, _network_file(manifest)),
+        os.path.join(folder, f'{manifest["name"]}.pdiparams'),
     )
+    predictor = _predictor(network, weights, place)
     return Exported(
         manifest['name'], [str(label) for label in manifest['labels']], manifest['transform'], _run(predictor)
     )

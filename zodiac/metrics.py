@@ -47,9 +47,12 @@ def evaluate(labels, probabilities, class_names):
 
 
 def rank_of_truth(labels, probabilities):
-    """int [n]: how many classes come before the true one; a tie counts as the smaller class number first, as in argmax."""
+    """int [n]: how many classes come before the true one; a tie counts as the smaller class number first, as in
+    argmax. Not a number comes last: it is never a hit."""
     true = probabilities[np.arange(len(labels)), labels][:, None]
-    before = (probabilities > true) | ((probabilities == true) & (np.arange(probabilities.shape[1]) < labels[:, None]))
+    before = ~(probabilities <= true) | (
+        (probabilities == true) & (np.arange(probabilities.shape[1]) < labels[:, None])
+    )
     return before.sum(1)
 
 

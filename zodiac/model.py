@@ -44,7 +44,7 @@ def load_pretrained(network, arch, source):
     values = weights.read(path)
     own = network.state_dict()
     wrong = [name for name in _differing(values, own) if not name.startswith(HEAD)]
-    _require_fit(path, wrong, own)
+    _require_fit(path, wrong, own, arch)
     head_fits = not _differing(values, own)
     loaded = [name for name in own if head_fits or not name.startswith(HEAD)]
     _fill(network, {name: values[name] for name in loaded})
@@ -62,7 +62,7 @@ def load_all(network, path):
             f'{path}: was trained for {_classes(values)} classes, data.labels has {_classes(own)}; '
             'use the configuration of that run'
         )
-    _require_fit(path, wrong, own)
+    _require_fit(path, wrong, own, 'the network')
     _fill(network, values)
 
 
@@ -72,10 +72,10 @@ def _differing(values, own):
     return names + [name for name in values if name not in own]
 
 
-def _require_fit(path, wrong, own):
+def _require_fit(path, wrong, own, arch):
     if wrong:
         raise UserError(
-            f'{path}: does not fit the network of {len(own)} tensors: {len(wrong)} are missing, too many or of another '
+            f'{path}: does not fit {arch} of {len(own)} tensors: {len(wrong)} are missing, too many or of another '
             f'shape, first {wrong[0]}; set model.arch to the network it was saved from'
         )
 
@@ -88,7 +88,9 @@ def _classes(state):
 
 def _fill(network, values):
     """Set the named tensors; the others stay as they are."""
-    network.set_state_dict({**network.state_dict(), **{name: value.astype('float32') for name, value in values.items()}})
+    network.set_state_dict(
+        {**network.state_dict(), **{name: value.astype('float32') for name, value in values.items()}}
+    )
 
 
 def freeze_backbone(network):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import warnings
 
 import numpy as np
 
@@ -101,6 +102,7 @@ def _figure(width, height, rows=1, columns=1):
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
     pyplot.rcParams['font.family'] = ['DejaVu Sans', *(name for name in CJK_FONTS if name in installed)]
+    pyplot.rcParams['text.parse_math'] = False  # a class name may hold dollar signs
     return pyplot.subplots(rows, columns, figsize=(width, height), layout='constrained')
 
 
@@ -108,7 +110,9 @@ def _save(figure, path):
     from matplotlib import pyplot
 
     buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='Glyph')  # no installed font has it: a box is drawn in its place
+        figure.savefig(buffer, format='png', dpi=110)
     pyplot.close(figure)
     with files.atomic_write(path, binary=True) as file:
         file.write(buffer.getvalue())

@@ -4,8 +4,8 @@ import difflib
 import os
 from dataclasses import dataclass, field
 
+from zodiac.archive import SUFFIXES
 from zodiac.errors import UserError
-from zodiac.files import ARCHIVE_SUFFIXES
 from zodiac.transforms import is_junk
 from zodiac.validate import Inspection
 
@@ -35,7 +35,7 @@ class Tree:
 
 def scan(root, labels, unknown_class):
     """Walk data.root in sorted order, by names alone. Raises UserError for a folder that is no class, unless told to skip it."""
-    if os.path.isfile(root) and root.lower().endswith(ARCHIVE_SUFFIXES):
+    if os.path.isfile(root) and root.lower().endswith(SUFFIXES):
         raise UserError(f'{root}: data.root is an archive; run with -o annotate.archive={root} data.root=NEW_FOLDER')
     if not os.path.isdir(root):
         raise UserError(f'{root}: no such folder; set data.root to the folder of the images')
@@ -93,8 +93,10 @@ def _walk(folder, tree):
             tree.junk.append(path)
         elif item.is_dir(follow_symlinks=False):
             folders.append(path)
-        else:
+        elif item.is_file() or not os.path.exists(path):  # a dangling link is reported as a missing file
             yield path
+        else:
+            tree.stray.append(path)  # a pipe or a device
     for inner in folders:
         yield from _walk(inner, tree)
 

@@ -96,7 +96,7 @@ def _convert(value, kind):
     if kind is float and not isinstance(value, bool):
         try:
             number = float(value) if isinstance(value, (int, float, str)) else math.nan
-        except ValueError:
+        except (ValueError, OverflowError):
             return _WRONG
         return number if math.isfinite(number) else _WRONG
     if kind is int and isinstance(value, bool):

@@ -9,13 +9,22 @@ import os
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from zodiac.errors import UserError
 
 BACKGROUND = (255, 255, 255)  # what shows through the transparent parts of an image
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's limit: beyond it a file may be a decompression bomb
 ORIENTATION = 0x0112  # EXIF tag
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 JUNK_NAMES = ('thumbs.db', 'desktop.ini', '__macosx')
 
@@ -59,6 +68,7 @@ def open_image(source):
             raise _error(source, 'cannot be read', error.strerror) from None
         raise _error(source, 'truncated or damaged', _words(error)) from None
     if image.width * image.height > MAX_PIXELS:
+        image.close()
         raise _error(source, 'too many pixels', f'{image.width}x{image.height}, the limit is {MAX_PIXELS}')
     return image
 
@@ -79,9 +89,8 @@ def to_rgb(image, source='image'):
     gives its first frame. Raises ImageError for float pixels, whose range is unknown.
     """
     try:
-        if image.getexif().get(ORIENTATION, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-        if image.mode == 'RGB':
+        image = _upright(image)
+        if image.mode == 'RGB' and 'transparency' not in image.info:
             return image
         if image.mode == 'F':
             raise _error(source, 'float pixels', 'convert the file to 8 bits')
@@ -99,6 +108,19 @@ def to_rgb(image, source='image'):
         raise _error(source, 'cannot be converted to RGB', _words(error)) from None
 
 
+def _upright(image):
+    """Apply the EXIF orientation; damaged EXIF data counts as none, the picture itself is sound."""
+    try:
+        turn = TURNS.get(image.getexif().get(ORIENTATION))
+    except Exception:
+        return image
+    if turn is None:
+        return image
+    info, image = image.info, image.transpose(turn)
+    image.info = info
+    return image
+
+
 def decode(source):
     """Read a path or binary file as an upright 8-bit RGB PIL image. Raises ImageError."""
     with open_image(source) as image:
@@ -107,8 +129,8 @@ def decode(source):
 
 def center_crop(image, rng, size, resize):
     """Scale the short side to `resize` pixels, then cut `size` x `size` from the middle."""
-    scale = resize / min(image.size)
-    width, height = max(resize, int(image.width * scale)), max(resize, int(image.height * scale))
+    short = min(image.size)
+    width, height = resize * image.width // short, resize * image.height // short
     left, top = round((width - size) / 2), round((height - size) / 2)
     x, y = image.width / width, image.height / height
     right, bottom = min((left + size) * x, image.width), min((top + size) * y, image.height)
@@ -187,10 +209,11 @@ def apply(transform, image, rng=None):
 def check(transform, where):
     """Raise UserError unless `transform`, read from the file `where`, runs on an image."""
     try:
-        result = apply(transform, Image.new('RGB', (32, 24)), np.random.default_rng(0))
-        if result.dtype != np.float32 or result.ndim != 3:
+        with np.errstate(all='ignore'):
+            result = apply(transform, Image.new('RGB', (32, 24)), np.random.default_rng(0))
+        if result.dtype != np.float32 or result.ndim != 3 or not np.isfinite(result).all():
             raise ValueError('it gives no float32 image')
-    except (KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
         raise UserError(f'{where}: the transform cannot be used ({_words(error)}); export the model again') from None
 
 

@@ -1,6 +1,7 @@
 """What one file is: decoded to its end, with its mode, its size and a hash of its pixels, or the reason why it cannot be used."""
 
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import signal
@@ -16,6 +17,9 @@ except ImportError:
 
 # For these formats the header alone tells the mode, so a file refused for its mode need not be decoded.
 MODE_IN_HEADER = ('JPEG', 'MPO', 'PNG', 'GIF', 'WEBP', 'BMP')
+
+APP0, START_OF_SCAN = 0xE0, 0xDA
+TABLES = (0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD)  # frame headers, Huffman and quantization tables, restart interval
 
 
 class Inspection(NamedTuple):
@@ -50,7 +54,9 @@ def inspect_all(paths, convert, workers):
         return
     pool = concurrent.futures.ProcessPoolExecutor(workers, initializer=_leave_interrupts_to_parent)
     try:
-        yield from pool.map(work, paths, chunksize=max(1, min(256, len(paths) // (8 * workers))))
+        with _interrupts_held():  # one that came while the processes are forked would be lost
+            found = pool.map(work, paths, chunksize=max(1, min(64, len(paths) // (8 * workers))))
+        yield from found
     except concurrent.futures.process.BrokenProcessPool:
         raise UserError(
             'a decoding process was killed, most often because memory ran out; set annotate.workers=1'
@@ -59,23 +65,51 @@ def inspect_all(paths, convert, workers):
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _interrupts_held():
+    if not hasattr(signal, 'pthread_sigmask'):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _leave_interrupts_to_parent():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _inspect_jpeg(file):
-    """The quick way for a sound colour JPEG; None for any other file, which `_inspect_any` then judges."""
+    """The quick way for a sound, plain colour JPEG; None for any other file, which `_inspect_any` then judges."""
     start = file.read(2)
     if simplejpeg is None or start != b'\xff\xd8':
         return None
     data = start + file.read()
     try:
+        if not _is_plain(data):
+            return None
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
         if space not in ('YCbCr', 'RGB') or width * height > transforms.MAX_PIXELS:
             return None
         return Inspection('', mode='RGB', pixels=_hash(width, height, simplejpeg.decode_jpeg(data, strict=True)))
-    except ValueError:
+    except (ValueError, IndexError):
         return None
+
+
+def _is_plain(data):
+    """Whether a JPEG has nothing before its image data but JFIF and the tables: no EXIF, no profile, no second picture."""
+    at = 2
+    while data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], 'big')
+        if marker == START_OF_SCAN:
+            return True
+        is_jfif = marker == APP0 and data[at + 4 : at + 9] == b'JFIF\0' and length >= 16
+        if not is_jfif and marker not in TABLES:
+            return False
+        at += 2 + length
+    return False
 
 
 def _inspect_any(file, path, convert):
@@ -88,7 +122,7 @@ def _inspect_any(file, path, convert):
         mode = image.mode
         if mode != 'RGB' and not convert:
             return Inspection(f'mode {mode}', mode=mode)
-        rgb = image if mode == 'RGB' else transforms.to_rgb(image, path)
+        rgb = transforms.to_rgb(image, path)
         return Inspection('', mode=mode, pixels=_hash(*rgb.size, rgb.tobytes()), animated=animated)
 
 

@@ -1,0 +1,441 @@
+"""Archives are unpacked whole and inside their target, or refused with nothing left behind."""
+
+import errno
+import io
+import os
+import random
+import stat
+import struct
+import tarfile
+import zipfile
+
+import pytest
+
+from zodiac import archive as archives
+from zodiac import files
+from zodiac.errors import UserError
+
+LIMITS = {'max_entries': 1000, 'max_bytes': 10**9, 'max_ratio': 100.0}
+PAYLOAD = random.Random(0).randbytes(3000)  # does not compress
+KINDS = ['zip', 'tar', 'tgz']
+
+
+def everything_below(folder):
+    """{relative path: bytes, or None for a folder}, hidden ones included."""
+    found = {}
+    for base, folders, names in os.walk(folder):
+        for name in folders:
+            found[os.path.relpath(os.path.join(base, name), folder)] = None
+        for name in names:
+            path = os.path.join(base, name)
+            with open(path, 'rb') as file:
+                found[os.path.relpath(path, folder)] = file.read()
+    return found
+
+
+def files_below(folder):
+    return {path: content for path, content in everything_below(folder).items() if content is not None}
+
+
+def make_archive(path, entries):
+    """Write (name, bytes) pairs, in order and as they are, into a .zip, .tar or .tgz; a name ending in / is a folder."""
+    if path.suffix == '.zip':
+        with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+            for name, content in entries:
+                archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    else:
+        with tarfile.open(path, 'w:gz' if path.suffix == '.tgz' else 'w') as archive:
+            for name, content in entries:
+                member = tarfile.TarInfo(name)
+                if name.endswith('/'):
+                    member.type, content = tarfile.DIRTYPE, b''
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def unpack(archive, target, keep=(), **limits):
+    archives.unpack(str(archive), str(target), **{**LIMITS, **limits}, keep=keep)
+
+
+def refusal(archive, *words, **limits):
+    """The message that refuses `archive`, naming it and `words`; nothing is left beside it."""
+    folder = archive.parent
+    before = everything_below(folder)
+    with pytest.raises(UserError) as caught:
+        unpack(archive, folder / 'target', **limits)
+    message = str(caught.value)
+    assert everything_below(folder) == before
+    assert message.startswith(f'{archive}: ')
+    assert 'nothing was unpacked' in message
+    for word in words:
+        assert word in message
+    return message
+
+
+# --- unpack: what it gives
+
+
+@pytest.mark.parametrize('kind', [*KINDS, 'tar.gz', 'tar.bz2', 'tar.xz'])
+def test_all_files_come_out_with_their_bytes_and_the_wrapper_is_dropped(tmp_path, kind):
+    source = tmp_path / 'source'
+    wanted = {'train/cat/1.jpg': PAYLOAD, 'train/dog/2.jpg': b'', 'valid/cat/3.jpg': b'x' * 5000, 'note.txt': b'n'}
+    for name, content in wanted.items():
+        (source / 'signs' / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / 'signs' / name).write_bytes(content)
+    archive = tmp_path / f'signs.{kind}'
+    if kind == 'zip':
+        with zipfile.ZipFile(archive, 'w') as opened:
+            for path in sorted(source.rglob('*')):
+                opened.write(path, path.relative_to(source))
+    else:
+        with tarfile.open(archive, f'w:{kind.rpartition(".")[2].replace("tgz", "gz").replace("tar", "")}') as opened:
+            opened.add(source / 'signs', 'signs')
+    target = tmp_path / 'new' / 'target'
+    unpack(archive, target)
+    assert files_below(target) == wanted
+    assert os.listdir(target.parent) == ['target']
+
+
+def test_nested_wrappers_and_one_of_the_same_name_inside_are_dropped(tmp_path):
+    archive = make_archive(tmp_path / 'a.zip', [('signs/signs/train/cat/1.jpg', b'1'), ('signs/signs/test/x', b'2')])
+    unpack(archive, tmp_path / 'target')
+    assert files_below(tmp_path / 'target') == {'train/cat/1.jpg': b'1', 'test/x': b'2'}
+
+
+def test_a_wrapper_is_dropped_although_macos_left_its_folder_beside_it(tmp_path):
+    entries = [
+        ('signs/a/1.jpg', b'1'),
+        ('signs/b/2.jpg', b'2'),
+        ('__MACOSX/signs/._1.jpg', b'junk'),
+        ('.DS_Store', b''),
+    ]
+    unpack(make_archive(tmp_path / 'a.zip', entries), tmp_path / 'target')
+    found = files_below(tmp_path / 'target')
+    assert found['a/1.jpg'] == b'1'
+    assert found['b/2.jpg'] == b'2'
+
+
+def test_a_single_folder_that_is_a_split_or_class_is_kept(tmp_path):
+    archive = make_archive(tmp_path / 'a.zip', [('signs/train/cat/1.jpg', b'1')])
+    unpack(archive, tmp_path / 'target', keep=('train', 'valid', 'test', 'cat'))
+    assert files_below(tmp_path / 'target') == {'train/cat/1.jpg': b'1'}
+
+
+def test_a_single_file_is_not_taken_for_a_wrapper(tmp_path):
+    unpack(make_archive(tmp_path / 'a.tar', [('only.jpg', b'1')]), tmp_path / 'target')
+    assert files_below(tmp_path / 'target') == {'only.jpg': b'1'}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_dots_and_double_slashes_inside_a_name_are_harmless(tmp_path, kind):
+    entries = [('./a/./1.jpg', b'1'), ('b//2.jpg', b'2'), ('c/', b''), ('...d/..e', b'3')]
+    unpack(make_archive(tmp_path / f'a.{kind}', entries), tmp_path / 'target')
+    assert files_below(tmp_path / 'target') == {'a/1.jpg': b'1', 'b/2.jpg': b'2', '...d/..e': b'3'}
+    assert (tmp_path / 'target' / 'c').is_dir()
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_names_in_utf8_come_out_as_they_are(tmp_path, kind):
+    entries = [('图片/猫/猫 1.jpg', b'1'), ('图片/é/b.jpg', b'2')]
+    unpack(make_archive(tmp_path / f'a.{kind}', entries), tmp_path / 'target')
+    assert files_below(tmp_path / 'target') == {'猫/猫 1.jpg': b'1', 'é/b.jpg': b'2'}
+
+
+# Whole archives of one encoding: by itself, the GBK of 猫 could as well be the UTF-8 of è. 乗 ends with the byte of a backslash.
+CHINESE = ['猫/猫 1.jpg', '狗/狗 2.jpg', '乗/乗马.jpg', '图片.txt']
+
+
+@pytest.mark.parametrize('encoding', ['gbk', 'utf-8'])
+def test_zip_names_without_the_utf8_flag_are_readable(tmp_path, encoding):
+    standins = {f'{number}'.ljust(len(name.encode(encoding)), 'Z'): name for number, name in enumerate(CHINESE)}
+    archive = make_archive(tmp_path / 'a.zip', [(standin, b'1') for standin in standins])
+    data = archive.read_bytes()
+    for standin, name in standins.items():
+        assert data.count(standin.encode()) == 2  # before the file and in the directory
+        data = data.replace(standin.encode(), name.encode(encoding))
+    archive.write_bytes(data)
+    unpack(archive, tmp_path / 'target')
+    assert sorted(files_below(tmp_path / 'target')) == sorted(CHINESE)
+
+
+@pytest.mark.parametrize('tar_format', [tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT], ids=['gnu', 'ustar'])
+def test_tar_names_in_gbk_are_readable(tmp_path, tar_format):
+    archive = tmp_path / 'a.tar'
+    with tarfile.open(archive, 'w', encoding='gbk', format=tar_format) as opened:
+        for name in CHINESE:
+            opened.addfile(tarfile.TarInfo(name))
+    unpack(archive, tmp_path / 'target')
+    assert sorted(files_below(tmp_path / 'target')) == sorted(CHINESE)
+
+
+def test_backslashes_of_a_windows_archive_separate_folders(tmp_path):
+    archive = make_archive(tmp_path / 'a.zip', [('signs\\cat\\1.jpg', b'1'), ('signs\\dog\\2.jpg', b'2')])
+    unpack(archive, tmp_path / 'target')
+    assert files_below(tmp_path / 'target') == {'cat/1.jpg': b'1', 'dog/2.jpg': b'2'}
+
+
+def test_a_folder_entry_of_a_windows_archive_is_a_folder(tmp_path):
+    archive = make_archive(tmp_path / 'a.zip', [('cat\\', b''), ('cat\\1.jpg', b'1'), ('dog\\2.jpg', b'2')])
+    unpack(archive, tmp_path / 'target')
+    assert files_below(tmp_path / 'target') == {'cat/1.jpg': b'1', 'dog/2.jpg': b'2'}
+
+
+def test_an_existing_target_is_left_alone(tmp_path):
+    archive = make_archive(tmp_path / 'a.zip', [('1.jpg', b'1')])
+    (tmp_path / 'target').mkdir()
+    (tmp_path / 'target' / 'mine').write_bytes(b'mine')
+    assert str(tmp_path / 'target') in refusal(archive)
+
+
+# --- unpack: what it refuses
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(
+    'name',
+    [
+        '../out.jpg',
+        'a/../../out.jpg',
+        'a/..',
+        '..',
+        '/out.jpg',
+        '//server/out.jpg',
+        '..\\out.jpg',
+        'a\\..\\..\\out.jpg',
+        '\\out.jpg',
+        '\\\\server\\out.jpg',
+        'C:\\out.jpg',
+        'c:/out.jpg',
+        'C:out.jpg',
+    ],
+)
+def test_an_entry_outside_the_target_is_refused_by_name(tmp_path, kind, name):
+    folder = tmp_path / 'inner'
+    folder.mkdir()
+    refusal(make_archive(folder / f'a.{kind}', [('fine/1.jpg', b'1'), (name, b'2')]), repr(name), 'outside the target')
+    assert os.listdir(tmp_path) == ['inner']
+    assert not os.path.exists('/out.jpg')
+
+
+@pytest.mark.parametrize('name', ['../', '/', 'C:/'])
+def test_a_folder_entry_outside_the_target_is_refused(tmp_path, name):
+    refusal(make_archive(tmp_path / 'a.zip', [(name, b''), ('fine/1.jpg', b'1')]), 'outside the target')
+
+
+@pytest.mark.parametrize('type_', [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+@pytest.mark.parametrize('kind', ['tar', 'tgz'])
+def test_a_link_or_device_in_a_tar_is_refused_by_name(tmp_path, kind, type_):
+    archive = tmp_path / f'a.{kind}'
+    with tarfile.open(archive, 'w:gz' if kind == 'tgz' else 'w') as opened:
+        opened.addfile(tarfile.TarInfo('fine.jpg'))
+        member = tarfile.TarInfo('special.jpg')
+        member.type, member.linkname = type_, 'fine.jpg'
+        opened.addfile(member)
+    refusal(archive, "'special.jpg'", 'link')
+
+
+def test_a_symlink_in_a_zip_is_refused_by_name(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as opened:
+        opened.writestr('fine.jpg', b'1')
+        link = zipfile.ZipInfo('special.jpg')
+        link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        opened.writestr(link, '/etc/passwd')
+    refusal(tmp_path / 'a.zip', "'special.jpg'", 'link')
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('second', ['a/1.jpg', './a/1.jpg', 'a//1.jpg', 'a\\1.jpg'])
+@pytest.mark.filterwarnings('ignore:Duplicate name')
+def test_an_entry_that_stands_twice_is_refused_by_name(tmp_path, kind, second):
+    refusal(make_archive(tmp_path / f'a.{kind}', [('a/1.jpg', b'1'), (second, b'2')]), repr(second), 'twice')
+
+
+def test_a_folder_entry_may_stand_twice(tmp_path):
+    unpack(make_archive(tmp_path / 'a.tar', [('a/', b''), ('a/1.jpg', b'1'), ('a/', b'')]), tmp_path / 'target')
+    assert list(files_below(tmp_path / 'target').values()) == [b'1']
+
+
+@pytest.mark.parametrize('kind', ['zip', 'tar'])
+@pytest.mark.parametrize('names', [('a', 'a/1.jpg'), ('a/1.jpg', 'a'), ('a', 'a/')], ids='+'.join)
+def test_a_name_that_is_both_file_and_folder_is_refused(tmp_path, kind, names):
+    refusal(make_archive(tmp_path / f'a.{kind}', [('fine.jpg', b''), *((name, b'1') for name in names)]), "'a")
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_entries_are_capped(tmp_path, kind):
+    archive = make_archive(tmp_path / f'a.{kind}', [('a/', b''), ('a/1', b'1'), ('a/2', b'2'), ('b', b'')])
+    refusal(archive, 'annotate.max_entries', '3', max_entries=3)
+    unpack(archive, tmp_path / 'target', max_entries=4)
+    assert len(files_below(tmp_path / 'target')) == 3
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_bytes_are_capped_over_all_files_together(tmp_path, kind):
+    archive = make_archive(tmp_path / f'a.{kind}', [('1', PAYLOAD), ('2', PAYLOAD)])
+    refusal(archive, 'annotate.max_bytes', max_bytes=2 * len(PAYLOAD) - 1)
+    unpack(archive, tmp_path / 'target', max_bytes=2 * len(PAYLOAD))
+    assert files_below(tmp_path / 'target') == {'1': PAYLOAD, '2': PAYLOAD}
+
+
+@pytest.mark.parametrize('kind', ['zip', 'tgz'])
+def test_the_ratio_to_the_archive_is_capped(tmp_path, kind):
+    archive = make_archive(tmp_path / f'a.{kind}', [('zeros', bytes(11_000_000))])
+    refusal(archive, 'annotate.max_ratio', max_ratio=100.0)
+    unpack(archive, tmp_path / 'target', max_ratio=2000.0)
+    assert os.path.getsize(tmp_path / 'target' / 'zeros') == 11_000_000
+
+
+def test_a_small_archive_may_pass_the_ratio(tmp_path):
+    unpack(make_archive(tmp_path / 'a.zip', [('zeros', bytes(1_000_000))]), tmp_path / 'target', max_ratio=1.5)
+    assert os.path.getsize(tmp_path / 'target' / 'zeros') == 1_000_000
+
+
+def patched_zip(path, offset_local, offset_central, value):
+    """A sound zip of one stored file, with 16 bits changed in both of its headers."""
+    with zipfile.ZipFile(path, 'w') as opened:
+        opened.writestr('secret.jpg', PAYLOAD)
+    data = bytearray(path.read_bytes())
+    struct.pack_into('<H', data, data.index(b'PK\x03\x04') + offset_local, value)
+    struct.pack_into('<H', data, data.index(b'PK\x01\x02') + offset_central, value)
+    path.write_bytes(data)
+    return path
+
+
+def test_an_encrypted_zip_is_refused_saying_so(tmp_path):
+    refusal(patched_zip(tmp_path / 'a.zip', 6, 8, 1), 'encrypted')
+
+
+def test_a_zip_with_an_unknown_compression_is_refused(tmp_path):
+    refusal(patched_zip(tmp_path / 'a.zip', 8, 10, 77), 'compression')
+
+
+def test_a_zip_that_declares_too_small_a_size_is_refused(tmp_path):
+    refusal(patched_zip(tmp_path / 'a.zip', 22, 24, 10))
+
+
+@pytest.mark.parametrize(
+    ('name', 'content'),
+    [
+        ('a.zip', b''),
+        ('a.zip', b'this is no archive'),
+        ('a.tgz', b'this is no archive'),
+        ('a.tar', bytes(100)),
+        ('a.tgz', b'\x1f\x8b\x08\x00'),
+        ('a.rar', b'Rar!\x1a\x07\x01\x00' + PAYLOAD),
+        ('a.jpg', b'\xff\xd8\xff\xe0' + PAYLOAD),
+    ],
+    ids=['empty zip', 'text as zip', 'text as tgz', 'zeros', 'gzip header', 'rar', 'jpeg'],
+)
+def test_what_is_no_archive_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    refusal(tmp_path / name, 'damaged or not an archive')
+
+
+@pytest.mark.parametrize(
+    'content', [b'this is no archive', b'', b'PK\x03\x04' + PAYLOAD], ids=['text', 'empty', 'half a zip']
+)
+def test_the_refusal_of_what_is_no_archive_is_one_line(tmp_path, content):
+    (tmp_path / 'a.zip').write_bytes(content)
+    assert '\n' not in refusal(tmp_path / 'a.zip')
+
+
+def many(path):
+    return make_archive(path, [(f'cat/{number}.jpg', PAYLOAD) for number in range(6)])
+
+
+@pytest.mark.parametrize('kind', [*KINDS, 'tar.xz', 'tar.bz2'])
+@pytest.mark.parametrize('share', [0.1, 0.5, 0.75, 0.9])
+def test_an_archive_that_is_cut_off_is_refused(tmp_path, kind, share):
+    archive = tmp_path / f'a.{kind}'
+    if kind in KINDS:
+        many(archive)
+    else:
+        with tarfile.open(archive, f'w:{kind[4:]}') as opened:
+            for number in range(6):
+                member = tarfile.TarInfo(f'cat/{number}.jpg')
+                member.size = len(PAYLOAD)
+                opened.addfile(member, io.BytesIO(PAYLOAD))
+    data = archive.read_bytes()
+    archive.write_bytes(data[: int(len(data.rstrip(b'\0')) * share)])
+    refusal(archive)
+
+
+@pytest.mark.parametrize('beyond', [0, 100], ids=['between entries', 'inside a header'])
+def test_a_tar_that_is_cut_off_outside_a_file_is_refused(tmp_path, beyond):
+    archive = many(tmp_path / 'a.tar')
+    with tarfile.open(archive) as opened:
+        third = opened.getmembers()[2].offset
+    archive.write_bytes(archive.read_bytes()[: third + beyond])
+    refusal(archive)
+
+
+def test_a_tar_with_a_damaged_header_in_the_middle_is_refused(tmp_path):
+    archive = many(tmp_path / 'a.tar')
+    with tarfile.open(archive) as opened:
+        third = opened.getmembers()[2].offset
+    data = bytearray(archive.read_bytes())
+    data[third : third + 5] = b'wrong'
+    archive.write_bytes(data)
+    refusal(archive)
+
+
+def flip_a_bit(archive):
+    data = bytearray(archive.read_bytes())
+    data[data.index(PAYLOAD[1000:1010])] ^= 1
+    archive.write_bytes(data)
+
+
+def test_a_zip_whose_checksum_does_not_fit_is_refused(tmp_path):
+    flip_a_bit(many(tmp_path / 'a.zip'))
+    refusal(tmp_path / 'a.zip')
+
+
+@pytest.mark.parametrize('kind', ['gz', 'xz', 'bz2'])
+@pytest.mark.parametrize('count', [1, 6], ids=['one file', 'many files'])
+def test_a_compressed_tar_whose_checksum_does_not_fit_is_refused(tmp_path, kind, count):
+    archive = tmp_path / f'a.tar.{kind}'
+    with tarfile.open(archive, f'w:{kind}', **({'compresslevel': 0} if kind == 'gz' else {})) as opened:
+        for number in range(count):
+            member = tarfile.TarInfo(f'cat/{number}.jpg')
+            member.size = len(PAYLOAD)
+            opened.addfile(member, io.BytesIO(PAYLOAD))
+    data = bytearray(archive.read_bytes())
+    place = data.index(PAYLOAD[1000:1010]) if kind == 'gz' else len(data) // 2
+    data[place] ^= 1
+    archive.write_bytes(data)
+    refusal(archive)
+
+
+def test_a_bz2_that_is_damaged_far_into_it_is_refused(tmp_path):
+    archive, content = tmp_path / 'a.tar.bz2', random.Random(0).randbytes(1_200_000)  # more than one block of bzip2
+    with tarfile.open(archive, 'w:bz2') as opened:
+        member = tarfile.TarInfo('cat/1.jpg')
+        member.size = len(content)
+        opened.addfile(member, io.BytesIO(content))
+    data = bytearray(archive.read_bytes())
+    data[len(data) - 1000] ^= 1
+    archive.write_bytes(data)
+    refusal(archive)
+
+
+def test_a_zip_whose_compressed_data_is_damaged_is_refused(tmp_path):
+    archive = make_archive(tmp_path / 'a.zip', [('a.txt', b'some words again and again, ' * 200)])
+    data = bytearray(archive.read_bytes())
+    data[40:60] = b'\xff' * 20
+    archive.write_bytes(data)
+    refusal(archive)
+
+
+def test_a_full_disk_while_unpacking_leaves_nothing(tmp_path, monkeypatch):
+    archive = many(tmp_path / 'a.zip')
+    before = everything_below(tmp_path)
+
+    def full(path):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(files, '_sync_folder', full)
+    with pytest.raises(UserError, match='No space left on device') as caught:
+        unpack(archive, tmp_path / 'target')
+    assert str(tmp_path / 'target') in str(caught.value)
+    assert everything_below(tmp_path) == before
