@@ -1,6 +1,8 @@
 # make demo | test | lint | bench | clean. Each makes .venv first and installs what it needs.
+# make bench IMAGES=FOLDER takes a folder of class folders; the default is what make demo drew.
 PYTHON ?= python3
 VENV ?= .venv
+IMAGES ?= demo_images/train
 REQUIREMENTS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo requirements.txt || echo requirements-cpu.txt)
 RUN = $(VENV)/bin/python
 
@@ -15,7 +17,8 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check .
 
 bench: $(VENV)/.installed
-	$(RUN) benchmarks/annotate.py demo_images/train
+	$(RUN) benchmarks/annotate.py $(IMAGES)
+	$(RUN) benchmarks/train_step.py
 
 $(VENV)/.installed: requirements-base.txt requirements-dev.txt $(REQUIREMENTS)
 	$(PYTHON) -m venv $(VENV)

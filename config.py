@@ -78,7 +78,8 @@ class Train:
     epochs: int = setting(20, low=1)
     batch_size: int = setting(32, low=1)  # a process
     amp: Literal['O0', 'O1', 'O2'] = 'O0'  # mixed precision level, on a GPU
-    keep_checkpoints: int = setting(2, low=1)  # newest epochs kept in checkpoints/, beside best/
+    save_steps: int = setting(0, low=0)  # a checkpoint every so many steps too; 0: at the end of each epoch only
+    keep_checkpoints: int = setting(2, low=1)  # newest ones kept in checkpoints/, beside best/
 
 
 @dataclass
@@ -127,6 +128,11 @@ class Config:
     def run_dir(self):
         """output/<name>: everything that a run writes, relative to the working directory."""
         return f'output/{self.name}'
+
+    @property
+    def identity(self):
+        """The settings that weights belong to: a checkpoint keeps them, and is refused where they differ."""
+        return {'model.arch': self.model.arch, 'data.labels': self.data.labels, 'image': dataclasses.asdict(self.image)}
 
     def to_yaml(self):
         """str: every setting, also those at their default, as YAML that `-c` accepts."""

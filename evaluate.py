@@ -13,86 +13,33 @@ import os
 
 import config
 from zodiac import device
-from zodiac.errors import UserError, run
+from zodiac.errors import run
 
 
 def main():
     cfg = config.from_command_line(__doc__)
     paddle = device.import_paddle()
     from dataset import Loader, ZodiacDataset
-    from zodiac import files, metrics, report, transforms
+    from zodiac import checkpoint, metrics
 
     device.choose(cfg.device)
     dataset = ZodiacDataset(cfg.evaluate.split, augment=False, cfg=cfg)
-    network, path, facts = trained_network(cfg)
+    network, origin = checkpoint.load_network(cfg.run_dir, cfg.evaluate.weights, cfg.identity)
     probabilities = predict(network, Loader(dataset, cfg.evaluate.batch_size, cfg), len(dataset))
 
-    names = cfg.data.labels
-    guesses = probabilities.argmax(1)
-    sample = [
-        {
-            'id': int(i),
-            'path': dataset.paths[i],
-            'label': names[dataset.labels[i]],
-            'prediction': names[guesses[i]],
-            'probability': float(probabilities[i].max()),
-        }
-        for i in metrics.simple_random_sample(len(dataset), cfg.evaluate.sample, cfg.seed)
-    ]
-    scores = metrics.evaluate(dataset.labels, probabilities, names)
     result = {
         'split': cfg.evaluate.split,
-        **scores,
-        'sample': sample,
-        'weights': path,
-        'epoch': facts.get('epoch'),
-        'pretrained': facts.get('pretrained'),
+        **metrics.evaluate(dataset.labels, probabilities, cfg.data.labels),
+        'sample': random_sample(dataset, probabilities, cfg),
+        **origin,
         'arch': cfg.model.arch,
         'image_size': cfg.image.size,
         'paddle': paddle.__version__,
     }
-
     folder = f'{cfg.run_dir}/report'
-    report.write_predictions(f'{folder}/predictions.csv', dataset.paths, dataset.labels, probabilities, names)
-    title = f'{cfg.name}, {cfg.evaluate.split}: top-1 {scores["top1"]:.4f} of {scores["n"]} images'
-    report.plot_confusion_matrix(f'{folder}/confusion_matrix.png', scores['confusion_matrix'], names, title)
-    rows = read_log(f'{cfg.run_dir}/log.csv')
-    if rows:
-        report.plot_curves(f'{folder}/curves.png', rows)
-    shown = metrics.simple_random_sample(len(dataset), 18, cfg.seed)
-    report.plot_predictions(
-        f'{folder}/predictions.png',
-        [transforms.decode(dataset.paths[i]) for i in shown],
-        [
-            f'{names[guesses[i]]} {probabilities[i].max():.0%}'
-            + ('' if guesses[i] == dataset.labels[i] else f'\n(is {names[dataset.labels[i]]})')
-            for i in shown
-        ],
-        [guesses[i] == dataset.labels[i] for i in shown],
-    )
-    with files.atomic_write(f'{folder}/metrics.json') as file:
-        json.dump(result, file, ensure_ascii=False, indent=1)
-    show(result, folder)
-
-
-def trained_network(cfg):
-    """The network of a run with the weights that evaluate.weights names: (Layer in eval mode, path, facts of the checkpoint).
-
-    Raises UserError when they are missing, damaged, or of another class list or network.
-    """
-    from zodiac import checkpoint, model
-
-    path, facts = checkpoint.find(cfg.run_dir, cfg.evaluate.weights)
-    for key, ours, setting in (('arch', cfg.model.arch, 'model.arch'), ('labels', cfg.data.labels, 'data.labels')):
-        if facts.get(key, ours) != ours:
-            raise UserError(
-                f'{os.path.dirname(path)}: was trained with {setting} = {facts[key]}, now it is {ours}; '
-                f'use the configuration of that run: -c {cfg.run_dir}/config.yaml'
-            )
-    network = model.build(cfg.model.arch, len(cfg.data.labels))
-    model.load_all(network, path)
-    network.eval()
-    return network, path, facts
+    write(folder, result, dataset, probabilities, cfg)
+    show(result)
+    print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
 
 
 def predict(network, loader, total):
@@ -109,29 +56,72 @@ def predict(network, loader, total):
     return np.concatenate(outputs)
 
 
+def random_sample(dataset, probabilities, cfg):
+    """The notebook's table: a seeded simple random sample of the split, as JSON-ready rows."""
+    from zodiac import metrics
+
+    names = cfg.data.labels
+    guesses = probabilities.argmax(1)
+    return [
+        {
+            'id': int(i),
+            'path': dataset.paths[i],
+            'label': names[dataset.labels[i]],
+            'prediction': names[guesses[i]],
+            'probability': float(probabilities[i].max()),
+        }
+        for i in metrics.simple_random_sample(len(dataset), cfg.evaluate.sample, cfg.seed)
+    ]
+
+
+def write(folder, result, dataset, probabilities, cfg):
+    """Fill the report folder."""
+    from zodiac import files, metrics, report, transforms
+
+    names = cfg.data.labels
+    guesses = probabilities.argmax(1)
+    report.write_predictions(f'{folder}/predictions.csv', dataset.paths, dataset.labels, probabilities, names)
+    title = f'{cfg.name}, {result["split"]}: top-1 {result["top1"]:.4f} of {result["n"]} images'
+    report.plot_confusion_matrix(f'{folder}/confusion_matrix.png', result['confusion_matrix'], names, title)
+    shown = metrics.simple_random_sample(len(dataset), 18, cfg.seed)
+    right = [guesses[i] == dataset.labels[i] for i in shown]
+    titles = [f'{names[guesses[i]]} {probabilities[i].max():.0%}' for i in shown]
+    titles = [
+        title if good else f'{title}\n(is {names[dataset.labels[i]]})' for title, good, i in zip(titles, right, shown)
+    ]
+    images = [transforms.decode(dataset.paths[i]) for i in shown]
+    report.plot_predictions(f'{folder}/predictions.png', images, titles, right)
+    rows = read_log(f'{cfg.run_dir}/log.csv')
+    if rows:
+        report.plot_curves(f'{folder}/curves.png', rows)
+    with files.atomic_write(f'{folder}/metrics.json') as file:
+        json.dump(result, file, ensure_ascii=False, indent=1)
+
+
 def read_log(path):
+    """Rows of log.csv; none where the weights were trained elsewhere."""
     if not os.path.isfile(path):
         return []
     with open(path, encoding='utf-8', newline='') as file:
-        return [row for row in csv.DictReader(file) if row['epoch']]
+        return list(csv.DictReader(file))
 
 
-def show(result, folder):
+def show(result):
+    """Print the numbers."""
     low, high = result['top1_interval_95']
     print(f'{result["split"]}: {result["n"]} images, weights {result["weights"]}')
-    print(
-        f'top-1 {result["top1"]:.4f} (95 % interval {low:.4f} to {high:.4f}), top-5 {result["top5"]:.4f}, loss {result["loss"]:.4f}'
-    )
-    print(
-        f'macro precision {result["macro_precision"]:.4f}, recall {result["macro_recall"]:.4f}, F1 {result["macro_f1"]:.4f}'
-    )
+    print(f'top-1 {result["top1"]:.4f} (95 % interval {low:.4f} to {high:.4f}), top-5 {result["top5"]:.4f}')
+    means = [
+        f'{name} {result[f"macro_{key}"]:.4f}'
+        for name, key in (('precision', 'precision'), ('recall', 'recall'), ('F1', 'f1'))
+    ]
+    print(f'loss {result["loss"]:.4f}, macro {", ".join(means)}')
     print(f'{"class":<16}{"precision":>10}{"recall":>8}{"F1":>8}{"images":>8}')
     for name, row in result['per_class'].items():
         print(f'{name:<16}{row["precision"]:>10.4f}{row["recall"]:>8.4f}{row["f1"]:>8.4f}{row["support"]:>8}')
     print(f'simple random sample of {len(result["sample"])}:')
     for row in result['sample']:
         print(f'SampleID: {row["id"]}, RealLabel: {row["label"]}, Predict: {row["prediction"]}')
-    print(f'written: {folder}/metrics.json, predictions.csv, confusion_matrix.png, curves.png, predictions.png')
 
 
 if __name__ == '__main__':

@@ -20,15 +20,15 @@ def main():
     cfg = config.from_command_line(__doc__)
     device.import_paddle()
     from dataset import ZodiacDataset, eval_transform
-    from evaluate import trained_network
+    from zodiac import checkpoint
 
     device.choose(cfg.device)
     dataset = ZodiacDataset('valid', augment=False, cfg=cfg)
-    network, path, facts = trained_network(cfg)
+    network, origin = checkpoint.load_network(cfg.run_dir, cfg.evaluate.weights, cfg.identity)
     folder = f'{cfg.run_dir}/infer'
     with files.atomic_folder(folder) as temporary:
         probabilities = save_static(network, os.path.join(temporary, cfg.name), cfg.image.size)
-        manifest = describe(temporary, cfg, eval_transform(cfg), path, facts)
+        manifest = describe(temporary, cfg, eval_transform(cfg), origin)
         manifest['parity'] = compare(probabilities, temporary, dataset, cfg)
         write_manifest(temporary, manifest)
     parity = manifest['parity']
@@ -56,7 +56,7 @@ def save_static(network, path, size):
     return probabilities
 
 
-def describe(folder, cfg, transform, weights, facts):
+def describe(folder, cfg, transform, origin):
     """Write and return inference.yaml for the model files in `folder`."""
     import paddle
 
@@ -68,12 +68,7 @@ def describe(folder, cfg, transform, weights, facts):
         'transform': transform,
         'input': {'name': 'image', 'shape': [-1, 3, cfg.image.size, cfg.image.size], 'dtype': 'float32'},
         'output': {'name': 'probabilities', 'shape': [-1, len(cfg.data.labels)], 'dtype': 'float32'},
-        'trained': {
-            'arch': cfg.model.arch,
-            'weights': weights,
-            'epoch': facts.get('epoch'),
-            'pretrained': facts.get('pretrained'),
-        },
+        'trained': {'arch': cfg.model.arch, **origin},
         'versions': {'paddle': paddle.__version__, 'python': sys.version.split()[0]},
         'sha256': {name: files.sha256(os.path.join(folder, name)) for name in sorted(os.listdir(folder))},
     }

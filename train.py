@@ -51,12 +51,15 @@ def main():
         amp_configs=None if cfg.train.amp == 'O0' else cfg.train.amp,
     )
 
-    watchers = [callbacks.Epochs(train_loader), callbacks.StopOnBadLoss()]
+    # The schedule steps first, so that a checkpoint taken after a step holds the rate of the next one.
+    watchers = [paddle.callbacks.LRScheduler(), callbacks.Epochs(train_loader), callbacks.StopOnBadLoss()]
     if device.rank() == 0:
         with contextlib.redirect_stdout(sys.stderr):
             trainer.summary((1, *config.get('image_shape')))
         start_run(cfg)
-        keeper = callbacks.Checkpoints(cfg.run_dir, cfg.train.keep_checkpoints, facts(cfg, train_set))
+        keeper = callbacks.Checkpoints(
+            cfg.run_dir, cfg.train.keep_checkpoints, cfg.train.save_steps, facts(cfg, train_set)
+        )
         log = callbacks.RunLog(cfg.run_dir, sample_images(train_set))
         watchers += [callbacks.Progress(), log, keeper, callbacks.Interrupts()]
     else:
@@ -109,8 +112,7 @@ def facts(cfg, train_set):
 
     return {
         'name': cfg.name,
-        'arch': cfg.model.arch,
-        'labels': cfg.data.labels,
+        'identity': cfg.identity,
         'pretrained': cfg.model.pretrained,
         'images': len(train_set),
         'paddle': paddle.__version__,

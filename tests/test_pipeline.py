@@ -12,6 +12,8 @@ import time
 import pytest
 from conftest import ROOT, assert_message, make_tree, picture, run_script
 
+from zodiac import weights
+
 LABELS = ['cat', 'dog', '猫']
 SETTINGS = ['-o', 'name=small', 'data.root=photos', 'data.labels=[cat,dog,猫]', 'image.size=32', 'model.arch=resnet18']
 TRAINING = [
@@ -154,6 +156,19 @@ def test_a_second_run_of_the_same_name_keeps_the_first_one(finished, tmp_path):
     assert len(read_csv(cwd / 'output/small/log.csv')) == 1
 
 
+def test_checkpoints_every_so_many_steps_are_kept_beside_those_of_the_epochs(finished, tmp_path):
+    shutil.copytree(finished / 'photos', tmp_path / 'photos')
+
+    result = run_script('train.py', *TRAINING, 'train.save_steps=3', 'train.keep_checkpoints=4', cwd=tmp_path)
+
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / 'output/small/checkpoints'
+    states = [json.loads((path / 'state.json').read_text()) for path in sorted(folder.iterdir())]
+    assert [(state['step'], state['epoch']) for state in states] == [(5, 1), (6, 1), (9, 1), (10, 2)]
+    for path, state in zip(sorted(folder.iterdir()), states):
+        assert weights.read(path / 'model.pdopt')['LR_Scheduler']['last_epoch'] == state['step']
+
+
 def test_equal_seeds_give_equal_logs_whatever_the_number_of_workers(finished, tmp_path):
     logs = []
     for workers in (0, 2):
@@ -237,6 +252,7 @@ def test_two_processes_train_and_only_the_first_one_writes(finished, tmp_path):
         ('evaluate.py', ['evaluate.weights=elsewhere'], 1, ['elsewhere']),
         ('evaluate.py', ['data.labels=[dog,cat,猫]'], 1, ['data.labels', 'output/small/config.yaml']),
         ('evaluate.py', ['model.arch=resnet34'], 1, ['model.arch', 'resnet18']),
+        ('export.py', ['image.size=64'], 1, ['image', 'output/small/config.yaml']),
         (
             'evaluate.py',
             ['evaluate.weights=output/small.pdparams', 'data.labels=[cat,dog,猫,pig]'],

@@ -219,16 +219,18 @@ class RunLog(Callback):
 
 
 class Checkpoints(Callback):
-    """Keeps a checkpoint of each epoch, the newest `keep` of them, and the best by validation top-1 in best/.
+    """Keeps a checkpoint of each epoch and of each `save_steps` steps, the newest `keep`, and the best by validation top-1.
 
     Args:
+        save_steps: 0 for none within an epoch.
         facts: JSON-ready dict that goes into each checkpoint.
     """
 
-    def __init__(self, run_dir, keep, facts):
+    def __init__(self, run_dir, keep, save_steps, facts):
         super().__init__()
         self.run_dir = run_dir
         self.keep = keep
+        self.save_steps = save_steps
         self.facts = facts
         self.step = 0
         self.epoch = 0
@@ -239,6 +241,8 @@ class Checkpoints(Callback):
 
     def on_train_batch_end(self, step, logs=None):
         self.step += 1
+        if self.save_steps and self.step % self.save_steps == 0:
+            self.save_last(epoch=self.epoch)
 
     def on_eval_end(self, logs=None):
         top1 = float(logs['acc_top1'])

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 
-from zodiac import files, weights
+from zodiac import files, model, weights
 from zodiac.errors import UserError
 
 STATE = 'state.json'
@@ -20,7 +20,7 @@ def save(folder, network, state, optimizer=None):
     """Write a checkpoint folder, replacing an older one of that name only when the new one is whole.
 
     Args:
-        state: JSON-ready facts: epoch, step, metrics, labels, arch, ...
+        state: JSON-ready facts: epoch, step, metrics, identity, ...
     Raises: UserError naming the folder when it cannot be written.
     """
     contents = {WEIGHTS: weights.dump(network.state_dict())}
@@ -74,6 +74,28 @@ def find(run_dir, which):
             f'{folder}: no checkpoint there; run train.py first, or set evaluate.weights to best, last or a path'
         )
     return os.path.join(folder, WEIGHTS), verify(folder)
+
+
+def load_network(run_dir, which, identity):
+    """The network of a run with the weights that `which` names, see `find`.
+
+    Args:
+        identity: the settings that the weights must have been trained with: model.arch, data.labels, image.
+    Returns: (Layer in eval mode, {'weights': path, 'epoch': ..., 'pretrained': ...}).
+    Raises: UserError when the weights are missing or damaged, or were trained with other settings.
+    """
+    path, facts = find(run_dir, which)
+    for setting, ours in identity.items():
+        trained = facts.get('identity', {}).get(setting, ours)
+        if trained != ours:
+            raise UserError(
+                f'{os.path.dirname(path)}: was trained with {setting} = {trained}, now it is {ours}; '
+                f'use the configuration of that run: -c {run_dir}/config.yaml'
+            )
+    network = model.build(identity['model.arch'], len(identity['data.labels']))
+    model.load_all(network, path)
+    network.eval()
+    return network, {'weights': path, 'epoch': facts.get('epoch'), 'pretrained': facts.get('pretrained')}
 
 
 def epochs(run_dir):
