@@ -31,6 +31,23 @@ def make_tree(root, labels, counts, suffix='.jpg'):
                 seed += 1
 
 
+def everything_below(folder):
+    """{relative path: bytes, or None for a folder}, hidden ones included."""
+    found = {}
+    for base, folders, names in os.walk(folder):
+        for name in folders:
+            found[os.path.relpath(os.path.join(base, name), folder)] = None
+        for name in names:
+            path = os.path.join(base, name)
+            with open(path, 'rb') as file:
+                found[os.path.relpath(path, folder)] = file.read()
+    return found
+
+
+def files_below(folder):
+    return {path: content for path, content in everything_below(folder).items() if content is not None}
+
+
 def run_script(name, *arguments, cwd, env=None, timeout=240):
     """Run a script of the project in `cwd`; returns the CompletedProcess with text output."""
     return subprocess.run(

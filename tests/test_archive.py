@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 
 import pytest
+from conftest import everything_below, files_below
 
 from zodiac import archive as archives
 from zodiac import files
@@ -18,23 +19,6 @@ from zodiac.errors import UserError
 LIMITS = {'max_entries': 1000, 'max_bytes': 10**9, 'max_ratio': 100.0}
 PAYLOAD = random.Random(0).randbytes(3000)  # does not compress
 KINDS = ['zip', 'tar', 'tgz']
-
-
-def everything_below(folder):
-    """{relative path: bytes, or None for a folder}, hidden ones included."""
-    found = {}
-    for base, folders, names in os.walk(folder):
-        for name in folders:
-            found[os.path.relpath(os.path.join(base, name), folder)] = None
-        for name in names:
-            path = os.path.join(base, name)
-            with open(path, 'rb') as file:
-                found[os.path.relpath(path, folder)] = file.read()
-    return found
-
-
-def files_below(folder):
-    return {path: content for path, content in everything_below(folder).items() if content is not None}
 
 
 def make_archive(path, entries):

@@ -7,28 +7,12 @@ import random
 import stat
 
 import pytest
+from conftest import everything_below, files_below
 
 from zodiac import files
 from zodiac.errors import UserError
 
 PAYLOAD = random.Random(0).randbytes(3000)  # does not compress
-
-
-def everything_below(folder):
-    """{relative path: bytes, or None for a folder}, hidden ones included."""
-    found = {}
-    for base, folders, names in os.walk(folder):
-        for name in folders:
-            found[os.path.relpath(os.path.join(base, name), folder)] = None
-        for name in names:
-            path = os.path.join(base, name)
-            with open(path, 'rb') as file:
-                found[os.path.relpath(path, folder)] = file.read()
-    return found
-
-
-def files_below(folder):
-    return {path: content for path, content in everything_below(folder).items() if content is not None}
 
 
 # --- atomic_write
