@@ -39,7 +39,7 @@ DRAWINGS = {
     'pig': '🐖🐷🐗',
 }
 CLUTTER = '🌳🌵🌻🍄🏠⭐🍎🌙🚗⚽🎈🌂'
-PER_CLASS = {'train': 150, 'valid': 20, 'test': 40}
+PER_CLASS = {'train': 170, 'valid': 20, 'test': 40}
 SIDE = 96  # pixels
 CREDITS = 'Drawn by demo.py from OpenMoji emojis (https://openmoji.org), licence CC BY-SA 4.0. Drawings, not photos.\n'
 
