@@ -23,7 +23,7 @@ def main():
     args = parse()
     paths = list(find_images(args.paths))
     model = inference.load(args.infer_dir, args.device)
-    rows, unread = [], 0
+    rows, unread = [], 0  # rows for the CSV file; else each is printed at once
     for batch_paths, images, errors in batches(paths, model.transform, args.batch_size):
         for error in errors:
             print(f'error: {error}', file=sys.stderr)
@@ -31,14 +31,16 @@ def main():
         if len(images):
             for path, probabilities in zip(batch_paths, model.predict(images)):
                 row = best(path, probabilities, model.labels, args.top)
-                rows.append(row)
-                if not args.csv:
+                if args.csv:
+                    rows.append(row)
+                else:
                     print(as_json(row) if args.json else as_line(row))
     if args.csv and rows:
         write_csv(args.csv, rows)
         print(f'{len(rows)} predictions written to {args.csv}')
     if unread:
-        raise UserError(f'{unread} of {len(paths)} files could not be read; the others were classified')
+        others = '; the others were classified' if unread < len(paths) else ''
+        raise UserError(f'{unread} of {len(paths)} files could not be read{others}')
 
 
 def parse():

