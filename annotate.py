@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import random
+import re
 
 import config
 from zodiac import archive, files
@@ -22,6 +23,8 @@ from zodiac.device import cores
 from zodiac.errors import UserError, run
 from zodiac.scan import SPLITS, labels_setting, scan
 from zodiac.validate import Inspection, inspect_all
+
+BREAKS_A_LINE = re.compile(r'[\t\n\r]')
 
 
 def main():
@@ -80,7 +83,7 @@ def validate(entries, convert, workers):
 
 
 def _name_problem(path):
-    if any(character in path for character in '\t\n\r'):
+    if BREAKS_A_LINE.search(path):
         return 'tab or newline in the name'
     try:
         path.encode('utf-8')
@@ -96,12 +99,10 @@ def draw_splits(accepted, given_splits, cfg):
     """
     fractions = {'valid': cfg.annotate.valid_fraction, 'test': cfg.annotate.test_fraction}
     fractions = {split: fraction for split, fraction in fractions.items() if split not in given_splits}
-    pictures = collections.defaultdict(list)  # entries that share their pixels
-    for entry in accepted:
-        if fractions and entry.split == 'train':
-            pictures[entry.found.pixels].append(entry)
+    if not fractions:
+        return []
     by_label = collections.defaultdict(list)
-    for same in pictures.values():
+    for same in by_pixels(entry for entry in accepted if entry.split == 'train'):
         by_label[same[0].label].append(same)
     for label, groups in by_label.items():
         total = len(groups)
@@ -112,6 +113,14 @@ def draw_splits(accepted, given_splits, cfg):
                 entry.split = split
             groups = groups[count:]
     return list(fractions)
+
+
+def by_pixels(entries):
+    """Lists of entries that share their pixels, in the order of the first of each."""
+    groups = collections.defaultdict(list)
+    for entry in entries:
+        groups[entry.found.pixels].append(entry)
+    return groups.values()
 
 
 def require_images(accepted, tree, cfg):
@@ -137,6 +146,7 @@ def _reasons(entries):
 def summarise(tree, accepted, drawn, cfg):
     """The content of annotation.json."""
     rejected = [entry for entry in tree.entries if entry.found.reason]
+    repeated = [same for same in by_pixels(accepted) if len(same) > 1]
     counts = collections.Counter((entry.split, entry.label) for entry in accepted)
     lost = collections.Counter((entry.split, entry.label) for entry in rejected)
     return {
@@ -170,19 +180,15 @@ def summarise(tree, accepted, drawn, cfg):
             }
             for entry in rejected
         ],
-        'same_picture_in_two_splits': _same_picture(accepted, lambda entry: entry.split),
-        'same_picture_in_two_classes': _same_picture(accepted, lambda entry: entry.label),
+        'same_picture_in_two_splits': [_paths(same) for same in repeated if len({entry.split for entry in same}) > 1],
+        'same_picture_in_two_classes': [_paths(same) for same in repeated if len({entry.label for entry in same}) > 1],
         'outside_class_folders': [_printable(path) for path in tree.stray],
         'junk': [_printable(path) for path in tree.junk],
     }
 
 
-def _same_picture(entries, place):
-    """Lists of paths with equal pixels that stand in more than one place."""
-    groups = collections.defaultdict(list)
-    for entry in entries:
-        groups[entry.found.pixels].append(entry)
-    return [[entry.path for entry in group] for group in groups.values() if len({place(entry) for entry in group}) > 1]
+def _paths(entries):
+    return [entry.path for entry in entries]
 
 
 def write(summary, accepted, cfg):

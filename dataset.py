@@ -9,7 +9,7 @@ import mmap
 import numpy as np
 
 import config
-from zodiac import device, transforms
+from zodiac import device, images, transforms
 from zodiac.errors import UserError
 
 paddle = device.import_paddle()
@@ -82,8 +82,8 @@ class ZodiacDataset(paddle.io.Dataset):
 
     def __getitem__(self, index):
         try:
-            image = transforms.decode(self.paths[index])
-        except transforms.ImageError as error:
+            image = images.decode(self.paths[index])
+        except images.ImageError as error:
             raise UserError(f'{error}; mend or remove the file, then run annotate.py again') from None
         return transforms.apply(self.transform, image, self._generator(index)), self.labels[index]
 

@@ -26,20 +26,20 @@ from zodiac.errors import UserError, run
 
 DRAWINGS = {
     'ratt': '🐀🐁🐭',
-    'ox': '🐂🐃🐄🐮',
+    'ox': '🐃🐄🐮',
     'tiger': '🐅🐯',
     'rabbit': '🐇🐰',
     'dragon': '🐉🐲',
     'snake': '🐍',
     'horse': '🐎🐴',
-    'goat': '🐐🐏🐑',
+    'goat': '🐏🐑',
     'monkey': '🐒🐵',
     'rooster': '🐓🐔',
-    'dog': '🐕🐶🐩',
-    'pig': '🐖🐷🐗',
+    'dog': '🐶🐩',
+    'pig': '🐖🐷',
 }
 CLUTTER = '🌳🌵🌻🍄🏠⭐🍎🌙🚗⚽🎈🌂'
-PER_CLASS = {'train': 170, 'valid': 20, 'test': 40}
+PER_CLASS = {'train': 150, 'valid': 20, 'test': 40}
 SIDE = 96  # pixels
 CREDITS = 'Drawn by demo.py from OpenMoji emojis (https://openmoji.org), licence CC BY-SA 4.0. Drawings, not photos.\n'
 
@@ -159,7 +159,7 @@ def draw(label, rng, side=SIDE):
         shape((x - width // 2, y - height // 2, x + width // 2, y + height // 2), fill=colour(rng))
     for _ in range(rng.randint(0, 3)):
         place(canvas, rng.choice(CLUTTER), rng, rng.uniform(0.15, 0.3), margin=-0.1)
-    place(canvas, rng.choice(DRAWINGS[label]), rng, rng.uniform(0.7, 0.88), margin=0.05)
+    place(canvas, rng.choice(DRAWINGS[label]), rng, rng.uniform(0.72, 0.9), margin=0.04)
     return canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 1))) if rng.random() < 0.3 else canvas
 
 

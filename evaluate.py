@@ -76,7 +76,7 @@ def random_sample(dataset, probabilities, cfg):
 
 def write(folder, result, dataset, probabilities, cfg):
     """Fill the report folder."""
-    from zodiac import files, metrics, report, transforms
+    from zodiac import files, images, metrics, report
 
     names = cfg.data.labels
     guesses = probabilities.argmax(1)
@@ -89,8 +89,8 @@ def write(folder, result, dataset, probabilities, cfg):
     titles = [
         title if good else f'{title}\n(is {names[dataset.labels[i]]})' for title, good, i in zip(titles, right, shown)
     ]
-    images = [transforms.decode(dataset.paths[i]) for i in shown]
-    report.plot_predictions(f'{folder}/predictions.png', images, titles, right)
+    pictures = [images.decode(dataset.paths[i]) for i in shown]
+    report.plot_predictions(f'{folder}/predictions.png', pictures, titles, right)
     rows = read_log(f'{cfg.run_dir}/log.csv')
     if rows:
         report.plot_curves(f'{folder}/curves.png', rows)

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 
-from zodiac import inference, transforms
+from zodiac import images, inference, transforms
 from zodiac.errors import UserError, run
 from zodiac.files import atomic_write
 
@@ -24,12 +24,12 @@ def main():
     paths = list(find_images(args.paths))
     model = inference.load(args.infer_dir, args.device)
     rows, unread = [], 0  # rows for the CSV file; else each is printed at once
-    for batch_paths, images, errors in batches(paths, model.transform, args.batch_size):
+    for batch_paths, batch, errors in batches(paths, model.transform, args.batch_size):
         for error in errors:
             print(f'error: {error}', file=sys.stderr)
         unread += len(errors)
-        if len(images):
-            for path, probabilities in zip(batch_paths, model.predict(images)):
+        if len(batch):
+            for path, probabilities in zip(batch_paths, model.predict(batch)):
                 row = best(path, probabilities, model.labels, args.top)
                 if args.csv:
                     rows.append(row)
@@ -74,16 +74,16 @@ def find_images(paths):
             continue
         found = other = 0
         for folder, inner, names in os.walk(path):
-            inner[:] = sorted(name for name in inner if not transforms.is_junk(name))
+            inner[:] = sorted(name for name in inner if not images.is_junk(name))
             for name in sorted(names):
-                if name.lower().endswith(transforms.IMAGE_SUFFIXES) and not transforms.is_junk(name):
+                if name.lower().endswith(images.IMAGE_SUFFIXES) and not images.is_junk(name):
                     found += 1
                     yield os.path.join(folder, name)
                 else:
                     other += 1
         if not found:
             raise UserError(
-                f'{path}: no images in this folder ({other} other files); images end in {", ".join(transforms.IMAGE_SUFFIXES)}'
+                f'{path}: no images in this folder ({other} other files); images end in {", ".join(images.IMAGE_SUFFIXES)}'
             )
 
 
@@ -95,8 +95,8 @@ def batches(paths, transform, size):
 
     def read(path):
         try:
-            return path, transforms.apply(transform, transforms.decode(path)), None
-        except transforms.ImageError as error:
+            return path, transforms.apply(transform, images.decode(path)), None
+        except images.ImageError as error:
             return path, None, error
 
     with concurrent.futures.ThreadPoolExecutor() as pool:

@@ -20,7 +20,7 @@ from conftest import assert_message, make_tree, picture, run_script
 from PIL import Image
 
 import annotate
-from zodiac import transforms, validate
+from zodiac import images, validate
 from zodiac.errors import UserError
 
 LABELS = ['cat', 'dog']
@@ -116,7 +116,7 @@ def sof(data):
 
 def exif(**more):
     tags = Image.Exif()
-    tags[transforms.ORIENTATION] = 6
+    tags[images.ORIENTATION] = 6
     tags.update({int(tag[1:]): value for tag, value in more.items()})
     return tags.tobytes()
 
@@ -240,7 +240,7 @@ def decoder(request, monkeypatch):
     if request.param == 'simplejpeg':
         pytest.importorskip('simplejpeg')
     else:
-        monkeypatch.setattr(validate, 'simplejpeg', None)
+        monkeypatch.setattr(validate, 'fast_decoder', lambda: None)
 
 
 @pytest.mark.parametrize('name', ZOO)
@@ -291,13 +291,13 @@ def test_simplejpeg_changes_nothing_but_the_time(tmp_path, monkeypatch, name, co
     pytest.importorskip('simplejpeg')
     path = draw(name, tmp_path)
     with_it = validate.inspect(path, convert)
-    monkeypatch.setattr(validate, 'simplejpeg', None)
+    monkeypatch.setattr(validate, 'fast_decoder', lambda: None)
     assert validate.inspect(path, convert) == with_it
 
 
 @pytest.mark.parametrize('name', [*RGB, *OTHER_MODES])
 def test_what_is_accepted_can_be_decoded_for_training(tmp_path, name):
-    image = transforms.decode(draw(name, tmp_path))
+    image = images.decode(draw(name, tmp_path))
     assert image.mode == 'RGB'
 
 
@@ -305,7 +305,7 @@ def test_what_is_accepted_can_be_decoded_for_training(tmp_path, name):
 def test_a_picture_is_known_again_when_what_training_sees_of_it_is_saved_as_png_or_bmp(tmp_path, decoder, name):
     path = draw(name, tmp_path)
     pixels = validate.inspect(path, convert=True).pixels
-    image = transforms.decode(path)
+    image = images.decode(path)
     for copy in (tmp_path / 'copy.png', tmp_path / 'copy.bmp'):
         image.save(copy)
         assert validate.inspect(copy, convert=True).pixels == pixels
@@ -347,7 +347,7 @@ def test_a_killed_decoding_process_ends_the_run_with_advice(tmp_path, monkeypatc
 
 
 def test_16_bit_grey_keeps_its_shades(tmp_path):
-    image = transforms.decode(draw('grey of 16 bits.png', tmp_path))
+    image = images.decode(draw('grey of 16 bits.png', tmp_path))
     assert np.asarray(image)[0].tolist() == [[value] * 3 for value in (0, 0, 1, 128, 255)]
 
 
@@ -356,7 +356,7 @@ def test_alpha_lies_over_white_and_hidden_colours_stay_hidden(tmp_path):
     for x, pixel in enumerate([(255, 0, 0, 0), (255, 0, 0, 255), (0, 0, 0, 128)]):
         image.putpixel((x, 0), pixel)
     image.save(tmp_path / 'a.png')
-    assert np.asarray(transforms.decode(tmp_path / 'a.png'))[0].tolist() == [[255] * 3, [255, 0, 0], [127] * 3]
+    assert np.asarray(images.decode(tmp_path / 'a.png'))[0].tolist() == [[255] * 3, [255, 0, 0], [127] * 3]
 
 
 def test_transparent_palette_colour_becomes_white(tmp_path):
@@ -365,19 +365,19 @@ def test_transparent_palette_colour_becomes_white(tmp_path):
     image.putpixel((1, 0), 1)
     for name in ('a.png', 'a.gif'):
         image.save(tmp_path / name, transparency=0)
-        assert np.asarray(transforms.decode(tmp_path / name))[0].tolist() == [[255] * 3, [0, 0, 255]]
+        assert np.asarray(images.decode(tmp_path / name))[0].tolist() == [[255] * 3, [0, 0, 255]]
 
 
 @pytest.mark.parametrize('name', ['a.jpg', 'a.tif'])
 def test_cmyk_keeps_its_colours(tmp_path, name):
     Image.new('CMYK', (8, 8), (0, 255, 255, 0)).save(tmp_path / name)
-    assert np.abs(np.asarray(transforms.decode(tmp_path / name), int) - [255, 0, 0]).max() <= 4
+    assert np.abs(np.asarray(images.decode(tmp_path / name), int) - [255, 0, 0]).max() <= 4
 
 
 def test_an_animation_gives_its_first_frame(tmp_path):
     red, blue = Image.new('RGB', (4, 4), (255, 0, 0)), Image.new('RGB', (4, 4), (0, 0, 255))
     red.save(tmp_path / 'a.gif', save_all=True, append_images=[blue])
-    assert np.asarray(transforms.decode(tmp_path / 'a.gif'))[0, 0].tolist() == [255, 0, 0]
+    assert np.asarray(images.decode(tmp_path / 'a.gif'))[0, 0].tolist() == [255, 0, 0]
 
 
 # --- trees

@@ -15,9 +15,9 @@ import yaml
 from conftest import ROOT, picture
 from PIL import Image
 
-from zodiac import transforms
+from zodiac import images, transforms
 from zodiac.errors import UserError
-from zodiac.transforms import ImageError
+from zodiac.images import ImageError
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 WHITE = (255, 255, 255)
@@ -88,44 +88,44 @@ def test_exif_orientation_is_applied(orientation, to_stored, mode):
     stored = Image.fromarray(np.ascontiguousarray(to_stored(pixels(upright))))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    decoded = transforms.decode(encoded(stored, 'PNG', exif=exif))
+    decoded = images.decode(encoded(stored, 'PNG', exif=exif))
     assert np.array_equal(pixels(decoded), pixels(upright.convert('RGB')))
 
 
 def test_exif_orientation_of_a_jpeg_turns_it():
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert transforms.decode(encoded(picture(0, (48, 40)), 'JPEG', exif=exif)).size == (40, 48)
+    assert images.decode(encoded(picture(0, (48, 40)), 'JPEG', exif=exif)).size == (40, 48)
 
 
 @pytest.mark.filterwarnings('ignore:Corrupt EXIF data')  # Pillow tells it; the pixels are sound
 @pytest.mark.parametrize('exif', [b'garbage', b'', b'II*\0\xff\xff\xff\xff', b'MM\0*\0\0\0\x08\0\x05\x01'])
 def test_damaged_exif_does_not_spoil_a_sound_jpeg(exif):
-    assert transforms.decode(encoded(picture(0, (48, 40)), 'JPEG', exif=b'Exif\0\0' + exif)).size == (48, 40)
+    assert images.decode(encoded(picture(0, (48, 40)), 'JPEG', exif=b'Exif\0\0' + exif)).size == (48, 40)
 
 
 @pytest.mark.parametrize(('mode', 'hidden'), [('RGBA', (200, 10, 30, 0)), ('LA', (7, 0))])
 def test_transparent_pixels_become_white_not_their_hidden_colour(mode, hidden):
-    decoded = transforms.decode(encoded(Image.new(mode, (4, 3), hidden), 'PNG'))
+    decoded = images.decode(encoded(Image.new(mode, (4, 3), hidden), 'PNG'))
     assert decoded.mode == 'RGB'
     assert (pixels(decoded) == 255).all()
 
 
 def test_half_transparent_pixels_are_mixed_with_white():
-    decoded = transforms.decode(encoded(Image.new('RGBA', (4, 3), (0, 100, 255, 128)), 'PNG'))
+    decoded = images.decode(encoded(Image.new('RGBA', (4, 3), (0, 100, 255, 128)), 'PNG'))
     assert largest_difference(pixels(decoded)[0, 0], np.array([127, 177, 255])) <= 1
 
 
 def test_opaque_alpha_keeps_the_colours():
     image = noise((6, 5))
-    assert np.array_equal(pixels(transforms.decode(encoded(image.convert('RGBA'), 'PNG'))), pixels(image))
+    assert np.array_equal(pixels(images.decode(encoded(image.convert('RGBA'), 'PNG'))), pixels(image))
 
 
 def test_palette_with_transparency_is_laid_over_white():
     image = Image.new('P', (2, 1))
     image.putpalette([250, 0, 0, 0, 0, 250])
     image.putpixel((1, 0), 1)
-    decoded = transforms.decode(encoded(image, 'PNG', transparency=0))
+    decoded = images.decode(encoded(image, 'PNG', transparency=0))
     assert [decoded.getpixel((x, 0)) for x in (0, 1)] == [WHITE, (0, 0, 250)]
 
 
@@ -133,7 +133,7 @@ def test_palette_with_a_transparency_for_each_colour_is_laid_over_white():
     image = Image.new('P', (2, 1))
     image.putpalette([250, 0, 0, 0, 0, 250])
     image.putpixel((1, 0), 1)
-    decoded = transforms.decode(encoded(image, 'PNG', transparency=b'\x00\xff'))
+    decoded = images.decode(encoded(image, 'PNG', transparency=b'\x00\xff'))
     assert [decoded.getpixel((x, 0)) for x in (0, 1)] == [WHITE, (0, 0, 250)]
 
 
@@ -141,7 +141,7 @@ def test_palette_with_a_transparency_for_each_colour_is_laid_over_white():
 def test_a_colour_declared_transparent_becomes_white(mode, key, other):
     image = Image.new(mode, (2, 1), other)
     image.putpixel((0, 0), key)
-    decoded = transforms.decode(encoded(image, 'PNG', transparency=key))
+    decoded = images.decode(encoded(image, 'PNG', transparency=key))
     assert decoded.getpixel((0, 0)) == WHITE
     assert decoded.getpixel((1, 0)) == (other if mode == 'RGB' else (other,) * 3)
 
@@ -149,15 +149,15 @@ def test_a_colour_declared_transparent_becomes_white(mode, key, other):
 @pytest.mark.parametrize('suffix', ['PNG', 'TIFF'])
 def test_16_bit_grey_is_scaled_to_8_bits(suffix):
     values = np.array([[0, 255, 256, 32768, 40000, 65535]], np.uint16)
-    decoded = transforms.decode(encoded(Image.fromarray(values), suffix))
+    decoded = images.decode(encoded(Image.fromarray(values), suffix))
     assert decoded.mode == 'RGB'
     assert pixels(decoded)[0].tolist() == [[v] * 3 for v in (0, 0, 1, 128, 156, 255)]
 
 
 def test_cmyk_is_converted_to_the_colours_it_shows():
     image = picture(3)
-    exact = transforms.decode(encoded(image.convert('CMYK'), 'TIFF'))
-    lossy = transforms.decode(encoded(image.convert('CMYK'), 'JPEG', quality=95))
+    exact = images.decode(encoded(image.convert('CMYK'), 'TIFF'))
+    lossy = images.decode(encoded(image.convert('CMYK'), 'JPEG', quality=95))
     assert exact.mode == lossy.mode == 'RGB'
     assert np.array_equal(pixels(exact), pixels(image))
     assert np.abs(pixels(lossy).astype(int) - pixels(image)).mean() < 6
@@ -166,7 +166,7 @@ def test_cmyk_is_converted_to_the_colours_it_shows():
 @pytest.mark.parametrize('mode', ['1', 'L', 'P'])
 def test_one_bit_grey_and_palette_images_keep_their_values(mode):
     image = picture(4).convert(mode)
-    decoded = transforms.decode(encoded(image, 'PNG'))
+    decoded = images.decode(encoded(image, 'PNG'))
     assert decoded.mode == 'RGB'
     assert np.array_equal(pixels(decoded), pixels(image.convert('RGB')))
 
@@ -177,7 +177,7 @@ def test_an_animation_gives_its_first_frame(suffix):
     options = {'lossless': True} if suffix == 'WEBP' else {}
     file = encoded(frames[0], suffix, save_all=True, append_images=frames[1:], **options)
     assert Image.open(file).n_frames == 3
-    decoded = transforms.decode(file)
+    decoded = images.decode(file)
     assert decoded.mode == 'RGB'
     assert set(map(tuple, pixels(decoded).reshape(-1, 3).tolist())) == {(250, 0, 0)}
 
@@ -186,7 +186,7 @@ def test_float_pixels_are_refused_for_their_unknown_range(tmp_path):
     path = tmp_path / 'depth.tiff'
     Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)).save(path)
     with pytest.raises(ImageError, match='float') as caught:
-        transforms.decode(path)
+        images.decode(path)
     assert str(path) in str(caught.value)
     assert caught.value.reason
 
@@ -199,32 +199,32 @@ def test_a_truncated_image_is_refused(tmp_path, suffix, share):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(ImageError, match=re.escape(str(path))):
-        transforms.decode(path)
+        images.decode(path)
 
 
 def test_a_text_file_named_jpg_is_refused(tmp_path):
     path = tmp_path / 'note.jpg'
     path.write_text('not a picture')
     with pytest.raises(ImageError, match=re.escape(str(path)) + '.*not an image'):
-        transforms.decode(path)
+        images.decode(path)
 
 
 def test_an_empty_file_is_refused(tmp_path):
     path = tmp_path / 'empty.jpg'
     path.touch()
     with pytest.raises(ImageError, match=re.escape(str(path))):
-        transforms.decode(path)
+        images.decode(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
     path = tmp_path / '猫 1.jpg'
     with pytest.raises(ImageError, match=re.escape(str(path)) + '.*no such file'):
-        transforms.decode(path)
+        images.decode(path)
 
 
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(ImageError, match=re.escape(str(tmp_path))):
-        transforms.decode(tmp_path)
+        images.decode(tmp_path)
 
 
 @pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
@@ -237,7 +237,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, size):
     tracemalloc.start()
     try:
         with pytest.raises(ImageError, match='too many pixels') as caught:
-            transforms.decode(path)
+            images.decode(path)
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
@@ -251,7 +251,7 @@ def test_a_bomb_is_refused_where_warnings_are_errors(tmp_path):
     path = tmp_path / 'bomb.png'
     path.write_bytes(png_of(12000, 10000))
     with pytest.raises(ImageError, match='too many pixels'):
-        transforms.decode(path)
+        images.decode(path)
 
 
 def test_every_refusal_is_a_user_error():
@@ -304,7 +304,7 @@ def test_center_crop_agrees_at_the_sizes_in_use(shape, size, resize):
 MEMORY_OF_LONG_IMAGES = """
 import resource
 from PIL import Image
-from zodiac import transforms
+from zodiac import images, transforms
 import numpy as np
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for size in ((1, 3000), (3000, 1)):

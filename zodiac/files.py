@@ -59,13 +59,14 @@ def atomic_folder(path):
             _sync_folder(folder)
         if os.path.isdir(path):
             retired = tempfile.mkdtemp(prefix=f'.{os.path.basename(path)}.', suffix='.old', dir=parent)
-            os.replace(path, retired)  # onto an empty folder
+            os.rmdir(retired)  # only its name is wanted: Windows renames onto no folder
+            os.replace(path, retired)
         os.replace(temporary, path)
         _sync_folder(parent)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        if retired and not os.path.exists(path):  # stopped between the two renames
+        if retired and os.path.isdir(retired) and not os.path.exists(path):  # stopped between the two renames
             os.replace(retired, path)
         for leftover in (temporary, retired):
             if leftover:

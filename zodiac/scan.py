@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from zodiac.archive import SUFFIXES
 from zodiac.errors import UserError
-from zodiac.transforms import is_junk
+from zodiac.images import is_junk
 from zodiac.validate import Inspection
 
 SPLITS = ('train', 'valid', 'test')

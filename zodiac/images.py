@@ -1,0 +1,133 @@
+"""Decode an image file safely: any file gives an upright 8-bit RGB image, or an error that says what it is.
+
+Nothing here needs numpy to be imported, so that a process that only looks at files starts quickly.
+"""
+
+import os
+import warnings
+
+from PIL import Image
+
+from zodiac.errors import UserError
+
+BACKGROUND = (255, 255, 255)  # what shows through the transparent parts of an image
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's limit: beyond it a file may be a decompression bomb
+ORIENTATION = 0x0112  # EXIF tag
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
+JUNK_NAMES = ('thumbs.db', 'desktop.ini', '__macosx')
+
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # `open_image` refuses such files itself
+
+
+class ImageError(UserError):
+    """A file that is no usable image. `reason` is one of a few fixed texts to count by, `detail` may be empty."""
+
+    def __init__(self, message, reason='', detail=''):
+        super().__init__(message)
+        self.reason = reason
+        self.detail = detail
+
+
+def _error(source, reason, detail=''):
+    name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else 'image'
+    return ImageError(f'{name}: {reason}' + (f' ({detail})' if detail else ''), reason, detail)
+
+
+def is_junk(name):
+    """Whether a file or folder name is litter of an operating system or an editor, never meant as an image."""
+    return name[0] == '.' or name.lower() in JUNK_NAMES
+
+
+def open_image(source):
+    """Open a path or binary file by its header alone; the pixels are not decoded yet.
+
+    Returns: PIL image. Raises ImageError when it is missing, no image, or has more than MAX_PIXELS pixels.
+    """
+    try:
+        image = Image.open(source)
+    except FileNotFoundError:
+        raise _error(source, 'no such file') from None
+    except Image.UnidentifiedImageError:
+        raise _error(source, 'not an image') from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _error(source, 'too many pixels', str(error).split(',')[0]) from None
+    except Exception as error:  # a decoder can raise anything on hostile bytes
+        if isinstance(error, OSError) and error.errno is not None:
+            raise _error(source, 'cannot be read', error.strerror) from None
+        raise _error(source, 'truncated or damaged', _words(error)) from None
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise _error(source, 'too many pixels', f'{image.width}x{image.height}, the limit is {MAX_PIXELS}')
+    return image
+
+
+def load_pixels(image, source):
+    """Decode an opened image to its end, in place. Raises ImageError when its data is cut off or damaged."""
+    try:
+        image.load()
+    except Exception as error:
+        raise _error(source, 'truncated or damaged', _words(error)) from None
+    return image
+
+
+def to_rgb(image, source='image'):
+    """A decoded PIL image of any mode as upright 8-bit RGB.
+
+    EXIF orientation is applied, transparency is laid over BACKGROUND, 16-bit grey is scaled to 8 bits, an animation
+    gives its first frame. Raises ImageError for float pixels, whose range is unknown.
+    """
+    try:
+        image = _upright(image)
+        if image.mode == 'RGB' and 'transparency' not in image.info:
+            return image
+        if image.mode == 'F':
+            raise _error(source, 'float pixels', 'convert the file to 8 bits')
+        if image.mode.startswith('I'):
+            return _high_byte(image).convert('RGB')
+        if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
+            image = image.convert('RGBA')
+            return Image.alpha_composite(Image.new('RGBA', image.size, BACKGROUND + (255,)), image).convert('RGB')
+        return image.convert('RGB')
+    except ImageError:
+        raise
+    except Exception as error:
+        raise _error(source, 'cannot be converted to RGB', _words(error)) from None
+
+
+def _high_byte(image):
+    """A 16-bit grey image as 8-bit grey."""
+    import numpy as np
+
+    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+
+
+def _upright(image):
+    """Apply the EXIF orientation; damaged EXIF data counts as none, the picture itself is sound."""
+    try:
+        turn = TURNS.get(image.getexif().get(ORIENTATION))
+    except Exception:
+        return image
+    if turn is None:
+        return image
+    info, image = image.info, image.transpose(turn)
+    image.info = info
+    return image
+
+
+def decode(source):
+    """Read a path or binary file as an upright 8-bit RGB PIL image. Raises ImageError."""
+    with open_image(source) as image:
+        return to_rgb(load_pixels(image, source), source)
+
+
+def _words(error):
+    return ' '.join(f'{error or type(error).__name__}'.split())[:200]
