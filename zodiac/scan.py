@@ -1,14 +1,15 @@
 """What lies below data.root: files by split and class, in sorted order, by their names alone."""
 
 import difflib
+import operator
 import os
 from dataclasses import dataclass, field
 
-from zodiac.archive import SUFFIXES
 from zodiac.errors import UserError
 from zodiac.images import is_junk
 from zodiac.validate import Inspection
 
+ARCHIVE_SUFFIXES = ('.zip', '.tar', '.tgz', '.tar.gz', '.tar.bz2', '.tar.xz')
 SPLITS = ('train', 'valid', 'test')
 OWN_FILES = tuple(f'{split}.txt' for split in SPLITS) + ('annotation.json', 'unpacked.json')
 
@@ -35,7 +36,7 @@ class Tree:
 
 def scan(root, labels, unknown_class):
     """Walk data.root in sorted order, by names alone. Raises UserError for a folder that is no class, unless told to skip it."""
-    if os.path.isfile(root) and root.lower().endswith(SUFFIXES):
+    if os.path.isfile(root) and root.lower().endswith(ARCHIVE_SUFFIXES):
         raise UserError(f'{root}: data.root is an archive; run with -o annotate.archive={root} data.root=NEW_FOLDER')
     if not os.path.isdir(root):
         raise UserError(f'{root}: no such folder; set data.root to the folder of the images')
@@ -71,7 +72,7 @@ def scan(root, labels, unknown_class):
 def _folders(base, tree, skip=()):
     """Paths of the sorted subfolders of `base`; its junk and its files are noted in `tree`."""
     folders = []
-    for item in sorted(os.scandir(base), key=lambda item: item.name):
+    for item in sorted(os.scandir(base), key=operator.attrgetter('name')):
         path = f'{base}/{item.name}'
         if item.name in skip:
             continue
@@ -87,7 +88,7 @@ def _folders(base, tree, skip=()):
 def _walk(folder, tree):
     """Paths of all files below a class folder, sorted, folders after files; junk is noted in `tree`."""
     folders = []
-    for item in sorted(os.scandir(folder), key=lambda item: item.name):
+    for item in sorted(os.scandir(folder), key=operator.attrgetter('name')):
         path = f'{folder}/{item.name}'
         if is_junk(item.name):
             tree.junk.append(path)
