@@ -225,7 +225,12 @@ def parser(doc):
 def from_command_line(doc, argv=None):
     """Parse the command line of a script that takes settings only; make the result active and return it."""
     args = parser(doc).parse_args(argv)
-    return use(args.config, [override for group in args.override for override in group])
+    return use(args.config, overrides_of(args))
+
+
+def overrides_of(args):
+    """The `key=value` texts of a parsed command line, in order."""
+    return [override for group in args.override for override in group]
 
 
 def _read_yaml(path):

@@ -57,7 +57,7 @@ def main():
         help='drawings a class for training (default: %(default)s)',
     )
     args = parser.parse_args()
-    overrides = [override for group in args.override for override in group]
+    overrides = config.overrides_of(args)
     cfg = config.use(args.config, overrides)
 
     started = time.perf_counter()
@@ -85,8 +85,9 @@ def main():
     with open(f'{cfg.run_dir}/report/metrics.json', encoding='utf-8') as file:
         scores = json.load(file)
     low, high = scores['top1_interval_95']
+    start = 'with pretrained weights' if scores['pretrained'] else 'from scratch'
     print(
-        f'\n{cfg.model.arch} from scratch on drawings: test top-1 {scores["top1"]:.4f} (95 % interval {low:.4f} to {high:.4f}, '
+        f'\n{cfg.model.arch} {start} on drawings: test top-1 {scores["top1"]:.4f} (95 % interval {low:.4f} to {high:.4f}, '
         f'{scores["n"]} held-out renderings), {time.perf_counter() - started:.0f} s in all'
     )
     print(f'look at: {cfg.run_dir}/report/predictions.png, confusion_matrix.png and curves.png')
