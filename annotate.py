@@ -54,7 +54,7 @@ def unpack(cfg):
     stamp = {'archive': os.path.basename(path), 'sha256': files.sha256(path)}
     marker = f'{root}/unpacked.json'
     if os.path.isdir(root) and os.listdir(root):
-        if os.path.isfile(marker) and _read_json(marker) == stamp:
+        if _read_json(marker) == stamp:
             print(f'{path} is unpacked in {root} already')
             return
         raise UserError(

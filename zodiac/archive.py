@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from lzma import LZMAError
 
-from zodiac.errors import UserError
+from zodiac.errors import UserError, one_line
 from zodiac.files import atomic_folder
 
 BLOCK = 1 << 20
@@ -117,9 +117,9 @@ def _readable(iterator, refuse):
         except UserError:
             raise
         except RuntimeError as error:  # zipfile's word for a password
-            raise refuse(f'cannot be read ({_line(error)})') from None
+            raise refuse(f'cannot be read ({one_line(error)})') from None
         except (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, OSError, ValueError) as error:
-            raise refuse(f'damaged or not an archive ({_line(error)})') from None
+            raise refuse(f'damaged or not an archive ({one_line(error)})') from None
         yield item
 
 
@@ -199,7 +199,3 @@ def _drop_wrapper(folder, keep):
         for name in os.listdir(wrapper):
             os.rename(os.path.join(wrapper, name), os.path.join(folder, name))
         os.rmdir(wrapper)
-
-
-def _line(error):
-    return ' '.join(str(error).split())[:200]

@@ -16,6 +16,11 @@ class UsageError(UserError):
     status = 2
 
 
+def one_line(error):
+    """What an exception of a library says, as one line of at most 200 characters for a message of ours."""
+    return ' '.join(str(error).split())[:200] or type(error).__name__
+
+
 def run(main):
     """Call `main()` and leave the process with the documented exit status.
 

@@ -8,7 +8,7 @@ import warnings
 
 from PIL import Image
 
-from zodiac.errors import UserError
+from zodiac.errors import UserError, one_line
 
 BACKGROUND = (255, 255, 255)  # what shows through the transparent parts of an image
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's limit: beyond it a file may be a decompression bomb
@@ -63,7 +63,7 @@ def open_image(source):
     except Exception as error:  # a decoder can raise anything on hostile bytes
         if isinstance(error, OSError) and error.errno is not None:
             raise _error(source, 'cannot be read', error.strerror) from None
-        raise _error(source, 'truncated or damaged', _words(error)) from None
+        raise _error(source, 'truncated or damaged', one_line(error)) from None
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise _error(source, 'too many pixels', f'{image.width}x{image.height}, the limit is {MAX_PIXELS}')
@@ -75,7 +75,7 @@ def load_pixels(image, source):
     try:
         image.load()
     except Exception as error:
-        raise _error(source, 'truncated or damaged', _words(error)) from None
+        raise _error(source, 'truncated or damaged', one_line(error)) from None
     return image
 
 
@@ -100,7 +100,7 @@ def to_rgb(image, source='image'):
     except ImageError:
         raise
     except Exception as error:
-        raise _error(source, 'cannot be converted to RGB', _words(error)) from None
+        raise _error(source, 'cannot be converted to RGB', one_line(error)) from None
 
 
 def _high_byte(image):
@@ -127,7 +127,3 @@ def decode(source):
     """Read a path or binary file as an upright 8-bit RGB PIL image. Raises ImageError."""
     with open_image(source) as image:
         return to_rgb(load_pixels(image, source), source)
-
-
-def _words(error):
-    return ' '.join(f'{error or type(error).__name__}'.split())[:200]

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from zodiac.errors import UserError
+from zodiac.errors import UserError, one_line
 
 
 def center_crop(image, rng, size, resize):
@@ -99,8 +99,4 @@ def check(transform, where):
         if result.dtype != np.float32 or result.ndim != 3 or not np.isfinite(result).all():
             raise ValueError('it gives no float32 image')
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
-        raise UserError(f'{where}: the transform cannot be used ({_words(error)}); export the model again') from None
-
-
-def _words(error):
-    return ' '.join(f'{error or type(error).__name__}'.split())[:200]
+        raise UserError(f'{where}: the transform cannot be used ({one_line(error)}); export the model again') from None
