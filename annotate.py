@@ -37,10 +37,14 @@ def main():
     validate(tree.entries, cfg.annotate.non_rgb == 'convert', cfg.annotate.workers)
     accepted = [entry for entry in tree.entries if not entry.found.reason]
     pictures = by_pixels(accepted)
-    drawn = draw_splits(pictures, tree.given_splits, cfg)
-    require_images(accepted, tree, cfg)
-    summary = summarise(tree, accepted, pictures, drawn, cfg)
-    write(summary, accepted, cfg)
+    valid_is_test = cfg.annotate.valid_from == 'test' and 'valid' not in tree.given_splits
+    drawn = draw_splits(pictures, [*tree.given_splits, *(['valid'] if valid_is_test else [])], cfg)
+    splits = {split: [entry for entry in accepted if entry.split == split] for split in SPLITS}
+    if valid_is_test:
+        splits['valid'] = splits['test']
+    require_images(splits, tree, cfg)
+    summary = summarise(tree, splits, pictures, drawn, valid_is_test, cfg)
+    write(summary, splits, cfg)
     report(summary, cfg)
 
 
@@ -132,10 +136,10 @@ def by_pixels(entries):
     return list(groups.values())
 
 
-def require_images(accepted, tree, cfg):
+def require_images(splits, tree, cfg):
     """Raise UserError when a split has no image at all."""
     for split in SPLITS:
-        if any(entry.split == split for entry in accepted):
+        if splits[split]:
             continue
         reasons = _reasons(tree.entries)
         why = f' (left out: {reasons})' if reasons else ''
@@ -152,11 +156,12 @@ def _reasons(entries):
     return ', '.join(f'{count} {reason}' for reason, count in counts.most_common())
 
 
-def summarise(tree, accepted, pictures, drawn, cfg):
+def summarise(tree, splits, pictures, drawn, valid_is_test, cfg):
     """The content of annotation.json."""
+    accepted = [entry for entry in tree.entries if not entry.found.reason]
     rejected = [entry for entry in tree.entries if entry.found.reason]
     repeated = [same for same in pictures if len(same) > 1]
-    counts = collections.Counter((entry.split, entry.label) for entry in accepted)
+    counts = collections.Counter((split, entry.label) for split in SPLITS for entry in splits[split])
     lost = collections.Counter((entry.split, entry.label) for entry in rejected)
     return {
         'root': cfg.data.root,
@@ -165,6 +170,7 @@ def summarise(tree, accepted, pictures, drawn, cfg):
             'non_rgb': cfg.annotate.non_rgb,
             'seed': cfg.seed,
             'drawn_splits': drawn,
+            'valid_is_test': valid_is_test,
             **{f'{split}_fraction': getattr(cfg.annotate, f'{split}_fraction') for split in drawn},
         },
         'accepted': len(accepted),
@@ -200,12 +206,12 @@ def _paths(entries):
     return [entry.path for entry in entries]
 
 
-def write(summary, accepted, cfg):
+def write(summary, splits, cfg):
     """Write the three index files and annotation.json; all of them, or on a full disk none."""
     number = {label: index for index, label in enumerate(cfg.data.labels)}
     contents = {'annotation.json': json.dumps(summary, ensure_ascii=False, indent=1)}
     for split in SPLITS:
-        lines = (f'{entry.path}\t{number[entry.label]}\n' for entry in accepted if entry.split == split)
+        lines = (f'{entry.path}\t{number[entry.label]}\n' for entry in splits[split])
         contents[f'{split}.txt'] = ''.join(lines)
     with contextlib.ExitStack() as renames:  # the files get their names only when the content of each is on disk
         for name, content in contents.items():
@@ -227,6 +233,8 @@ def report(summary, cfg):
         print(
             f'{" and ".join(summary["settings"]["drawn_splits"])} drawn from the training images with seed {cfg.seed}'
         )
+    if summary['settings']['valid_is_test']:
+        print('valid.txt lists the test images (annotate.valid_from=test): watch them, but choose nothing by them')
     for mode, count in summary['converted_by_mode'].items():
         print(f'converted to RGB: {count} of mode {mode}')
     if summary['first_frame_of_animation']:

@@ -21,8 +21,9 @@ from zodiac.schema import setting
 
 DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configs', 'zodiac.yaml')
 ZODIAC = ['ratt', 'ox', 'tiger', 'rabbit', 'dragon', 'snake', 'horse', 'goat', 'monkey', 'rooster', 'dog', 'pig']
-ARCHS = Literal['resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152']
+ARCHS = Literal['resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152', 'resnet9', 'cifarnet']
 Auto = Literal['auto']
+Items = List[Union[str, dict]]  # each a name, or {name: {setting: value}}
 
 
 @dataclass
@@ -38,18 +39,11 @@ class Data:
 @dataclass
 class ImageSize:
     size: int = setting(224, low=8, high=4096)  # pixels a side that the network sees
-    resize: Union[Auto, int] = setting(
+    resize: Union[Literal['auto', 'squash'], int] = setting(
         'auto', low=8, high=8192
-    )  # short side before the centre crop; auto: size * 256 / 224
+    )  # short side before the centre crop; auto: size * 256 / 224; squash: both sides to size, no crop
     mean: List[float] = setting([0.485, 0.456, 0.406])  # of ImageNet, RGB in [0, 1]
     std: List[float] = setting([0.229, 0.224, 0.225], above=0)
-
-
-@dataclass
-class Augment:
-    scale: List[float] = setting([0.08, 1.0], above=0, high=1)  # share of the image's area that a training crop covers
-    ratio: List[float] = setting([0.75, 4 / 3], above=0)  # width / height of a training crop
-    flip: float = setting(0.5, low=0, high=1)  # probability of a horizontal flip
 
 
 @dataclass
@@ -58,6 +52,7 @@ class Annotate:
     non_rgb: Literal['reject', 'convert'] = 'reject'  # what to do with grey, palette, CMYK, 16-bit and alpha images
     unknown_class: Literal['stop', 'skip'] = 'stop'  # what to do with a class folder that is none of data.labels
     valid_fraction: float = setting(0.1, above=0, high=0.8)  # taken from train where there is no valid folder
+    valid_from: Literal['train', 'test'] = 'train'  # test: without a valid folder valid.txt lists the test images
     test_fraction: float = setting(0.1, above=0, high=0.8)  # taken from train where there is no test folder
     workers: Union[Auto, int] = setting('auto', low=1, high=256)
     max_entries: int = setting(2_000_000, low=1)  # caps on an archive: files and folders,
@@ -68,8 +63,10 @@ class Annotate:
 @dataclass
 class Model:
     arch: ARCHS = 'resnet50'
+    head: Union[Auto, Items] = 'auto'  # layers behind the last feature map; auto: average pool and one linear layer
     pretrained: Union[bool, str] = True  # true: ImageNet weights; false: from scratch; or a .pdparams file
-    freeze: Literal['none', 'backbone'] = 'none'  # backbone: only the head learns, BatchNorm statistics stand still
+    freeze: str = 'none'  # what does not learn: none, backbone (all but the head), or up to a stage such as layer2
+    unfreeze_epoch: int = setting(0, low=0)  # from this epoch on everything learns; 0: never
     zero_init_residual: bool = False  # from scratch: the last BatchNorm weight of each block starts at zero
 
 
@@ -77,7 +74,17 @@ class Model:
 class Train:
     epochs: int = setting(20, low=1)
     batch_size: int = setting(32, low=1)  # a process
+    accumulate: int = setting(1, low=1)  # batches a step of the optimizer; their gradients are averaged
     amp: Literal['O0', 'O1', 'O2'] = 'O0'  # mixed precision level, on a GPU
+    sampling: Literal['shuffle', 'balanced'] = 'shuffle'  # balanced: each class equally often, by drawing with return
+    class_weights: Literal['none', 'balanced'] = 'none'  # balanced: the loss of an image counts 1 / images of its class
+    label_smoothing: float = setting(0.0, low=0, high=0.99)  # share of each label spread over all classes
+    mixup: float = setting(0.0, low=0)  # alpha of the Beta distribution of the share in mixup; 0: off
+    cutmix: float = setting(0.0, low=0)  # the same for CutMix; with both on, each batch draws one of the two
+    ema: float = setting(0.0, low=0, high=0.99999)  # decay a step of averaged weights, which are evaluated; 0: off
+    evaluate_first: bool = False  # validate before the first step too: epoch 0 of log.csv
+    monitor: Literal['valid_top1', 'valid_loss', 'train_top1', 'train_loss'] = 'valid_top1'  # what best/ is best in
+    patience: int = setting(0, low=0)  # stop after so many epochs without a better `monitor`; 0: never
     save_steps: int = setting(0, low=0)  # a checkpoint every so many steps too; 0: at the end of each epoch only
     keep_checkpoints: int = setting(2, low=1)  # newest ones kept in checkpoints/, beside best/
 
@@ -85,18 +92,32 @@ class Train:
 @dataclass
 class Optim:
     name: Literal['momentum', 'sgd', 'adam', 'adamw'] = 'momentum'
-    lr: float = setting(0.00375, above=0)
+    lr: float = setting(0.00375, above=0)  # the highest of the schedule
+    backbone_lr: float = setting(0.0, low=0)  # for what model.freeze names, once it learns; 0: optim.lr
     momentum: float = setting(0.9, low=0, high=1)
     nesterov: bool = False
     weight_decay: float = setting(1e-6, low=0)  # L2
-    schedule: Literal['cosine', 'constant'] = 'cosine'
+    decoupled_decay: bool = False  # shrink the weights by rate * weight_decay instead; adamw always does
+    decay_bias_and_norm: bool = True  # false: no weight decay on biases and BatchNorm weights
+    norm_lr_factor: float = setting(1.0, above=0)  # BatchNorm weights and biases learn so many times as fast
+    clip_norm: float = setting(0.0, low=0)  # largest norm of the whole gradient; 0: off
+    clip_value: float = setting(0.0, low=0)  # largest absolute value in the gradient; 0: off
+    schedule: Literal['cosine', 'cosine_restarts', 'one_cycle', 'step', 'constant'] = 'cosine'
     warmup_epochs: float = setting(0.0, low=0)  # the rate rises linearly from zero for so many epochs
+    min_lr: float = setting(0.0, low=0)  # where cosine, cosine_restarts and one_cycle end
+    restart_epochs: float = setting(10.0, above=0)  # length of the first cycle of cosine_restarts
+    restart_factor: float = setting(1.0, low=1)  # each cycle is so many times as long as the one before
+    rise: float = setting(0.3, above=0, high=0.99)  # share of the steps in which one_cycle rises
+    anneal: Literal['cos', 'linear'] = 'cos'  # shape of one_cycle
+    step_epochs: float = setting(30.0, above=0)  # `step` multiplies the rate every so many epochs
+    step_factor: float = setting(0.1, above=0, high=1)  # by this
 
 
 @dataclass
 class Evaluate:
     split: Literal['train', 'valid', 'test'] = 'test'
     weights: str = 'best'  # best, last, a checkpoint folder or a .pdparams file; export.py reads it too
+    flip_average: bool = False  # average over the image and its mirror image; export.py builds it into the model
     batch_size: int = setting(32, low=1)
     sample: int = setting(6, low=1)  # size of the simple random sample that is listed
 
@@ -116,7 +137,7 @@ class Config:
     device: str = setting('auto', pattern=r'auto|cpu|gpu(:\d+)?|xpu(:\d+)?|npu(:\d+)?')
     data: Data = field(default_factory=Data)
     image: ImageSize = field(default_factory=ImageSize)
-    augment: Augment = field(default_factory=Augment)
+    augment: Items = setting(['random_resized_crop', 'horizontal_flip'])  # random changes to training images, in order
     annotate: Annotate = field(default_factory=Annotate)
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
@@ -132,7 +153,12 @@ class Config:
     @property
     def identity(self):
         """The settings that weights belong to: a checkpoint keeps them, and is refused where they differ."""
-        return {'model.arch': self.model.arch, 'data.labels': self.data.labels, 'image': dataclasses.asdict(self.image)}
+        return {
+            'model.arch': self.model.arch,
+            'model.head': self.model.head,
+            'data.labels': self.data.labels,
+            'image': dataclasses.asdict(self.image),
+        }
 
     def to_yaml(self):
         """str: every setting, also those at their default, as YAML that `-c` accepts."""
@@ -174,7 +200,7 @@ def load(path=None, overrides=()):
         key, equals, value = override.partition('=')
         if not equals or not key.strip():
             raise UsageError(f'-o {override}: write it as key=value, for example -o train.epochs=3')
-        for inner_key, inner_value in schema.flatten(_parse_yaml(value, f'-o {override}'), key.strip()):
+        for inner_key, inner_value in schema.flatten(parse_yaml(value, f'-o {override}'), key.strip()):
             _put(cfg, inner_key, inner_value, '-o')
     _check_whole(cfg)
     return cfg
@@ -240,13 +266,14 @@ def _read_yaml(path):
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, 'strerror', None) or 'not UTF-8 text'
         raise UsageError(f'{path}: cannot read the configuration ({reason}); see configs/ for examples') from None
-    content = _parse_yaml(text, path)
+    content = parse_yaml(text, path)
     if content is not None and not isinstance(content, dict):
         raise UsageError(f'{path}: a configuration is "key: value" lines; see configs/ for examples')
     return content or {}
 
 
-def _parse_yaml(text, where):
+def parse_yaml(text, where):
+    """The value that a YAML text stands for. Raises UsageError naming `where`."""
     import yaml
 
     try:
@@ -282,13 +309,10 @@ def _check_whole(cfg):
     )
     for key in ('image.mean', 'image.std'):
         require(len(schema.get(cfg, key)) == 3, key, 'three numbers: red, green, blue')
-    for key in ('augment.scale', 'augment.ratio'):
-        pair = schema.get(cfg, key)
-        require(len(pair) == 2 and pair[0] <= pair[1], key, 'two numbers, the smaller first')
     require(
-        cfg.image.resize == 'auto' or cfg.image.resize >= cfg.image.size,
+        cfg.image.resize in ('auto', 'squash') or cfg.image.resize >= cfg.image.size,
         'image.resize',
-        f'auto or image.size ({cfg.image.size}) or more',
+        f'auto, squash, or image.size ({cfg.image.size}) or more',
     )
     require(
         cfg.annotate.valid_fraction + cfg.annotate.test_fraction < 1,
@@ -297,6 +321,28 @@ def _check_whole(cfg):
     )
     require(
         not cfg.optim.nesterov or cfg.optim.name == 'momentum', 'optim.nesterov', 'false unless optim.name is momentum'
+    )
+    require(cfg.optim.min_lr <= cfg.optim.lr, 'optim.min_lr', f'optim.lr ({cfg.optim.lr:g}) or less')
+    require(not (cfg.optim.clip_norm and cfg.optim.clip_value), 'optim.clip_value', '0 where optim.clip_norm is set')
+    require(
+        cfg.optim.schedule != 'one_cycle' or not cfg.optim.warmup_epochs,
+        'optim.warmup_epochs',
+        '0 with optim.schedule=one_cycle, which has its own rise (optim.rise)',
+    )
+    require(
+        not cfg.model.unfreeze_epoch or cfg.model.freeze != 'none',
+        'model.unfreeze_epoch',
+        '0 unless model.freeze says what is frozen until then',
+    )
+    require(
+        not cfg.optim.backbone_lr or cfg.model.unfreeze_epoch,
+        'optim.backbone_lr',
+        '0 unless model.unfreeze_epoch lets the frozen part learn',
+    )
+    require(
+        cfg.train.class_weights == 'none' or cfg.train.sampling == 'shuffle',
+        'train.class_weights',
+        'none with train.sampling=balanced: one of them is enough',
     )
 
 

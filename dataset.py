@@ -9,7 +9,7 @@ import mmap
 import numpy as np
 
 import config
-from zodiac import device, images, transforms
+from zodiac import augment, device, images, transforms
 from zodiac.errors import UserError
 
 paddle = device.import_paddle()
@@ -55,7 +55,7 @@ class ZodiacDataset(paddle.io.Dataset):
 
     An item is (float32 array [3, size, size], int64 label). In mode 'train' images are augmented at random; the draw is
     a function of (seed, epoch, index) alone. Set `epoch` before each pass; left at None, each image counts for itself
-    how often it was read.
+    how often it was read. Where `order` is set, item i is image order[i].
 
     Args:
         mode: 'train', 'valid' or 'test'.
@@ -71,6 +71,7 @@ class ZodiacDataset(paddle.io.Dataset):
         self.paths, self.labels = read_index(f'{cfg.data.root}/{mode}.txt', len(cfg.data.labels))
         self.seed = cfg.seed
         self.epoch = None
+        self.order = None
         self.augment = mode == 'train' if augment is None else augment
         self.transform = train_transform(cfg) if self.augment else eval_transform(cfg)
         self._reads = np.frombuffer(
@@ -81,11 +82,12 @@ class ZodiacDataset(paddle.io.Dataset):
         return len(self.paths)
 
     def __getitem__(self, index):
+        number = index if self.order is None else self.order[index]
         try:
-            image = images.decode(self.paths[index])
+            image = images.decode(self.paths[number])
         except images.ImageError as error:
             raise UserError(f'{error}; mend or remove the file, then run annotate.py again') from None
-        return transforms.apply(self.transform, image, self._generator(index)), self.labels[index]
+        return transforms.apply(self.transform, image, self._generator(index)), self.labels[number]
 
     def _generator(self, index):
         if not self.augment:
@@ -102,9 +104,8 @@ class ZodiacDataset(paddle.io.Dataset):
 
 
 def train_transform(cfg):
-    """The training transform of a configuration, as data."""
-    image, augment = cfg.image, cfg.augment
-    return transforms.train_transform(image.size, image.mean, image.std, augment.scale, augment.ratio, augment.flip)
+    """The training transform of a configuration: its `augment` list, then the normalisation of evaluation."""
+    return [*augment.build(cfg.augment, cfg.image.size), eval_transform(cfg)[-1]]
 
 
 def eval_transform(cfg):
@@ -117,12 +118,19 @@ class Loader(paddle.io.DataLoader):
 
     With `shuffle` the order is a function of (seed, epoch); call `set_epoch` before each pass. With several processes
     each gets its share of every epoch.
+
+    Args:
+        mixer: callable (images, labels, numpy Generator) -> (images, labels), see batches.Mixer; None for none.
+        balanced: draw each class equally often, with return, instead of each image once.
     """
 
-    def __init__(self, dataset, batch_size, cfg, shuffle=False):
+    def __init__(self, dataset, batch_size, cfg, shuffle=False, mixer=None, balanced=False):
         workers = device.loader_workers(cfg.data.num_workers, on_gpu=not paddle.device.get_device().startswith('cpu'))
         batch_bytes = batch_size * 3 * cfg.image.size**2 * 4
         self.images = dataset
+        self.mixer = mixer
+        self.balanced = balanced
+        self.epoch = 0
         self.guarded = _Guarded(dataset, cfg.image.size)
         super().__init__(
             self.guarded,
@@ -133,15 +141,27 @@ class Loader(paddle.io.DataLoader):
 
     def set_epoch(self, epoch):
         """Choose the order and the augmentation of the next pass."""
-        self.images.epoch = epoch
+        self.epoch = self.images.epoch = epoch
         order = np.random.SeedSequence([self.images.seed, epoch]).generate_state(1)[0]
         self.batch_sampler.set_epoch(int(order))  # the sampler shuffles by this number
+        if self.balanced:
+            self.images.order = balanced_order(self.images.labels, np.random.default_rng(order))
 
     def __iter__(self):
         self.guarded.fault[0] = 0
-        for batch in super().__iter__():
+        for step, batch in enumerate(super().__iter__()):
             self.guarded.check()
+            if self.mixer:
+                rng = np.random.default_rng([self.images.seed, self.epoch, step, device.rank()])
+                batch = self.mixer(*batch, rng)
             yield batch
+
+
+def balanced_order(labels, rng):
+    """int array [n]: image numbers drawn with return, each class equally probable, each image within its class too."""
+    counts = np.bincount(labels)
+    weights = 1 / counts[labels]
+    return rng.choice(len(labels), len(labels), p=weights / weights.sum())
 
 
 class _Guarded(paddle.io.Dataset):

@@ -3,7 +3,7 @@
     python evaluate.py                                            # the best checkpoint on the test split
     python evaluate.py -c configs/demo.yaml -o evaluate.split=valid evaluate.weights=last
 
-metrics.json holds every number, predictions.csv a row an image; confusion_matrix.png, curves.png and predictions.png
+metrics.json holds every number, predictions.csv a row an image; confusion_matrix.png, curves.png, classes.png and predictions.png
 are to look at. A simple random sample of the split is listed as in the notebook.
 """
 
@@ -24,7 +24,9 @@ def main():
 
     device.choose(cfg.device)
     dataset = ZodiacDataset(cfg.evaluate.split, augment=False, cfg=cfg)
-    network, origin = checkpoint.load_network(cfg.run_dir, cfg.evaluate.weights, cfg.identity)
+    network, origin = checkpoint.load_network(
+        cfg.run_dir, cfg.evaluate.weights, cfg.identity, cfg.evaluate.flip_average
+    )
     probabilities = predict(network, Loader(dataset, cfg.evaluate.batch_size, cfg), len(dataset))
 
     result = {
@@ -34,6 +36,7 @@ def main():
         **origin,
         'arch': cfg.model.arch,
         'image_size': cfg.image.size,
+        'flip_average': cfg.evaluate.flip_average,
         'paddle': paddle.__version__,
     }
     folder = f'{cfg.run_dir}/report'
@@ -76,7 +79,7 @@ def random_sample(dataset, probabilities, cfg):
 
 def write(folder, result, dataset, probabilities, cfg):
     """Fill the report folder."""
-    from zodiac import files, images, metrics, report
+    from zodiac import files, images, metrics, optim, report
 
     names = cfg.data.labels
     guesses = probabilities.argmax(1)
@@ -91,11 +94,30 @@ def write(folder, result, dataset, probabilities, cfg):
     ]
     pictures = [images.decode(dataset.paths[i]) for i in shown]
     report.plot_predictions(f'{folder}/predictions.png', pictures, titles, right)
+    counts = class_counts(cfg)
+    total = sum(int(numbers.sum()) for numbers in counts.values())
+    report.plot_class_counts(f'{folder}/classes.png', counts, names, f'{cfg.data.root}: {total:,} images')
     rows = read_log(f'{cfg.run_dir}/log.csv')
     if rows:
-        report.plot_curves(f'{folder}/curves.png', rows)
+        steps = int(rows[-1]['step']) // max(1, int(rows[-1]['epoch']))
+        rates = optim.rates(cfg.optim, steps, cfg.train.epochs)[: int(rows[-1]['step'])] if steps else []
+        report.plot_curves(f'{folder}/curves.png', rows, rates)
     with files.atomic_write(f'{folder}/metrics.json') as file:
         json.dump(result, file, ensure_ascii=False, indent=1)
+
+
+def class_counts(cfg):
+    """{split: int [classes]}: images of each class, for the splits that have an index."""
+    import numpy as np
+
+    from dataset import read_index
+
+    classes = len(cfg.data.labels)
+    present = [split for split in ('train', 'valid', 'test') if os.path.isfile(f'{cfg.data.root}/{split}.txt')]
+    return {
+        split: np.bincount(read_index(f'{cfg.data.root}/{split}.txt', classes)[1], minlength=classes)
+        for split in present
+    }
 
 
 def read_log(path):

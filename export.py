@@ -24,7 +24,9 @@ def main():
 
     device.choose(cfg.device)
     dataset = ZodiacDataset('valid', augment=False, cfg=cfg)
-    network, origin = checkpoint.load_network(cfg.run_dir, cfg.evaluate.weights, cfg.identity)
+    network, origin = checkpoint.load_network(
+        cfg.run_dir, cfg.evaluate.weights, cfg.identity, cfg.evaluate.flip_average
+    )
     folder = f'{cfg.run_dir}/infer'
     with files.atomic_folder(folder) as temporary:
         probabilities = save_static(network, os.path.join(temporary, cfg.name), cfg.image.size)

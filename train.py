@@ -8,6 +8,9 @@ Several processes, one a GPU or some on the cores of a CPU, share each epoch:
 
     python -m paddle.distributed.launch --nproc_per_node 2 train.py -c configs/demo.yaml
 
+    python train.py --plot-schedule       # draws the learning rate over the steps of a run, and stops
+    python train.py --find-lr             # tries learning rates on some steps, draws the loss over them, and proposes one
+
 Ctrl-C stops after the current step and leaves a checkpoint. Exit status 130 then.
 """
 
@@ -17,14 +20,20 @@ import sys
 
 import config
 from zodiac import device, files
-from zodiac.errors import UserError, run
+from zodiac.errors import UsageError, UserError, run
 
 
 def main():
-    cfg = config.from_command_line(__doc__)
+    parser = config.parser(__doc__)
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        '--find-lr', action='store_true', help='try learning rates on some steps, draw and propose one'
+    )
+    instead.add_argument('--plot-schedule', action='store_true', help='draw the learning rate over the steps')
+    args = parser.parse_args()
+    cfg = config.use(args.config, config.overrides_of(args))
     paddle = device.import_paddle()
     from dataset import Loader, ZodiacDataset
-    from zodiac import callbacks
 
     place = device.choose(cfg.device)
     if cfg.train.amp != 'O0' and place == 'cpu':
@@ -34,45 +43,19 @@ def main():
     train_set = ZodiacDataset('train', cfg=cfg)
     valid_set = ZodiacDataset('valid', cfg=cfg)
     require_every_class(train_set, cfg.data.labels)
-    train_loader = Loader(train_set, cfg.train.batch_size, cfg, shuffle=True)
+    balanced = cfg.train.sampling == 'balanced'
+    train_loader = Loader(train_set, cfg.train.batch_size, cfg, shuffle=True, mixer=build_mixer(cfg), balanced=balanced)
     valid_loader = Loader(valid_set, cfg.train.batch_size, cfg)
+    if args.plot_schedule:
+        return plot_schedule(cfg, len(train_loader))
     note(
         f'{len(train_set)} training and {len(valid_set)} validation images, {len(cfg.data.labels)} classes, '
         f'on {place}, {train_loader.num_workers} loader processes'
     )
-
-    network = build_network(cfg)
-    optimizer = build_optimizer(cfg, network, steps=len(train_loader))
-    trainer = paddle.Model(network)
-    trainer.prepare(
-        optimizer,
-        paddle.nn.CrossEntropyLoss(),
-        paddle.metric.Accuracy(topk=(1, min(5, len(cfg.data.labels)))),
-        amp_configs=None if cfg.train.amp == 'O0' else cfg.train.amp,
-    )
-
-    # The schedule steps first, so that a checkpoint taken after a step holds the rate of the next one.
-    watchers = [paddle.callbacks.LRScheduler(), callbacks.Epochs(train_loader), callbacks.StopOnBadLoss()]
-    if device.rank() == 0:
-        with contextlib.redirect_stdout(sys.stderr):
-            trainer.summary((1, *config.get('image_shape')))
-        start_run(cfg)
-        keeper = callbacks.Checkpoints(
-            cfg.run_dir, cfg.train.keep_checkpoints, cfg.train.save_steps, facts(cfg, train_set)
-        )
-        log = callbacks.RunLog(cfg.run_dir, sample_images(train_set))
-        watchers += [callbacks.Progress(), log, keeper, callbacks.Interrupts()]
-    else:
-        watchers.append(callbacks.RunLog(None))
-    try:
-        trainer.fit(train_loader, valid_loader, epochs=cfg.train.epochs, verbose=0, callbacks=watchers)
-    except KeyboardInterrupt:
-        if device.rank() == 0:
-            folder = keeper.save_last(epoch=keeper.epoch)
-            note(f'stopped in epoch {keeper.epoch + 1}; the weights of step {keeper.step} are in {folder}')
-        raise
-    if device.rank() == 0:
-        finish(cfg, network, optimizer, keeper.best)
+    trainer = build_trainer(cfg, train_set, len(train_loader))
+    if args.find_lr:
+        return find_lr(cfg, trainer, train_loader)
+    fit(cfg, trainer, train_loader, valid_loader)
 
 
 def note(text):
@@ -81,29 +64,134 @@ def note(text):
         print(text, file=sys.stderr)
 
 
-def build_network(cfg):
-    """The network with its initial weights, on Paddle's current device."""
+def build_network(cfg, train_set):
+    """The network with its initial weights, on Paddle's current device, and the names of its frozen parameters."""
+    import paddle
+
     from zodiac import model
 
-    network = model.build(cfg.model.arch, len(cfg.data.labels), cfg.model.zero_init_residual)
+    network = model.build(
+        cfg.model.arch, len(cfg.data.labels), cfg.image.size, cfg.model.head, cfg.model.zero_init_residual
+    )
     if cfg.model.pretrained:
         note(model.load_pretrained(network, cfg.model.arch, cfg.model.pretrained))
     else:
         note(f'{cfg.model.arch} starts from scratch (model.pretrained=false)')
-    if cfg.model.freeze == 'backbone':
-        model.freeze_backbone(network)
-    return network
+        if hasattr(network, 'learn_from'):
+            network.learn_from(paddle.to_tensor(some_images(train_set, 1000)))
+    return network, model.freeze(network, cfg.model.freeze)
 
 
-def build_optimizer(cfg, network, steps):
-    """The optimizer over the parameters that learn, with its schedule over `steps` an epoch."""
-    from zodiac import optim
+def build_trainer(cfg, train_set, steps):
+    """A prepared paddle.Model: network, loss, optimizer with its schedule over `steps` an epoch, accuracy."""
+    import paddle
 
-    settings = cfg.optim
-    warmup_steps = round(steps * settings.warmup_epochs)
-    rate = optim.schedule(settings.schedule, settings.lr, steps * cfg.train.epochs, warmup_steps)
-    learning = [parameter for parameter in network.parameters() if not parameter.stop_gradient]
-    return optim.optimizer(settings.name, rate, learning, settings.weight_decay, settings.momentum, settings.nesterov)
+    from zodiac import batches, optim
+
+    network, frozen = build_network(cfg, train_set)
+    rate = optim.schedule(cfg.optim, steps, cfg.train.epochs)
+    trainer = paddle.Model(network)
+    trainer.prepare(
+        optim.optimizer(cfg.optim, rate, network, frozen),
+        batches.Loss(class_weights(cfg, train_set.labels), cfg.train.accumulate),
+        paddle.metric.Accuracy(topk=(1, min(5, len(cfg.data.labels)))),
+        amp_configs=None if cfg.train.amp == 'O0' else cfg.train.amp,
+    )
+    return trainer
+
+
+def build_mixer(cfg):
+    """What is done to training batches, or None where labels stay class numbers."""
+    from zodiac import batches
+
+    settings = cfg.train
+    for name in ('mixup', 'cutmix'):
+        if getattr(settings, name) and settings.batch_size < 2:
+            raise UsageError(f'train.{name}: mixes pairs of images; set train.batch_size to 2 or more')
+    soft = settings.label_smoothing or settings.mixup or settings.cutmix
+    if not soft and settings.class_weights == 'none' and settings.accumulate == 1:
+        return None
+    return batches.Mixer(len(cfg.data.labels), settings.label_smoothing, settings.mixup, settings.cutmix)
+
+
+def class_weights(cfg, labels):
+    """float [classes], n / (classes * images of the class), or None where the loss counts all images alike."""
+    import numpy as np
+
+    if cfg.train.class_weights == 'none':
+        return None
+    return len(labels) / (len(cfg.data.labels) * np.bincount(labels, minlength=len(cfg.data.labels)))
+
+
+def fit(cfg, trainer, train_loader, valid_loader):
+    """Train, and keep everything that is worth keeping in output/<name>/."""
+    import paddle
+
+    from zodiac import callbacks
+
+    writes = device.rank() == 0
+    if writes:
+        with contextlib.redirect_stdout(sys.stderr):
+            trainer.summary((1, *config.get('image_shape')))
+        start_run(cfg)
+    log = callbacks.RunLog(cfg.run_dir if writes else None, cfg.train.epochs, sample_images(train_loader.images))
+    best = callbacks.Best(log, cfg.train.monitor, cfg.train.patience)
+    ema = callbacks.Ema(cfg.train.ema, cfg.train.accumulate) if cfg.train.ema else None
+    # The schedule steps first, so that a checkpoint taken after a step holds the rate of the next one. The averaged weights
+    # come last, so that they are in the network while the others look at the validation.
+    watchers = [paddle.callbacks.LRScheduler(), callbacks.Epochs(train_loader), callbacks.StopOnBadLoss(), log, best]
+    if cfg.model.unfreeze_epoch:
+        watchers.append(callbacks.Unfreeze(cfg.model.unfreeze_epoch))
+    if writes:
+        origin = facts(cfg, train_loader.images)
+        keeper = callbacks.Checkpoints(cfg.run_dir, cfg.train.keep_checkpoints, cfg.train.save_steps, origin, best, ema)
+        watchers += [callbacks.Progress(), keeper, callbacks.Interrupts()]
+    watchers += [ema] if ema else []
+    if cfg.train.evaluate_first:
+        trainer.evaluate(valid_loader, verbose=0, callbacks=[log])
+    try:
+        trainer.fit(
+            train_loader,
+            valid_loader,
+            epochs=cfg.train.epochs,
+            verbose=0,
+            callbacks=watchers,
+            accumulate_grad_batches=cfg.train.accumulate,
+        )
+    except KeyboardInterrupt:
+        if writes:
+            folder = keeper.save_last(epoch=keeper.epoch)
+            note(f'stopped in epoch {keeper.epoch + 1}; the weights of step {keeper.step} are in {folder}')
+        raise
+    if writes:
+        finish(cfg, ema.average if ema else trainer.network.state_dict(), trainer._optimizer.state_dict(), best)
+
+
+def plot_schedule(cfg, steps):
+    """Draw the learning rate of every step of the run beside its folder."""
+    from zodiac import optim, report
+
+    path = f'{cfg.run_dir}.schedule.png'
+    rates = optim.rates(cfg.optim, steps, cfg.train.epochs)
+    title = f'{cfg.name}: optim.schedule = {cfg.optim.schedule}, {steps} steps an epoch'
+    report.plot_rates(path, rates, steps, title)
+    print(
+        f'learning rate {rates[0]:.3g} at the first step, {max(rates):.3g} at its highest, {rates[-1]:.3g} at the last'
+    )
+    print(f'written: {path}')
+
+
+def find_lr(cfg, trainer, loader):
+    """Try learning rates on some steps, draw the loss over them beside the run's folder, and propose one."""
+    from zodiac import lr_finder, report
+
+    loader.set_epoch(0)
+    rates, losses = lr_finder.sweep(trainer, loader)
+    proposal = lr_finder.propose(rates, losses)
+    path = f'{cfg.run_dir}.lr_finder.png'
+    report.plot_lr_finder(path, rates, losses, proposal)
+    print(f'proposed: -o optim.lr={proposal:.2g}, where the loss falls fastest (now {cfg.optim.lr:g})')
+    print(f'written: {path}')
 
 
 def facts(cfg, train_set):
@@ -119,14 +207,16 @@ def facts(cfg, train_set):
     }
 
 
-def finish(cfg, network, optimizer, best):
+def finish(cfg, network_state, optimizer_state, best):
     """Write the last weights where the notebook's `Model.load(get('model_save_dir'))` finds them, and tell the results."""
     from zodiac import weights
 
-    for suffix, state in (('.pdparams', network.state_dict()), ('.pdopt', optimizer.state_dict())):
+    for suffix, state in (('.pdparams', network_state), ('.pdopt', optimizer_state)):
         with files.atomic_write(cfg.run_dir + suffix, binary=True) as file:
             file.write(weights.dump(state))
-    print(f'best epoch {best["epoch"]}: validation top-1 {best["valid_top1"]:.4f} in {cfg.run_dir}/best')
+    row = best.row
+    chosen = '' if best.monitor == 'valid_top1' else f' (by {best.monitor} {row[best.monitor]:.4f})'
+    print(f'best epoch {row["epoch"]}{chosen}: validation top-1 {row["valid_top1"]:.4f} in {cfg.run_dir}/best')
     print(f'last weights: {cfg.run_dir}.pdparams')
     print(f'curves: {cfg.run_dir}/log.csv, or visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1')
 
@@ -141,14 +231,21 @@ def require_every_class(train_set, labels):
         )
 
 
-def sample_images(train_set, count=8):
-    """uint8 [count, size, size, 3]: training images as the network sees them, spread over the classes."""
+def some_images(train_set, count):
+    """float32 [count, 3, size, size]: training images as the network sees them, spread over the index."""
+    import numpy as np
+
+    train_set.epoch = 0
+    chosen = np.linspace(0, len(train_set) - 1, min(count, len(train_set))).astype(int)
+    return np.stack([train_set[int(index)][0] for index in chosen])
+
+
+def sample_images(train_set):
+    """uint8 [8, size, size, 3]: some training images to look at."""
     import numpy as np
 
     normalize = train_set.transform[-1]
-    train_set.epoch = 0
-    chosen = np.linspace(0, len(train_set) - 1, count).astype(int)
-    images = np.stack([train_set[int(index)][0] for index in chosen]).transpose(0, 2, 3, 1)
+    images = some_images(train_set, 8).transpose(0, 2, 3, 1)
     return ((images * normalize['std'] + normalize['mean']) * 255).round().clip(0, 255).astype(np.uint8)
 
 

@@ -61,6 +61,16 @@ def test_every_setting_of_a_shipped_config_is_taken(path):
         ('annotate.archive=null', 'annotate.archive', None),
         ('device=gpu:1', 'device', 'gpu:1'),
         ('image.mean=[0, 0.5, 1]', 'image.mean', [0.0, 0.5, 1.0]),
+        ('image.resize=squash', 'image.resize', 'squash'),
+        ('image.resize=auto', 'image.resize', 'auto'),
+        ('image.resize=300', 'image.resize', 300),
+        ('augment=[]', 'augment', []),
+        ('augment=[resize]', 'augment', ['resize']),
+        (
+            'augment=[{random_crop: {padding: 4, mode: edge}}, horizontal_flip, {resize: null}]',
+            'augment',
+            [{'random_crop': {'padding': 4, 'mode': 'edge'}}, 'horizontal_flip', {'resize': None}],
+        ),
         ('train={epochs: 4}', 'train.epochs', 4),
         (' train.epochs =5', 'train.epochs', 5),
     ],
@@ -90,6 +100,17 @@ def test_override_sets_the_value_in_its_type(override, key, value):
         ('optim.lr=true', ['optim.lr', 'True', 'a number']),
         ('optim.name=momentun', ['optim.name', "'momentun'", 'momentum', 'sgd', 'adamw']),
         ('optim.momentum=1.5', ['optim.momentum', '1.5', '<= 1']),
+        ('image.resize=crop', ['image.resize', "'crop'", 'auto', 'squash', 'a whole number >= 8']),
+        ('augment=random_crop', ['augment', "'random_crop'", 'a list of a text or {name: settings}']),
+        ('augment=', ['augment', 'None', 'a list of a text or {name: settings}']),
+        ('augment=3', ['augment', '3', 'a list of a text or {name: settings}']),
+        ('augment={}', ['augment', '{}', 'a list of a text or {name: settings}']),
+        ('augment=[random_crop, 3]', ['augment', "['random_crop', 3]", 'a text or {name: settings}']),
+        ('augment=[null]', ['augment', '[None]', 'a text or {name: settings}']),
+        ('augment=[[resize]]', ['augment', "[['resize']]", 'a text or {name: settings}']),
+        ('augment.scale=[0.8, 1]', ['augment.scale', 'no such setting']),
+        ('augment.flip=0', ['augment.flip', 'no such setting']),
+        ('augment={random_crop: {padding: 4}}', ['augment.random_crop', 'a list']),
         ('model.arch=resnet51', ['model.arch', "'resnet51'", 'resnet50']),
         ('model.pretrained=3', ['model.pretrained', '3', 'true, false', 'a text']),
         ('model.zero_init_residual=maybe', ['model.zero_init_residual', "'maybe'", 'true, false']),
@@ -130,17 +151,60 @@ def test_wrong_value_is_refused_naming_key_value_and_what_is_allowed(override, w
         (['image.std=[1, 1, 1, 1]'], 'image.std'),
         (['image.std=[1, 0, 1]'], 'image.std'),
         (['image.size=224', 'image.resize=200'], 'image.resize'),
-        (['augment.scale=[1, 0.5]'], 'augment.scale'),
-        (['augment.scale=[0.5]'], 'augment.scale'),
-        (['augment.ratio=[0, 1]'], 'augment.ratio'),
+        (['image.size=224', 'image.resize=223'], 'image.resize'),
         (['annotate.valid_fraction=0.5', 'annotate.test_fraction=0.5'], 'annotate.test_fraction'),
         (['optim.name=adam', 'optim.nesterov=true'], 'optim.nesterov'),
+        (['optim.lr=0.01', 'optim.min_lr=0.02'], 'optim.min_lr'),
+        (['optim.min_lr=0.00376'], 'optim.min_lr'),
+        (['optim.clip_norm=1', 'optim.clip_value=0.1'], 'optim.clip_value'),
+        (['optim.schedule=one_cycle', 'optim.warmup_epochs=0.5'], 'optim.warmup_epochs'),
+        (['model.unfreeze_epoch=3'], 'model.unfreeze_epoch'),
+        (['model.unfreeze_epoch=1', 'model.freeze=none'], 'model.unfreeze_epoch'),
+        (['train.sampling=balanced', 'train.class_weights=balanced'], 'train.class_weights'),
     ],
 )
 def test_values_that_do_not_fit_together_are_refused_naming_the_key(overrides, key):
     message = refusal(*overrides)
     assert key in message
     assert 'allowed is' in message
+
+
+@pytest.mark.parametrize(
+    'overrides',
+    [
+        ['image.size=224', 'image.resize=224'],
+        ['image.size=512', 'image.resize=squash'],
+        ['optim.lr=0.01', 'optim.min_lr=0.01'],
+        ['optim.clip_norm=1'],
+        ['optim.clip_value=0.1'],
+        ['optim.clip_norm=1', 'optim.clip_value=0'],
+        ['optim.schedule=one_cycle'],
+        ['optim.schedule=cosine_restarts', 'optim.warmup_epochs=2'],
+        ['model.freeze=backbone', 'model.unfreeze_epoch=3'],
+        ['model.freeze=layer2', 'model.unfreeze_epoch=1'],
+        ['train.sampling=balanced'],
+        ['train.class_weights=balanced'],
+        ['optim.nesterov=true'],
+    ],
+    ids=' '.join,
+)
+def test_values_that_fit_together_are_taken(overrides):
+    cfg = load(*overrides)
+    for override in overrides:
+        key, _, value = override.partition('=')
+        assert schema.get(cfg, key) == yaml.safe_load(value)
+
+
+def test_a_refusal_of_values_that_do_not_fit_names_the_other_setting_too():
+    for overrides, other in (
+        (['image.resize=100'], 'image.size (224)'),
+        (['optim.min_lr=1'], 'optim.lr (0.00375)'),
+        (['optim.clip_norm=1', 'optim.clip_value=1'], 'optim.clip_norm'),
+        (['optim.schedule=one_cycle', 'optim.warmup_epochs=1'], 'optim.schedule=one_cycle'),
+        (['model.unfreeze_epoch=1'], 'model.freeze'),
+        (['train.sampling=balanced', 'train.class_weights=balanced'], 'train.sampling=balanced'),
+    ):
+        assert other in refusal(*overrides)
 
 
 def test_a_value_at_its_limit_is_taken_and_one_beyond_is_not():
@@ -252,6 +316,19 @@ def test_a_folder_as_configuration_is_refused_by_name(tmp_path):
     assert str(tmp_path) in refusal(path=tmp_path)
 
 
+def test_a_list_of_operations_in_a_file_is_read_as_it_stands_and_replaced_as_a_whole(tmp_path):
+    path = tmp_path / 'a.yaml'
+    path.write_text('augment:\n  - random_crop: {padding: 4}\n  - horizontal_flip\n')
+    assert config.load(path).augment == [{'random_crop': {'padding': 4}}, 'horizontal_flip']
+    assert config.load(path, ['augment=[resize]']).augment == ['resize']
+
+
+def test_operations_without_dashes_in_a_file_are_refused_telling_of_the_list(tmp_path):
+    path = tmp_path / 'a.yaml'
+    path.write_text('augment:\n  random_crop: {padding: 4}\n  horizontal_flip: {p: 0.5}\n')
+    assert 'a list' in refusal(path=path)
+
+
 def test_an_unknown_key_in_a_file_is_refused_naming_file_and_nearest_key(tmp_path):
     path = tmp_path / 'a.yaml'
     path.write_text('trian:\n  epochs: 3\n')
@@ -269,6 +346,9 @@ def test_the_resolved_configuration_loads_back_to_the_same(tmp_path):
         'annotate.archive=x.zip',
         'model.pretrained=false',
         'data.num_workers=3',
+        'image.resize=squash',
+        'augment=[resize, {random_erasing: {scale: [0.1, 0.2], inside: false}}, {affine: null}]',
+        'model.head=[global_avg_pool, flatten, {dropout: 0.3}, linear]',
     )
     path = tmp_path / 'config.yaml'
     path.write_text(cfg.to_yaml(), encoding='utf-8')
@@ -280,8 +360,10 @@ def test_the_resolved_configuration_loads_back_to_the_same(tmp_path):
 def test_configurations_do_not_share_their_lists():
     one, other = config.Config(), config.Config()
     one.data.labels.append('cat')
-    assert 'cat' not in other.data.labels
-    assert 'cat' not in config.Config().data.labels
+    one.augment.append('cat')
+    for cfg in (other, config.Config()):
+        assert 'cat' not in cfg.data.labels
+        assert 'cat' not in cfg.augment
 
 
 # --- get

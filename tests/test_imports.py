@@ -20,6 +20,10 @@ TRAINING = {
     'zodiac.checkpoint',
     'zodiac.metrics',
     'zodiac.report',
+    'zodiac.augment',
+    'zodiac.batches',
+    'zodiac.lr_finder',
+    'zodiac.networks',
 }
 
 

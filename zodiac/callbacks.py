@@ -8,10 +8,11 @@ import sys
 import threading
 import time
 
+import numpy as np
 from paddle.callbacks import Callback
 from tqdm import tqdm
 
-from zodiac import checkpoint, files
+from zodiac import checkpoint, device, files, model
 from zodiac.errors import UserError
 
 LOG_COLUMNS = (
@@ -39,14 +40,18 @@ def mean_over_processes(value):
 
 
 class Epochs(Callback):
-    """Tells the training loader which epoch comes, for its order and augmentation."""
+    """Makes an epoch a function of (seed, epoch, process): its order, its augmentation, and the draws of its dropout."""
 
     def __init__(self, loader):
         super().__init__()
         self.loader = loader
 
     def on_epoch_begin(self, epoch, logs=None):
+        import paddle
+
         self.loader.set_epoch(epoch)
+        draws = np.random.SeedSequence([self.loader.images.seed, epoch, device.rank()])
+        paddle.seed(int(draws.generate_state(1)[0]))
 
 
 class StopOnBadLoss(Callback):
@@ -125,19 +130,22 @@ class RunLog(Callback):
 
     Args:
         run_dir: folder of the run; None on a process that does not write.
+        epochs: number of epochs of the run.
         samples: uint8 array [N, height, width, 3] of training images for VisualDL.
     """
 
-    def __init__(self, run_dir, samples=()):
+    def __init__(self, run_dir, epochs, samples=()):
         super().__init__()
+        self.epochs = epochs
         self.run_dir = run_dir
         self.samples = samples
         self.rows = []
+        self.row = {'epoch': 0, 'step': 0}  # of a validation before the first step
         self.step = 0
         self.writer = None
 
-    def on_train_begin(self, logs=None):
-        if not self.run_dir:
+    def _open(self):
+        if not self.run_dir or self.writer:
             return
         from visualdl import LogWriter
 
@@ -145,6 +153,9 @@ class RunLog(Callback):
         for number, image in enumerate(self.samples):
             self.writer.add_image(f'train images/{number}', image, step=0)
         self._write_csv()
+
+    def on_train_begin(self, logs=None):
+        self._open()
 
     def on_train_end(self, logs=None):
         if self.writer:
@@ -175,6 +186,7 @@ class RunLog(Callback):
         }
 
     def on_eval_begin(self, logs=None):
+        self._open()
         self.images, self.loss_sum = 0, 0.0
 
     def on_eval_batch_end(self, step, logs=None):
@@ -188,18 +200,19 @@ class RunLog(Callback):
             'valid_top1': float(logs['acc_top1']),
         }
         self.rows.append(row)
-        self._scalars(
-            {
-                'valid/loss': row['valid_loss'],
-                'valid/top1': row['valid_top1'],
-                'train/images_per_second': row['images_per_second'],
-            }
-        )
+        self._scalars({'valid/loss': row['valid_loss'], 'valid/top1': row['valid_top1']})
+        if row['epoch']:
+            self._scalars({'train/images_per_second': row['images_per_second']})
         if self.run_dir:
             self._write_csv()
+            train = (
+                f'train loss {row["train_loss"]:.4f} top1 {row["train_top1"]:.4f}, '
+                f'{row["images_per_second"]:.1f} images/s, '
+                if row['epoch']
+                else ''
+            )
             print(
-                f'epoch {row["epoch"]}/{self.params["epochs"]}: train loss {row["train_loss"]:.4f} top1 {row["train_top1"]:.4f}, '
-                f'valid loss {row["valid_loss"]:.4f} top1 {row["valid_top1"]:.4f}, {row["images_per_second"]:.1f} images/s',
+                f'epoch {row["epoch"]}/{self.epochs}: {train}valid loss {row["valid_loss"]:.4f} top1 {row["valid_top1"]:.4f}',
                 file=sys.stderr,
             )
 
@@ -218,23 +231,113 @@ class RunLog(Callback):
             )
 
 
+class Best(Callback):
+    """Remembers the best epoch by one column of log.csv, and stops the run when `patience` epochs bring no better one.
+
+    A loss is better when it is lower, an accuracy when it is higher. After each validation `improved` tells whether it was
+    the best so far; `row` is the row of log.csv of the best one.
+    """
+
+    def __init__(self, log, monitor, patience=0):
+        super().__init__()
+        self.log = log
+        self.monitor = monitor
+        self.patience = patience
+        self.sign = -1 if monitor.endswith('loss') else 1
+        self.row = None
+        self.improved = False
+
+    def on_eval_end(self, logs=None):
+        row = self.log.rows[-1]
+        self.improved = self.row is None or self.sign * row[self.monitor] > self.sign * self.row[self.monitor]
+        if self.improved:
+            self.row = row
+        elif self.patience and row['epoch'] - self.row['epoch'] >= self.patience:
+            self.model.stop_training = True
+            if self.log.run_dir:
+                print(
+                    f'stopping: {self.monitor} has not been better than {self.row[self.monitor]:.4f} (epoch '
+                    f'{self.row["epoch"]}) for {self.patience} epochs (train.patience)',
+                    file=sys.stderr,
+                )
+
+
+class Unfreeze(Callback):
+    """Lets the whole network learn from an epoch on, counted from 1."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch + 1 != self.epoch:
+            return
+        model.unfreeze(self.model.network)
+        adapter = self.model._adapter
+        if adapter._nranks > 1:  # the exchange of gradients is set up for the parameters that learn at that time
+            import paddle
+
+            adapter.ddp_model = paddle.DataParallel(self.model.network)
+
+
+class Ema(Callback):
+    """An exponential moving average of the weights and BatchNorm statistics, in the network during each validation.
+
+    average = d average + (1 - d) weights after every step t of the optimizer, with d = min(decay, (1 + t) / (10 + t)), as
+    in TensorFlow's ExponentialMovingAverage.
+
+    Args:
+        parts: batches a step of the optimizer.
+    """
+
+    def __init__(self, decay, parts=1):
+        super().__init__()
+        self.decay = decay
+        self.parts = parts
+        self.step = 0
+        self.average = None
+        self.weights = None  # those of the training, while the averaged ones are in the network
+
+    def on_train_begin(self, logs=None):
+        self.average = {name: value.clone() for name, value in self.model.network.state_dict().items()}
+
+    def on_train_batch_end(self, step, logs=None):
+        if (step + 1) % self.parts and step + 1 != self.params['steps']:
+            return
+        self.step += 1
+        decay = min(self.decay, (1 + self.step) / (10 + self.step))
+        for name, value in self.model.network.state_dict().items():
+            self.average[name] = self.average[name] * decay + value.detach() * (1 - decay)
+
+    def on_eval_begin(self, logs=None):
+        self.weights = {name: value.clone() for name, value in self.model.network.state_dict().items()}
+        self.model.network.set_state_dict(self.average)
+
+    def on_eval_end(self, logs=None):
+        self.model.network.set_state_dict(self.weights)
+        self.weights = None
+
+
 class Checkpoints(Callback):
-    """Keeps a checkpoint of each epoch and of each `save_steps` steps, the newest `keep`, and the best by validation top-1.
+    """Keeps a checkpoint of each epoch and of each `save_steps` steps, the newest `keep`, and that of the best epoch.
 
     Args:
         save_steps: 0 for none within an epoch.
         facts: JSON-ready dict that goes into each checkpoint.
+        best: the `Best` that is asked after each validation.
+        ema: the `Ema` whose average is the model to use, or None.
     """
 
-    def __init__(self, run_dir, keep, save_steps, facts):
+    def __init__(self, run_dir, keep, save_steps, facts, best, ema=None):
         super().__init__()
         self.run_dir = run_dir
         self.keep = keep
         self.save_steps = save_steps
         self.facts = facts
+        self.best = best
+        self.ema = ema
         self.step = 0
         self.epoch = 0
-        self.best = {'valid_top1': -1.0}
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -245,16 +348,20 @@ class Checkpoints(Callback):
             self.save_last(epoch=self.epoch)
 
     def on_eval_end(self, logs=None):
-        top1 = float(logs['acc_top1'])
-        self.save_last(epoch=self.epoch + 1, valid_top1=top1)
-        if top1 > self.best['valid_top1']:
-            self.best = {'epoch': self.epoch + 1, 'step': self.step, 'valid_top1': top1}
-            checkpoint.save(f'{self.run_dir}/best', self.model.network, {**self.facts, **self.best})
+        row = self.best.log.rows[-1]
+        self.save_last(epoch=row['epoch'], valid_top1=row['valid_top1'], valid_loss=row['valid_loss'])
+        if self.best.improved:
+            contents = {checkpoint.WEIGHTS: self.model.network.state_dict()}
+            checkpoint.save(f'{self.run_dir}/best', contents, {**self.facts, **self.best.row})
 
     def save_last(self, epoch, **metrics):
         """Write checkpoints/step_<step>: weights and optimizer after the step just done, `epoch` of them complete."""
-        state = {**self.facts, 'epoch': epoch, 'step': self.step, **metrics}
+        weights = self.model.network.state_dict()
+        contents = {checkpoint.WEIGHTS: weights, checkpoint.OPTIMIZER: self.model._optimizer.state_dict()}
+        if self.ema:
+            contents[checkpoint.WEIGHTS] = self.ema.average
+            contents[checkpoint.LEARNING] = self.ema.weights or weights
         folder = os.path.join(self.run_dir, 'checkpoints', f'step_{self.step:07d}')
-        checkpoint.save(folder, self.model.network, state, self.model._optimizer)
+        checkpoint.save(folder, contents, {**self.facts, 'epoch': epoch, 'step': self.step, **metrics})
         checkpoint.prune(self.run_dir, self.keep)
         return folder

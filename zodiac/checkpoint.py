@@ -1,6 +1,8 @@
 """Checkpoints: folders of weights, optimizer state and facts, written whole or not at all, verified when read.
 
-A checkpoint holds model.pdparams, model.pdopt (but for best/), and state.json with the SHA-256 of both.
+A checkpoint holds model.pdparams, the weights to use; state.json with facts and the SHA-256 of each file; and, but for best/,
+model.pdopt, the state of the optimizer. Where the weights to use are averaged ones (train.ema), learning.pdparams has those
+that training goes on from.
 """
 
 import json
@@ -14,23 +16,22 @@ from zodiac.errors import UserError
 STATE = 'state.json'
 WEIGHTS = 'model.pdparams'
 OPTIMIZER = 'model.pdopt'
+LEARNING = 'learning.pdparams'
 
 
-def save(folder, network, state, optimizer=None):
+def save(folder, contents, state):
     """Write a checkpoint folder, replacing an older one of that name only when the new one is whole.
 
     Args:
+        contents: {file name: state dict of a network or an optimizer}.
         state: JSON-ready facts: epoch, step, metrics, identity, ...
     Raises: UserError naming the folder when it cannot be written.
     """
-    contents = {WEIGHTS: weights.dump(network.state_dict())}
-    if optimizer is not None:
-        contents[OPTIMIZER] = weights.dump(optimizer.state_dict())
     with files.atomic_folder(folder) as temporary:
         hashes = {}
-        for name, content in contents.items():
+        for name, values in contents.items():
             with open(os.path.join(temporary, name), 'wb') as file:
-                file.write(content)
+                file.write(weights.dump(values))
             hashes[name] = files.sha256(os.path.join(temporary, name))
         with open(os.path.join(temporary, STATE), 'w', encoding='utf-8') as file:
             json.dump({**state, 'sha256': hashes}, file, ensure_ascii=False, indent=1)
@@ -76,14 +77,17 @@ def find(run_dir, which):
     return os.path.join(folder, WEIGHTS), verify(folder)
 
 
-def load_network(run_dir, which, identity):
+def load_network(run_dir, which, identity, flip_average=False):
     """The network of a run with the weights that `which` names, see `find`.
 
     Args:
-        identity: the settings that the weights must have been trained with: model.arch, data.labels, image.
+        flip_average: wrap it so that it averages over an image and its mirror image.
+        identity: the settings that the weights must have been trained with, as `Config.identity` gives them.
     Returns: (Layer in eval mode, {'weights': path, 'epoch': ..., 'pretrained': ...}).
     Raises: UserError when the weights are missing or damaged, or were trained with other settings.
     """
+    from zodiac import networks
+
     path, facts = find(run_dir, which)
     for setting, ours in identity.items():
         trained = facts.get('identity', {}).get(setting, ours)
@@ -92,8 +96,12 @@ def load_network(run_dir, which, identity):
                 f'{os.path.dirname(path)}: was trained with {setting} = {trained}, now it is {ours}; '
                 f'use the configuration of that run: -c {run_dir}/config.yaml'
             )
-    network = model.build(identity['model.arch'], len(identity['data.labels']))
+    network = model.build(
+        identity['model.arch'], len(identity['data.labels']), identity['image']['size'], identity['model.head']
+    )
     model.load_all(network, path)
+    if flip_average:
+        network = networks.FlipAverage(network)
     network.eval()
     return network, {'weights': path, 'epoch': facts.get('epoch'), 'pretrained': facts.get('pretrained')}
 

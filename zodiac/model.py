@@ -1,33 +1,46 @@
-"""Networks: ResNet from paddle.vision, its initial weights, and which of its parameters learn."""
+"""Networks: built by name, filled with initial weights, and which of their parameters learn."""
 
 import os
 
 from zodiac import weights
-from zodiac.errors import UserError
-
-HEAD = 'fc.'  # the last linear layer of paddle.vision's ResNets
+from zodiac.errors import UsageError, UserError
 
 
-def build(arch, num_classes, zero_init_residual=False):
-    """A ResNet (He et al. 2016) with a new head.
+def build(arch, num_classes, image_size=224, head='auto', zero_init_residual=False):
+    """A network with a new head: a ResNet (He et al. 2016) from paddle.vision, or one of networks.SMALL.
 
     Args:
+        image_size: pixels a side of the images; a head of one's own and the small networks depend on it.
+        head: 'auto' for the network's own (average pool and one linear layer), or a list of layers, see networks.build_head.
         zero_init_residual: start the last BatchNorm weight of each block at zero, so that each block starts as the
             identity (He et al. 2019, "Bag of Tricks for Image Classification", section 3.1).
     Returns: paddle.nn.Layer, float32 [N, 3, H, W] -> logits float32 [N, num_classes].
+    Raises: UsageError when the parts do not go together.
     """
     import paddle
-    from paddle.vision.models.resnet import BasicBlock, BottleneckBlock
+
+    from zodiac import networks
 
     with paddle.utils.unique_name.guard():  # the same parameter names in each process, which optimizer states go by
-        network = getattr(paddle.vision.models, arch)(num_classes=num_classes)
+        if arch in networks.SMALL:
+            kind, low, high = networks.SMALL[arch]
+            if head != 'auto' or not low <= image_size <= high:
+                raise UsageError(
+                    f'model.arch = {arch}: is for image.size from {low} to {high} (now {image_size}) and has a head of its '
+                    'own: set model.head=auto'
+                )
+            network = kind(num_classes)
+        elif head == 'auto':
+            network = getattr(paddle.vision.models, arch)(num_classes=num_classes)
+        else:
+            network = networks.HeadedResNet(arch, num_classes, head, image_size)
     if zero_init_residual:
         for layer in network.sublayers():
             last = (
                 getattr(layer, 'bn3', None)
-                if isinstance(layer, BottleneckBlock)
+                if isinstance(layer, networks.BottleneckBlock)
                 else layer.bn2
-                if isinstance(layer, BasicBlock)
+                if isinstance(layer, networks.BasicBlock)
                 else None
             )
             if last is not None:
@@ -35,20 +48,27 @@ def build(arch, num_classes, zero_init_residual=False):
     return network
 
 
+def head_of(network):
+    """Prefix of the parameters of the head, 'fc.' in a ResNet."""
+    return f'{[name for name, _ in network.named_children()][-1]}.'
+
+
 def load_pretrained(network, arch, source):
-    """Fill the network from ImageNet weights (`source` True) or from a .pdparams file; a head of another size stays new.
+    """Fill the network from ImageNet weights (`source` True) or from a .pdparams file; a head of another shape stays new.
 
     Returns: str, what was loaded, for the user. Raises UserError when the weights cannot be had or the backbone differs.
     """
     path = _imagenet_file(arch) if source is True else source
     values = weights.read(path)
     own = network.state_dict()
-    wrong = [name for name in _differing(values, own) if not name.startswith(HEAD)]
+    head = head_of(network)
+    wrong = [name for name in _differing(values, own) if not name.startswith(head)]
     _require_fit(path, wrong, own, arch)
     head_fits = not _differing(values, own)
-    loaded = [name for name in own if head_fits or not name.startswith(HEAD)]
+    loaded = [name for name in own if head_fits or not name.startswith(head)]
     _fill(network, {name: values[name] for name in loaded})
-    made = 'head loaded too' if head_fits else f'head made anew ({_classes(values)} -> {_classes(own)} classes)'
+    classes = f'({_classes(values, head)} -> {_classes(own, head)} classes)'
+    made = 'head loaded too' if head_fits else f'head made anew {classes}'
     return f'{path}: {len(loaded)} of {len(own)} tensors loaded, {made}'
 
 
@@ -56,10 +76,11 @@ def load_all(network, path):
     """Fill the whole network, head included, from a .pdparams file. Raises UserError when any tensor differs."""
     values = weights.read(path)
     own = network.state_dict()
+    head = head_of(network)
     wrong = _differing(values, own)
-    if wrong and all(name.startswith(HEAD) for name in wrong):
+    if wrong and all(name.startswith(head) for name in wrong):
         raise UserError(
-            f'{path}: was trained for {_classes(values)} classes, data.labels has {_classes(own)}; '
+            f'{path}: was trained for {_classes(values, head)} classes, data.labels has {_classes(own, head)}; '
             'use the configuration of that run'
         )
     _require_fit(path, wrong, own, 'the network')
@@ -80,9 +101,10 @@ def _require_fit(path, wrong, own, arch):
         )
 
 
-def _classes(state):
+def _classes(state, head):
     """Number of classes of a state dict's head, or 'none'."""
-    shape = getattr(state.get(f'{HEAD}bias'), 'shape', ())
+    biases = [value for name, value in state.items() if name.startswith(head) and name.endswith('bias')]
+    shape = getattr(biases[-1], 'shape', ()) if biases else ()
     return shape[0] if len(shape) == 1 else 'none'
 
 
@@ -93,15 +115,38 @@ def _fill(network, values):
     )
 
 
-def freeze_backbone(network):
-    """Let only the head learn: the other parameters and the BatchNorm statistics stand still."""
+def freeze(network, until):
+    """Keep a part of the network as it is: its parameters do not learn and its BatchNorm statistics stand still.
+
+    Args:
+        until: 'none', 'backbone' for all but the head, or the name of the last stage to keep, such as 'layer2'.
+    Returns: names of the frozen parameters. Raises UsageError when there is no such stage.
+    """
+    *stages, _ = [name for name, child in network.named_children() if child.parameters()]
+    if until not in ('none', 'backbone', *stages):
+        raise UsageError(
+            f'model.freeze = {until}: allowed is none, backbone, or the last stage to keep: {", ".join(stages)}'
+        )
+    kept = {'none': [], 'backbone': stages}.get(until, stages[: stages.index(until) + 1] if until in stages else [])
+    for stage in kept:
+        _set_learning(getattr(network, stage), False)
+    return [name for name, _ in network.named_parameters() if name.split('.')[0] in kept]
+
+
+def unfreeze(network):
+    """Let all of the network learn."""
+    _set_learning(network, True)
+
+
+def _set_learning(layer, learns):
     import paddle
 
-    for name, parameter in network.named_parameters():
-        parameter.stop_gradient = not name.startswith(HEAD)
-    for layer in network.sublayers():
-        if isinstance(layer, paddle.nn.BatchNorm2D):
-            layer._use_global_stats = True  # normalise with the stored statistics in training too, and leave them
+    for parameter in layer.parameters():
+        parameter.stop_gradient = not learns
+    for inner in layer.sublayers(include_self=True):
+        if isinstance(inner, paddle.nn.BatchNorm2D):
+            # True: normalise with the stored statistics in training too, and leave them
+            inner._use_global_stats = None if learns else True
 
 
 def _imagenet_file(arch):
@@ -109,6 +154,10 @@ def _imagenet_file(arch):
     from paddle.utils import download
     from paddle.vision.models import resnet
 
+    if arch not in resnet.model_urls:
+        raise UsageError(
+            f'model.pretrained = true: there are no ImageNet weights of {arch}; set model.pretrained=false'
+        )
     url, md5 = resnet.model_urls[arch]
     try:
         return download.get_weights_path_from_url(url, md5)

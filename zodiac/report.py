@@ -59,24 +59,71 @@ def plot_confusion_matrix(path, matrix, class_names, title):
     _save(figure, path)
 
 
-def plot_curves(path, rows):
-    """PNG of loss, top-1 and learning rate by epoch. `rows`: dicts with the columns of log.csv."""
+def plot_curves(path, rows, rates=()):
+    """PNG of loss and top-1 by epoch, and of the learning rate by step.
+
+    Args:
+        rows: dicts with the columns of log.csv; the train columns of epoch 0, before training, are empty.
+        rates: learning rate of each step; where there are none, that of each epoch's end is drawn.
+    """
     figure, axes = _figure(12, 3.6, columns=3)
-    epochs = [int(row['epoch']) for row in rows]
-    for axis, title, columns in zip(
-        axes, ('loss', 'top-1', 'learning rate'), (('train_loss', 'valid_loss'), ('train_top1', 'valid_top1'), ('lr',))
-    ):
-        for column in columns:
-            axis.plot(
-                epochs, [float(row[column]) for row in rows], marker='o', markersize=3, label=column.split('_')[0]
-            )
-        axis.set(title=title, xlabel='epoch')
+    for axis, name in zip(axes, ('loss', 'top1')):
+        for part in ('train', 'valid'):
+            points = [(int(row['epoch']), float(row[f'{part}_{name}'])) for row in rows if row[f'{part}_{name}'] != '']
+            axis.plot(*zip(*points), marker='o', markersize=3, label=part)
+        axis.set(title={'top1': 'top-1'}.get(name, name), xlabel='epoch')
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.3)
-        if len(columns) > 1:
-            axis.legend()
+        axis.legend()
     axes[1].set_ylim(0, 1)
-    axes[2].set_ylim(bottom=0)
+    if len(rates):
+        _plot_rates(axes[2], rates)
+    else:
+        points = [(int(row['epoch']), float(row['lr'])) for row in rows if row['lr'] != '']
+        axes[2].plot(*zip(*points), marker='o', markersize=3)
+        axes[2].set(title='learning rate', xlabel='epoch', ylim=(0, None))
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def plot_rates(path, rates, steps, title):
+    """PNG of the learning rate of each step, with a line at every end of an epoch of `steps`."""
+    figure, axis = _figure(7, 3.6)
+    for end in range(steps, len(rates), steps):
+        axis.axvline(end, color='0.9', linewidth=0.8)
+    _plot_rates(axis, rates)
+    axis.set_title(title)
+    _save(figure, path)
+
+
+def _plot_rates(axis, rates):
+    axis.plot(range(1, len(rates) + 1), rates)
+    axis.set(title='learning rate', xlabel='step', ylim=(0, None))
+
+
+def plot_lr_finder(path, rates, losses, proposal):
+    """PNG of the smoothed loss over the learning rate, with the proposed one marked."""
+    figure, axis = _figure(6, 3.8)
+    axis.plot(rates, losses)
+    axis.axvline(proposal, color='#1a7f37', linestyle='--', label=f'proposed: {proposal:.2g}')
+    axis.set(xscale='log', xlabel='learning rate', ylabel='loss, smoothed', title='learning-rate range test')
+    axis.grid(alpha=0.3)
+    axis.legend()
+    _save(figure, path)
+
+
+def plot_class_counts(path, counts, class_names, title):
+    """PNG bar chart of images per class. `counts`: {split: int [classes]}; the splits lie on top of each other."""
+    figure, axis = _figure(max(5.0, 0.55 * len(class_names) + 2), 3.8)
+    below = np.zeros(len(class_names), int)
+    for split, numbers in counts.items():
+        axis.bar(range(len(class_names)), numbers, bottom=below, label=split)
+        below = below + numbers
+    for place, total in enumerate(below):
+        axis.text(place, total, f'{total:,}', ha='center', va='bottom', fontsize=8)
+    axis.set_xticks(range(len(class_names)), class_names, rotation=45, ha='right')
+    axis.set(ylabel='images', title=title, ylim=(0, 1.12 * max(1, below.max())))
+    axis.legend()
     _save(figure, path)
 
 

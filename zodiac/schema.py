@@ -44,7 +44,9 @@ def put(tree, key, value, where):
     for part in sections:
         section = getattr(section, part, None) if part in _names(section) else None
     if name not in _names(section):
-        raise UsageError(f'{where}: {key}: no such setting{nearest(tree, key)}')
+        parent = next((leaf for leaf in _leaves(tree) if key.startswith(f'{leaf}.')), None)
+        hint = f'; {parent} is {_allowed(tree, parent)}' if parent else nearest(tree, key)
+        raise UsageError(f'{where}: {key}: no such setting{hint}')
     if dataclasses.is_dataclass(getattr(section, name)):
         if value is None:  # "train:" with nothing below it
             return
@@ -58,12 +60,31 @@ def put(tree, key, value, where):
     setattr(section, name, converted)
 
 
+def build(kind, values, where, fixed=()):
+    """An instance of a dataclass from a dict of settings, or None for its defaults.
+
+    Args:
+        fixed: values that are known and not for the user to set; used where the dataclass has such a field.
+    Raises: UsageError as `put` does.
+    """
+    if not isinstance(values, (dict, type(None))):
+        keys = ', '.join(name for name in _names(kind) if name not in fixed) or 'none'
+        raise UsageError(f'{where}: {values!r}: write its settings as {{setting: value}}; there are: {keys}')
+    result = kind(**{name: value for name, value in dict(fixed).items() if name in _names(kind)})
+    for key, value in (values or {}).items():
+        if key in fixed or key not in _names(kind):
+            keys = ', '.join(name for name in _names(kind) if name not in fixed) or 'none'
+            raise UsageError(f'{where}: {key}: no such setting; there are: {keys}')
+        put(result, key, value, where)
+    return result
+
+
 def nearest(tree, key):
     """str: a hint at the setting that was meant, to follow a message."""
     keys = list(_leaves(tree))
-    near = difflib.get_close_matches(key, keys, n=1) or [
-        leaf for leaf in keys if leaf.split('.')[-1] == key.split('.')[-1]
-    ]
+    near = difflib.get_close_matches(key, keys)
+    near.sort(key=lambda leaf: sorted(leaf) != sorted(key))  # two letters swapped come first
+    near = near or [leaf for leaf in keys if leaf.split('.')[-1] == key.split('.')[-1]]
     return f'; did you mean {near[0]}?' if near else '; `python config.py` prints all settings'
 
 
@@ -78,6 +99,14 @@ def _leaves(section, prefix=''):
             yield from _leaves(value, f'{prefix}{name}.')
         else:
             yield prefix + name
+
+
+def _allowed(tree, key):
+    *sections, name = key.split('.')
+    for part in sections:
+        tree = getattr(tree, part)
+    limits = next(item.metadata for item in dataclasses.fields(tree) if item.name == name)
+    return _describe(get_type_hints(type(tree))[name], limits)
 
 
 _WRONG = object()
@@ -122,10 +151,17 @@ def _describe(kind, limits):
     if origin is Literal:
         return ', '.join(get_args(kind))
     if origin is list:
-        return (
-            f'a list of {_describe(get_args(kind)[0], limits)} (quote names that YAML would read as numbers or yes/no)'
-        )
-    words = {int: 'a whole number', float: 'a number', bool: 'true, false', str: 'a text', type(None): 'null'}[kind]
+        inner = get_args(kind)[0]
+        quote = ' (quote names that YAML would read as numbers or yes/no)' if inner is str else ''
+        return f'a list of {_describe(inner, limits)}{quote}'
+    words = {
+        int: 'a whole number',
+        float: 'a number',
+        bool: 'true, false',
+        str: 'a text',
+        dict: '{name: settings}',
+        type(None): 'null',
+    }[kind]
     if kind in (int, float):
         for name, sign in (('low', '>='), ('above', '>'), ('high', '<=')):
             if limits.get(name) is not None:

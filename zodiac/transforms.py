@@ -1,10 +1,8 @@
-"""Transforms from an RGB image to the array that the network sees, as plain data.
+"""Transforms from an RGB image to the array that the network sees.
 
-A transform is a list of dicts, `{'op': name, **parameters}`. It is the same object in training, evaluation and export,
-and travels with the exported model in inference.yaml.
+The transform of evaluation is plain data, a list of dicts `{'op': name, **parameters}`: it travels with the exported model
+in inference.yaml. That of training has random operations (augment.py) in front of the same normalisation.
 """
-
-import math
 
 import numpy as np
 from PIL import Image
@@ -23,28 +21,9 @@ def center_crop(image, rng, size, resize):
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
-def random_resized_crop(image, rng, size, scale, ratio):
-    """Cut a random part (share of the area in `scale`, width / height in `ratio`) and scale it to `size` x `size`.
-
-    The "Inception" crop of Szegedy et al. 2015, as in paddle.vision.transforms.RandomResizedCrop.
-    """
-    width, height = image.size
-    for _ in range(10):
-        area = width * height * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-            break
-    else:  # a very long image: the largest centred part with an allowed aspect
-        w, h = min(width, max(1, round(height * ratio[1]))), min(height, max(1, round(width / ratio[0])))
-        left, top = (width - w) // 2, (height - h) // 2
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + w, top + h))
-
-
-def horizontal_flip(image, rng, p):
-    """Mirror left and right with probability `p`."""
-    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < p else image
+def resize(image, rng, size):
+    """Scale to `size` x `size`; the aspect ratio is not kept."""
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
 
 
 def normalize(image, rng, mean, std):
@@ -53,41 +32,32 @@ def normalize(image, rng, mean, std):
     return np.asarray(image, np.float32) * (1 / (255 * std)) - mean / std
 
 
-OPS = {
-    'center_crop': center_crop,
-    'random_resized_crop': random_resized_crop,
-    'horizontal_flip': horizontal_flip,
-    'normalize': normalize,
-}
-
-
-def train_transform(size, mean, std, scale, ratio, flip):
-    """RandomResizedCrop, horizontal flip, normalisation, as data."""
-    return [
-        {'op': 'random_resized_crop', 'size': size, 'scale': list(scale), 'ratio': list(ratio)},
-        {'op': 'horizontal_flip', 'p': flip},
-        {'op': 'normalize', 'mean': list(mean), 'std': list(std)},
-    ]
+OPS = {'center_crop': center_crop, 'resize': resize, 'normalize': normalize}
 
 
 def eval_transform(size, mean, std, resize='auto'):
-    """Resize the short side, centre crop, normalisation, as data. `resize` 'auto' is size * 256 / 224."""
-    return [
-        {'op': 'center_crop', 'size': size, 'resize': round(size * 256 / 224) if resize == 'auto' else resize},
-        {'op': 'normalize', 'mean': list(mean), 'std': list(std)},
-    ]
+    """The transform of evaluation, as data: short side to `resize` pixels ('auto': size * 256 / 224) and centre crop, or,
+    where `resize` is 'squash', both sides to `size`; then normalisation."""
+    if resize == 'squash':
+        first = {'op': 'resize', 'size': size}
+    else:
+        first = {'op': 'center_crop', 'size': size, 'resize': round(size * 256 / 224) if resize == 'auto' else resize}
+    return [first, {'op': 'normalize', 'mean': list(mean), 'std': list(std)}]
 
 
 def apply(transform, image, rng=None):
     """Run a transform on an RGB PIL image.
 
     Args:
-        rng: numpy Generator for the random ops; not used by an eval transform.
+        transform: list of dicts as above, or of callables (image, rng) -> image.
+        rng: numpy Generator for the callables; not used by an eval transform.
     Returns: float32 array [3, size, size], contiguous.
     """
     for step in transform:
-        parameters = {key: value for key, value in step.items() if key != 'op'}
-        image = OPS[step['op']](image, rng, **parameters)
+        if callable(step):
+            image = step(image, rng)
+        else:
+            image = OPS[step['op']](image, rng, **{key: value for key, value in step.items() if key != 'op'})
     return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 

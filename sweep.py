@@ -1,0 +1,284 @@
+"""Try settings: one run of train.py for each choice, the results as a table, in VisualDL, and in a study that can go on.
+
+    python sweep.py -c configs/natural_images.yaml -s optim.lr='[0.001, 0.0001]' seed='[0, 1, 2]' -o train.epochs=5
+    python sweep.py -c configs/demo.yaml -s optim.lr='{low: 1.0e-4, high: 0.1, log: true}' --trials 20
+    visualdl --logdir output/natural_images.sweep/visualdl --host 127.0.0.1       # hparams
+
+A list is tried value by value, every combination once; {low, high} is a range to search, with Optuna's TPE sampler. A run
+is judged by the best value of train.monitor, on the validation split. Stop it at any time: the same command goes on with
+what is missing. The table is output/<name>.sweep/trials.csv; the runs are output/<name>-000, output/<name>-001, ...
+"""
+
+import csv
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+
+import config
+from zodiac import device, files, schema
+from zodiac.errors import UsageError, UserError, one_line, run
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def main():
+    parser = config.parser(__doc__)
+    space_help = 'what to try: a list of values, or {low, high, log: true}, as YAML'
+    parser.add_argument('-s', '--space', metavar='key.sub=values', nargs='+', action='append', help=space_help)
+    parser.add_argument('--trials', type=int, default=20, metavar='N', help='runs, for a search (default: %(default)s)')
+    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='runs at a time (default: %(default)s)')
+    args = parser.parse_args()
+    overrides = config.overrides_of(args)
+    cfg = config.use(args.config, overrides)
+    space = read_space(args.space, args.config, overrides)
+    if args.trials < 1 or args.jobs < 1:
+        raise UsageError('--trials and --jobs: write a number of 1 or more')
+
+    study = open_study(cfg, space, args.config, overrides)
+    todo = missing(study, space, args.trials)
+    print(f'{len(todo)} runs to do, {len(finished(study))} done before, in output/{cfg.name}.sweep', file=sys.stderr)
+    arguments = [os.path.join(HERE, 'train.py'), *(['-c', args.config] if args.config else []), '-o', *overrides]
+    try:
+        failed = run_all(cfg, study, space, todo, arguments, args.jobs)
+    finally:
+        if finished(study):
+            write_results(cfg, study, space)
+    if finished(study):
+        show(cfg, study, space)
+    if failed:
+        raise UserError(
+            f'{len(failed)} of {len(todo)} runs failed, see {", ".join(failed)}; the same command tries them again'
+        )
+
+
+def read_space(groups, path, overrides):
+    """{key: list of values, or {low, high, log}} of the command line, each end and each value checked as a setting."""
+    space = {}
+    for text in itertools.chain.from_iterable(groups or []):
+        key, equals, value = text.partition('=')
+        values = config.parse_yaml(value, f'-s {text}') if equals else None
+        if key == 'name':
+            raise UsageError('-s name: each run gets a name of its own; sweep over another setting')
+        if isinstance(values, dict) and {'low', 'high'} <= values.keys() <= {'low', 'high', 'log'}:
+            probes = [values['low'], values['high']]
+        else:
+            probes = values
+        if not isinstance(probes, list) or not probes:
+            raise UsageError(f'-s {text}: write it as key=[value, value] or key={{low: 1, high: 9}}')
+        for probe in probes:
+            config.load(path, [*overrides, f'{key}={json.dumps(probe)}'])
+        if isinstance(values, dict):
+            low, high = (schema.get(config.load(path, [*overrides, f'{key}={end}']), key) for end in probes)
+            if isinstance(low, (bool, str, list)) or not low < high or (values.get('log') and low <= 0):
+                raise UsageError(f'-s {text}: low and high are two numbers, low the smaller, and above 0 with log')
+            values = {'low': low, 'high': high, 'log': bool(values.get('log'))}
+        space[key] = values
+    if not space:
+        raise UsageError("say what to try, for example -s optim.lr='[0.01, 0.001]'")
+    return space
+
+
+def open_study(cfg, space, path, overrides):
+    """The Optuna study of this sweep: a new one, or the one that was stopped, if it was about the same settings."""
+    try:
+        import optuna
+    except ImportError:
+        raise UserError('sweep.py needs Optuna: pip install -r requirements-dev.txt, or pip install optuna') from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder = f'output/{cfg.name}.sweep'
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise files.cannot_write(folder, error) from None
+    try:
+        study = optuna.create_study(
+            study_name=cfg.name,
+            storage=f'sqlite:///{folder}/study.db',
+            load_if_exists=True,
+            direction='minimize' if cfg.train.monitor.endswith('loss') else 'maximize',
+            sampler=optuna.samplers.TPESampler(seed=cfg.seed),
+        )
+    except Exception as error:  # whatever the database says
+        raise UserError(
+            f'{folder}/study.db: cannot be used ({one_line(error)}); remove it, or name another sweep'
+        ) from None
+    about = {'space': space, 'settings': config.load(path, overrides).to_yaml()}
+    before = study.user_attrs.get('about', about)
+    if before != about:
+        differs = 'tries other values' if before['space'] != space else 'has other settings'
+        raise UsageError(
+            f'{folder}: the sweep there {differs}; give this one another name (-o name=...), or remove the folder'
+        )
+    study.set_user_attr('about', about)
+    for trial in study.trials:
+        if not trial.state.is_finished():  # what was running when the sweep was stopped
+            give_up(study, trial.number)
+    return study
+
+
+def give_up(study, trial):
+    import optuna
+
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+
+def finished(study):
+    """The trials that have a value."""
+    return [trial for trial in study.trials if trial.state.name == 'COMPLETE']
+
+
+def missing(study, space, count):
+    """The trials to come: {key: value} of each combination without a result, or, for a search, None for each of `count`."""
+    done = [trial.params for trial in finished(study)]
+    if any(isinstance(values, dict) for values in space.values()):
+        return [None] * max(0, count - len(done))
+    combinations = (dict(zip(space, map(json.dumps, values))) for values in itertools.product(*space.values()))
+    return [combination for combination in combinations if combination not in done]
+
+
+def run_all(cfg, study, space, todo, arguments, jobs):
+    """Run train.py for each of `todo`, `jobs` at a time; returns the logs of those that failed.
+
+    Raises UsageError when a run finds fault with the settings: the others would too.
+    """
+    environment = dict(os.environ)
+    if jobs > 1:
+        environment.setdefault('OMP_NUM_THREADS', str(max(1, device.cores() // jobs)))
+    running, failed, todo = [], [], list(todo)
+    try:
+        while todo or running:
+            while todo and len(running) < jobs:
+                running.append(start(cfg, study, space, todo.pop(0), arguments, environment))
+            ended = [item for item in running if item[1].poll() is not None]
+            for trial, process, log in ended:
+                running.remove((trial, process, log))
+                if not finish(cfg, study, trial, process.returncode, log):
+                    failed.append(log)
+            if not ended:
+                time.sleep(0.2)
+    finally:
+        for _, process, _ in running:
+            process.terminate()
+            process.wait()
+    return failed
+
+
+def start(cfg, study, space, fixed, arguments, environment):
+    """Start train.py with the next choice; returns (trial, process, log file)."""
+    if fixed:
+        study.enqueue_trial(fixed)
+    trial = study.ask()
+    chosen = [f'{key}={json.dumps(suggest(trial, key, values))}' for key, values in space.items()]
+    name = f'{cfg.name}-{trial.number:03d}'
+    log = f'output/{cfg.name}.sweep/{name}.log'
+    print(f'{name}: {" ".join(chosen)}', file=sys.stderr)
+    with open(log, 'w', encoding='utf-8') as file:
+        process = subprocess.Popen(
+            [sys.executable, *arguments, *chosen, f'name={name}'],
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    return trial, process, log
+
+
+def suggest(trial, key, values):
+    """The value of a setting in this trial."""
+    if isinstance(values, list):  # Optuna takes texts and numbers only
+        return json.loads(trial.suggest_categorical(key, [json.dumps(value) for value in values]))
+    kind = trial.suggest_int if isinstance(values['low'], int) else trial.suggest_float
+    return kind(key, values['low'], values['high'], log=values['log'])
+
+
+def finish(cfg, study, trial, status, log):
+    """Tell the study how a run ended; returns whether it has a result."""
+    name = f'{cfg.name}-{trial.number:03d}'
+    if status:
+        give_up(study, trial)
+        with open(log, encoding='utf-8', errors='replace') as file:
+            last = (file.read().strip().splitlines() or ['no output'])[-1]
+        if status == 130:
+            raise KeyboardInterrupt
+        if status == 2:
+            raise UsageError(last[len('error: ') :] if last.startswith('error: ') else last)
+        print(f'{name}: failed: {last}', file=sys.stderr)
+        return False
+    with open(f'output/{name}/best/state.json', encoding='utf-8') as file:
+        best = json.load(file)
+    for key in ('epoch', 'valid_top1', 'valid_loss'):
+        trial.set_user_attr(key, best[key])
+    study.tell(trial, best[cfg.train.monitor])
+    print(f'{name}: {cfg.train.monitor} {best[cfg.train.monitor]:.4f} in epoch {best["epoch"]}', file=sys.stderr)
+    return True
+
+
+def rows_of(cfg, study, space):
+    """A dict a finished trial, the best first."""
+    sign = 1 if cfg.train.monitor.endswith('loss') else -1
+    return [
+        {
+            'run': f'{cfg.name}-{trial.number:03d}',
+            **{key: trial.params[key] for key in space},
+            'epoch': trial.user_attrs['epoch'],
+            'valid_top1': trial.user_attrs['valid_top1'],
+            'valid_loss': trial.user_attrs['valid_loss'],
+            'seconds': trial.duration.total_seconds(),
+        }
+        for trial in sorted(finished(study), key=lambda trial: sign * trial.value)
+    ]
+
+
+def write_results(cfg, study, space):
+    """trials.csv, and the runs in VisualDL's hparams."""
+    import shutil
+
+    from visualdl import LogWriter
+
+    folder = f'output/{cfg.name}.sweep'
+    rows = rows_of(cfg, study, space)
+    with files.atomic_write(f'{folder}/trials.csv') as file:
+        table = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
+        table.writeheader()
+        table.writerows(rows)
+    shutil.rmtree(f'{folder}/visualdl', ignore_errors=True)
+    metrics = ['valid_top1', 'valid_loss']
+    for row in rows:
+        with LogWriter(logdir=f'{folder}/visualdl/{row["run"]}') as writer:
+            writer.add_hparams({key: row[key] for key in space}, metrics)
+            for metric in metrics:
+                writer.add_scalar(metric, row[metric], step=0)
+
+
+def show(cfg, study, space):
+    """Print the table; where seeds were among the settings, also mean and spread over them."""
+    rows = rows_of(cfg, study, space)
+    table([*space, 'epoch', 'valid_top1', 'valid_loss', 'run'], rows)
+    others = [key for key in space if key != 'seed']
+    if 'seed' in space and others:
+        groups = {}
+        for row in rows:
+            groups.setdefault(tuple(row[key] for key in others), []).append(row['valid_top1'])
+        means = [
+            {**dict(zip(others, key)), 'n': len(v), 'mean': sum(v) / len(v), 'lowest': min(v), 'highest': max(v)}
+            for key, v in groups.items()
+        ]
+        print('\nvalid_top1 over the seeds:')
+        table([*others, 'n', 'mean', 'lowest', 'highest'], sorted(means, key=lambda row: -row['mean']))
+    print(
+        f'written: output/{cfg.name}.sweep/ (trials.csv, study.db, visualdl/); the best run is output/{rows[0]["run"]}'
+    )
+
+
+def table(columns, rows):
+    """Print rows of dicts as a Markdown table."""
+    texts = [[f'{row[key]:.4g}' if isinstance(row[key], float) else str(row[key]) for key in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *texts)]
+    for cells in (columns, ['-' * width for width in widths], *texts):
+        print(f'| {" | ".join(cell.ljust(width) for cell, width in zip(cells, widths))} |')
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,78 @@
+"""What is done to a whole training batch: soft labels, mixup, CutMix; and the loss that takes such labels."""
+
+import paddle
+from paddle import nn
+from paddle.nn import functional
+
+
+class Mixer:
+    """Turns class numbers into shares of the classes, and mixes pairs of images where that is asked for.
+
+    Args:
+        smoothing: share of each label that is spread evenly over all classes (Szegedy et al. 2016, section 7).
+        mixup: alpha of Beta(alpha, alpha), from which the share of the first image of a pair is drawn (Zhang et al. 2018);
+            0 for off.
+        cutmix: the same for CutMix, where the share is that of the area (Yun et al. 2019); with both on, each batch draws
+            one of the two.
+    """
+
+    def __init__(self, num_classes, smoothing=0.0, mixup=0.0, cutmix=0.0):
+        self.num_classes = num_classes
+        self.smoothing = smoothing
+        self.alphas = {name: alpha for name, alpha in (('mixup', mixup), ('cutmix', cutmix)) if alpha}
+
+    def __call__(self, images, labels, rng):
+        """float32 [N, 3, H, W], int64 [N] -> images of the same shape, float32 [N, num_classes] whose rows sum to 1."""
+        shares = functional.one_hot(labels, self.num_classes)
+        shares = shares * (1 - self.smoothing) + self.smoothing / self.num_classes
+        if not self.alphas:
+            return images, shares
+        kind = list(self.alphas)[int(rng.integers(len(self.alphas)))]
+        share = float(rng.beta(self.alphas[kind], self.alphas[kind]))
+        partner = paddle.to_tensor(rng.permutation(len(labels)))
+        others = images.index_select(partner)
+        if kind == 'mixup':
+            images = images * share + others * (1 - share)
+        else:
+            images, share = _paste(images, others, share, rng)
+        return images, shares * share + shares.index_select(partner) * (1 - share)
+
+
+def _paste(images, others, share, rng):
+    """A box of about 1 - `share` of the area from `others`, its middle anywhere in the image.
+
+    Returns: images, the share that is left of the first ones.
+    """
+    height, width = images.shape[2:]
+    side = (1 - share) ** 0.5
+    y, x = int(rng.integers(height)), int(rng.integers(width))
+    top, bottom = max(0, round(y - side * height / 2)), min(height, round(y + side * height / 2))
+    left, right = max(0, round(x - side * width / 2)), min(width, round(x + side * width / 2))
+    images = images.clone()
+    images[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
+    return images, 1 - (bottom - top) * (right - left) / (height * width)
+
+
+class Loss(nn.Layer):
+    """Cross-entropy, in nats, of logits against class numbers (validation) or shares of the classes (training).
+
+    Args:
+        class_weights: float [classes], by which a share counts; None for all alike. Only in training.
+        parts: the gradient is divided by this, for gradients of several batches that are added up; the value is not.
+    """
+
+    def __init__(self, class_weights=None, parts=1):
+        super().__init__()
+        self.class_weights = None if class_weights is None else paddle.to_tensor(class_weights, 'float32')
+        self.parts = parts
+
+    def forward(self, logits, labels):
+        if labels.ndim == 1:
+            return functional.cross_entropy(logits, labels)
+        loss = -(labels * functional.log_softmax(logits.astype('float32'))).sum(1)
+        if self.class_weights is None:
+            loss = loss.mean()
+        else:
+            weight = (labels * self.class_weights).sum(1)
+            loss = (loss * weight).sum() / weight.sum()
+        return loss if self.parts == 1 else loss / self.parts + (loss * (1 - 1 / self.parts)).detach()
