@@ -110,7 +110,7 @@ class Optim:
     rise: float = setting(0.3, above=0, high=0.99)  # share of the steps in which one_cycle rises
     anneal: Literal['cos', 'linear'] = 'cos'  # shape of one_cycle
     step_epochs: float = setting(30.0, above=0)  # `step` multiplies the rate every so many epochs
-    step_factor: float = setting(0.1, above=0, high=1)  # by this
+    step_factor: float = setting(0.1, above=0, high=0.999)  # by this
 
 
 @dataclass
@@ -324,6 +324,11 @@ def _check_whole(cfg):
     )
     require(cfg.optim.min_lr <= cfg.optim.lr, 'optim.min_lr', f'optim.lr ({cfg.optim.lr:g}) or less')
     require(not (cfg.optim.clip_norm and cfg.optim.clip_value), 'optim.clip_value', '0 where optim.clip_norm is set')
+    require(
+        not cfg.optim.clip_value or cfg.train.amp != 'O2',
+        'optim.clip_value',
+        '0 with train.amp=O2; set optim.clip_norm',
+    )
     require(
         cfg.optim.schedule != 'one_cycle' or not cfg.optim.warmup_epochs,
         'optim.warmup_epochs',

@@ -100,7 +100,8 @@ def write(folder, result, dataset, probabilities, cfg):
     rows = read_log(f'{cfg.run_dir}/log.csv')
     if rows:
         steps = int(rows[-1]['step']) // max(1, int(rows[-1]['epoch']))
-        rates = optim.rates(cfg.optim, steps, cfg.train.epochs)[: int(rows[-1]['step'])] if steps else []
+        trained = config.load(f'{cfg.run_dir}/config.yaml')
+        rates = optim.rates(trained.optim, steps, trained.train.epochs)[: int(rows[-1]['step'])] if steps else []
         report.plot_curves(f'{folder}/curves.png', rows, rates)
     with files.atomic_write(f'{folder}/metrics.json') as file:
         json.dump(result, file, ensure_ascii=False, indent=1)

@@ -52,10 +52,9 @@ def main():
         f'{len(train_set)} training and {len(valid_set)} validation images, {len(cfg.data.labels)} classes, '
         f'on {place}, {train_loader.num_workers} loader processes'
     )
-    trainer = build_trainer(cfg, train_set, len(train_loader))
     if args.find_lr:
-        return find_lr(cfg, trainer, train_loader)
-    fit(cfg, trainer, train_loader, valid_loader)
+        return find_lr(cfg, train_loader)
+    fit(cfg, train_loader, valid_loader)
 
 
 def note(text):
@@ -83,7 +82,8 @@ def build_network(cfg, train_set):
 
 
 def build_trainer(cfg, train_set, steps):
-    """A prepared paddle.Model: network, loss, optimizer with its schedule over `steps` an epoch, accuracy."""
+    """A prepared paddle.Model (network, loss, optimizer with its schedule over `steps` an epoch, accuracy), and the names of
+    its frozen parameters."""
     import paddle
 
     from zodiac import batches, optim
@@ -97,7 +97,7 @@ def build_trainer(cfg, train_set, steps):
         paddle.metric.Accuracy(topk=(1, min(5, len(cfg.data.labels)))),
         amp_configs=None if cfg.train.amp == 'O0' else cfg.train.amp,
     )
-    return trainer
+    return trainer, frozen
 
 
 def build_mixer(cfg):
@@ -123,12 +123,13 @@ def class_weights(cfg, labels):
     return len(labels) / (len(cfg.data.labels) * np.bincount(labels, minlength=len(cfg.data.labels)))
 
 
-def fit(cfg, trainer, train_loader, valid_loader):
+def fit(cfg, train_loader, valid_loader):
     """Train, and keep everything that is worth keeping in output/<name>/."""
     import paddle
 
     from zodiac import callbacks
 
+    trainer, frozen = build_trainer(cfg, train_loader.images, len(train_loader))
     writes = device.rank() == 0
     if writes:
         with contextlib.redirect_stdout(sys.stderr):
@@ -141,7 +142,7 @@ def fit(cfg, trainer, train_loader, valid_loader):
     # come last, so that they are in the network while the others look at the validation.
     watchers = [paddle.callbacks.LRScheduler(), callbacks.Epochs(train_loader), callbacks.StopOnBadLoss(), log, best]
     if cfg.model.unfreeze_epoch:
-        watchers.append(callbacks.Unfreeze(cfg.model.unfreeze_epoch))
+        watchers.append(callbacks.Unfreeze(cfg.model.unfreeze_epoch, frozen))
     if writes:
         origin = facts(cfg, train_loader.images)
         keeper = callbacks.Checkpoints(cfg.run_dir, cfg.train.keep_checkpoints, cfg.train.save_steps, origin, best, ema)
@@ -181,17 +182,26 @@ def plot_schedule(cfg, steps):
     print(f'written: {path}')
 
 
-def find_lr(cfg, trainer, loader):
+def find_lr(cfg, loader):
     """Try learning rates on some steps, draw the loss over them beside the run's folder, and propose one."""
     from zodiac import lr_finder, report
 
+    cfg.optim.schedule, cfg.optim.warmup_epochs = 'constant', 0.0
+    cfg.train.accumulate = 1  # each batch is a step, at a rate of its own
+    trainer, _ = build_trainer(cfg, loader.images, len(loader))
     loader.set_epoch(0)
     rates, losses = lr_finder.sweep(trainer, loader)
+    if device.rank() > 0:
+        return
     proposal = lr_finder.propose(rates, losses)
     path = f'{cfg.run_dir}.lr_finder.png'
     report.plot_lr_finder(path, rates, losses, proposal)
-    print(f'proposed: -o optim.lr={proposal:.2g}, where the loss falls fastest (now {cfg.optim.lr:g})')
     print(f'written: {path}')
+    if proposal is None:
+        raise UserError(
+            f'{path}: no learning rate made the loss fall; check the images and labels, or the other settings of optim'
+        )
+    print(f'proposed: -o optim.lr={proposal:.2g}, where the loss falls fastest (now {cfg.optim.lr:g})')
 
 
 def facts(cfg, train_set):

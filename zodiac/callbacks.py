@@ -263,16 +263,17 @@ class Best(Callback):
 
 
 class Unfreeze(Callback):
-    """Lets the whole network learn from an epoch on, counted from 1."""
+    """Lets the named parameters learn from an epoch on, counted from 1."""
 
-    def __init__(self, epoch):
+    def __init__(self, epoch, frozen):
         super().__init__()
         self.epoch = epoch
+        self.frozen = frozen
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch + 1 != self.epoch:
             return
-        model.unfreeze(self.model.network)
+        model.unfreeze(self.model.network, self.frozen)
         adapter = self.model._adapter
         if adapter._nranks > 1:  # the exchange of gradients is set up for the parameters that learn at that time
             import paddle

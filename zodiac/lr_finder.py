@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from zodiac.errors import UserError
+SKIPPED = 10
 
 
 def sweep(trainer, loader, low=1e-6, high=1.0, steps=100):
@@ -13,14 +13,14 @@ def sweep(trainer, loader, low=1e-6, high=1.0, steps=100):
     loss has grown to four times its lowest. The network is changed by it.
 
     Args:
-        trainer: a prepared paddle.Model. loader: its training batches, gone through again when they are few.
+        trainer: a prepared paddle.Model whose learning rate has no schedule.
+        loader: its training batches, gone through again when they are few.
     Returns: float arrays [n] of the rates and of the smoothed losses (mean with decay 0.9, corrected for its start).
     """
     rates, losses, mean = [], [], 0.0
-    batches = itertools.chain.from_iterable(itertools.repeat(loader))
-    for step, (images, labels) in enumerate(itertools.islice(batches, steps)):
+    for step, (images, labels) in enumerate(itertools.islice(_again_and_again(loader), steps)):
         rate = low * (high / low) ** (step / (steps - 1))
-        trainer._optimizer._learning_rate = rate
+        trainer._optimizer.set_lr(rate)
         (loss,), _ = trainer.train_batch([images], [labels])
         mean = 0.9 * mean + 0.1 * loss.item()
         smooth = mean / (1 - 0.9 ** (step + 1))
@@ -32,11 +32,20 @@ def sweep(trainer, loader, low=1e-6, high=1.0, steps=100):
 
 
 def propose(rates, losses):
-    """The rate at which the loss falls fastest over the logarithm of the rate. Raises UserError where it never falls."""
+    """The rate at which the loss falls fastest over the logarithm of the rate; None where it never falls.
+
+    The first SKIPPED losses, means of few batches, are left out.
+    """
     end = int(losses.argmin()) + 1 if len(losses) else 0
-    if end < 5:
-        raise UserError(
-            'no learning rate made the loss fall; check the images and labels, or the other settings of optim'
-        )
-    slope = np.gradient(losses[:end], np.log(rates[:end]))
-    return float(rates[slope.argmin()])
+    if end < SKIPPED + 5:
+        return None
+    slope = np.gradient(losses[SKIPPED:end], np.log(rates[SKIPPED:end]))
+    return float(rates[SKIPPED + slope.argmin()])
+
+
+def _again_and_again(loader):
+    batch = ()
+    while batch is not None:
+        batch = None
+        for batch in loader:
+            yield batch

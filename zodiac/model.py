@@ -120,7 +120,7 @@ def freeze(network, until):
 
     Args:
         until: 'none', 'backbone' for all but the head, or the name of the last stage to keep, such as 'layer2'.
-    Returns: names of the frozen parameters. Raises UsageError when there is no such stage.
+    Returns: names of the parameters that learned before. Raises UsageError when there is no such stage.
     """
     *stages, _ = [name for name, child in network.named_children() if child.parameters()]
     if until not in ('none', 'backbone', *stages):
@@ -128,25 +128,27 @@ def freeze(network, until):
             f'model.freeze = {until}: allowed is none, backbone, or the last stage to keep: {", ".join(stages)}'
         )
     kept = {'none': [], 'backbone': stages}.get(until, stages[: stages.index(until) + 1] if until in stages else [])
-    for stage in kept:
-        _set_learning(getattr(network, stage), False)
-    return [name for name, _ in network.named_parameters() if name.split('.')[0] in kept]
+    own = dict(network.named_parameters())
+    frozen = [name for name in own if name.split('.')[0] in kept and not own[name].stop_gradient]
+    _set_learning(network, frozen, False)
+    return frozen
 
 
-def unfreeze(network):
-    """Let all of the network learn."""
-    _set_learning(network, True)
+def unfreeze(network, frozen):
+    """Let the parameters learn again that `freeze` returned, and the BatchNorm statistics move."""
+    _set_learning(network, frozen, True)
 
 
-def _set_learning(layer, learns):
+def _set_learning(network, names, learns):
     import paddle
 
-    for parameter in layer.parameters():
-        parameter.stop_gradient = not learns
-    for inner in layer.sublayers(include_self=True):
-        if isinstance(inner, paddle.nn.BatchNorm2D):
+    own = dict(network.named_parameters())
+    for name in names:
+        own[name].stop_gradient = not learns
+    for prefix, layer in network.named_sublayers():
+        if isinstance(layer, paddle.nn.BatchNorm2D) and f'{prefix}.bias' in names:
             # True: normalise with the stored statistics in training too, and leave them
-            inner._use_global_stats = None if learns else True
+            layer._use_global_stats = None if learns else True
 
 
 def _imagenet_file(arch):

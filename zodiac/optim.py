@@ -37,13 +37,13 @@ def schedule(settings, steps, epochs):
 
 
 def _restarts(step, settings, steps):
-    """Share of settings.lr: (low + (1 - low) (1 + cos(pi t / T)) / 2) at step t of a cycle of T steps."""
-    length = max(1, round(settings.restart_epochs * steps))
-    while step >= length:
-        step -= length
-        length = max(1, round(length * settings.restart_factor))
+    """Share of settings.lr: low + (1 - low) (1 + cos(pi t / T)) / 2 at step t of a cycle of T steps."""
+    start, length = 0.0, max(1.0, settings.restart_epochs * steps)
+    while step >= round(start + length):
+        start, length = start + length, length * settings.restart_factor
+    share = (step - round(start)) / (round(start + length) - round(start))
     low = settings.min_lr / settings.lr
-    return low + (1 - low) * (1 + math.cos(math.pi * step / length)) / 2
+    return low + (1 - low) * (1 + math.cos(math.pi * share)) / 2
 
 
 def rates(settings, steps, epochs):
@@ -81,7 +81,7 @@ def optimizer(settings, rate, network, frozen=()):
         if parameter.name in spared and name != 'adamw':
             parameter.regularizer = paddle.regularizer.L2Decay(0.0)
         if label in frozen and settings.backbone_lr:
-            parameter.optimize_attr['learning_rate'] = settings.backbone_lr / settings.lr
+            parameter.optimize_attr['learning_rate'] *= settings.backbone_lr / settings.lr
         if parameter.name in norms:
             parameter.optimize_attr['learning_rate'] *= settings.norm_lr_factor
     clip = None
@@ -115,11 +115,15 @@ def _decouple(optimizer, parameters, decay):
     step = optimizer.minimize
 
     def minimize(*args, **kwargs):
+        overflow = optimizer._get_auxiliary_var('found_inf')  # of mixed precision: Paddle will skip this step
         with paddle.no_grad():
-            for parameter in parameters:
-                if not parameter.stop_gradient:
-                    rate = optimizer.get_lr() * parameter.optimize_attr['learning_rate']
-                    parameter.scale_(1 - rate * decay)
+            for parameter in [] if overflow is not None and bool(overflow) else parameters:
+                if parameter.stop_gradient:
+                    continue
+                share = 1 - optimizer.get_lr() * parameter.optimize_attr['learning_rate'] * decay
+                parameter.scale_(share)
+                if parameter.name in optimizer._master_weights:  # the float32 copy of a float16 parameter
+                    optimizer._master_weights[parameter.name].scale_(share)
         return step(*args, **kwargs)
 
     optimizer.minimize = minimize

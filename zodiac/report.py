@@ -102,13 +102,16 @@ def _plot_rates(axis, rates):
 
 
 def plot_lr_finder(path, rates, losses, proposal):
-    """PNG of the smoothed loss over the learning rate, with the proposed one marked."""
+    """PNG of the smoothed loss over the learning rate, with the proposed one, if any, marked."""
     figure, axis = _figure(6, 3.8)
     axis.plot(rates, losses)
-    axis.axvline(proposal, color='#1a7f37', linestyle='--', label=f'proposed: {proposal:.2g}')
+    if proposal is not None:
+        axis.axvline(proposal, color='#1a7f37', linestyle='--', label=f'proposed: {proposal:.2g}')
+        axis.legend()
     axis.set(xscale='log', xlabel='learning rate', ylabel='loss, smoothed', title='learning-rate range test')
+    axis.xaxis.set_major_formatter(lambda rate, _: f'{rate:g}')
+    axis.xaxis.set_minor_formatter(lambda rate, _: '')
     axis.grid(alpha=0.3)
-    axis.legend()
     _save(figure, path)
 
 

@@ -1,0 +1,594 @@
+"""Learning rates by step, and what one step of each optimizer does, against formulas in NumPy."""
+
+import math
+
+import numpy as np
+import pytest
+from conftest import assert_message, make_tree, run_script
+
+import config
+from zodiac import device, model, optim
+from zodiac.errors import UsageError
+
+paddle = device.import_paddle()
+
+LR, LOW = 0.02, 0.001
+
+
+def rates(steps, epochs, **settings):
+    return optim.rates(config.Optim(**{'lr': LR, **settings}), steps, epochs)
+
+
+# Schedules
+
+
+def half_cosine(t, length, high=LR, low=LOW):
+    return low + (high - low) / 2 * (1 + math.cos(math.pi * t / length))
+
+
+def two_phases(t, total, high, low, rise=0.3, shape=lambda share: (1 - math.cos(math.pi * share)) / 2):
+    """The rate of PyTorch's OneCycleLR: from high / 25 at step 0 to high at rise * total - 1 to low at total - 1."""
+    peak = rise * total - 1
+    if t <= peak:
+        return high / 25 + (high - high / 25) * shape(t / peak)
+    return high + (low - high) * shape((t - peak) / (total - 1 - peak))
+
+
+def restarting_cosine(t, length, factor, high=LR, low=LOW):
+    while t >= length:
+        t, length = t - length, length * factor
+    return half_cosine(t, length, high, low)
+
+
+def test_cosine_follows_its_closed_form_from_lr_down_to_min_lr():
+    found = rates(25, 4, schedule='cosine', min_lr=LOW)
+    assert found == pytest.approx([half_cosine(t, 100) for t in range(100)], rel=1e-9)
+    assert found[0] == LR
+
+
+def test_cosine_keeps_to_its_closed_form_over_many_thousand_steps():
+    found = rates(1000, 20, schedule='cosine')
+    assert found == pytest.approx([half_cosine(t, 20_000, low=0) for t in range(20_000)], rel=1e-5)
+    assert min(found) > 0
+
+
+def test_cosine_is_at_min_lr_after_its_last_step_and_goes_on_by_the_recursive_form():
+    rate = optim.schedule(config.Optim(lr=LR, schedule='cosine', min_lr=LOW), 5, 4)
+    seen = []
+    for _ in range(60):
+        seen.append(rate())
+        rate.step()
+    assert seen[20] == pytest.approx(LOW, rel=1e-9)
+    assert seen[21] == pytest.approx(seen[20] + (LR - LOW) / 2 * (1 - math.cos(math.pi / 20)), rel=1e-9)
+    assert seen == pytest.approx([half_cosine(t, 20) for t in range(60)], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ('epochs_of_a_cycle', 'factor'), [(1.0, 1.0), (2.0, 1.0), (0.5, 1.0), (1.0, 2.0), (0.5, 3.0), (2.0, 1.5)]
+)
+def test_cosine_restarts_follows_sgdr_also_where_it_restarts(epochs_of_a_cycle, factor):
+    found = rates(
+        8, 12, schedule='cosine_restarts', min_lr=LOW, restart_epochs=epochs_of_a_cycle, restart_factor=factor
+    )
+    length = 8 * epochs_of_a_cycle
+    assert found == pytest.approx([restarting_cosine(t, length, factor) for t in range(96)], rel=1e-9)
+    start = 0
+    while start < 96:
+        assert found[start] == pytest.approx(LR, rel=1e-12)
+        if start:
+            assert found[start - 1] < found[start]
+        start, length = int(start + length), length * factor
+
+
+def test_a_slow_growth_of_short_cycles_is_not_lost_in_rounding():
+    found = rates(4, 25, schedule='cosine_restarts', restart_epochs=1.0, restart_factor=1.1)
+    restarts = sum(after > before for before, after in zip(found, found[1:]))
+    assert restarts == pytest.approx(13, abs=1)  # 4 (1.1^n - 1) / 0.1 = 100 at n = 13.1
+
+
+def test_one_cycle_has_the_rates_that_pytorch_prints_at_the_end_of_each_epoch():
+    low = 0.01 / 25 / 10_000  # PyTorch's own lowest rate
+    found = rates(125, 8, schedule='one_cycle', lr=0.01, min_lr=low)
+    ends = [round(rate, 5) for rate in found[124::125]]  # the rate that the last batch of an epoch is trained with
+    assert ends == [0.00393, 0.00935, 0.00972, 0.00812, 0.00556, 0.00283, 0.00077, 0.00000]
+    assert found == pytest.approx([two_phases(t, 1000, 0.01, low) for t in range(1000)], rel=1e-6)
+    assert (found[0], max(found), found[-1]) == pytest.approx((0.0004, 0.01, low), rel=1e-9)
+    assert found.index(max(found)) == 299
+
+
+def test_one_cycle_rises_and_falls_along_lines_where_asked_to():
+    found = rates(20, 5, schedule='one_cycle', anneal='linear', rise=0.4, min_lr=LOW)
+    line = [two_phases(t, 100, LR, LOW, 0.4, shape=lambda share: share) for t in range(100)]
+    assert found == pytest.approx(line, rel=1e-9)
+    differences = np.diff(found)
+    assert differences[:39] == pytest.approx((LR - LR / 25) / 39, rel=1e-6)
+    assert differences[39:] == pytest.approx((LOW - LR) / 60, rel=1e-6)
+
+
+@pytest.mark.parametrize('rise', [0.01, 0.1, 0.3, 0.5, 0.99])
+@pytest.mark.parametrize('anneal', ['cos', 'linear'])
+def test_one_cycle_of_few_steps_has_a_rate_for_each_or_says_which_setting_is_wrong(rise, anneal):
+    worked = []
+    for steps in range(13):
+        try:
+            found = rates(steps, 1, schedule='one_cycle', rise=rise, anneal=anneal, min_lr=LOW)
+        except UsageError as error:
+            assert 'optim.schedule = one_cycle' in str(error) and 'train.epochs' in str(error)
+            assert rise * steps <= 1
+        else:
+            worked.append(steps)
+            assert len(found) == steps
+            assert all(LR / 25 * (1 - 1e-9) <= rate <= LR * (1 + 1e-9) for rate in found)
+            assert found[-1] == pytest.approx(LOW)
+    assert worked == [steps for steps in range(13) if rise * steps > 1]
+
+
+def test_step_multiplies_the_rate_every_so_many_epochs():
+    found = rates(4, 5, schedule='step', step_epochs=1.5, step_factor=0.5)
+    assert found == pytest.approx([LR * 0.5 ** (t // 6) for t in range(20)], rel=1e-9)
+
+
+def test_every_step_factor_that_the_configuration_allows_makes_a_schedule():
+    allowed = []
+    for factor in ('0.1', '0.999', '1'):
+        try:
+            settings = config.load(overrides=['optim.schedule=step', f'optim.step_factor={factor}']).optim
+        except UsageError as error:
+            assert 'optim.step_factor' in str(error)
+        else:
+            allowed.append(optim.rates(settings, 3, 2))
+    assert all(len(found) == 6 for found in allowed)
+
+
+def test_constant_stays():
+    assert rates(3, 4, schedule='constant') == [LR] * 12
+
+
+SCHEDULES = {
+    'cosine': lambda t, total: half_cosine(t, total),
+    'cosine_restarts': lambda t, total: restarting_cosine(t, 10, 2.0),
+    'one_cycle': lambda t, total: two_phases(t, total, LR, LOW),
+    'step': lambda t, total: LR * 0.1 ** (t // 20),
+    'constant': lambda t, total: LR,
+}
+SHARED = {'min_lr': LOW, 'restart_epochs': 1.0, 'restart_factor': 2.0, 'step_epochs': 2.0}
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES)
+@pytest.mark.parametrize('warmup_epochs', [0.0, 0.1, 0.7, 2.0])
+def test_a_warm_up_rises_from_zero_and_the_schedule_follows_over_the_steps_that_are_left(schedule, warmup_epochs):
+    warmup, total = round(10 * warmup_epochs), 60
+    found = rates(10, 6, schedule=schedule, warmup_epochs=warmup_epochs, **SHARED)
+    expected = [LR * t / warmup for t in range(warmup)]
+    expected += [SCHEDULES[schedule](t, total - warmup) for t in range(total - warmup)]
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES)
+@pytest.mark.parametrize(('steps', 'epochs'), [(1, 5), (5, 1), (3, 7)])
+def test_there_is_a_rate_for_each_step(schedule, steps, epochs):
+    found = rates(steps, epochs, schedule=schedule, **SHARED)
+    assert len(found) == steps * epochs
+    assert all(isinstance(rate, float) and math.isfinite(rate) for rate in found)
+
+
+@pytest.mark.parametrize('schedule', [name for name in SCHEDULES if name != 'one_cycle'])
+@pytest.mark.parametrize('warmup_epochs', [0.0, 1.0])
+def test_a_run_of_one_step_has_a_rate(schedule, warmup_epochs):
+    found = rates(1, 1, schedule=schedule, warmup_epochs=warmup_epochs, **SHARED)
+    assert found == [0.0 if warmup_epochs else LR]
+
+
+@pytest.mark.parametrize('schedule', [name for name in SCHEDULES if name != 'one_cycle'])
+@pytest.mark.parametrize('warmup_epochs', [2.0, 2.5])
+def test_a_warm_up_as_long_as_the_run_or_longer_rises_to_the_end_of_it(schedule, warmup_epochs):
+    found = rates(10, 2, schedule=schedule, warmup_epochs=warmup_epochs, **SHARED)
+    assert found == pytest.approx([LR * t / (10 * warmup_epochs) for t in range(20)], rel=1e-9)
+
+
+def test_a_warm_up_longer_than_the_run_leaves_no_steps_for_one_cycle():
+    with pytest.raises(UsageError, match='optim.schedule = one_cycle'):
+        optim.schedule(config.Optim(schedule='one_cycle', warmup_epochs=3.0), 10, 2)
+
+
+@pytest.mark.parametrize('schedule', [name for name in SCHEDULES if name != 'constant'])
+@pytest.mark.parametrize('warmup_epochs', [0.0, 1.0])
+def test_a_schedule_may_be_stepped_after_the_last_step_of_a_run_too(schedule, warmup_epochs):
+    settings = config.Optim(lr=LR, schedule=schedule, warmup_epochs=warmup_epochs, **SHARED)
+    rate = optim.schedule(settings, 10, 3)
+    for _ in range(30):
+        rate.step()
+    assert math.isfinite(rate())
+    assert 0 < rate() <= LR * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'key'),
+    [
+        (['optim.schedule=one_cycle', 'optim.warmup_epochs=1'], 'optim.warmup_epochs'),
+        (['optim.lr=0.01', 'optim.min_lr=0.02'], 'optim.min_lr'),
+        (['optim.name=adam', 'optim.nesterov=true'], 'optim.nesterov'),
+        (['optim.clip_norm=1', 'optim.clip_value=1'], 'optim.clip_value'),
+        (['optim.restart_factor=0.5'], 'optim.restart_factor'),
+        (['optim.rise=0'], 'optim.rise'),
+        (['optim.lr=0'], 'optim.lr'),
+    ],
+)
+def test_settings_that_contradict_each_other_or_are_out_of_range_are_refused(overrides, key):
+    with pytest.raises(UsageError, match=key):
+        config.load(overrides=overrides)
+
+
+def test_what_mixed_precision_o2_cannot_clip_by_is_refused():
+    with pytest.raises(UsageError, match='optim.clip_value'):
+        config.load(overrides=['train.amp=O2', 'optim.clip_value=1'])
+
+
+def test_whole_numbers_serve_as_rates():
+    overrides = ['optim.lr=1', 'optim.min_lr=0', 'optim.weight_decay=0', 'optim.clip_norm=1', 'optim.norm_lr_factor=2']
+    for schedule in SCHEDULES:
+        settings = config.load(overrides=[*overrides, f'optim.schedule={schedule}']).optim
+        assert len(optim.rates(settings, 10, 1)) == 10
+        optim.optimizer(settings, optim.schedule(settings, 10, 1), Slopes(), ['body.weight'])
+
+
+# Optimizers: a network whose loss is linear in each parameter, so that its gradients are known numbers
+
+RNG = np.random.default_rng(0)
+SHAPES = {'body.weight': (3, 2), 'body.bias': (2,), 'norm.weight': (4,), 'norm.bias': (4,), 'head.weight': (2, 2)}
+START = {name: RNG.normal(0, 1, shape) for name, shape in SHAPES.items()}
+SLOPES = {name: RNG.normal(0, 2, shape) for name, shape in SHAPES.items()}
+SCALES = (1.0, -0.5, 2.0, 0.25)  # of the gradients, by step
+SPARED = ('body.bias', 'norm.weight', 'norm.bias')
+
+
+class Slopes(paddle.nn.Layer):
+    """Its output, for a batch of one number x, is x times the sum of parameter * slope."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = paddle.nn.Linear(3, 2)
+        self.norm = paddle.nn.BatchNorm1D(4)
+        self.head = paddle.nn.Linear(2, 2, bias_attr=False)
+        for name, parameter in learning(self).items():
+            parameter.set_value(START[name].astype('float32'))
+
+    def forward(self, x):
+        return x.sum() * paddle.add_n(
+            [
+                (parameter * paddle.to_tensor(SLOPES[name], 'float32')).sum()
+                for name, parameter in learning(self).items()
+            ]
+        )
+
+
+def learning(network):
+    """Paddle counts the statistics of BatchNorm among the parameters; they are left out."""
+    return {name: parameter for name, parameter in network.named_parameters() if name in SHAPES}
+
+
+def values_of(network):
+    return {name: parameter.numpy().astype('float64') for name, parameter in learning(network).items()}
+
+
+def through_model(network, optimizer):
+    trainer = paddle.Model(network)
+    trainer.prepare(optimizer, lambda output, label: output * label.sum())
+    return lambda x: trainer.train_batch([np.float32([x])], [np.float32([1])])
+
+
+def through_minimize(network, optimizer):
+    def step(x):
+        loss = network(paddle.to_tensor([x], 'float32'))
+        loss.backward()
+        optimizer.minimize(loss)
+        optimizer.clear_grad()
+
+    return step
+
+
+def clipped(gradients, settings):
+    if settings.clip_value:
+        return {name: np.clip(g, -settings.clip_value, settings.clip_value) for name, g in gradients.items()}
+    if settings.clip_norm:
+        norm = math.sqrt(sum((g**2).sum() for g in gradients.values()))
+        return {name: g * settings.clip_norm / max(norm, settings.clip_norm) for name, g in gradients.items()}
+    return gradients
+
+
+class Expected:
+    """The same network and optimizer in NumPy: Polyak's and Nesterov's momentum, SGD, Adam (Kingma and Ba 2015)."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.values = {name: value.copy() for name, value in START.items()}
+        self.first = dict.fromkeys(START, 0.0)
+        self.second = dict.fromkeys(START, 0.0)
+        self.count = dict.fromkeys(START, 0)
+
+    def step(self, x, rate, frozen=(), slow=()):
+        s = self.settings
+        gradients = {name: x * slope for name, slope in SLOPES.items() if name not in frozen}
+        for name, g in clipped(gradients, s).items():
+            lr = rate * s.backbone_lr / s.lr if name in slow else rate
+            lr = lr * s.norm_lr_factor if name.startswith('norm.') else lr
+            p = self.values[name]
+            decay = 0.0 if name in SPARED and not s.decay_bias_and_norm else s.weight_decay
+            if s.decoupled_decay or s.name == 'adamw':
+                p = p * (1 - lr * decay)
+            else:
+                g = g + decay * p
+            self.values[name] = p - lr * self.direction(name, g)
+
+    def direction(self, name, g):
+        s = self.settings
+        if s.name == 'sgd':
+            return g
+        if s.name == 'momentum':
+            self.first[name] = s.momentum * self.first[name] + g
+            return g + s.momentum * self.first[name] if s.nesterov else self.first[name]
+        self.count[name] += 1
+        self.first[name] = 0.9 * self.first[name] + 0.1 * g
+        self.second[name] = 0.999 * self.second[name] + 0.001 * g**2
+        mean = self.first[name] / (1 - 0.9 ** self.count[name])
+        square = self.second[name] / (1 - 0.999 ** self.count[name])
+        return mean / (np.sqrt(square) + 1e-8)
+
+
+def assert_close(found, expected):
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=2e-5, atol=2e-6, err_msg=name)
+
+
+def compare(drive=through_model, slow=(), schedule=None, **settings):
+    """Some steps of the optimizer and of the formula, with a large decay so that it shows."""
+    settings = config.Optim(**{'lr': 0.1, 'weight_decay': 0.3, 'schedule': 'constant', **settings})
+    network, expected = Slopes(), Expected(settings)
+    rate = schedule or settings.lr
+    step = drive(network, optim.optimizer(settings, rate, network, slow))
+    for x in SCALES:
+        expected.step(x, rate() if schedule else rate, slow=slow)
+        step(x)
+        assert_close(values_of(network), expected.values)
+        if schedule:
+            schedule.step()
+
+
+KINDS = {
+    'momentum': {'name': 'momentum'},
+    'nesterov': {'name': 'momentum', 'nesterov': True, 'momentum': 0.5},
+    'sgd': {'name': 'sgd'},
+    'adam': {'name': 'adam'},
+    'adamw': {'name': 'adamw'},
+    'momentum decoupled': {'name': 'momentum', 'decoupled_decay': True},
+    'nesterov decoupled': {'name': 'momentum', 'nesterov': True, 'decoupled_decay': True},
+    'adam decoupled': {'name': 'adam', 'decoupled_decay': True},
+}
+each_kind = pytest.mark.parametrize('kind', KINDS)
+
+
+@each_kind
+@pytest.mark.parametrize('drive', [through_model, through_minimize])
+def test_steps_are_those_of_the_formula_with_weight_decay(kind, drive):
+    compare(drive, **KINDS[kind])
+
+
+@each_kind
+def test_steps_are_those_of_the_formula_without_weight_decay(kind):
+    compare(**KINDS[kind], weight_decay=0.0)
+
+
+@each_kind
+def test_biases_and_batch_norm_are_spared_the_decay_where_asked_to_and_weights_are_not(kind):
+    compare(**KINDS[kind], decay_bias_and_norm=False)
+
+
+@each_kind
+def test_weight_decay_goes_by_the_rate_of_the_step_in_a_schedule(kind):
+    schedule = optim.schedule(config.Optim(lr=0.1, schedule='cosine', warmup_epochs=1.0), 2, 3)
+    compare(**KINDS[kind], schedule=schedule)
+
+
+@each_kind
+@pytest.mark.parametrize('clip', [{'clip_value': 0.5}, {'clip_norm': 1.5}, {'clip_norm': 100.0}])
+def test_gradients_are_clipped_before_the_decay_is_added(kind, clip):
+    compare(**KINDS[kind], **clip)
+
+
+@each_kind
+@pytest.mark.parametrize('spared', [True, False])
+def test_backbone_lr_is_the_rate_of_the_named_parameters_and_of_no_other(kind, spared):
+    compare(**KINDS[kind], slow=['body.weight', 'body.bias'], backbone_lr=0.01, decay_bias_and_norm=not spared)
+
+
+@each_kind
+def test_backbone_lr_follows_the_schedule(kind):
+    schedule = optim.schedule(config.Optim(lr=0.1, schedule='cosine'), 2, 3)
+    compare(**KINDS[kind], slow=['body.weight', 'norm.bias'], backbone_lr=0.02, schedule=schedule)
+
+
+@each_kind
+@pytest.mark.parametrize('slow', [[], ['body.weight', 'norm.weight', 'norm.bias']])
+def test_batch_norm_learns_faster_by_its_factor_in_the_head_and_in_the_backbone(kind, slow):
+    compare(**KINDS[kind], norm_lr_factor=3.0, backbone_lr=0.02 if slow else 0.0, slow=slow)
+
+
+def test_the_factor_is_that_of_every_batch_norm_of_a_resnet_and_of_nothing_else():
+    network = model.build('resnet18', 2, head=['flatten', {'linear': 8}, 'batch_norm', 'linear'], image_size=32)
+    optim.optimizer(config.Optim(norm_lr_factor=8.0), 0.1, network)
+    fast = {name for name, p in network.named_parameters() if p.optimize_attr['learning_rate'] == 8.0}
+    learning = {name for name, p in network.named_parameters() if not p.stop_gradient}
+    assert {p.optimize_attr['learning_rate'] for p in network.parameters()} == {1.0, 8.0}
+    assert len(fast & learning) == 2 * 20 + 2  # weight and bias
+    assert not any(len(p.shape) > 1 for name, p in network.named_parameters() if name in fast)
+
+
+def test_what_never_learns_in_cifarnet_does_not_learn_with_backbone_lr_either():
+    network = model.build('cifarnet', 2, image_size=32)
+    frozen = model.freeze(network, 'backbone')
+    settings = config.Optim(lr=0.1, backbone_lr=0.05, norm_lr_factor=2.0)
+    trainer = paddle.Model(network)
+    trainer.prepare(optim.optimizer(settings, 0.1, network, frozen), paddle.nn.CrossEntropyLoss())
+    model.unfreeze(network, frozen)
+    trainer.train_batch([np.random.default_rng(0).random((2, 3, 32, 32), 'float32')], [np.array([0, 1])])
+    norms = [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
+    assert all((norm.weight.numpy() == 1).all() for norm in norms)
+    assert all((norm.bias.numpy() != 0).any() for norm in norms)
+
+
+def test_the_whitening_of_cifarnet_does_not_learn_after_unfreezing_either():
+    network = model.build('cifarnet', 2, image_size=32)
+    learning_before = {name for name, p in network.named_parameters() if not p.stop_gradient}
+    frozen = model.freeze(network, 'backbone')
+    model.unfreeze(network, frozen)
+    assert {name for name, p in network.named_parameters() if not p.stop_gradient} == learning_before
+
+
+def test_without_backbone_lr_the_named_parameters_learn_as_the_others():
+    settings = config.Optim(lr=0.1)
+    network, expected = Slopes(), Expected(settings)
+    step = through_model(network, optim.optimizer(settings, 0.1, network, ['body.weight']))
+    expected.step(1.0, 0.1)
+    step(1.0)
+    assert_close(values_of(network), expected.values)
+
+
+@each_kind
+@pytest.mark.parametrize(('drive', 'clip'), [(through_model, {'clip_norm': 1.5}), (through_minimize, {})])
+def test_a_frozen_parameter_stands_still_and_learns_once_it_is_switched_on(kind, drive, clip):
+    settings = config.Optim(**{'lr': 0.1, 'weight_decay': 0.3, **KINDS[kind], **clip})
+    network, expected = Slopes(), Expected(settings)
+    frozen = ['body.weight', 'body.bias']
+    for parameter in network.body.parameters():
+        parameter.stop_gradient = True
+    step = drive(network, optim.optimizer(settings, 0.1, network, frozen))
+    for number, x in enumerate(SCALES):
+        if number == 2:
+            frozen = []
+            for parameter in network.body.parameters():
+                parameter.stop_gradient = False
+        expected.step(x, 0.1, frozen)
+        step(x)
+        found = values_of(network)
+        assert_close(found, expected.values)
+        for name in frozen:
+            assert (found[name] == START[name].astype('float32')).all()
+
+
+@each_kind
+def test_a_parameter_switched_off_during_the_run_stands_still_from_then_on(kind):
+    settings = config.Optim(**{'lr': 0.1, 'weight_decay': 0.3, **KINDS[kind]})
+    network, expected = Slopes(), Expected(settings)
+    step = through_model(network, optim.optimizer(settings, 0.1, network))
+    for number, x in enumerate(SCALES):
+        if number == 2:
+            network.body.weight.stop_gradient = True
+        expected.step(x, 0.1, ['body.weight'] if number >= 2 else [])
+        step(x)
+    assert_close(values_of(network), expected.values)
+
+
+@each_kind
+def test_batches_that_are_only_added_up_do_not_move_the_weights(kind):
+    settings = config.Optim(**{'lr': 0.1, 'weight_decay': 0.3, **KINDS[kind]})
+    network, expected = Slopes(), Expected(settings)
+    trainer = paddle.Model(network)
+    trainer.prepare(optim.optimizer(settings, 0.1, network), lambda output, label: output * label.sum())
+    trainer.train_batch([np.float32([0.5])], [np.float32([1])], update=False)
+    assert_close(values_of(network), START)
+    trainer.train_batch([np.float32([1.0])], [np.float32([1])])
+    expected.step(1.5, 0.1)
+    assert_close(values_of(network), expected.values)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_step_that_mixed_precision_skips_for_its_overflow_leaves_the_weights_alone(kind):
+    settings = config.Optim(**{'lr': 0.1, 'weight_decay': 0.3, **KINDS[kind]})
+    network = Slopes()
+    optimizer = optim.optimizer(settings, 0.1, network)
+    optimizer._set_auxiliary_var('found_inf', paddle.to_tensor([True]))  # as paddle.amp.GradScaler.minimize does
+    through_minimize(network, optimizer)(1.0)
+    assert_close(values_of(network), START)
+
+
+def test_the_float32_copies_of_mixed_precision_o2_decay_too():
+    class Halves(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            ones = paddle.nn.initializer.Constant(1.0)
+            self.weight = self.create_parameter([2, 3], dtype='bfloat16', default_initializer=ones)
+
+    network = Halves()
+    settings = config.Optim(name='sgd', lr=0.1, weight_decay=0.5, decoupled_decay=True)
+    optimizer = optim.optimizer(settings, 0.1, network)
+    optimizer._multi_precision = True  # as paddle.amp.decorate does
+    for _ in range(4):
+        loss = (network.weight.astype('float32') * 0.0).sum()
+        loss.backward()
+        optimizer.minimize(loss)
+        optimizer.clear_grad()
+    copy = optimizer._master_weights[network.weight.name]
+    np.testing.assert_allclose(copy.numpy(), 0.95**4, rtol=0.02)
+    np.testing.assert_allclose(network.weight.astype('float32').numpy(), 0.95**4, rtol=0.02)
+
+
+def test_the_statistics_of_an_unfrozen_batch_norm_do_not_decay():
+    found = {}
+    for frozen_first in (False, True):
+        paddle.seed(0)
+        network = model.build('resnet18', 2)
+        settings = config.Optim(lr=0.1, weight_decay=1.0, decoupled_decay=True)
+        frozen = model.freeze(network, 'layer4' if frozen_first else 'none')
+        trainer = paddle.Model(network)
+        trainer.prepare(optim.optimizer(settings, 0.1, network, frozen), paddle.nn.CrossEntropyLoss())
+        if frozen_first:
+            model.unfreeze(network, frozen)
+        trainer.train_batch([np.random.default_rng(0).random((2, 3, 32, 32), 'float32')], [np.array([0, 1])])
+        found[frozen_first] = network.bn1._variance.numpy()
+    np.testing.assert_allclose(found[True], found[False], rtol=1e-5)
+
+
+def test_the_names_of_the_configuration_are_those_that_are_built():
+    from typing import get_args, get_type_hints
+
+    hints = get_type_hints(config.Optim)
+    assert {kind['name'] for kind in KINDS.values()} == set(get_args(hints['name']))
+    assert set(SCHEDULES) == set(get_args(hints['schedule']))
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ('override', 'valid'),
+    [
+        ('optim.schedule=cosin', ('cosine', 'cosine_restarts', 'one_cycle', 'step', 'constant')),
+        ('optim.name=sgdm', ('momentum', 'sgd', 'adam', 'adamw')),
+        ('optim.anneal=log', ('cos', 'linear')),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_list_of_the_known_ones(tmp_path, override, valid):
+    result = run_script('train.py', '-o', override, cwd=tmp_path)
+    assert_message(result, 2, *override.split('='), ', '.join(valid))
+
+
+def test_the_schedule_is_drawn_beside_the_folder_of_the_run(tmp_path):
+    make_tree(tmp_path / 'photos', ['cat', 'dog'], {'': 4})
+    for split in ('train', 'valid'):
+        lines = [
+            f'photos/{label}/{label}_{n}.jpg\t{number}\n'
+            for number, label in enumerate(['cat', 'dog'])
+            for n in range(4)
+        ]
+        (tmp_path / 'photos' / f'{split}.txt').write_text(''.join(lines))
+    (tmp_path / 'small.yaml').write_text(
+        'name: tiny\ndata: {root: photos, labels: [cat, dog]}\nimage: {size: 32}\nmodel: {arch: resnet18}\n'
+        'train: {epochs: 5, batch_size: 2}\noptim: {lr: 0.02, min_lr: 0.001, schedule: one_cycle}\n'
+    )
+    result = run_script('train.py', '--plot-schedule', '-c', 'small.yaml', cwd=tmp_path, env={'OMP_NUM_THREADS': '1'})
+    assert result.returncode == 0, result.stderr
+    # 20 steps: up to step 5, where the rate is highest
+    assert 'learning rate 0.0008 at the first step, 0.02 at its highest, 0.001 at the last' in result.stdout
+    assert 'written: output/tiny.schedule.png' in result.stdout
+    assert [path.name for path in (tmp_path / 'output').iterdir()] == ['tiny.schedule.png']
+    assert (tmp_path / 'output/tiny.schedule.png').read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
