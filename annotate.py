@@ -139,7 +139,7 @@ def by_pixels(entries):
 def require_images(splits, tree, cfg):
     """Raise UserError when a split has no image at all."""
     for split in SPLITS:
-        if splits[split]:
+        if splits[split] or (split == 'valid' and splits['valid'] is splits['test']):
             continue
         reasons = _reasons(tree.entries)
         why = f' (left out: {reasons})' if reasons else ''

@@ -74,7 +74,7 @@ class Model:
 class Train:
     epochs: int = setting(20, low=1)
     batch_size: int = setting(32, low=1)  # a process
-    accumulate: int = setting(1, low=1)  # batches a step of the optimizer; their gradients are averaged
+    accumulate: int = setting(1, low=1)  # batches a step of the optimizer; each counts 1 / accumulate
     amp: Literal['O0', 'O1', 'O2'] = 'O0'  # mixed precision level, on a GPU
     sampling: Literal['shuffle', 'balanced'] = 'shuffle'  # balanced: each class equally often, by drawing with return
     class_weights: Literal['none', 'balanced'] = 'none'  # balanced: the loss of an image counts 1 / images of its class

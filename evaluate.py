@@ -100,7 +100,8 @@ def write(folder, result, dataset, probabilities, cfg):
     rows = read_log(f'{cfg.run_dir}/log.csv')
     if rows:
         steps = int(rows[-1]['step']) // max(1, int(rows[-1]['epoch']))
-        trained = config.load(f'{cfg.run_dir}/config.yaml')
+        own = f'{cfg.run_dir}/config.yaml'
+        trained = config.load(own) if os.path.isfile(own) else cfg
         rates = optim.rates(trained.optim, steps, trained.train.epochs)[: int(rows[-1]['step'])] if steps else []
         report.plot_curves(f'{folder}/curves.png', rows, rates)
     with files.atomic_write(f'{folder}/metrics.json') as file:
@@ -115,10 +116,10 @@ def class_counts(cfg):
 
     classes = len(cfg.data.labels)
     present = [split for split in ('train', 'valid', 'test') if os.path.isfile(f'{cfg.data.root}/{split}.txt')]
-    return {
-        split: np.bincount(read_index(f'{cfg.data.root}/{split}.txt', classes)[1], minlength=classes)
-        for split in present
-    }
+    read = {split: read_index(f'{cfg.data.root}/{split}.txt', classes) for split in present}
+    if 'valid' in read and 'test' in read and read['valid'][0] == read['test'][0]:  # annotate.valid_from=test
+        del read['valid']
+    return {split: np.bincount(labels, minlength=classes) for split, (_, labels) in read.items()}
 
 
 def read_log(path):

@@ -138,16 +138,15 @@ def fit(cfg, train_loader, valid_loader):
     log = callbacks.RunLog(cfg.run_dir if writes else None, cfg.train.epochs, sample_images(train_loader.images))
     best = callbacks.Best(log, cfg.train.monitor, cfg.train.patience)
     ema = callbacks.Ema(cfg.train.ema, cfg.train.accumulate) if cfg.train.ema else None
-    # The schedule steps first, so that a checkpoint taken after a step holds the rate of the next one. The averaged weights
-    # come last, so that they are in the network while the others look at the validation.
-    watchers = [paddle.callbacks.LRScheduler(), callbacks.Epochs(train_loader), callbacks.StopOnBadLoss(), log, best]
+    # The schedule and the average move first, so that a checkpoint taken after a step holds what belongs to the next one.
+    watchers = [paddle.callbacks.LRScheduler(), callbacks.Epochs(train_loader), callbacks.StopOnBadLoss()]
+    watchers += [*([ema] if ema else []), log, best]
     if cfg.model.unfreeze_epoch:
         watchers.append(callbacks.Unfreeze(cfg.model.unfreeze_epoch, frozen))
     if writes:
         origin = facts(cfg, train_loader.images)
         keeper = callbacks.Checkpoints(cfg.run_dir, cfg.train.keep_checkpoints, cfg.train.save_steps, origin, best, ema)
         watchers += [callbacks.Progress(), keeper, callbacks.Interrupts()]
-    watchers += [ema] if ema else []
     if cfg.train.evaluate_first:
         trainer.evaluate(valid_loader, verbose=0, callbacks=[log])
     try:

@@ -496,6 +496,72 @@ def test_only_the_missing_split_is_drawn_and_it_comes_from_train(run, capsys):
     assert 'valid drawn from the training images with seed 0' in capsys.readouterr().out
 
 
+def test_test_images_can_serve_as_validation_images_so_that_all_others_are_trained_on(run, capsys):
+    make_tree('signs', LABELS, {'train': 6, 'test': 3}, '.png')
+    summary = run('annotate.valid_from=test')
+    assert Path('signs/valid.txt').read_bytes() == Path('signs/test.txt').read_bytes()
+    assert index('test') == [
+        (f'signs/test/{label}/{label}_{n}.png', LABELS.index(label)) for label in LABELS for n in range(3)
+    ]
+    assert paths('train') == [f'signs/train/{label}/{label}_{number}.png' for label in LABELS for number in range(6)]
+    assert summary['settings']['valid_is_test'] is True
+    assert summary['settings']['drawn_splits'] == []
+    assert summary['accepted'] == 18
+    assert summary['splits']['valid'] == summary['splits']['test']
+    assert summary['splits']['valid']['cat'] == {'accepted': 3, 'rejected': 0}
+    assert summary['same_picture_in_two_splits'] == []
+    out = capsys.readouterr().out
+    assert 'valid.txt lists the test images (annotate.valid_from=test)' in out
+    assert 'WARNING' not in out and 'drawn from' not in out
+
+
+@pytest.mark.parametrize('split', ['', 'train'])
+def test_the_validation_images_are_the_drawn_test_images_where_those_are_asked_for(run, capsys, split):
+    make_tree('signs', LABELS, {split: 10}, '.png')
+    summary = run('annotate.valid_from=test', 'annotate.test_fraction=0.2')
+    assert Path('signs/valid.txt').read_bytes() == Path('signs/test.txt').read_bytes()
+    assert [len(paths(name)) for name in ('train', 'valid', 'test')] == [16, 4, 4]
+    assert not set(paths('train')) & set(paths('test'))
+    assert summary['settings']['drawn_splits'] == ['test']
+    assert summary['settings']['valid_is_test'] is True
+    assert 'valid_fraction' not in summary['settings']
+    assert summary['same_picture_in_two_splits'] == []
+    out = capsys.readouterr().out
+    assert 'test drawn from the training images with seed 0' in out
+    assert 'valid.txt lists the test images' in out
+
+
+@pytest.mark.parametrize('overrides', [['annotate.valid_from=test'], []])
+def test_a_valid_folder_is_taken_whatever_valid_from_says(run, capsys, overrides):
+    full_tree()
+    summary = run(*overrides)
+    assert paths('valid') == ['signs/valid/cat/cat_0.png', 'signs/valid/dog/dog_0.png']
+    assert summary['settings']['valid_is_test'] is False
+    assert 'valid.txt lists' not in capsys.readouterr().out
+
+
+def test_without_the_setting_the_validation_images_are_drawn_from_train(run):
+    make_tree('signs', LABELS, {'train': 10, 'test': 2}, '.png')
+    summary = run()
+    assert summary['settings']['valid_is_test'] is False
+    assert summary['settings']['drawn_splits'] == ['valid']
+    assert not set(paths('valid')) & set(paths('test'))
+
+
+def test_a_picture_of_train_and_test_is_still_told_when_the_test_images_validate(run):
+    make_tree('signs', LABELS, {'train': 3, 'test': 2}, '.png')
+    shutil.copy('signs/train/cat/cat_0.png', 'signs/test/cat/copy.png')
+    summary = run('annotate.valid_from=test')
+    assert summary['same_picture_in_two_splits'] == [['signs/train/cat/cat_0.png', 'signs/test/cat/copy.png']]
+
+
+def test_an_empty_test_folder_is_named_where_it_should_validate_too(run):
+    make_tree('signs', LABELS, {'train': 3, 'test': 0}, '.png')
+    message = refusal(run, 'annotate.valid_from=test')
+    assert 'no usable images for test' in message
+    assert 'remove the empty folder test/' in message
+
+
 def test_same_pictures_stay_together_when_splits_are_drawn(run):
     make_tree('signs', LABELS, {'': 8}, '.png')
     for label in LABELS:

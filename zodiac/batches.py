@@ -48,6 +48,8 @@ def _paste(images, others, share, rng):
     y, x = int(rng.integers(height)), int(rng.integers(width))
     top, bottom = max(0, round(y - side * height / 2)), min(height, round(y + side * height / 2))
     left, right = max(0, round(x - side * width / 2)), min(width, round(x + side * width / 2))
+    if top >= bottom or left >= right:  # Paddle cannot assign to nothing
+        return images, 1.0
     images = images.clone()
     images[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
     return images, 1 - (bottom - top) * (right - left) / (height * width)
@@ -57,7 +59,7 @@ class Loss(nn.Layer):
     """Cross-entropy, in nats, of logits against class numbers (validation) or shares of the classes (training).
 
     Args:
-        class_weights: float [classes], by which a share counts; None for all alike. Only in training.
+        class_weights: float [classes]; an image counts by the sum of its shares times these. None: all alike. Only in training.
         parts: the gradient is divided by this, for gradients of several batches that are added up; the value is not.
     """
 

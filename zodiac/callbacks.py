@@ -249,7 +249,8 @@ class Best(Callback):
 
     def on_eval_end(self, logs=None):
         row = self.log.rows[-1]
-        self.improved = self.row is None or self.sign * row[self.monitor] > self.sign * self.row[self.monitor]
+        best = math.nan if self.row is None else self.row[self.monitor]
+        self.improved = math.isnan(best) or self.sign * row[self.monitor] > self.sign * best
         if self.improved:
             self.row = row
         elif self.patience and row['epoch'] - self.row['epoch'] >= self.patience:
@@ -278,11 +279,13 @@ class Unfreeze(Callback):
         if adapter._nranks > 1:  # the exchange of gradients is set up for the parameters that learn at that time
             import paddle
 
+            self.before = adapter.ddp_model  # Paddle's hooks on the parameters point into it as long as they live
             adapter.ddp_model = paddle.DataParallel(self.model.network)
 
 
 class Ema(Callback):
-    """An exponential moving average of the weights and BatchNorm statistics, in the network during each validation.
+    """An exponential moving average of the weights and BatchNorm statistics, in the network from each validation until the
+    next epoch.
 
     average = d average + (1 - d) weights after every step t of the optimizer, with d = min(decay, (1 + t) / (10 + t)), as
     in TensorFlow's ExponentialMovingAverage.
@@ -314,9 +317,16 @@ class Ema(Callback):
         self.weights = {name: value.clone() for name, value in self.model.network.state_dict().items()}
         self.model.network.set_state_dict(self.average)
 
-    def on_eval_end(self, logs=None):
-        self.model.network.set_state_dict(self.weights)
-        self.weights = None
+    def on_epoch_begin(self, epoch, logs=None):
+        self._back_to_training()
+
+    def on_train_end(self, logs=None):
+        self._back_to_training()
+
+    def _back_to_training(self):
+        if self.weights:
+            self.model.network.set_state_dict(self.weights)
+            self.weights = None
 
 
 class Checkpoints(Callback):
@@ -359,7 +369,7 @@ class Checkpoints(Callback):
         """Write checkpoints/step_<step>: weights and optimizer after the step just done, `epoch` of them complete."""
         weights = self.model.network.state_dict()
         contents = {checkpoint.WEIGHTS: weights, checkpoint.OPTIMIZER: self.model._optimizer.state_dict()}
-        if self.ema:
+        if self.ema and self.ema.average:
             contents[checkpoint.WEIGHTS] = self.ema.average
             contents[checkpoint.LEARNING] = self.ema.weights or weights
         folder = os.path.join(self.run_dir, 'checkpoints', f'step_{self.step:07d}')

@@ -1,0 +1,507 @@
+"""What happens during a training: `train.py` in this process, with small networks of our own on pictures of 8 px."""
+
+import csv
+import gc
+import json
+import signal
+import sys
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import pytest
+from conftest import picture
+from paddle import nn
+from paddle.nn import functional
+
+import evaluate
+import train
+from dataset import Loader, ZodiacDataset
+from zodiac import callbacks, model, optim, weights
+
+SETTINGS = [
+    *('name=run', 'data.root=.', 'data.labels=[a,b,c]', 'data.num_workers=0', 'image.size=8', 'image.resize=8'),
+    *('augment=[resize]', 'device=cpu', 'model.pretrained=false', 'train.batch_size=8', 'train.epochs=3'),
+    *('optim.name=sgd', 'optim.schedule=step', 'optim.step_epochs=1000', 'optim.lr=0.1', 'optim.weight_decay=0'),
+]
+TRAIN, VALID = 24, 7
+
+
+def plain():
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+
+
+def with_batch_norm():
+    return nn.Sequential(nn.Conv2D(3, 4, 3), nn.BatchNorm2D(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+
+
+def with_dropout():
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3))
+
+
+def state_of(network):
+    return {name: value.numpy().copy() for name, value in network.state_dict().items()}
+
+
+def assert_same(state, other, tolerance=0.0):
+    assert list(state) == list(other)
+    for name in state:
+        np.testing.assert_allclose(state[name], other[name], rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def differ(state, other):
+    return any(not np.array_equal(state[name], other[name]) for name in state)
+
+
+def write_index(split, count, labels):
+    folder = Path(split)
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        seed = number + 1000 * (split == 'valid')
+        picture(seed, (8, 8)).save(folder / f'{number}.png')
+    lines = [f'{split}/{number}.png\t{labels[number]}\n' for number in range(count)]
+    Path(f'{split}.txt').write_text(''.join(lines), encoding='utf-8')
+
+
+@pytest.fixture
+def fit(workdir, monkeypatch):
+    """Call train.py's main with a network of our own.
+
+    Returns what it left and did: `start`, the state of the network before; `steps`, its state after each step of the
+    optimizer; `validated`, its state during each validation; `rows` of log.csv; `network`, `folder`.
+    """
+    rng = np.random.default_rng(0)
+    write_index('train', TRAIN, rng.permutation(np.arange(TRAIN) % 3))
+    write_index('valid', VALID, rng.integers(0, 3, VALID))
+    before = signal.getsignal(signal.SIGINT)
+
+    def call(make, *overrides, on_validation=None):
+        run = SimpleNamespace(steps=[], validated=[], rows=[])
+
+        def build(cfg, *_):
+            run.network = make()
+            frozen = model.freeze(run.network, cfg.model.freeze)
+            run.start = state_of(run.network)
+            run.network.register_forward_post_hook(looked_at)
+            return run.network, frozen
+
+        def looked_at(layer, given, output):
+            if not layer.training and len(given[0]) == VALID:
+                run.validated.append(state_of(layer))
+                if on_validation:
+                    on_validation(len(run.validated))
+
+        def watched(*args, **kwargs):
+            optimizer = made(*args, **kwargs)
+            step = optimizer.minimize
+
+            def minimize(*args, **kwargs):
+                result = step(*args, **kwargs)
+                run.steps.append(state_of(run.network))
+                return result
+
+            optimizer.minimize = minimize
+            return optimizer
+
+        made = optim.optimizer
+        with monkeypatch.context() as patch:
+            patch.setattr(train, 'build_network', build)
+            patch.setattr(optim, 'optimizer', watched)
+            patch.setattr(sys, 'argv', ['train.py', '-o', *SETTINGS, *overrides])
+            call.last = run
+            train.main()
+        run.folder = Path(train.config.active().run_dir)
+        run.rows = read_log(run.folder)
+        return run
+
+    yield call
+    signal.signal(signal.SIGINT, before)
+
+
+def read_log(folder):
+    with open(folder / 'log.csv', encoding='utf-8', newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def checkpoints(folder):
+    """[(facts, {file name: content})] of the checkpoints of a run, oldest first."""
+    found = []
+    for path in sorted((Path(folder) / 'checkpoints').iterdir()):
+        contents = {file.name: weights.read(file) for file in sorted(path.glob('*.pdparams'))}
+        found.append((json.loads((path / 'state.json').read_text(encoding='utf-8')), contents))
+    return found
+
+
+def averages(start, steps, decay):
+    """The documented average after each step."""
+    average, result = {name: value.astype(float) for name, value in start.items()}, []
+    for number, state in enumerate(steps, 1):
+        d = min(decay, (1 + number) / (10 + number))
+        average = {name: d * average[name] + (1 - d) * state[name] for name in state}
+        result.append(average)
+    return result
+
+
+def training_batches(epoch, *overrides):
+    cfg = train.config.load(overrides=[*SETTINGS, *overrides])
+    loader = Loader(ZodiacDataset('train', cfg=cfg), cfg.train.batch_size, cfg, shuffle=True)
+    loader.set_epoch(epoch)
+    return list(loader)
+
+
+def gradient(make, state, images, labels):
+    """{parameter: gradient} of the mean cross-entropy at the weights `state`."""
+    network = make()
+    network.set_state_dict(state)
+    network.train()
+    functional.cross_entropy(network(images), labels).backward()
+    return {name: parameter.grad.numpy() for name, parameter in network.named_parameters()}
+
+
+# Accumulated gradients
+
+
+def test_accumulated_batches_move_the_weights_as_one_batch_of_all_their_images_does(fit):
+    for extra in ([], ['optim.name=momentum', 'train.label_smoothing=0.1', 'optim.clip_norm=0.5']):
+        whole = fit(plain, 'train.batch_size=12', *extra)
+        parts = fit(plain, 'train.batch_size=6', 'train.accumulate=2', *extra)
+        assert len(whole.steps) == len(parts.steps) == 6
+        assert_same(parts.start, whole.start)
+        for state, expected in zip(parts.steps, whole.steps):
+            assert_same(state, expected, 1e-5)
+        for row, expected in zip(parts.rows, whole.rows):
+            for column in ('train_loss', 'train_top1', 'valid_loss', 'valid_top1'):
+                assert float(row[column]) == pytest.approx(float(expected[column]), rel=1e-4)
+        assert [row['step'] for row in parts.rows] == ['4', '8', '12']
+
+
+def test_the_odd_batch_at_the_end_of_an_epoch_moves_the_weights_by_its_share(fit):
+    run = fit(plain, 'train.accumulate=2', 'train.epochs=2')
+    assert len(run.steps) == 4  # of two batches and of one, in each epoch
+    for epoch, (before, after) in enumerate([run.steps[:2], run.steps[2:]]):
+        slopes = gradient(plain, before, *training_batches(epoch)[2])
+        assert_same(after, {name: before[name] - 0.1 * slopes[name] / 2 for name in before}, 1e-5)
+
+
+# Validation
+
+
+def test_validation_is_the_plain_cross_entropy_whatever_training_does(fit):
+    soft = ['train.label_smoothing=0.3', 'train.mixup=0.5', 'train.class_weights=balanced', 'train.accumulate=3']
+    run = fit(plain, *soft)
+    loader = Loader(ZodiacDataset('valid'), 8, train.config.active())
+    ((images, labels),) = loader
+    for state, row in zip(run.validated, run.rows):
+        network = plain()
+        network.set_state_dict(state)
+        logits = network(images)
+        assert float(row['valid_loss']) == pytest.approx(float(functional.cross_entropy(logits, labels)), rel=1e-5)
+        assert float(row['valid_top1']) == pytest.approx((logits.argmax(1) == labels).numpy().mean(), rel=1e-5)
+
+
+def test_class_weights_and_smoothing_are_in_the_training_loss(fit):
+    Path('train.txt').write_text(''.join(f'train/{n}.png\t{int(n > 8) + int(n > 20)}\n' for n in range(TRAIN)))
+    settings = ['train.batch_size=24', 'train.epochs=1']
+    run = fit(plain, *settings, 'train.label_smoothing=0.1', 'train.class_weights=balanced')
+    ((images, labels),) = training_batches(0, *settings)
+    network = plain()
+    network.set_state_dict(run.start)
+    shares = np.eye(3)[labels.numpy()] * 0.9 + 0.1 / 3
+    weight = shares @ (24 / (3 * np.bincount(labels.numpy())))
+    losses = -(shares * functional.log_softmax(network(images)).numpy()).sum(1)
+    assert float(run.rows[0]['train_loss']) == pytest.approx((losses * weight).sum() / weight.sum(), rel=1e-4)
+
+
+def test_the_first_validation_measures_the_untrained_network(fit):
+    run = fit(with_batch_norm, 'train.evaluate_first=true')
+    assert [(row['epoch'], row['step']) for row in run.rows] == [('0', '0'), ('1', '3'), ('2', '6'), ('3', '9')]
+    first = run.rows[0]
+    for column in ('lr', 'train_loss', 'train_top1', 'seconds', 'images_per_second'):
+        assert first[column] == ''
+    assert_same(run.validated[0], run.start)
+
+    network = with_batch_norm()
+    network.set_state_dict(run.start)
+    network.eval()
+    dataset = ZodiacDataset('valid')
+    probabilities = evaluate.predict(network, Loader(dataset, 8, train.config.active()), VALID)
+    own = probabilities[range(VALID), dataset.labels]
+    assert float(first['valid_loss']) == pytest.approx(-np.log(own).mean(), rel=1e-4)
+    assert float(first['valid_top1']) == pytest.approx((probabilities.argmax(1) == dataset.labels).mean(), rel=1e-4)
+
+
+def test_the_first_validation_changes_nothing_of_the_training(fit):
+    without = fit(with_dropout)
+    run = fit(with_dropout, 'train.evaluate_first=true')
+    for state, expected in zip(run.steps, without.steps):
+        assert_same(state, expected)
+    numbers = [column for column in run.rows[0] if column not in ('seconds', 'images_per_second')]
+    assert [[row[name] for name in numbers] for row in run.rows[1:]] == [
+        [row[name] for name in numbers] for row in without.rows
+    ]
+
+
+def test_visualdl_holds_the_first_validation_at_step_0(fit):
+    from visualdl import LogReader
+
+    run = fit(plain, 'train.evaluate_first=true')
+    (file,) = (run.folder / 'visualdl').iterdir()
+    reader = LogReader(file_path=str(file))
+    for tag in ('valid/loss', 'valid/top1'):
+        assert [record.id for record in reader.get_data('scalar', tag)] == [0, 3, 6, 9]
+    assert [record.id for record in reader.get_data('scalar', 'train/loss')] == list(range(1, 10))
+    assert [record.id for record in reader.get_data('scalar', 'train/images_per_second')] == [3, 6, 9]
+    assert len(reader.get_tags()['image']) == 8
+
+
+@pytest.mark.parametrize('monitor', ['valid_loss', 'valid_top1', 'train_loss', 'train_top1'])
+def test_the_untrained_network_is_never_the_best(fit, monitor):
+    settings = ['train.evaluate_first=true', 'optim.lr=30', 'train.epochs=2', f'train.monitor={monitor}']
+    run = fit(plain, *settings, 'train.patience=5')  # at this rate every epoch is worse than none
+    assert float(run.rows[0]['valid_loss']) < min(float(row['valid_loss']) for row in run.rows[1:])
+    best = json.loads((run.folder / 'best' / 'state.json').read_text())
+    assert best['epoch'] in (1, 2)
+    assert_same(weights.read(run.folder / 'best' / 'model.pdparams'), run.validated[best['epoch']])
+
+
+# Averaged weights
+
+
+def test_the_average_follows_its_formula_and_is_what_validation_sees(fit):
+    run = fit(with_batch_norm, 'train.ema=0.3', 'train.accumulate=2', 'train.epochs=4')
+    assert len(run.steps) == 8
+    expected = averages(run.start, run.steps, 0.3)
+    assert len(run.validated) == 4
+    for seen, average in zip(run.validated, expected[1::2]):
+        assert_same(seen, average, 1e-5)
+    assert_same(state_of(run.network), run.steps[-1])
+    assert differ(run.validated[-1], run.steps[-1])
+
+
+@pytest.mark.parametrize('parts', [1, 2, 3, 5])
+def test_the_average_takes_a_step_with_each_step_of_the_optimizer(fit, parts):
+    run = fit(plain, 'train.ema=0.99', f'train.accumulate={parts}')
+    assert len(run.steps) == 3 * -(-3 // parts)
+    assert_same(run.validated[-1], averages(run.start, run.steps, 0.99)[-1], 1e-5)
+
+
+def test_training_goes_on_from_its_own_weights_as_if_nothing_were_averaged(fit):
+    with_average = fit(with_batch_norm, 'train.ema=0.9')
+    without = fit(with_batch_norm)
+    assert len(without.steps) == 9
+    for state, expected in zip(with_average.steps, without.steps):
+        assert_same(state, expected)
+
+
+def test_checkpoints_hold_the_average_and_beside_it_the_weights_that_training_goes_on_from(fit):
+    run = fit(with_batch_norm, 'train.ema=0.5', 'train.keep_checkpoints=9')
+    expected = averages(run.start, run.steps, 0.5)[2::3]
+    kept = checkpoints(run.folder)
+    assert [(facts['epoch'], facts['step']) for facts, _ in kept] == [(1, 3), (2, 6), (3, 9)]
+    for (facts, contents), average, learning in zip(kept, expected, run.steps[2::3]):
+        assert set(facts['sha256']) == {'model.pdparams', 'learning.pdparams', 'model.pdopt'}
+        assert_same(contents['model.pdparams'], average, 1e-5)
+        assert_same(contents['learning.pdparams'], learning)
+    best = json.loads((run.folder / 'best' / 'state.json').read_text())
+    assert list(best['sha256']) == ['model.pdparams']
+    assert_same(weights.read(run.folder / 'best' / 'model.pdparams'), expected[best['epoch'] - 1], 1e-5)
+    assert_same(weights.read('output/run.pdparams'), expected[-1], 1e-5)
+
+
+def test_without_an_average_there_is_one_set_of_weights(fit):
+    run = fit(plain, 'train.epochs=1')
+    ((facts, contents),) = checkpoints(run.folder)
+    assert set(facts['sha256']) == {'model.pdparams', 'model.pdopt'}
+    assert_same(contents['model.pdparams'], run.steps[-1])
+    assert_same(weights.read('output/run.pdparams'), run.steps[-1])
+
+
+def test_an_optimizer_without_a_state_is_kept_without_a_warning(fit):
+    fit(plain, 'optim.name=sgd', 'optim.schedule=constant', 'train.epochs=1')
+
+
+def test_a_checkpoint_within_an_epoch_holds_the_average_after_its_step(fit):
+    run = fit(plain, 'train.ema=0.5', 'train.save_steps=2', 'train.keep_checkpoints=9', 'train.epochs=1')
+    average = averages(run.start, run.steps, 0.5)[1]
+    facts, contents = checkpoints(run.folder)[0]
+    assert facts['step'] == 2
+    assert_same(contents['learning.pdparams'], run.steps[1])
+    assert_same(contents['model.pdparams'], average, 1e-5)
+
+
+@pytest.mark.parametrize('ema', [0, 0.5])
+def test_an_interrupted_validation_keeps_the_weights_that_training_goes_on_from(fit, capsys, ema):
+    def stop(count):
+        if count == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(with_batch_norm, f'train.ema={ema}', on_validation=stop)
+    facts, contents = checkpoints('output/run')[-1]
+    assert (facts['epoch'], facts['step']) == (1, 6)
+    steps = fit.last.steps
+    assert len(steps) == 6
+    assert_same(contents['learning.pdparams' if ema else 'model.pdparams'], steps[-1])
+    if ema:
+        assert_same(contents['model.pdparams'], averages(fit.last.start, steps, ema)[-1], 1e-5)
+    assert 'stopped in epoch 2; the weights of step 6 are in ' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('ema', [0, 0.5])
+def test_an_interrupt_before_the_first_step_keeps_the_weights_of_the_start(fit, monkeypatch, ema):
+    def stop(self, logs=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(callbacks.RunLog, 'on_train_begin', stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(plain, f'train.ema={ema}')
+    ((facts, contents),) = checkpoints('output/run')
+    assert (facts['epoch'], facts['step']) == (0, 0)
+    assert_same(contents['model.pdparams'], fit.last.start)
+
+
+# The best epoch
+
+
+def judged(monitor, values, patience=0):
+    """Epochs that were the best so far, the best one, and the epoch after which the run was to stop or None."""
+    log = SimpleNamespace(rows=[], run_dir='run')
+    best = callbacks.Best(log, monitor, patience)
+    trainer = SimpleNamespace(stop_training=False)
+    best.set_model(trainer)
+    improved = []
+    for epoch, value in enumerate(values, 1):
+        row = {'epoch': epoch, 'valid_loss': 0.0, 'valid_top1': 0.0, 'train_loss': 0.0, 'train_top1': 0.0}
+        log.rows.append({**row, monitor: value})
+        best.on_eval_end()
+        if best.improved:
+            improved.append(epoch)
+        if trainer.stop_training:
+            return improved, best.row['epoch'], epoch
+    return improved, best.row['epoch'], None
+
+
+@pytest.mark.parametrize(
+    ('monitor', 'improved'),
+    [('valid_loss', [1, 3]), ('train_loss', [1, 3]), ('valid_top1', [1, 2, 5]), ('train_top1', [1, 2, 5])],
+)
+def test_a_loss_is_better_when_lower_and_an_accuracy_when_higher_and_of_equal_epochs_the_first_counts(
+    monitor, improved
+):
+    assert judged(monitor, [0.5, 0.7, 0.2, 0.7, 0.8, 0.2, 0.8]) == (improved, improved[-1], None)
+
+
+def test_patience_counts_the_epochs_since_the_best_one(capsys):
+    losses = [0.5, 0.4, 0.6, 0.3, 0.3, 0.4, 0.9, 0.1]
+    assert judged('valid_loss', losses, patience=1) == ([1, 2], 2, 3)
+    assert judged('valid_loss', losses, patience=2) == ([1, 2, 4], 4, 6)
+    assert judged('valid_loss', losses, patience=3) == ([1, 2, 4], 4, 7)
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        'stopping: valid_loss has not been better than 0.3000 (epoch 4) for 3 epochs (train.patience)'
+    )
+    assert judged('valid_loss', losses, patience=4) == ([1, 2, 4, 8], 8, None)
+    assert judged('valid_top1', losses, patience=4) == ([1, 3, 7], 7, None)
+    assert capsys.readouterr().err == ''
+
+
+def test_an_epoch_with_a_number_is_better_than_one_with_none():
+    assert judged('valid_loss', [float('nan'), 0.5, 0.4])[1] == 3
+
+
+def test_a_standstill_stops_the_run_and_keeps_its_first_epoch(fit, capsys):
+    run = fit(plain, 'optim.lr=1.0e-30', 'train.epochs=9', 'train.patience=2')
+    assert [row['epoch'] for row in run.rows] == ['1', '2', '3']
+    assert len(run.steps) == 9
+    assert json.loads((run.folder / 'best' / 'state.json').read_text())['epoch'] == 1
+    captured = capsys.readouterr()
+    assert captured.err.count('stopping: valid_top1 has not been better than') == 1
+    assert '(epoch 1) for 2 epochs' in captured.err
+    assert 'best epoch 1: validation top-1' in captured.out
+
+
+@pytest.mark.parametrize('monitor', ['valid_loss', 'valid_top1', 'train_loss', 'train_top1'])
+def test_best_holds_the_weights_of_the_epoch_that_the_log_names(fit, capsys, monitor):
+    run = fit(plain, f'train.monitor={monitor}', 'optim.lr=2', 'train.epochs=6')
+    values = [float(row[monitor]) for row in run.rows]
+    expected = values.index(min(values) if monitor.endswith('loss') else max(values))
+    best = json.loads((run.folder / 'best' / 'state.json').read_text())
+    assert best['epoch'] == expected + 1
+    assert best[monitor] == pytest.approx(values[expected], rel=1e-4)
+    assert_same(weights.read(run.folder / 'best' / 'model.pdparams'), run.validated[expected])
+    said = capsys.readouterr().out
+    assert f'best epoch {expected + 1}' in said
+    assert (f'(by {monitor} ' in said) == (monitor != 'valid_top1')
+
+
+# Epochs
+
+
+def test_random_draws_of_the_network_are_a_function_of_seed_and_epoch():
+    def drawn(seed, epoch):
+        loader = SimpleNamespace(images=SimpleNamespace(seed=seed), set_epoch=lambda epoch: None)
+        callbacks.Epochs(loader).on_epoch_begin(epoch)
+        return paddle.rand([8]).numpy().tolist()
+
+    draws = [drawn(*given) for given in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    assert len(set(map(tuple, draws))) == 4
+    assert drawn(0, 1) == draws[1]
+
+
+def test_a_network_with_dropout_trains_to_the_same_bytes_again(fit):
+    runs = []
+    for name in ('first', 'second'):
+        runs.append(fit(with_dropout, f'name={name}'))
+        paddle.rand([17])
+    first, second = runs
+    for column in ('train_loss', 'train_top1', 'valid_loss', 'valid_top1'):
+        assert [row[column] for row in first.rows] == [row[column] for row in second.rows]
+    assert len(first.steps) == 9
+    for state, expected in zip(second.steps, first.steps):
+        assert_same(state, expected)
+    assert_same(weights.read('output/first.pdparams'), weights.read('output/second.pdparams'))
+
+
+# Freezing for some epochs
+
+
+def two_stages():
+    class Network(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.stage = nn.Sequential(nn.Conv2D(3, 4, 3), nn.BatchNorm2D(4), nn.ReLU(), nn.Flatten())
+            self.fc = nn.Linear(144, 3)
+
+        def forward(self, x):
+            return self.fc(self.stage(x))
+
+    return Network()
+
+
+@pytest.mark.parametrize('unfreeze', [0, 1, 2])
+def test_what_is_frozen_stands_still_until_its_epoch(fit, unfreeze):
+    run = fit(two_stages, 'model.freeze=backbone', f'model.unfreeze_epoch={unfreeze}', 'train.epochs=2')
+    still = 6 if unfreeze == 0 else 3 * (unfreeze - 1)
+    for number, state in enumerate(run.steps, 1):
+        moved = {name.split('.')[0] for name in state if not np.array_equal(state[name], run.start[name])}
+        assert moved == ({'fc'} if number <= still else {'fc', 'stage'})
+
+
+def test_several_processes_keep_the_old_exchange_of_gradients_alive(monkeypatch):
+    class Exchange:
+        def __init__(self, network):
+            self.network = network
+
+    network = two_stages()
+    old = Exchange(network)
+    alive = weakref.ref(old)
+    trainer = SimpleNamespace(network=network, _adapter=SimpleNamespace(_nranks=2, ddp_model=old))
+    del old
+    monkeypatch.setattr(paddle, 'DataParallel', Exchange)
+    watcher = callbacks.Unfreeze(1, model.freeze(network, 'backbone'))
+    watcher.set_model(trainer)
+    watcher.on_epoch_begin(0)
+    gc.collect()
+    assert trainer._adapter.ddp_model is not alive()
+    assert alive() is not None

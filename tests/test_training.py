@@ -1,0 +1,234 @@
+"""The options of a training through the scripts, all at once, in two processes, and together where they do not go."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, assert_message, make_tree, run_script
+from PIL import Image
+
+import config
+import evaluate
+from zodiac import optim, report, weights
+
+SETTINGS = [
+    *('-o', 'name=all', 'data.root=photos', 'data.labels=[cat,dog]', 'image.size=32', 'model.arch=resnet18'),
+    *('device=cpu', 'model.pretrained=false', 'data.num_workers=0'),
+]
+TRAINING = [
+    *('train.epochs=2', 'train.batch_size=4', 'train.label_smoothing=0.1', 'train.mixup=0.5', 'train.cutmix=2'),
+    *('train.ema=0.9', 'train.accumulate=2', 'train.evaluate_first=true', 'train.sampling=balanced'),
+    *('train.monitor=valid_loss', 'train.patience=1', 'train.save_steps=2', 'optim.lr=0.001'),
+    *('optim.decoupled_decay=true', 'optim.weight_decay=0.01', 'optim.clip_norm=1', 'optim.decay_bias_and_norm=false'),
+]
+FLIPPED = ['evaluate.flip_average=true']
+
+
+def succeed(cwd, script, *arguments):
+    result = run_script(script, *arguments, cwd=cwd)
+    assert_message(result, 0)
+    return result
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """A working directory in which annotate, train, evaluate and export have run with all options on."""
+    cwd = tmp_path_factory.mktemp('run')
+    make_tree(cwd / 'photos', ['cat', 'dog'], {'train': 6, 'test': 3})
+    for number in range(4):
+        (cwd / f'photos/train/dog/dog_{number}.jpg').unlink()
+    succeed(cwd, 'annotate.py', *SETTINGS, 'annotate.valid_from=test')
+    trained = succeed(cwd, 'train.py', *SETTINGS, *TRAINING)
+    succeed(cwd, 'evaluate.py', *SETTINGS, *TRAINING, *FLIPPED)
+    succeed(cwd, 'export.py', *SETTINGS, *FLIPPED)
+    return cwd, trained
+
+
+def read_csv(path):
+    with open(path, encoding='utf-8', newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_all_options_at_once_leave_a_run_with_its_log(finished):
+    cwd, trained = finished
+    rows = read_csv(cwd / 'output/all/log.csv')
+    warned = [line for line in trained.stderr.splitlines() if 'Warning' in line]
+    assert [line for line in warned if 'You are using GPU version Paddle' not in line] == []
+    assert [(row['epoch'], row['step']) for row in rows[:2]] == [('0', '0'), ('1', '2')]  # 8 images in batches of 4
+    assert rows[0]['train_loss'] == rows[0]['lr'] == ''
+    for row in rows:
+        assert math.isfinite(float(row['valid_loss'])) and 0 <= float(row['valid_top1']) <= 1
+    for row in rows[1:]:
+        assert math.isfinite(float(row['train_loss'])) and float(row['images_per_second']) > 0
+    best = json.loads((cwd / 'output/all/best/state.json').read_text())
+    losses = {int(row['epoch']): float(row['valid_loss']) for row in rows[1:]}
+    assert best['epoch'] == min(losses, key=losses.get)
+    assert 'epoch 0/2: valid loss' in trained.stderr
+
+
+def test_all_options_at_once_keep_the_average_and_the_weights_that_learn(finished):
+    folder = finished[0] / 'output/all/checkpoints'
+    last = sorted(folder.iterdir())[-1]
+    average, learning = (weights.read(last / name) for name in ('model.pdparams', 'learning.pdparams'))
+    assert list(average) == list(learning)
+    assert all(np.isfinite(value).all() for value in average.values())
+    assert not np.array_equal(average['fc.weight'], learning['fc.weight'])
+
+
+def test_evaluation_of_all_options_at_once_writes_its_numbers_and_pictures(finished):
+    folder = finished[0] / 'output/all/report'
+    metrics = json.loads((folder / 'metrics.json').read_text(encoding='utf-8'))
+    assert (metrics['n'], metrics['flip_average']) == (6, True)
+    assert metrics['weights'].endswith('best/model.pdparams')
+    for name in ('confusion_matrix.png', 'curves.png', 'classes.png', 'predictions.png'):
+        with Image.open(folder / name) as image:
+            assert len(image.convert('RGB').getcolors(1 << 24)) > 10
+
+
+def test_the_exported_model_averages_over_the_mirror_image_as_the_evaluation_does(finished):
+    cwd, _ = finished
+    result = succeed(cwd, 'predict.py', 'output/all/infer', 'photos/test')
+    predicted = {path: (label, float(p)) for path, label, p in map(str.split, result.stdout.splitlines())}
+    rows = read_csv(cwd / 'output/all/report/predictions.csv')
+    assert len(predicted) == len(rows) == 6
+    for row in rows:
+        label, probability = predicted[row['path']]
+        assert label == row['prediction']
+        assert probability == pytest.approx(float(row['probability']), abs=2e-4)
+
+
+def test_two_processes_average_their_weights_stop_early_and_unfreeze(finished, tmp_path):
+    (tmp_path / 'photos').symlink_to(finished[0] / 'photos')
+    launch = [sys.executable, '-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', 'logs']
+    settings = ['train.epochs=3', 'train.batch_size=4', 'train.ema=0.5', 'train.patience=1', 'optim.lr=0.001']
+    frozen = ['model.freeze=backbone', 'model.unfreeze_epoch=2']
+
+    result = subprocess.run(
+        [*launch, str(ROOT / 'train.py'), *SETTINGS, *settings, *frozen],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+    assert result.returncode == 0, result.stderr
+    rows = read_csv(tmp_path / 'output/all/log.csv')
+    scores = [float(row['valid_top1']) for row in rows]
+    better = [score > max(scores[:epoch]) for epoch, score in enumerate(scores) if epoch]
+    assert [row['step'] for row in rows] == ['1', '2', '3'][: len(rows)]  # 4 images each, in one batch
+    assert all(better[:-1]) and (len(rows) == 3 or not better[-1])
+    assert (tmp_path / 'output/all.pdparams').is_file()
+    assert not (tmp_path / 'output/all.previous').exists()
+
+
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        (['train.mixup=0.2', 'train.batch_size=1'], ['train.mixup', 'train.batch_size']),
+        (['train.class_weights=balanced', 'train.sampling=balanced'], ['train.class_weights', 'train.sampling']),
+        (['model.unfreeze_epoch=2'], ['model.unfreeze_epoch', 'model.freeze']),
+        (['train.monitor=valid_f1'], ['train.monitor', "'valid_f1'", 'valid_top1']),
+        (['train.ema=1'], ['train.ema']),
+        (['train.label_smoothing=1'], ['train.label_smoothing']),
+        (['train.accumulate=0'], ['train.accumulate', '>= 1']),
+        (['train.patience=-1'], ['train.patience', '>= 0']),
+    ],
+)
+def test_options_that_do_not_go_are_refused_by_name(finished, settings, words):
+    result = run_script('train.py', *SETTINGS, 'name=never', *settings, cwd=finished[0])
+    assert_message(result, 2, *words)
+    assert result.stderr.splitlines()[-1].startswith('error: ')
+    assert not (finished[0] / 'output/never').exists()
+
+
+# What evaluation draws
+
+
+@pytest.fixture
+def drawn(workdir, monkeypatch):
+    """Call evaluate.write, with settings, beside the log of a run with settings of its own; returns what gets drawn."""
+
+    def call(own, settings, rows):
+        labels = ['data.labels=[cat,dog]', 'data.root=.', 'name=run']
+        cfg = config.load(overrides=[*labels, *settings])
+        folder = Path(cfg.run_dir)
+        folder.mkdir(parents=True)
+        (folder / 'config.yaml').write_text(config.load(overrides=[*labels, *own]).to_yaml())
+        with open(folder / 'log.csv', 'w', encoding='utf-8', newline='') as file:
+            table = csv.DictWriter(file, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+        for split in ('train', 'valid', 'test'):
+            if not Path(f'{split}.txt').exists():
+                Path(f'{split}.txt').write_text(f'{split}.png\t0\n')
+            Image.new('RGB', (9, 9)).save(f'{split}.png')
+        seen = {}
+        for name in ('plot_confusion_matrix', 'plot_predictions', 'write_predictions'):
+            monkeypatch.setattr(report, name, lambda *given: None)
+        monkeypatch.setattr(report, 'plot_curves', lambda path, rows, rates=(): seen.update(rows=rows, rates=rates))
+        monkeypatch.setattr(report, 'plot_class_counts', lambda path, counts, *_: seen.update(counts=counts))
+
+        class Dataset:
+            paths, labels = ['test.png'], np.array([0])
+
+            def __len__(self):
+                return 1
+
+        result = {'split': 'test', 'top1': 1.0, 'n': 1, 'confusion_matrix': [[1, 0], [0, 0]]}
+        evaluate.write(f'{folder}/report', result, Dataset(), np.array([[0.9, 0.1]]), cfg)
+        return seen
+
+    return call
+
+
+def log_of(settings, steps, epochs, of=None):
+    """Rows of log.csv for the first `epochs` of a run with such settings."""
+    cfg = config.load(overrides=settings)
+    rates = optim.rates(cfg.optim, steps, of or cfg.train.epochs)
+    return [
+        {'epoch': epoch, 'step': epoch * steps, 'lr': rates[epoch * steps - 1] if epoch else ''}
+        for epoch in range(epochs + 1)
+    ]
+
+
+RATES = ['optim.lr=0.02', 'train.epochs=4', 'optim.warmup_epochs=1']
+
+
+@pytest.mark.parametrize('epochs', [0, 2, 4])
+def test_the_rates_that_are_drawn_are_those_of_the_log(drawn, epochs):
+    rows = log_of(RATES, 5, epochs)
+    seen = drawn(RATES, RATES, rows)
+    assert len(seen['rates']) == 5 * epochs
+    for row in rows[1:]:
+        assert seen['rates'][row['step'] - 1] == pytest.approx(row['lr'])
+
+
+def test_the_rates_that_are_drawn_are_those_of_the_run_whatever_the_settings_of_the_evaluation(drawn):
+    rows = log_of(RATES, 5, 4)
+    seen = drawn(RATES, [], rows)
+    for row in rows[1:]:
+        assert seen['rates'][row['step'] - 1] == pytest.approx(row['lr'])
+
+
+def test_the_images_of_each_class_are_counted_split_by_split(drawn):
+    for split, labels in (('train', [0, 1, 1]), ('valid', [0]), ('test', [1, 1])):
+        Path(f'{split}.txt').write_text(''.join(f'{split}{n}.png\t{label}\n' for n, label in enumerate(labels)))
+    counts = drawn(RATES, RATES, log_of(RATES, 5, 1))['counts']
+    assert {split: numbers.tolist() for split, numbers in counts.items()} == {
+        'train': [1, 2],
+        'valid': [1, 0],
+        'test': [0, 2],
+    }
+
+
+def test_an_image_that_two_splits_list_is_counted_once(drawn):
+    Path('train.txt').write_text('a.png\t0\n')
+    for split in ('valid', 'test'):
+        Path(f'{split}.txt').write_text('b.png\t0\nc.png\t1\n')
+    counts = drawn(RATES, RATES, log_of(RATES, 5, 1))['counts']
+    assert sum(numbers.sum() for numbers in counts.values()) == 3
