@@ -311,7 +311,8 @@ class Ema(Callback):
         self.step += 1
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
         for name, value in self.model.network.state_dict().items():
-            self.average[name] = self.average[name] * decay + value.detach() * (1 - decay)
+            average = self.average[name]
+            self.average[name] = average + (value.detach() - average) * (1 - decay)
 
     def on_eval_begin(self, logs=None):
         self.weights = {name: value.clone() for name, value in self.model.network.state_dict().items()}

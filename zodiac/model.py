@@ -29,6 +29,8 @@ def build(arch, num_classes, image_size=224, head='auto', zero_init_residual=Fal
                     f'model.arch = {arch}: is for image.size from {low} to {high} (now {image_size}) and has a head of its '
                     'own: set model.head=auto'
                 )
+            if zero_init_residual:
+                raise UsageError(f'model.zero_init_residual = true: {arch} has no weight to set; set it to false')
             network = kind(num_classes)
         elif head == 'auto':
             network = getattr(paddle.vision.models, arch)(num_classes=num_classes)
@@ -79,10 +81,13 @@ def load_all(network, path):
     head = head_of(network)
     wrong = _differing(values, own)
     if wrong and all(name.startswith(head) for name in wrong):
-        raise UserError(
-            f'{path}: was trained for {_classes(values, head)} classes, data.labels has {_classes(own, head)}; '
-            'use the configuration of that run'
+        trained, ours = _classes(values, head), _classes(own, head)
+        why = (
+            f'was trained for {trained} classes, data.labels has {ours}'
+            if trained != ours
+            else f'its head is not that of model.head and image.size, first {wrong[0]}'
         )
+        raise UserError(f'{path}: {why}; use the configuration of that run')
     _require_fit(path, wrong, own, 'the network')
     _fill(network, values)
 
@@ -103,9 +108,8 @@ def _require_fit(path, wrong, own, arch):
 
 def _classes(state, head):
     """Number of classes of a state dict's head, or 'none'."""
-    biases = [value for name, value in state.items() if name.startswith(head) and name.endswith('bias')]
-    shape = getattr(biases[-1], 'shape', ()) if biases else ()
-    return shape[0] if len(shape) == 1 else 'none'
+    shapes = [tuple(getattr(value, 'shape', ())) for name, value in state.items() if name.startswith(head)]
+    return shapes[-1][-1] if shapes and shapes[-1] else 'none'
 
 
 def _fill(network, values):
@@ -122,7 +126,8 @@ def freeze(network, until):
         until: 'none', 'backbone' for all but the head, or the name of the last stage to keep, such as 'layer2'.
     Returns: names of the parameters that learned before. Raises UsageError when there is no such stage.
     """
-    *stages, _ = [name for name, child in network.named_children() if child.parameters()]
+    *below, _ = network.named_children()
+    stages = [name for name, child in below if child.parameters()]
     if until not in ('none', 'backbone', *stages):
         raise UsageError(
             f'model.freeze = {until}: allowed is none, backbone, or the last stage to keep: {", ".join(stages)}'

@@ -42,7 +42,7 @@ class HeadedResNet(ResNet):
         self.fc = build_head(head, features, num_classes)
 
     def forward(self, x):
-        return self.fc(super().forward(x))
+        return self.fc(ResNet.forward(self, x))  # Paddle 2.6 cannot export super()
 
 
 def build_head(items, features, num_classes):

@@ -1,0 +1,646 @@
+"""Networks of one's own: ResNet9, the residual blocks, heads from a list, what is kept and exported of them."""
+
+import math
+
+import numpy as np
+import pytest
+
+import config
+import export
+from zodiac import checkpoint, device, inference, model, networks, transforms
+from zodiac.errors import UsageError, UserError
+
+paddle = device.import_paddle()
+nn = paddle.nn
+
+FOUR = ['a', 'b', 'c', 'd']
+
+
+def random_images(count, size, seed=0):
+    return np.random.default_rng(seed).standard_normal((count, 3, size, size), dtype=np.float32)
+
+
+def settled(network, size):
+    """The network in eval mode, with the BatchNorm statistics of random images, which keep its logits small."""
+    norms = [layer for layer in network.sublayers() if isinstance(layer, (nn.BatchNorm1D, nn.BatchNorm2D))]
+    momenta = [norm._momentum for norm in norms]
+    for norm in norms:
+        norm._momentum = 0.0
+    network.train()
+    logits_of(network, random_images(8, size, seed=1))
+    for norm, momentum in zip(norms, momenta):
+        norm._momentum = momentum
+    network.eval()
+    return network
+
+
+def logits_of(network, images):
+    with paddle.no_grad():
+        return network(paddle.to_tensor(images)).numpy()
+
+
+# ResNet9
+
+
+@pytest.fixture(scope='module')
+def resnet9():
+    """An untrained ResNet9 of 10 classes; tests leave it as it is."""
+    paddle.seed(0)
+    return model.build('resnet9', 10, 32)
+
+
+def conv_text(channels_in, channels_out, pool=False):
+    lines = [
+        f'Conv2d({channels_in}, {channels_out}, kernel_size=[3, 3], stride=[1, 1], padding=1)',
+        f'BatchNorm2d({channels_out}, eps=1e-05, momentum=0.1)',
+        'ReLU',
+    ]
+    return [*lines, 'MaxPool2d(kernel_size=2, stride=2, padding=0)'] if pool else lines
+
+
+RESNET9 = {  # as PyTorch prints it; its momentum is 1 - Paddle's
+    'con1': conv_text(3, 64),
+    'con2': conv_text(64, 128, pool=True),
+    'r1': conv_text(128, 128) * 2,
+    'con3': conv_text(128, 256, pool=True),
+    'con4': conv_text(256, 512, pool=True),
+    'r2': conv_text(512, 512) * 2,
+    'classifier': ['MaxPool2d(kernel_size=4, stride=4, padding=0)', 'Flatten', 'Dropout(p=0.2)', 'Linear(512, 10)'],
+}
+
+
+def as_text(layer):
+    if isinstance(layer, nn.Conv2D):
+        outside, inside, *kernel = layer.weight.shape
+        assert layer.bias.shape == [outside]
+        return f'Conv2d({inside}, {outside}, kernel_size={kernel}, stride={layer._stride}, padding={layer._padding})'
+    if isinstance(layer, nn.BatchNorm2D):
+        return f'BatchNorm2d({layer.weight.shape[0]}, eps={layer._epsilon}, momentum={1 - layer._momentum:g})'
+    if isinstance(layer, nn.MaxPool2D):
+        return f'MaxPool2d(kernel_size={layer.ksize}, stride={layer.stride}, padding={layer.padding})'
+    if isinstance(layer, nn.Dropout):
+        return f'Dropout(p={layer.p})'
+    if isinstance(layer, nn.Linear):
+        return 'Linear({}, {})'.format(*layer.weight.shape)
+    return type(layer).__name__
+
+
+def leaves(layer):
+    return [inner for inner in layer.sublayers() if not list(inner.children())]
+
+
+def test_resnet9_has_the_layers_of_the_tutorials_in_their_order(resnet9):
+    assert {name: [as_text(leaf) for leaf in leaves(child)] for name, child in resnet9.named_children()} == RESNET9
+    assert [name for name, _ in resnet9.named_children()] == list(RESNET9)
+
+
+def test_resnet9_has_as_many_trainable_parameters_as_in_pytorch(resnet9):
+    assert sum(parameter.size for parameter in resnet9.parameters() if not parameter.stop_gradient) == 6_575_370
+
+
+@pytest.mark.parametrize('size', [32, 48, 63])
+def test_resnet9_gives_logits_for_each_size_that_it_allows(size):
+    network = model.build('resnet9', 5, size)
+    network.eval()
+    assert logits_of(network, random_images(2, size)).shape == (2, 5)
+
+
+@pytest.mark.parametrize('size', [8, 31, 64, 224])
+def test_resnet9_refuses_other_sizes(size):
+    with pytest.raises(UsageError, match='image.size from 32 to 63'):
+        model.build('resnet9', 10, size)
+
+
+def test_resnet9_refuses_a_head_of_ones_own():
+    with pytest.raises(UsageError, match='model.head=auto'):
+        model.build('resnet9', 10, 32, ['flatten', 'linear'])
+
+
+def plain_block(layers, x):
+    """Convolution with its bias, BatchNorm with the batch's own statistics, ReLU, all from the formulas."""
+    conv, norm = layers[0], layers[1]
+    x = nn.functional.conv2d(x, conv.weight, conv.bias, stride=1, padding=1)
+    mean = x.mean([0, 2, 3], keepdim=True)
+    x = (x - mean) / (((x - mean) ** 2).mean([0, 2, 3], keepdim=True) + 1e-5).sqrt()
+    x = x * norm.weight.reshape([1, -1, 1, 1]) + norm.bias.reshape([1, -1, 1, 1])
+    return nn.functional.relu(x)
+
+
+def plain_resnet9(network, x):
+    """The forward pass of the tutorials, with no layer's own forward; for 32 pixels, and without the dropout."""
+
+    def halved(x):
+        return nn.functional.max_pool2d(x, 2, 2)
+
+    x = halved(plain_block(network.con2, plain_block(network.con1, x)))
+    x = plain_block(network.r1[1], plain_block(network.r1[0], x)) + x
+    x = halved(plain_block(network.con4, halved(plain_block(network.con3, x))))
+    x = plain_block(network.r2[1], plain_block(network.r2[0], x)) + x
+    x = x.max([2, 3])
+    return x @ network.classifier[3].weight + network.classifier[3].bias
+
+
+def test_resnet9_computes_the_plain_composition_of_its_layers():
+    paddle.seed(0)
+    network = model.build('resnet9', 10, 32)
+    network.classifier[2].eval()
+    images = paddle.to_tensor(random_images(4, 32))
+    with paddle.no_grad():
+        np.testing.assert_allclose(network(images).numpy(), plain_resnet9(network, images).numpy(), atol=1e-3)
+
+
+def test_the_dropout_of_resnet9_works_in_training_only(resnet9):
+    dropout = resnet9.classifier[2]
+    features = paddle.ones([1000])
+    share = float((dropout(features) == 0).astype('float32').mean())
+    assert 0.15 < share < 0.25
+    dropout.eval()
+    assert (dropout(features) == 1).all()
+    dropout.train()
+
+
+def test_conv_is_conv2d_with_a_bias_forward_and_backward():
+    ours, theirs = networks.Conv(3, 8), nn.Conv2D(3, 8, 3, padding=1)
+    theirs.set_state_dict(ours.state_dict())
+    factors = paddle.to_tensor(np.random.default_rng(2).standard_normal((2, 8, 9, 7), dtype=np.float32))
+    results = []
+    for layer in (ours, theirs):
+        x = paddle.to_tensor(random_images(2, 9)[..., :7], stop_gradient=False)
+        y = layer(x)
+        (y * factors).sum().backward()
+        results.append([tensor.numpy() for tensor in (y, x.grad, layer.weight.grad, layer.bias.grad)])
+    for one, other in zip(*results):
+        assert one.shape == other.shape
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_resnet9_starts_from_pytorchs_uniform_weights(resnet9):
+    for layer in leaves(resnet9):
+        if not isinstance(layer, (nn.Conv2D, nn.Linear)):
+            continue
+        shape = layer.weight.shape
+        bound = (9 * shape[1] if len(shape) == 4 else shape[0]) ** -0.5
+        for values in (layer.weight.numpy(), layer.bias.numpy()):
+            assert np.abs(values).max() <= bound * (1 + 1e-6)
+            if values.size > 30:  # a uniform distribution fills its range
+                assert values.max() > 0.8 * bound and values.min() < -0.8 * bound
+            if values.size > 1000:
+                assert values.std() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+
+
+def test_no_two_layers_of_resnet9_start_alike(resnet9):
+    convs = [layer.weight.numpy() for layer in leaves(resnet9) if isinstance(layer, nn.Conv2D)]
+    for shape in {conv.shape for conv in convs}:
+        alike = [conv for conv in convs if conv.shape == shape]
+        assert all(np.abs(one - alike[0]).mean() > 1e-3 for one in alike[1:])
+
+
+def test_the_first_loss_of_resnet9_is_that_of_guessing(resnet9):
+    resnet9.eval()
+    labels = paddle.to_tensor(np.arange(30) % 10)
+    logits = paddle.to_tensor(logits_of(resnet9, random_images(30, 32)))
+    resnet9.train()
+    assert float(nn.functional.cross_entropy(logits, labels)) == pytest.approx(math.log(10), abs=0.02)
+
+
+# CifarNet
+
+
+@pytest.fixture(scope='module')
+def cifarnet():
+    """A whitened CifarNet of 4 classes in eval mode, settled on 32 px; tests leave it as it is."""
+    paddle.seed(0)
+    network = model.build('cifarnet', 4, 32)
+    network.learn_from(paddle.to_tensor(smooth_images(64, 32)))
+    return settled(network, 32)
+
+
+def smooth_images(count, size):
+    """Images whose neighbouring pixels are alike, as in photos."""
+    return random_images(count, size).cumsum(2).cumsum(3) / 4
+
+
+@pytest.mark.parametrize('size', [26, 33])
+def test_cifarnet_gives_logits_for_the_sizes_that_it_allows(size):
+    network = model.build('cifarnet', 5, size)
+    network.eval()
+    assert logits_of(network, random_images(2, size)).shape == (2, 5)
+    for outside in (25, 34):
+        with pytest.raises(UsageError, match='image.size from 26 to 33'):
+            model.build('cifarnet', 5, outside)
+
+
+def test_the_whitening_filters_of_cifarnet_give_uncorrelated_values_of_variance_one(cifarnet):
+    images = paddle.to_tensor(smooth_images(64, 32))
+    with paddle.no_grad():
+        values = nn.functional.conv2d(images, cifarnet.whiten.weight).numpy()
+    covariance = np.cov(values.transpose(1, 0, 2, 3).reshape(24, -1))
+    assert cifarnet.whiten.weight.stop_gradient
+    np.testing.assert_allclose(covariance[:12, :12], np.eye(12), atol=0.05)
+    np.testing.assert_allclose(values[:, 12:], -values[:, :12], atol=1e-4)
+
+
+def test_the_convolutions_of_cifarnet_start_by_handing_their_channels_on(cifarnet):
+    convs = [layer for layer in cifarnet.groups.sublayers() if isinstance(layer, nn.Conv2D)]
+    assert [conv.weight.shape[:2] for conv in convs] == [[64, 24], [64, 64], [256, 64], *[[256, 256]] * 3]
+    for conv in convs:
+        channels = conv.weight.shape[1]
+        x = paddle.rand([2, channels, 5, 5])
+        with paddle.no_grad():
+            np.testing.assert_allclose(conv(x)[:, :channels].numpy(), x.numpy(), atol=1e-5)
+
+
+# Residual blocks
+
+
+class SimpleResidualBlock(nn.Layer):
+    """Two convolutions that keep the shape, and the input added to what they give."""
+
+    def __init__(self):
+        super().__init__()
+        self.con1 = nn.Conv2D(3, 3, 3, stride=1, padding=1)
+        self.re1 = nn.ReLU()
+        self.con2 = nn.Conv2D(3, 3, 3, stride=1, padding=1)
+        self.re2 = nn.ReLU()
+
+    def forward(self, x):
+        return self.re2(self.con2(self.re1(self.con1(x)))) + x
+
+
+def test_a_residual_block_keeps_the_shape_of_a_batch_of_cifar_images():
+    with paddle.no_grad():
+        images = paddle.to_tensor(random_images(400, 32))
+        out = SimpleResidualBlock()(images)
+        assert list(out.shape) == [400, 3, 32, 32]
+        assert (out >= images).all() and (out > images).any()
+
+
+def test_a_residual_block_whose_branch_is_zero_is_the_identity():
+    block = SimpleResidualBlock()
+    for parameter in block.parameters():
+        parameter.set_value(paddle.zeros_like(parameter))
+    images = random_images(4, 32)
+    assert np.array_equal(logits_of(block, images), images)
+
+
+ARCHS = {  # blocks a stage, output channels a stage, parameters at 1000 classes (He et al. 2016, table 1)
+    'resnet18': ([2, 2, 2, 2], [64, 128, 256, 512], 11_689_512),
+    'resnet34': ([3, 4, 6, 3], [64, 128, 256, 512], 21_797_672),
+    'resnet50': ([3, 4, 6, 3], [256, 512, 1024, 2048], 25_557_032),
+    'resnet101': ([3, 4, 23, 3], [256, 512, 1024, 2048], 44_549_160),
+    'resnet152': ([3, 8, 36, 3], [256, 512, 1024, 2048], 60_192_808),
+}
+
+
+@pytest.fixture(scope='module', params=ARCHS)
+def zero_init(request):
+    """(name, network of 1000 classes built with zero_init_residual) for each ResNet."""
+    return request.param, model.build(request.param, 1000, zero_init_residual=True)
+
+
+def stages_of(network):
+    return [network.layer1, network.layer2, network.layer3, network.layer4]
+
+
+def blocks_of(network):
+    return [block for stage in stages_of(network) for block in stage]
+
+
+def test_a_resnet_has_the_stages_and_parameters_of_its_paper(zero_init):
+    arch, network = zero_init
+    blocks, channels, parameters = ARCHS[arch]
+    assert [len(stage) for stage in stages_of(network)] == blocks
+    assert sum(parameter.size for parameter in network.parameters() if not parameter.stop_gradient) == parameters
+    assert network.conv1.weight.shape == [64, 3, 7, 7]
+    assert network.fc.weight.shape == [channels[-1], 1000]
+    deep = channels[0] == 256
+    for stage, width in zip(stages_of(network), [64, 128, 256, 512]):
+        for block in stage:
+            kernels = [[1, 1], [3, 3], [1, 1]] if deep else [[3, 3], [3, 3]]
+            convs = [block.conv1, block.conv2, *([block.conv3] if deep else [])]
+            assert [conv.weight.shape[2:] for conv in convs] == kernels
+            assert [conv.weight.shape[0] for conv in convs] == [width] * 2 + [4 * width] * deep
+    weighted = sum(isinstance(layer, (nn.Conv2D, nn.Linear)) for layer in leaves(network))
+    shortcuts = sum(block.downsample is not None for block in blocks_of(network))
+    assert weighted - shortcuts == int(arch[len('resnet') :])
+
+
+def test_the_stages_of_a_resnet_halve_the_image_as_in_its_paper(zero_init):
+    """56, 28, 14 and 7 pixels a side for an image of 224: a 4th to a 32nd."""
+    arch, network = zero_init
+    network.eval()
+    size = 224 if arch == 'resnet18' else 64
+    shapes = []
+    with paddle.no_grad():
+        x = network.relu(network.bn1(network.conv1(paddle.zeros([1, 3, size, size]))))
+        assert list(x.shape) == [1, 64, size // 2, size // 2]
+        x = network.maxpool(x)
+        for stage in stages_of(network):
+            x = stage(x)
+            shapes.append(list(x.shape))
+    sides = [size // 4, size // 8, size // 16, size // 32]
+    assert shapes == [[1, channels, side, side] for channels, side in zip(ARCHS[arch][1], sides)]
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_zero_init_residual_makes_each_block_pass_its_shortcut(zero_init, training):
+    _, network = zero_init
+    network.train() if training else network.eval()
+    plain = 0
+    with paddle.no_grad():
+        for block in blocks_of(network):
+            x = paddle.rand([2, block.conv1.weight.shape[1], 4, 4])  # none is negative, as behind a ReLU
+            expected = x if block.downsample is None else nn.functional.relu(block.downsample(x))
+            plain += block.downsample is None
+            assert np.array_equal(block(x).numpy(), expected.numpy())
+    assert plain >= 4
+
+
+@pytest.mark.parametrize('arch', networks.SMALL)
+def test_zero_init_residual_is_refused_where_there_is_nothing_to_set(arch):
+    with pytest.raises(UsageError, match='zero_init_residual'):
+        model.build(arch, 10, 32, zero_init_residual=True)
+
+
+# Heads
+
+DEEP_HEAD = [
+    'flatten',
+    {'dropout': 0.4},
+    {'linear': 512},
+    'elu',
+    {'dropout': 0.4},
+    {'linear': 64},
+    'elu',
+    {'dropout': 0.4},
+    {'linear': 'classes'},
+]
+FLAT_HEAD = ['flatten', {'linear': 'classes'}]
+NORM_HEAD = ['flatten', 'dropout', {'linear': 16}, 'elu', 'batch_norm', 'linear']
+
+
+@pytest.fixture(scope='module')
+def plain():
+    """A resnet18 of 4 classes in eval mode, settled on 64 px; tests leave it as it is, like the next two."""
+    paddle.seed(0)
+    return settled(model.build('resnet18', 4, 64), 64)
+
+
+@pytest.fixture(scope='module')
+def headed():
+    """The same with NORM_HEAD."""
+    paddle.seed(0)
+    return settled(model.build('resnet18', 4, 64, NORM_HEAD), 64)
+
+
+@pytest.fixture(scope='module')
+def small():
+    """The same of a resnet9, on 32 px."""
+    paddle.seed(0)
+    return settled(model.build('resnet9', 4, 32), 32)
+
+
+@pytest.fixture(scope='module')
+def deep_headed():
+    """A fresh resnet50 of 8 classes for 64 px with DEEP_HEAD; tests leave it as it is."""
+    return model.build('resnet50', 8, 64, DEEP_HEAD)
+
+
+def test_a_head_has_the_layers_of_its_list_in_their_order(deep_headed):
+    kinds = ['Flatten', 'Dropout', 'Linear', 'ELU', 'Dropout', 'Linear', 'ELU', 'Dropout', 'Linear']
+    assert [type(layer).__name__ for layer in deep_headed.fc] == kinds
+    assert [layer.p for layer in deep_headed.fc if isinstance(layer, nn.Dropout)] == [0.4, 0.4, 0.4]
+    linear = [layer for layer in deep_headed.fc if isinstance(layer, nn.Linear)]
+    assert [layer.weight.shape for layer in linear] == [[4 * 2048, 512], [512, 64], [64, 8]]
+
+
+def test_the_parameters_of_a_head_are_those_that_begin_with_fc(deep_headed):
+    names = [name for name, _ in deep_headed.named_parameters()]
+    assert [name for name in names if name.startswith('fc.')] == [
+        f'fc.{number}.{kind}' for number in (2, 5, 8) for kind in ('weight', 'bias')
+    ]
+    assert all(name.startswith(('conv1.', 'bn1.', 'layer', 'fc.')) for name in names)
+    assert model.head_of(deep_headed) == 'fc.'
+
+
+def test_building_a_head_leaves_the_statistics_of_the_backbone_fresh(deep_headed):
+    norms = [layer for layer in leaves(deep_headed) if isinstance(layer, nn.BatchNorm2D)]
+    assert len(norms) == 53
+    assert all((norm._mean == 0).all() and (norm._variance == 1).all() for norm in norms)
+
+
+def test_building_a_head_leaves_every_layer_in_training_mode(deep_headed):
+    assert all(layer.training for layer in deep_headed.sublayers(include_self=True))
+
+
+def test_a_headed_network_gives_logits_of_the_feature_map_behind_its_last_stage(deep_headed):
+    deep_headed.eval()
+    images = random_images(3, 64)
+    with paddle.no_grad():
+        x = deep_headed.maxpool(deep_headed.relu(deep_headed.bn1(deep_headed.conv1(paddle.to_tensor(images)))))
+        for stage in stages_of(deep_headed):
+            x = stage(x)
+        x = x.reshape([3, -1])
+        for number in (2, 5, 8):
+            x = x @ deep_headed.fc[number].weight + deep_headed.fc[number].bias
+            x = x if number == 8 else paddle.where(x > 0, x, paddle.exp(x.clip(max=0)) - 1)
+    got = logits_of(deep_headed, images)
+    deep_headed.train()
+    assert got.shape == (3, 8)
+    np.testing.assert_allclose(got, x.numpy(), rtol=1e-3, atol=1e-3 * np.abs(got).max())
+
+
+def test_a_flat_head_on_images_of_50_pixels_has_65544_parameters():
+    network = model.build('resnet50', 8, 50, FLAT_HEAD)
+    assert sum(parameter.size for parameter in network.fc.parameters()) == 65_544
+    assert network.fc[1].weight.shape == [2 * 2 * 2048, 8]
+    network.eval()
+    assert logits_of(network, random_images(2, 50)).shape == (2, 8)
+
+
+def test_a_pooled_head_is_the_networks_own_given_the_same_weights(plain):
+    pooled = model.build('resnet18', 4, 64, ['global_avg_pool', *FLAT_HEAD])
+    for own, other in zip(pooled.state_dict().values(), plain.state_dict().values()):
+        own.set_value(other)
+    pooled.eval()
+    images = random_images(3, 64)
+    np.testing.assert_allclose(logits_of(pooled, images), logits_of(plain, images), rtol=1e-4, atol=1e-5)
+
+
+def head(items, classes=3, shape=(1, 6, 2, 2)):
+    return networks.build_head(items, paddle.ones(list(shape)), classes)
+
+
+EVERY_LAYER = {  # a layer's name: (a head with it, the layer's kind)
+    'flatten': (FLAT_HEAD, 'Flatten'),
+    'global_avg_pool': (['global_avg_pool', *FLAT_HEAD], 'AdaptiveAvgPool2D'),
+    'global_max_pool': (['global_max_pool', *FLAT_HEAD], 'AdaptiveMaxPool2D'),
+    'batch_norm': (['flatten', 'batch_norm', 'linear'], 'BatchNorm1D'),
+    'relu': (['relu', *FLAT_HEAD], 'ReLU'),
+    'elu': (['flatten', 'elu', 'linear'], 'ELU'),
+    'gelu': (['flatten', 'gelu', 'linear'], 'GELU'),
+    'dropout': (['dropout', *FLAT_HEAD], 'Dropout'),
+    'linear': (['flatten', 'linear'], 'Linear'),
+}
+
+
+def test_every_layer_of_a_head_is_tried_here():
+    assert set(EVERY_LAYER) == set(networks.HEAD_LAYERS)
+
+
+@pytest.mark.parametrize('name', EVERY_LAYER)
+def test_every_layer_can_be_in_a_head(name):
+    items, kind = EVERY_LAYER[name]
+    built = head(items)
+    assert type(built[items.index(name) if name in items else 1]).__name__ == kind
+    assert all(layer.training for layer in built.sublayers(include_self=True))
+    assert built(paddle.rand([4, 6, 2, 2])).shape == [4, 3]
+
+
+def test_a_head_pools_to_the_mean_or_the_maximum_of_each_channel():
+    x = paddle.rand([2, 6, 2, 2])
+    for name, expected in (('global_avg_pool', x.mean([2, 3])), ('global_max_pool', x.max([2, 3]))):
+        pooled = head([name, 'flatten'], classes=6)(x)
+        np.testing.assert_allclose(pooled.numpy(), expected.numpy(), rtol=1e-6)
+
+
+def test_building_a_head_leaves_the_statistics_of_its_batch_norm_fresh():
+    norm = head(['flatten', 'batch_norm', 'linear'])[1]
+    assert (norm._mean == 0).all() and (norm._variance == 1).all()
+
+
+def test_a_layer_without_its_setting_has_the_default():
+    built = head(['flatten', 'dropout', {'dropout': None}, {'dropout': 0}, 'linear'], classes=7)
+    assert [layer.p for layer in built if isinstance(layer, nn.Dropout)] == [0.5, 0.5, 0]
+    assert built[-1].weight.shape == [24, 7]
+    assert head(['flatten', {'linear': None}])[1].weight.shape == [24, 3]
+
+
+REFUSED = [  # head, number of the item at fault, words of the message
+    (['flatten', 'swish', 'linear'], 2, ["'swish'", *networks.HEAD_LAYERS]),
+    (['flatten', {'swish': 1}], 2, ['swish', *networks.HEAD_LAYERS]),
+    (['flatten', {}], 2, list(networks.HEAD_LAYERS)),
+    (['flatten', {3: 4}], 2, list(networks.HEAD_LAYERS)),
+    ([*FLAT_HEAD, 'softmax'], 3, ['leave it out', 'loss', 'exported model']),
+    ([*FLAT_HEAD, {'softmax': 1}], 3, ['leave it out']),
+    (['linear'], 1, ['put flatten before it']),
+    (['global_avg_pool', 'linear'], 2, ['put flatten before it']),
+    (['batch_norm', *FLAT_HEAD], 1, ['put flatten before it']),
+    ([{'dropout': 1.0}, *FLAT_HEAD], 1, ['0 or more and below 1']),
+    ([{'dropout': -1}, *FLAT_HEAD], 1, ['0 or more and below 1']),
+    ([{'dropout': 'x'}, *FLAT_HEAD], 1, ['0 or more and below 1']),
+    ([{'dropout': True}, *FLAT_HEAD], 1, ['0 or more and below 1']),
+    ([{'dropout': float('nan')}, *FLAT_HEAD], 1, ['0 or more and below 1']),
+    ([{'dropout': 'classes'}, *FLAT_HEAD], 1, ['0 or more and below 1']),
+    (['flatten', {'linear': 0}], 2, ['above 0, or classes']),
+    (['flatten', {'linear': 'x'}], 2, ['above 0, or classes']),
+    (['flatten', {'linear': 2.0}], 2, ['above 0, or classes']),
+    (['flatten', {'linear': True}], 2, ['above 0, or classes']),
+    (['flatten', {'linear': [4]}], 2, ['above 0, or classes']),
+    (['flatten', {'linear': 'classes', 'dropout': 0.5}], 2, ['write a name or {name: setting}']),
+    ([{'flatten': 1}, 'linear'], 1, ['flatten takes no setting']),
+    (['flatten', {'relu': False}, 'linear'], 2, ['relu takes no setting']),
+    (['flatten', 'global_avg_pool', 'linear'], 2, ['no feature map left', 'put it first']),
+    (['flatten', 'global_max_pool', 'linear'], 2, ['no feature map left', 'put it first']),
+]
+
+
+@pytest.mark.parametrize(('items', 'number', 'words'), REFUSED, ids=str)
+def test_a_head_that_cannot_be_is_refused_with_its_item_and_what_is_allowed(items, number, words):
+    with pytest.raises(UsageError) as caught:
+        head(items)
+    for word in (f'model.head, item {number}: {items[number - 1]!r}', *words):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize('items', [[], ['flatten'], ['flatten', {'linear': 4}], ['global_avg_pool']])
+def test_a_head_that_does_not_end_in_the_classes_is_refused(items):
+    with pytest.raises(UsageError, match='model.head: gives .*end it with linear: classes'):
+        head(items)
+
+
+def test_a_bad_head_is_refused_by_build_too():
+    with pytest.raises(UsageError, match="model.head, item 1: 'softmax'"):
+        model.build('resnet18', 3, 32, ['softmax'])
+
+
+# What is kept of a network
+
+
+def identity_of(arch, head, size):
+    cfg = config.load(overrides=[f'data.labels={FOUR}', f'image.size={size}', f'model.arch={arch}'])
+    cfg.model.head = head
+    return cfg.identity
+
+
+@pytest.mark.parametrize(('arch', 'items', 'size'), [('resnet18', NORM_HEAD, 64), ('resnet9', 'auto', 32)])
+def test_a_checkpoint_gives_back_the_network_that_it_was_saved_from(tmp_path, headed, small, arch, items, size):
+    network = headed if arch == 'resnet18' else small
+    identity = identity_of(arch, items, size)
+    checkpoint.save(str(tmp_path / 'best'), {checkpoint.WEIGHTS: network.state_dict()}, {'identity': identity})
+    loaded, facts = checkpoint.load_network(str(tmp_path), 'best', identity)
+    assert facts['weights'] == f'{tmp_path}/best/{checkpoint.WEIGHTS}'
+    assert not any(layer.training for layer in loaded.sublayers(include_self=True))
+    one, other = network.state_dict(), loaded.state_dict()
+    assert list(one) == list(other)
+    assert all(np.array_equal(one[name].numpy(), other[name].numpy()) for name in one)
+    images = random_images(3, size)
+    np.testing.assert_allclose(logits_of(loaded, images), logits_of(network, images), rtol=1e-5, atol=1e-6)
+
+
+def test_a_checkpoint_is_averaged_over_mirror_images_on_request(tmp_path, small):
+    identity = identity_of('resnet9', 'auto', 32)
+    checkpoint.save(str(tmp_path / 'best'), {checkpoint.WEIGHTS: small.state_dict()}, {'identity': identity})
+    averaged, _ = checkpoint.load_network(str(tmp_path), 'best', identity, flip_average=True)
+    images = random_images(3, 32)
+    mean = (logits_of(small, images) + logits_of(small, images[..., ::-1].copy())) / 2
+    assert not any(layer.training for layer in averaged.sublayers(include_self=True))
+    np.testing.assert_allclose(logits_of(averaged, images), mean, rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_of_another_head_is_refused(tmp_path, small):
+    identity = identity_of('resnet9', 'auto', 32)
+    checkpoint.save(str(tmp_path / 'best'), {checkpoint.WEIGHTS: small.state_dict()}, {'identity': identity})
+    with pytest.raises(UserError, match='model.head'):
+        checkpoint.load_network(str(tmp_path), 'best', {**identity, 'model.head': NORM_HEAD})
+
+
+# Averages over mirror images
+
+
+class Slope(nn.Layer):
+    """Logits that tell left from right."""
+
+    def forward(self, x):
+        return (x * paddle.arange(x.shape[3], dtype='float32')).sum([2, 3])
+
+
+def test_flip_average_is_the_mean_of_both_mirror_images(small, cifarnet):
+    images = random_images(3, 32)
+    mirrored = images[:, :, :, ::-1].copy()
+    for network in (Slope(), small, cifarnet):
+        average = networks.FlipAverage(network)
+        average.eval()
+        one, other = logits_of(network, images), logits_of(network, mirrored)
+        assert np.abs(one - other).max() > 1e-3
+        np.testing.assert_allclose(logits_of(average, images), (one + other) / 2, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(logits_of(average, images), logits_of(average, mirrored), rtol=1e-5, atol=1e-5)
+
+
+# Exports
+
+
+@pytest.mark.parametrize('kind', ['flip average', 'small', 'cifarnet', 'headed'])
+def test_an_export_gives_the_numbers_of_the_network(tmp_path, request, plain, kind):
+    network = networks.FlipAverage(plain) if kind == 'flip average' else request.getfixturevalue(kind)
+    size = 32 if kind in ('small', 'cifarnet') else 64
+    network.eval()
+    export.save_static(network, str(tmp_path / 'small'), size)
+    cfg = config.load(overrides=['name=small', f'data.labels={FOUR}', f'image.size={size}'])
+    export.describe(str(tmp_path), cfg, transforms.eval_transform(size, [0.5] * 3, [0.5] * 3), {})
+    images = random_images(5, size)
+    logits = logits_of(network, images)
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert 0.05 < expected.max() < 0.999 and expected.std() > 1e-3  # probabilities that a fault would show in
+    got = inference.load(str(tmp_path), 'cpu').predict(images)
+    assert np.abs(got - expected).max() < 1e-5
