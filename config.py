@@ -85,6 +85,7 @@ class Train:
     evaluate_first: bool = False  # validate before the first step too: epoch 0 of log.csv
     monitor: Literal['valid_top1', 'valid_loss', 'train_top1', 'train_loss'] = 'valid_top1'  # what best/ is best in
     patience: int = setting(0, low=0)  # stop after so many epochs without a better `monitor`; 0: never
+    resume: Literal['never', 'auto'] = 'never'  # auto: go on from the newest checkpoint of this name, if there is one
     save_steps: int = setting(0, low=0)  # a checkpoint every so many steps too; 0: at the end of each epoch only
     keep_checkpoints: int = setting(2, low=1)  # newest ones kept in checkpoints/, beside best/
 

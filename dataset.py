@@ -4,6 +4,7 @@ from dataset import ZodiacDataset
 image, label = ZodiacDataset(mode='valid')[0]      # float32 [3, 224, 224], int64
 """
 
+import itertools
 import mmap
 
 import numpy as np
@@ -134,27 +135,40 @@ class Loader(paddle.io.DataLoader):
         self.guarded = _Guarded(dataset, cfg.image.size)
         super().__init__(
             self.guarded,
-            batch_sampler=paddle.io.DistributedBatchSampler(dataset, batch_size, shuffle=shuffle),
+            batch_sampler=_Sampler(dataset, batch_size, shuffle=shuffle),
             num_workers=workers,
             use_shared_memory=device.shared_memory_fits(cfg.data.shared_memory, workers * 2 * batch_bytes),
         )
 
-    def set_epoch(self, epoch):
-        """Choose the order and the augmentation of the next pass."""
+    def set_epoch(self, epoch, skip=0):
+        """Choose the order and the augmentation of the next pass, and leave out its first `skip` batches."""
         self.epoch = self.images.epoch = epoch
         order = np.random.SeedSequence([self.images.seed, epoch]).generate_state(1)[0]
         self.batch_sampler.set_epoch(int(order))  # the sampler shuffles by this number
+        self.batch_sampler.skip = skip
         if self.balanced:
             self.images.order = balanced_order(self.images.labels, np.random.default_rng(order))
 
     def __iter__(self):
         self.guarded.fault[0] = 0
-        for step, batch in enumerate(super().__iter__()):
+        for number, batch in enumerate(super().__iter__(), self.batch_sampler.skip):
             self.guarded.check()
             if self.mixer:
-                rng = np.random.default_rng([self.images.seed, self.epoch, step, device.rank()])
+                rng = np.random.default_rng([self.images.seed, self.epoch, number, device.rank()])
                 batch = self.mixer(*batch, rng)
             yield batch
+
+
+class _Sampler(paddle.io.DistributedBatchSampler):
+    """Leaves out the first `skip` batches of a pass."""
+
+    skip = 0
+
+    def __iter__(self):
+        return itertools.islice(super().__iter__(), self.skip, None)
+
+    def __len__(self):
+        return super().__len__() - self.skip
 
 
 def balanced_order(labels, rng):

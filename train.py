@@ -11,7 +11,7 @@ Several processes, one a GPU or some on the cores of a CPU, share each epoch:
     python train.py --plot-schedule       # draws the learning rate over the steps of a run, and stops
     python train.py --find-lr             # tries learning rates on some steps, draws the loss over them, and proposes one
 
-Ctrl-C stops after the current step and leaves a checkpoint. Exit status 130 then.
+Ctrl-C stops after the current step and leaves a checkpoint; exit status 130. The same command with --resume goes on.
 """
 
 import contextlib
@@ -19,8 +19,16 @@ import os
 import sys
 
 import config
-from zodiac import device, files
+from zodiac import device, files, schema
 from zodiac.errors import UsageError, UserError, run
+
+TRAINING = (  # what a run must keep to go on: where a step lies in its epoch, and what the optimizer has in its state
+    'train.batch_size',
+    'train.accumulate',
+    'optim.name',
+    'optim.schedule',
+    'optim.warmup_epochs',
+)
 
 
 def main():
@@ -30,6 +38,7 @@ def main():
         '--find-lr', action='store_true', help='try learning rates on some steps, draw and propose one'
     )
     instead.add_argument('--plot-schedule', action='store_true', help='draw the learning rate over the steps')
+    parser.add_argument('--resume', action='store_true', help='go on where the run of this name was stopped')
     args = parser.parse_args()
     cfg = config.use(args.config, config.overrides_of(args))
     paddle = device.import_paddle()
@@ -54,7 +63,7 @@ def main():
     )
     if args.find_lr:
         return find_lr(cfg, train_loader)
-    fit(cfg, train_loader, valid_loader)
+    fit(cfg, train_loader, valid_loader, args.resume)
 
 
 def note(text):
@@ -123,48 +132,105 @@ def class_weights(cfg, labels):
     return len(labels) / (len(cfg.data.labels) * np.bincount(labels, minlength=len(cfg.data.labels)))
 
 
-def fit(cfg, train_loader, valid_loader):
+def fit(cfg, train_loader, valid_loader, must_resume=False):
     """Train, and keep everything that is worth keeping in output/<name>/."""
     import paddle
 
-    from zodiac import callbacks
+    from zodiac import callbacks, checkpoint
 
     trainer, frozen = build_trainer(cfg, train_loader.images, len(train_loader))
     writes = device.rank() == 0
     if writes:
         with contextlib.redirect_stdout(sys.stderr):
             trainer.summary((1, *config.get('image_shape')))
-        start_run(cfg)
-    log = callbacks.RunLog(cfg.run_dir if writes else None, cfg.train.epochs, sample_images(train_loader.images))
+    clock = callbacks.Clock(train_loader, cfg.train.epochs, cfg.train.accumulate)
+    log = callbacks.RunLog(cfg.run_dir if writes else None, clock, sample_images(train_loader.images))
     best = callbacks.Best(log, cfg.train.monitor, cfg.train.patience)
-    ema = callbacks.Ema(cfg.train.ema, cfg.train.accumulate) if cfg.train.ema else None
+    ema = callbacks.Ema(clock, cfg.train.ema) if cfg.train.ema else None
+    origin = facts(cfg, train_loader.images)
+
+    folder, state = None, {}
+    if must_resume or cfg.train.resume == 'auto':
+        folder, state = checkpoint.latest(cfg.run_dir, note)
+        if must_resume and not folder:
+            raise UserError(f'{cfg.run_dir}: has no checkpoint to go on from; leave --resume out to start a run')
+    if folder:
+        go_on(cfg, folder, state, origin, trainer, clock, log, best, ema)
+    elif writes:
+        start_run(cfg)
+
     # The schedule and the average move first, so that a checkpoint taken after a step holds what belongs to the next one.
-    watchers = [paddle.callbacks.LRScheduler(), callbacks.Epochs(train_loader), callbacks.StopOnBadLoss()]
+    watchers = [clock, paddle.callbacks.LRScheduler(), callbacks.StopOnBadLoss(clock)]
     watchers += [*([ema] if ema else []), log, best]
     if cfg.model.unfreeze_epoch:
-        watchers.append(callbacks.Unfreeze(cfg.model.unfreeze_epoch, frozen))
+        watchers.append(callbacks.Unfreeze(clock, cfg.model.unfreeze_epoch, frozen))
     if writes:
-        origin = facts(cfg, train_loader.images)
-        keeper = callbacks.Checkpoints(cfg.run_dir, cfg.train.keep_checkpoints, cfg.train.save_steps, origin, best, ema)
-        watchers += [callbacks.Progress(), keeper, callbacks.Interrupts()]
-    if cfg.train.evaluate_first:
+        kept = (cfg.train.keep_checkpoints, cfg.train.save_steps)
+        keeper = callbacks.Checkpoints(cfg.run_dir, clock, *kept, origin, log, best, ema)
+        watchers += [callbacks.Progress(clock), keeper, callbacks.Interrupts(clock)]
+    if cfg.train.evaluate_first and not folder:
         trainer.evaluate(valid_loader, verbose=0, callbacks=[log])
     try:
-        trainer.fit(
-            train_loader,
-            valid_loader,
-            epochs=cfg.train.epochs,
-            verbose=0,
-            callbacks=watchers,
-            accumulate_grad_batches=cfg.train.accumulate,
-        )
+        if clock.epoch < cfg.train.epochs and not best.exhausted:
+            trainer.fit(
+                train_loader,
+                valid_loader,
+                epochs=cfg.train.epochs - clock.epoch,
+                verbose=0,
+                callbacks=watchers,
+                accumulate_grad_batches=cfg.train.accumulate,
+            )
     except KeyboardInterrupt:
-        if writes:
-            folder = keeper.save_last(epoch=keeper.epoch)
-            note(f'stopped in epoch {keeper.epoch + 1}; the weights of step {keeper.step} are in {folder}')
+        if clock.between_updates:
+            note(
+                'stopped between the batches of one step: its gradients are lost; --resume goes on from the checkpoint before'
+            )
+        elif writes:
+            folder = keeper.save_last(clock.epoch, sums=log.sums())
+            note(
+                f'stopped in epoch {clock.epoch + 1}; the weights of step {clock.step} are in {folder}; '
+                'the same command with --resume goes on'
+            )
         raise
     if writes:
-        finish(cfg, ema.average if ema else trainer.network.state_dict(), trainer._optimizer.state_dict(), best)
+        finish(
+            cfg,
+            ema.average if ema and ema.average else trainer.network.state_dict(),
+            trainer._optimizer.state_dict(),
+            best,
+        )
+
+
+def go_on(cfg, folder, state, origin, trainer, clock, log, best, ema):
+    """Put everything back as it was at a checkpoint. Raises UserError when the run was another one."""
+    from zodiac import checkpoint
+
+    needed = ['epoch', 'step', 'rows', 'training']
+    needed += ['sums'] if 'valid_loss' not in state else []
+    needed += ['ema_step'] if checkpoint.LEARNING in state['sha256'] else []
+    missing = [name for name in needed if name not in state]
+    if missing:
+        raise UserError(
+            f'{folder}: is of an older version and lacks {", ".join(missing)}, so no run can go on from it; '
+            'leave --resume out to start a new one'
+        )
+    before = {**state['identity'], **state['training'], 'images to train on': state['images']}
+    now = {**origin['identity'], **origin['training'], 'images to train on': origin['images']}
+    for setting, ours in now.items():
+        if before.get(setting, ours) != ours:
+            raise UserError(
+                f'{folder}: was trained with {setting} = {before[setting]}, now it is {ours}; go on with '
+                f'-c {cfg.run_dir}/config.yaml, or start a new run under another name'
+            )
+    averaged = checkpoint.restore(folder, trainer.network, trainer._optimizer)
+    if ema and averaged:
+        ema.average, ema.step = averaged, state['ema_step']
+    clock.start_from(state['epoch'], state['step'])
+    log.go_on(state['rows'], state.get('sums', {}))
+    for row in log.rows:
+        if row['epoch']:
+            best.consider(row)
+    note(f'going on from {folder}: epoch {clock.epoch + 1}, step {clock.step}')
 
 
 def plot_schedule(cfg, steps):
@@ -212,6 +278,10 @@ def facts(cfg, train_set):
         'identity': cfg.identity,
         'pretrained': cfg.model.pretrained,
         'images': len(train_set),
+        'training': {
+            **{name: schema.get(cfg, name) for name in TRAINING},
+            'processes': paddle.distributed.get_world_size(),
+        },
         'paddle': paddle.__version__,
     }
 

@@ -435,18 +435,113 @@ def test_best_holds_the_weights_of_the_epoch_that_the_log_names(fit, capsys, mon
     assert (f'(by {monitor} ' in said) == (monitor != 'valid_top1')
 
 
-# Epochs
+# The clock
 
 
-def test_random_draws_of_the_network_are_a_function_of_seed_and_epoch():
-    def drawn(seed, epoch):
-        loader = SimpleNamespace(images=SimpleNamespace(seed=seed), set_epoch=lambda epoch: None)
-        callbacks.Epochs(loader).on_epoch_begin(epoch)
+def clock_of(seed=0, steps=4, epochs=3, parts=1):
+    """A `Clock` over a loader of `steps` batches, which remembers what it was set to."""
+
+    class Batches:
+        images = SimpleNamespace(seed=seed)
+        set_to = None
+
+        def set_epoch(self, epoch, skip=0):
+            self.set_to = (epoch, skip)
+
+        def __len__(self):
+            return steps
+
+    return callbacks.Clock(Batches(), epochs, parts)
+
+
+def test_random_draws_of_the_network_are_a_function_of_seed_epoch_and_batch():
+    def drawn(seed, epoch, batch):
+        clock = clock_of(seed)
+        clock.on_epoch_begin(epoch)
+        clock.done = batch
+        clock.on_train_batch_begin(batch)
         return paddle.rand([8]).numpy().tolist()
 
-    draws = [drawn(*given) for given in ((0, 0), (0, 1), (1, 0), (1, 1))]
-    assert len(set(map(tuple, draws))) == 4
-    assert drawn(0, 1) == draws[1]
+    places = [(seed, epoch, batch) for seed in (0, 1) for epoch in (0, 1) for batch in (0, 1)]
+    draws = [drawn(*place) for place in places]
+    assert len(set(map(tuple, draws))) == 8
+    assert [drawn(*place) for place in reversed(places)] == draws[::-1]
+
+
+def test_random_draws_of_the_network_are_the_same_when_a_run_goes_on_within_an_epoch():
+    def walk(clock, steps):
+        draws = []
+        for step in range(steps):
+            clock.on_train_batch_begin(step)
+            draws.append(paddle.rand([8]).numpy().tolist())
+            clock.on_train_batch_end(step)
+        return draws
+
+    whole = clock_of()
+    whole.on_epoch_begin(0)
+    walk(whole, 4)
+    whole.on_epoch_begin(1)
+    expected = walk(whole, 4)
+    later = clock_of()
+    later.start_from(1, 7)
+    later.on_epoch_begin(0)
+    assert walk(later, 1) == expected[3:]
+
+
+def test_the_clock_tells_the_epoch_and_the_batches_behind():
+    clock = clock_of(steps=2)
+    assert (clock.epoch, clock.done, clock.step, clock.steps, clock.epochs) == (0, 0, 0, 2, 3)
+    seen = []
+    for epoch in range(2):
+        clock.on_epoch_begin(epoch)
+        seen.append(clock.loader.set_to)
+        for step in range(2):
+            clock.on_train_batch_begin(step)
+            clock.on_train_batch_end(step)
+            seen.append((clock.epoch, clock.done, clock.step))
+    assert seen == [(0, 0), (0, 1, 1), (0, 2, 2), (1, 0), (1, 1, 3), (1, 2, 4)]
+
+
+@pytest.mark.parametrize(
+    ('epochs', 'step', 'done'), [(0, 0, 0), (0, 3, 3), (0, 4, 4), (1, 4, 0), (1, 5, 1), (1, 8, 4), (2, 8, 0)]
+)
+def test_the_clock_of_a_run_that_goes_on_leaves_out_the_batches_behind(epochs, step, done):
+    clock = clock_of()
+    clock.start_from(epochs, step)
+    assert (clock.epoch, clock.done, clock.step) == (epochs, done, step)
+    clock.on_epoch_begin(0)
+    assert clock.loader.set_to == (epochs, done)
+    for number in range(4 - done):
+        clock.on_train_batch_begin(number)
+        clock.on_train_batch_end(number)
+    clock.on_epoch_begin(1)
+    assert clock.loader.set_to == (epochs + 1, 0)
+    assert (clock.epoch, clock.done, clock.step) == (epochs + 1, 0, 4 * (epochs + 1))
+
+
+@pytest.mark.parametrize(('parts', 'between'), [(1, []), (2, [1, 3]), (3, [1, 2, 4]), (9, [1, 2, 3, 4])])
+def test_gradients_wait_until_the_optimizer_moves_and_it_always_moves_at_the_end_of_an_epoch(parts, between):
+    clock = clock_of(steps=5, parts=parts)
+    clock.on_epoch_begin(0)
+    waiting = []
+    for step in range(5):
+        clock.on_train_batch_end(step)
+        if clock.between_updates:
+            waiting.append(step + 1)
+    assert waiting == between
+
+
+@pytest.mark.parametrize(('parts', 'last'), [(1, 1), (2, 2), (3, 3), (9, 5)])
+def test_ctrl_c_waits_until_the_optimizer_has_moved(parts, last):
+    clock = clock_of(steps=5, parts=parts)
+    interrupts = callbacks.Interrupts(clock)
+    interrupts.asked = True
+    clock.on_epoch_begin(0)
+    with pytest.raises(KeyboardInterrupt):
+        for step in range(5):
+            clock.on_train_batch_end(step)
+            interrupts.on_train_batch_end(step)
+    assert clock.step == last
 
 
 def test_a_network_with_dropout_trains_to_the_same_bytes_again(fit):
@@ -499,7 +594,7 @@ def test_several_processes_keep_the_old_exchange_of_gradients_alive(monkeypatch)
     trainer = SimpleNamespace(network=network, _adapter=SimpleNamespace(_nranks=2, ddp_model=old))
     del old
     monkeypatch.setattr(paddle, 'DataParallel', Exchange)
-    watcher = callbacks.Unfreeze(1, model.freeze(network, 'backbone'))
+    watcher = callbacks.Unfreeze(clock_of(), 1, model.freeze(network, 'backbone'))
     watcher.set_model(trainer)
     watcher.on_epoch_begin(0)
     gc.collect()

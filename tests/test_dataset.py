@@ -318,6 +318,31 @@ def test_one_loader_orders_each_epoch_as_a_fresh_one_does(workdir):
 
 
 @WORKERS
+@pytest.mark.parametrize('balanced', [False, True])
+def test_a_pass_can_leave_out_its_first_batches(workdir, workers, balanced, no_hang):
+    numbered_split('train', 13)
+    cfg = settings(workers, **NUMBERED)
+
+    def mixer(images, labels, rng):
+        return images, rng.integers(1 << 30)
+
+    dataset = ZodiacDataset('train', augment=False, cfg=cfg)
+    loader = Loader(dataset, 4, cfg, shuffle=True, mixer=mixer, balanced=balanced)
+    loader.set_epoch(1)
+    whole = numbers_of(loader)
+    draws = [draw for _, draw in loader]
+    assert len(set(draws)) == len(loader) == 4
+    for skip in range(5):
+        loader.set_epoch(1, skip)
+        assert len(loader) == 4 - skip
+        assert numbers_of(loader) == whole[skip:]
+        loader.set_epoch(1, skip)
+        assert [draw for _, draw in loader] == draws[skip:]
+    loader.set_epoch(1)
+    assert numbers_of(loader) == whole
+
+
+@WORKERS
 def test_without_shuffle_every_sample_comes_once_and_in_order(workdir, workers, no_hang):
     numbered_split('test', 10)
     cfg = settings(workers, **NUMBERED)

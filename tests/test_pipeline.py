@@ -180,7 +180,7 @@ def test_checkpoints_every_so_many_steps_are_kept_beside_those_of_the_epochs(fin
     assert result.returncode == 0, result.stderr
     folder = tmp_path / 'output/small/checkpoints'
     states = [json.loads((path / 'state.json').read_text()) for path in sorted(folder.iterdir())]
-    assert [(state['step'], state['epoch']) for state in states] == [(5, 1), (6, 1), (9, 1), (10, 2)]
+    assert [(state['step'], state['epoch']) for state in states] == [(3, 0), (5, 1), (8, 1), (10, 2)]
     for path, state in zip(sorted(folder.iterdir()), states):
         assert weights.read(path / 'model.pdopt')['LR_Scheduler']['last_epoch'] == state['step']
 

@@ -39,45 +39,77 @@ def mean_over_processes(value):
     return total.item() / paddle.distributed.get_world_size()
 
 
-class Epochs(Callback):
-    """Makes an epoch a function of (seed, epoch, process): its order, its augmentation, and the draws of its dropout."""
+class Clock(Callback):
+    """Where the run stands, for the others to read; comes first among the callbacks.
 
-    def __init__(self, loader):
+    Makes each step a function of (seed, epoch, batch, process) alone: the order of the images, their augmentation and the
+    draws of dropout. So a run that goes on in the middle of an epoch does what it would have done.
+
+    Attributes: epoch, from 0; done, batches of this epoch that are behind; steps, batches of a whole epoch; step, batches of
+    the run that are behind; epochs, of the whole run.
+
+    Args:
+        parts: batches a step of the optimizer.
+    """
+
+    def __init__(self, loader, epochs, parts=1):
         super().__init__()
         self.loader = loader
+        self.epochs = epochs
+        self.parts = parts
+        self.steps = len(loader)
+        self.epoch, self.done, self.step = 0, 0, 0
+        self.first = 0
+
+    def start_from(self, epoch, step):
+        """Begin at a step of the run of which `epoch` epochs are complete."""
+        self.first = self.epoch = epoch
+        self.step, self.done = step, step - epoch * self.steps
+        self.loader.set_epoch(epoch, skip=self.done)
+
+    @property
+    def between_updates(self):
+        """Whether gradients wait for more batches before the optimizer moves."""
+        return self.done % self.parts != 0 and self.done != self.steps
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = self.first + epoch
+        self.done = self.step - self.epoch * self.steps
+        self.loader.set_epoch(self.epoch, skip=self.done)
+
+    def on_train_batch_begin(self, step, logs=None):
         import paddle
 
-        self.loader.set_epoch(epoch)
-        draws = np.random.SeedSequence([self.loader.images.seed, epoch, device.rank()])
+        draws = np.random.SeedSequence([self.loader.images.seed, self.epoch, self.done, device.rank()])
         paddle.seed(int(draws.generate_state(1)[0]))
+
+    def on_train_batch_end(self, step, logs=None):
+        self.done += 1
+        self.step += 1
 
 
 class StopOnBadLoss(Callback):
     """Ends the run at the first loss that is not finite, before a checkpoint of it is kept."""
 
-    def __init__(self):
+    def __init__(self, clock):
         super().__init__()
-        self.epoch = 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
+        self.clock = clock
 
     def on_train_batch_end(self, step, logs=None):
         loss = logs['loss'][0]
         if not math.isfinite(loss):
             raise UserError(
-                f'the loss is {loss} at epoch {self.epoch + 1}, step {step + 1} of that epoch; lower optim.lr, raise '
-                'optim.warmup_epochs or check the images. The checkpoints of the epochs before are kept'
+                f'the loss is {loss} at epoch {self.clock.epoch + 1}, step {self.clock.done} of that epoch; lower optim.lr, '
+                'raise optim.warmup_epochs or check the images. The checkpoints of the epochs before are kept'
             )
 
 
 class Interrupts(Callback):
-    """Turns Ctrl-C into a KeyboardInterrupt between two batches, when the weights are whole; a second one acts at once."""
+    """Turns Ctrl-C into a KeyboardInterrupt between two steps, when the weights are whole; a second one acts at once."""
 
-    def __init__(self):
+    def __init__(self, clock):
         super().__init__()
+        self.clock = clock
         self.asked = False
 
     def on_train_begin(self, logs=None):
@@ -94,7 +126,7 @@ class Interrupts(Callback):
         print('\nstopping after this step; press Ctrl-C again to leave at once', file=sys.stderr)
 
     def on_train_batch_end(self, step, logs=None):
-        if self.asked:
+        if self.asked and not self.clock.between_updates:
             raise KeyboardInterrupt
 
     on_eval_batch_end = on_train_batch_end
@@ -103,14 +135,15 @@ class Interrupts(Callback):
 class Progress(Callback):
     """A progress bar on a terminal; elsewhere a line every `every` seconds."""
 
-    def __init__(self, every=20.0):
+    def __init__(self, clock, every=20.0):
         super().__init__()
+        self.clock = clock
         self.every = every
 
     def on_epoch_begin(self, epoch, logs=None):
-        title = f'epoch {epoch + 1}/{self.params["epochs"]}'
-        self.bar = tqdm(total=self.params['steps'], desc=title, unit='step', leave=False, disable=None)
-        self.title = title
+        clock = self.clock
+        self.title = f'epoch {clock.epoch + 1}/{clock.epochs}'
+        self.bar = tqdm(total=clock.steps, initial=clock.done, desc=self.title, unit='step', leave=False, disable=None)
         self.said = time.monotonic()
 
     def on_train_batch_end(self, step, logs=None):
@@ -119,7 +152,7 @@ class Progress(Callback):
         self.bar.update()
         if self.bar.disable and time.monotonic() - self.said > self.every:
             self.said = time.monotonic()
-            print(f'{self.title}, step {step + 1}/{self.params["steps"]}: {scores}', file=sys.stderr, flush=True)
+            print(f'{self.title}, step {self.clock.done}/{self.clock.steps}: {scores}', file=sys.stderr, flush=True)
 
     def on_epoch_end(self, epoch, logs=None):
         self.bar.close()
@@ -130,19 +163,28 @@ class RunLog(Callback):
 
     Args:
         run_dir: folder of the run; None on a process that does not write.
-        epochs: number of epochs of the run.
+        clock: the `Clock` of the run.
         samples: uint8 array [N, height, width, 3] of training images for VisualDL.
     """
 
-    def __init__(self, run_dir, epochs, samples=()):
+    def __init__(self, run_dir, clock, samples=()):
         super().__init__()
-        self.epochs = epochs
+        self.clock = clock
         self.run_dir = run_dir
         self.samples = samples
         self.rows = []
         self.row = {'epoch': 0, 'step': 0}  # of a validation before the first step
-        self.step = 0
+        self.so_far = {}  # what the row of this epoch is made of, see `sums`
         self.writer = None
+
+    def go_on(self, rows, sums):
+        """Take up the log of a stopped run: its rows, and what `sums` gave if it was stopped within an epoch."""
+        self.rows = list(rows)
+        self.so_far = sums
+
+    def sums(self):
+        """What the row of this epoch is made of so far, as JSON-ready values; of this process."""
+        return dict(self.so_far)
 
     def _open(self):
         if not self.run_dir or self.writer:
@@ -162,27 +204,39 @@ class RunLog(Callback):
             self.writer.close()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.images, self.loss_sum, self.started = 0, 0.0, time.perf_counter()
+        if self.clock.done == 0:
+            self.so_far = {'images': 0, 'loss_sum': 0.0, 'seconds': 0.0}
+        else:
+            metric = self.model._metrics[0]
+            metric.total, metric.count = list(self.so_far['hits']), list(self.so_far['hits_of'])
+        self.started = time.perf_counter() - self.so_far['seconds']
 
     def on_train_batch_begin(self, step, logs=None):
         self.lr = self.model._optimizer.get_lr()  # the rate of this step; the schedule moves on right after it
 
     def on_train_batch_end(self, step, logs=None):
-        self.step += 1
-        self.images += logs['batch_size']
-        self.loss_sum += logs['loss'][0] * logs['batch_size']
+        metric = self.model._metrics[0]
+        self.so_far = {
+            'images': self.so_far['images'] + logs['batch_size'],
+            'loss_sum': self.so_far['loss_sum'] + logs['loss'][0] * logs['batch_size'],
+            'seconds': time.perf_counter() - self.started,
+            'lr': self.lr,
+            'top1': float(logs['acc_top1']),
+            'hits': [float(total) for total in metric.total],
+            'hits_of': [int(count) for count in metric.count],
+        }
         self._scalars({'train/loss': logs['loss'][0], 'train/top1': logs['acc_top1'], 'train/lr': self.lr})
 
     def on_epoch_end(self, epoch, logs=None):
-        seconds = time.perf_counter() - self.started
+        done = self.so_far
         self.row = {
-            'epoch': epoch + 1,
-            'step': self.step,
-            'lr': self.lr,
-            'train_loss': mean_over_processes(self.loss_sum / self.images),
-            'train_top1': mean_over_processes(logs['acc_top1']),
-            'seconds': seconds,
-            'images_per_second': self.images / seconds,
+            'epoch': self.clock.epoch + 1,
+            'step': self.clock.step,
+            'lr': done['lr'],
+            'train_loss': mean_over_processes(done['loss_sum'] / done['images']),
+            'train_top1': mean_over_processes(done['top1']),
+            'seconds': done['seconds'],
+            'images_per_second': done['images'] / done['seconds'],
         }
 
     def on_eval_begin(self, logs=None):
@@ -212,14 +266,14 @@ class RunLog(Callback):
                 else ''
             )
             print(
-                f'epoch {row["epoch"]}/{self.epochs}: {train}valid loss {row["valid_loss"]:.4f} top1 {row["valid_top1"]:.4f}',
+                f'epoch {row["epoch"]}/{self.clock.epochs}: {train}valid loss {row["valid_loss"]:.4f} top1 {row["valid_top1"]:.4f}',
                 file=sys.stderr,
             )
 
     def _scalars(self, values):
         if self.writer:
             for tag, value in values.items():
-                self.writer.add_scalar(tag, float(value), self.step)
+                self.writer.add_scalar(tag, float(value), self.clock.step)
 
     def _write_csv(self):
         with files.atomic_write(f'{self.run_dir}/log.csv') as file:
@@ -248,12 +302,8 @@ class Best(Callback):
         self.improved = False
 
     def on_eval_end(self, logs=None):
-        row = self.log.rows[-1]
-        best = math.nan if self.row is None else self.row[self.monitor]
-        self.improved = math.isnan(best) or self.sign * row[self.monitor] > self.sign * best
-        if self.improved:
-            self.row = row
-        elif self.patience and row['epoch'] - self.row['epoch'] >= self.patience:
+        self.consider(self.log.rows[-1])
+        if self.exhausted:
             self.model.stop_training = True
             if self.log.run_dir:
                 print(
@@ -262,19 +312,34 @@ class Best(Callback):
                     file=sys.stderr,
                 )
 
+    def consider(self, row):
+        """Compare the row of an epoch with the best one so far."""
+        best = math.nan if self.row is None else self.row[self.monitor]
+        self.improved = math.isnan(best) or self.sign * row[self.monitor] > self.sign * best
+        if self.improved:
+            self.row = row
+
+    @property
+    def exhausted(self):
+        """Whether `patience` epochs have passed without a better one."""
+        waited = self.log.rows[-1]['epoch'] - self.row['epoch'] if self.row else 0
+        return self.patience > 0 and waited >= self.patience
+
 
 class Unfreeze(Callback):
     """Lets the named parameters learn from an epoch on, counted from 1."""
 
-    def __init__(self, epoch, frozen):
+    def __init__(self, clock, epoch, frozen):
         super().__init__()
+        self.clock = clock
         self.epoch = epoch
         self.frozen = frozen
 
     def on_epoch_begin(self, epoch, logs=None):
-        if epoch + 1 != self.epoch:
+        if not self.frozen or self.clock.epoch + 1 < self.epoch:
             return
         model.unfreeze(self.model.network, self.frozen)
+        self.frozen = []
         adapter = self.model._adapter
         if adapter._nranks > 1:  # the exchange of gradients is set up for the parameters that learn at that time
             import paddle
@@ -289,24 +354,22 @@ class Ema(Callback):
 
     average = d average + (1 - d) weights after every step t of the optimizer, with d = min(decay, (1 + t) / (10 + t)), as
     in TensorFlow's ExponentialMovingAverage.
-
-    Args:
-        parts: batches a step of the optimizer.
     """
 
-    def __init__(self, decay, parts=1):
+    def __init__(self, clock, decay):
         super().__init__()
+        self.clock = clock
         self.decay = decay
-        self.parts = parts
-        self.step = 0
+        self.step = 0  # of the optimizer
         self.average = None
         self.weights = None  # those of the training, while the averaged ones are in the network
 
     def on_train_begin(self, logs=None):
-        self.average = {name: value.clone() for name, value in self.model.network.state_dict().items()}
+        if self.average is None:
+            self.average = {name: value.clone() for name, value in self.model.network.state_dict().items()}
 
     def on_train_batch_end(self, step, logs=None):
-        if (step + 1) % self.parts and step + 1 != self.params['steps']:
+        if self.clock.between_updates:
             return
         self.step += 1
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
@@ -336,44 +399,47 @@ class Checkpoints(Callback):
     Args:
         save_steps: 0 for none within an epoch.
         facts: JSON-ready dict that goes into each checkpoint.
+        log: the `RunLog` of the run.
         best: the `Best` that is asked after each validation.
         ema: the `Ema` whose average is the model to use, or None.
     """
 
-    def __init__(self, run_dir, keep, save_steps, facts, best, ema=None):
+    def __init__(self, run_dir, clock, keep, save_steps, facts, log, best, ema=None):
         super().__init__()
         self.run_dir = run_dir
+        self.clock = clock
         self.keep = keep
         self.save_steps = save_steps
         self.facts = facts
+        self.log = log
         self.best = best
         self.ema = ema
-        self.step = 0
-        self.epoch = 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
+        self.saved = clock.step
 
     def on_train_batch_end(self, step, logs=None):
-        self.step += 1
-        if self.save_steps and self.step % self.save_steps == 0:
-            self.save_last(epoch=self.epoch)
+        due = self.save_steps and self.clock.step - self.saved >= self.save_steps
+        if due and not self.clock.between_updates and self.clock.done < self.clock.steps:
+            self.save_last(self.clock.epoch, sums=self.log.sums())
 
     def on_eval_end(self, logs=None):
-        row = self.best.log.rows[-1]
-        self.save_last(epoch=row['epoch'], valid_top1=row['valid_top1'], valid_loss=row['valid_loss'])
-        if self.best.improved:
+        row = self.log.rows[-1]
+        if self.best.improved:  # first: a run that is killed in between comes here again
             contents = {checkpoint.WEIGHTS: self.model.network.state_dict()}
             checkpoint.save(f'{self.run_dir}/best', contents, {**self.facts, **self.best.row})
+        self.save_last(row['epoch'], valid_top1=row['valid_top1'], valid_loss=row['valid_loss'])
 
-    def save_last(self, epoch, **metrics):
+    def save_last(self, epoch, **more):
         """Write checkpoints/step_<step>: weights and optimizer after the step just done, `epoch` of them complete."""
+        rows = [row for row in self.log.rows if row['epoch'] <= epoch]
+        state = {**self.facts, 'epoch': epoch, 'step': self.clock.step, 'rows': rows, **more}
         weights = self.model.network.state_dict()
         contents = {checkpoint.WEIGHTS: weights, checkpoint.OPTIMIZER: self.model._optimizer.state_dict()}
         if self.ema and self.ema.average:
             contents[checkpoint.WEIGHTS] = self.ema.average
             contents[checkpoint.LEARNING] = self.ema.weights or weights
-        folder = os.path.join(self.run_dir, 'checkpoints', f'step_{self.step:07d}')
-        checkpoint.save(folder, contents, {**self.facts, 'epoch': epoch, 'step': self.step, **metrics})
+            state['ema_step'] = self.ema.step
+        folder = os.path.join(self.run_dir, 'checkpoints', f'step_{self.clock.step:07d}')
+        checkpoint.save(folder, contents, state)
         checkpoint.prune(self.run_dir, self.keep)
+        self.saved = self.clock.step
         return folder

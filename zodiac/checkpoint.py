@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 
 from zodiac import files, model, weights
 from zodiac.errors import UserError
@@ -75,6 +76,46 @@ def find(run_dir, which):
             f'{folder}: no checkpoint there; run train.py first, or set evaluate.weights to best, last or a path'
         )
     return os.path.join(folder, WEIGHTS), verify(folder)
+
+
+def latest(run_dir, say):
+    """The newest checkpoint of a run that is whole: (folder, facts), or (None, {}) when there is none.
+
+    Args:
+        say: called with a message for each newer one that is damaged.
+    """
+    for name in reversed(epochs(run_dir)):
+        folder = f'{run_dir}/checkpoints/{name}'
+        try:
+            return folder, verify(folder)
+        except UserError as error:
+            say(f'{error}; the one before is tried')
+    return None, {}
+
+
+def restore(folder, network, optimizer):
+    """Put the weights that training goes on from, and the state of the optimizer, back in place.
+
+    Returns: the averaged weights {name: Tensor}, or None where the checkpoint has none.
+    """
+    import paddle
+    from paddle.base.layer_helper import LayerHelper
+
+    averaged = os.path.isfile(os.path.join(folder, LEARNING))
+    network.set_state_dict(weights.read(os.path.join(folder, LEARNING if averaged else WEIGHTS)))
+    state = weights.read(os.path.join(folder, OPTIMIZER))
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='There are some unused values')  # Paddle's own, of every warm-up
+        optimizer.set_state_dict(state)
+    # Paddle hands the state out at the next step, and then wants it for each parameter that learns: not for those that are
+    # let loose only now; and Paddle 2 saves none of it until then.
+    known = [p for p in network.parameters() if any(name.startswith(f'{p.name}_') for name in state)]
+    optimizer.helper = optimizer.helper or LayerHelper(type(optimizer).__name__)
+    optimizer._create_accumulators(paddle.static.default_main_program().global_block(), known)
+    optimizer._accumulators_holder = {}
+    if not averaged:
+        return None
+    return {name: paddle.to_tensor(value) for name, value in weights.read(os.path.join(folder, WEIGHTS)).items()}
 
 
 def load_network(run_dir, which, identity, flip_average=False):

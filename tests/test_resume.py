@@ -1,0 +1,573 @@
+"""A run that was stopped and goes on gives what it would have given: `train.py --resume` and train.resume."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from conftest import ROOT, assert_message, everything_below, make_tree, picture, run_script
+from paddle import nn
+
+import train
+from zodiac import callbacks, checkpoint, model, weights
+from zodiac.errors import UserError
+
+TRAIN, VALID = 26, 7  # 7 batches of training, the last of 2 images; 2 of validation
+SETTINGS = [
+    *('name=run', 'data.root=.', 'data.labels=[a,b,c]', 'data.num_workers=0', 'image.size=8', 'image.resize=8'),
+    *('augment=[random_resized_crop,horizontal_flip]', 'device=cpu', 'model.pretrained=false', 'train.batch_size=4'),
+    *('train.epochs=3', 'optim.name=momentum', 'optim.lr=0.05', 'optim.weight_decay=0.001'),
+]
+EVERYTHING = [
+    *('train.mixup=0.4', 'train.cutmix=1', 'train.label_smoothing=0.1', 'train.ema=0.7', 'train.sampling=balanced'),
+    *('train.evaluate_first=true', 'train.monitor=valid_loss', 'optim.name=adam', 'optim.lr=0.01'),
+    *('optim.warmup_epochs=0.5', 'model.freeze=backbone', 'model.unfreeze_epoch=2', 'optim.backbone_lr=0.02'),
+]
+CASES = {
+    'momentum and cosine after a warm-up': ['optim.warmup_epochs=1.3'],
+    'adam and one_cycle': ['optim.name=adam', 'optim.lr=0.01', 'optim.schedule=one_cycle'],
+    'adamw and restarts': ['optim.name=adamw', 'optim.schedule=cosine_restarts', 'optim.restart_epochs=0.6'],
+    'nesterov, clipping and steps': [
+        *('optim.nesterov=true', 'optim.schedule=step', 'optim.step_epochs=0.5', 'optim.clip_norm=0.5'),
+        *('optim.decoupled_decay=true', 'optim.warmup_epochs=1'),
+    ],
+    'sgd at a constant rate': ['optim.name=sgd', 'optim.schedule=constant'],
+    'mixup, cutmix and smoothing': ['train.mixup=0.4', 'train.cutmix=1', 'train.label_smoothing=0.1'],
+    'an average': ['train.ema=0.7', 'train.monitor=valid_loss'],
+    'accumulated gradients': ['train.accumulate=2'],
+    'accumulated gradients with an average': ['train.accumulate=3', 'train.ema=0.7', 'optim.name=adam'],
+    'balanced sampling': ['train.sampling=balanced'],
+    'balanced weights': ['train.class_weights=balanced'],
+    'a backbone that is let loose': ['model.freeze=backbone', 'model.unfreeze_epoch=2', 'optim.backbone_lr=0.01'],
+    'everything': EVERYTHING,
+}
+
+
+class Network(nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.stage = nn.Sequential(nn.Conv2D(3, 4, 3), nn.BatchNorm2D(4), nn.ReLU(), nn.Flatten())
+        self.fc = nn.Sequential(nn.Dropout(0.5), nn.Linear(144, 3))
+
+    def forward(self, x):
+        return self.fc(self.stage(x))
+
+
+class Killed(Exception):
+    """Stands for the end of the process without warning."""
+
+
+def write_index(split, count, labels):
+    folder = Path(split)
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        picture(number + 1000 * (split == 'valid'), (12, 12)).save(folder / f'{number}.png')
+    lines = [f'{split}/{number}.png\t{labels[number]}\n' for number in range(count)]
+    Path(f'{split}.txt').write_text(''.join(lines), encoding='utf-8')
+
+
+@pytest.fixture
+def fit(workdir, monkeypatch):
+    """Call train.py's main with a small network, each time as in a new process.
+
+    Args of the call:
+        asked: step of the run after which Ctrl-C is pressed.
+        at: (step or 'valid <number>', error): raised in the forward pass after so many steps, or in that validation.
+    Returns the folder of the run.
+    """
+    rng = np.random.default_rng(0)
+    write_index('train', TRAIN, rng.permutation(np.minimum(np.arange(TRAIN) % 4, 2)))
+    write_index('valid', VALID, rng.integers(0, 3, VALID))
+    before = signal.getsignal(signal.SIGINT)
+
+    def call(*overrides, resume=False, asked=None, at=(None, None)):
+        seen = {'validations': 0}
+
+        def build(cfg, *_):
+            network = Network()
+            network.register_forward_pre_hook(forward)
+            return network, model.freeze(network, cfg.model.freeze)
+
+        def forward(layer, given):
+            if not layer.training and len(given[0]) != VALID % 4:
+                return
+            seen['validations'] += not layer.training
+            if at[0] == (clocks[-1].step if layer.training else f'valid {seen["validations"]}') and clocks:
+                raise at[1]
+
+        class Clock(callbacks.Clock):
+            def __init__(self, *given):
+                super().__init__(*given)
+                clocks.append(self)
+
+        class Interrupts(callbacks.Interrupts):
+            def on_train_batch_begin(self, step, logs=None):
+                self.asked = asked is not None and self.clock.step + 1 >= asked
+
+        clocks = []
+        call.clocks = clocks
+        with monkeypatch.context() as patch, paddle.utils.unique_name.guard():
+            patch.setattr(train, 'build_network', build)
+            patch.setattr(callbacks, 'Clock', Clock)
+            patch.setattr(callbacks, 'Interrupts', Interrupts)
+            patch.setattr(sys, 'argv', ['train.py', '-o', *SETTINGS, *overrides, *(['--resume'] if resume else [])])
+            train.main()
+        return Path(train.config.active().run_dir)
+
+    yield call
+    signal.signal(signal.SIGINT, before)
+
+
+def log_of(folder):
+    """Rows of log.csv but for the times."""
+    with open(folder / 'log.csv', encoding='utf-8', newline='') as file:
+        rows = list(csv.DictReader(file))
+    return [{key: value for key, value in row.items() if key not in ('seconds', 'images_per_second')} for row in rows]
+
+
+def state_of(folder):
+    return json.loads((folder / 'state.json').read_text(encoding='utf-8'))
+
+
+def contents_of(folder):
+    """{file name: what it holds} of a checkpoint."""
+    return {path.name: weights.read(path) for path in sorted(folder.glob('*.pd*'))}
+
+
+def assert_same(ours, expected, where=''):
+    """Both hold the same names and the same values to the bit."""
+    if isinstance(expected, dict):
+        assert sorted(ours) == sorted(expected), where
+        for name in expected:
+            assert_same(ours[name], expected[name], f'{where}/{name}')
+    else:
+        assert np.array_equal(ours, expected), where
+
+
+def assert_same_run(folder, expected):
+    """The log, best/, the last weights and the checkpoints that both have are the same."""
+    assert log_of(folder) == log_of(expected)
+    ours, best = state_of(folder / 'best'), state_of(expected / 'best')
+    for key in ('epoch', 'step', 'lr', 'train_loss', 'train_top1', 'valid_loss', 'valid_top1'):
+        assert ours[key] == best[key], key
+    assert_same(contents_of(folder / 'best'), contents_of(expected / 'best'), 'best')
+    for suffix in ('.pdparams', '.pdopt'):
+        assert_same(weights.read(f'{folder}{suffix}'), weights.read(f'{expected}{suffix}'), suffix)
+    names = set(checkpoint.epochs(folder)) & set(checkpoint.epochs(expected))
+    assert max(names) == max(checkpoint.epochs(expected))
+    for name in names:
+        both = [path / 'checkpoints' / name for path in (folder, expected)]
+        assert_same(contents_of(both[0]), contents_of(both[1]), name)
+
+
+def stop(fit, *overrides, resume=False, **how):
+    with pytest.raises(KeyboardInterrupt):
+        fit(*overrides, resume=resume, **how)
+
+
+# What a run gives that was stopped
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_a_run_that_was_stopped_and_goes_on_gives_what_it_would_have_given(fit, case):
+    expected = fit('name=whole', *CASES[case])
+    for asked in (2, 7, 11):
+        stop(fit, f'name=stopped {asked}', *CASES[case], asked=asked)
+        folder = fit(f'name=stopped {asked}', *CASES[case], resume=True)
+        assert_same_run(folder, expected)
+
+
+def test_a_run_with_everything_on_can_be_stopped_after_each_of_its_steps(fit):
+    settings = [*EVERYTHING, 'train.epochs=2', 'train.batch_size=6']
+    expected = fit('name=whole', *settings)
+    for asked in range(1, 11):
+        stop(fit, f'name=stopped {asked}', *settings, asked=asked)
+        assert fit.clocks[-1].step == asked
+        assert_same_run(fit(f'name=stopped {asked}', *settings, resume=True), expected)
+
+
+def test_a_run_can_be_stopped_again_and_again(fit):
+    expected = fit('name=whole', *EVERYTHING)
+    stop(fit, *EVERYTHING, asked=1)
+    for asked in (2, 5, 7, 8, 13, 14, 15, 21):
+        stop(fit, *EVERYTHING, resume=True, asked=asked)
+        assert fit.clocks[-1].step == asked
+    assert_same_run(fit(*EVERYTHING, resume=True), expected)
+
+
+@pytest.mark.parametrize('workers', [(2, 2), (0, 2), (2, 0)])
+def test_a_run_goes_on_whatever_the_number_of_workers(fit, workers):
+    expected = fit('name=whole', *EVERYTHING)
+    before, after = (f'data.num_workers={number}' for number in workers)
+    stop(fit, *EVERYTHING, before, asked=10)
+    assert_same_run(fit(*EVERYTHING, after, resume=True), expected)
+
+
+@pytest.mark.parametrize('settings', [[], EVERYTHING], ids=['plain', 'everything'])
+@pytest.mark.parametrize('step', [3, 9, 20])
+def test_a_run_whose_process_was_killed_goes_on_from_its_newest_checkpoint(fit, settings, step):
+    expected = fit('name=whole', *settings, 'train.save_steps=2')
+    with pytest.raises(Killed):
+        fit(*settings, 'train.save_steps=2', at=(step, Killed()))
+    folder = fit(*settings, 'train.save_steps=2', resume=True)
+    assert checkpoint.epochs(folder) == checkpoint.epochs(expected)
+    assert_same_run(folder, expected)
+
+
+@pytest.mark.parametrize('settings', [[], EVERYTHING], ids=['plain', 'everything'])
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_run_that_was_stopped_during_validation_validates_again(fit, settings, workers):
+    expected = fit('name=whole', *settings)
+    first = 'train.evaluate_first=true' in settings
+    for number in (1, 3):
+        name = f'name=stopped {number}'
+        stop(fit, name, *settings, at=(f'valid {number + first}', KeyboardInterrupt()))
+        assert fit.clocks[-1].step == 7 * number
+        assert_same_run(fit(name, *settings, f'data.num_workers={workers}', resume=True), expected)
+
+
+def test_ctrl_c_during_validation_keeps_what_the_row_of_the_log_is_made_of(fit):
+    expected = fit('name=whole', 'train.epochs=1')
+    stop(fit, 'train.epochs=1', at=('valid 1', KeyboardInterrupt()))
+    assert log_of(fit('train.epochs=1', resume=True)) == log_of(expected)
+
+
+def test_the_state_of_the_optimizer_is_whole_when_a_run_is_stopped_before_its_first_step(fit):
+    for number, how in enumerate([{'asked': 7}, {'at': ('valid 1', KeyboardInterrupt())}]):
+        stop(fit, f'name=run {number}', **how)
+        with pytest.raises(KeyboardInterrupt):
+            fit(f'name=run {number}', resume=True, at=('valid 1', KeyboardInterrupt()))
+        folder = Path(f'output/run {number}/checkpoints/step_0000007')
+        assert any('velocity' in name for name in weights.read(folder / 'model.pdopt'))
+
+
+@pytest.mark.parametrize(
+    'settings', [[], ['train.accumulate=2', 'train.save_steps=1'], ['train.ema=0.7']], ids=' '.join
+)
+def test_ctrl_c_at_once_loses_no_more_than_the_step(fit, settings):
+    settings = ['model.freeze=backbone', *settings]  # so that BatchNorm has not moved in the forward pass of the step
+    expected = fit('name=whole', *settings)
+    for step in (0, 3, 8):
+        name = f'name=stopped {step}'
+        stop(fit, name, *settings, at=(step, KeyboardInterrupt()))
+        assert_same_run(fit(name, *settings, resume=True), expected)
+
+
+def test_a_run_whose_process_was_killed_before_best_was_written_writes_it_later(fit, monkeypatch):
+    expected = fit('name=whole')
+    best = state_of(expected / 'best')['epoch']
+    assert best > 1
+    save = checkpoint.save
+
+    def killed(folder, contents, state):
+        if folder.endswith('best') and state['epoch'] == best:
+            raise Killed
+        save(folder, contents, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, 'save', killed)
+        with pytest.raises(Killed):
+            fit()
+    assert_same_run(fit(resume=True), expected)
+
+
+def test_ctrl_c_at_once_while_best_is_written_gives_each_epoch_one_row(fit, monkeypatch):
+    expected = fit('name=whole')
+    save = checkpoint.save
+
+    def stopped(folder, *given):
+        if folder.endswith('best'):
+            raise KeyboardInterrupt
+        save(folder, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, 'save', stopped)
+        stop(fit)
+    assert_same_run(fit(resume=True), expected)
+
+
+# Before and after
+
+
+def test_the_first_validation_is_not_repeated(fit, capsys):
+    stop(fit, 'train.evaluate_first=true', asked=3)
+    assert 'epoch 0/3: valid loss' in capsys.readouterr().err
+    folder = fit('train.evaluate_first=true', resume=True)
+    assert 'epoch 0/3' not in capsys.readouterr().err
+    assert [row['epoch'] for row in log_of(folder)] == ['0', '1', '2', '3']
+
+
+def test_it_is_told_where_a_run_stops_and_goes_on(fit, capsys):
+    stop(fit, asked=10)
+    said = capsys.readouterr().err
+    assert 'stopped in epoch 2; the weights of step 10 are in output/run/checkpoints/step_0000010' in said
+    assert '--resume' in said
+    fit(resume=True)
+    said = capsys.readouterr().err
+    assert 'going on from output/run/checkpoints/step_0000010: epoch 2, step 10' in said
+    assert 'epoch 2/3: train loss' in said and 'epoch 1/3' not in said
+    assert not Path('output/run.previous').exists()
+
+
+def test_the_time_of_an_epoch_counts_both_of_its_parts(fit, monkeypatch):
+    stop(fit, asked=3)
+    path = Path('output/run/checkpoints/step_0000003/state.json')
+    state = json.loads(path.read_text())
+    assert 0 < state['sums']['seconds'] < 100
+    state['sums']['seconds'] += 1000
+    path.write_text(json.dumps(state))
+    fit(resume=True)
+    with open('output/run/log.csv', encoding='utf-8', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[0]['seconds']) > 1000 > float(rows[1]['seconds'])
+    assert float(rows[0]['images_per_second']) == pytest.approx(26 / float(rows[0]['seconds']), rel=1e-3)
+
+
+@pytest.mark.parametrize('resume', ['--resume', 'train.resume=auto'])
+@pytest.mark.parametrize('settings', [[], EVERYTHING], ids=['plain', 'everything'])
+def test_a_finished_run_stays_as_it_is_and_tells_its_results_again(fit, capsys, settings, resume):
+    folder = fit(*settings)
+    told, before = capsys.readouterr().out, everything_below('output')
+    with_content = {suffix: weights.read(f'{folder}{suffix}') for suffix in ('.pdparams', '.pdopt')}
+    if resume == '--resume':
+        fit(*settings, resume=True)
+    else:
+        fit(*settings, resume)
+    captured = capsys.readouterr()
+    assert captured.out == told and 'best epoch' in told
+    assert 'epoch 3/3' not in captured.err
+    after = everything_below('output')
+    assert set(after) == set(before)
+    assert {path: text for path, text in after.items() if path.startswith('run/')} == {
+        path: text for path, text in before.items() if path.startswith('run/')
+    }
+    assert_same({suffix: weights.read(f'{folder}{suffix}') for suffix in with_content}, with_content)
+
+
+@pytest.mark.parametrize('monitor', ['valid_top1', 'train_loss'])
+def test_a_run_that_has_lost_its_patience_does_not_train_on(fit, capsys, monitor):
+    settings = ['optim.lr=1.0e-30', 'train.epochs=9', 'train.patience=2', f'train.monitor={monitor}']
+    settings += ['augment=[resize]', 'model.freeze=backbone']
+    folder = fit(*settings)
+    log, told = (folder / 'log.csv').read_bytes(), capsys.readouterr().out
+    assert 3 <= len(log_of(folder)) < 9
+    fit(*settings, resume=True)
+    assert (folder / 'log.csv').read_bytes() == log
+    assert capsys.readouterr().out == told
+
+
+def test_patience_counts_the_epochs_before_the_stop_too(fit):
+    settings = ['optim.lr=1.0e-30', 'train.epochs=9', 'train.patience=3', 'augment=[resize]']
+    expected = fit('name=whole', *settings)
+    assert len(log_of(expected)) == 4
+    for asked in (10, 14, 21, 28):
+        stop(fit, f'name=stopped {asked}', *settings, asked=asked)
+        assert_same_run(fit(f'name=stopped {asked}', *settings, resume=True), expected)
+
+
+def test_a_finished_run_can_go_on_for_more_epochs(fit):
+    settings = ['optim.schedule=constant']
+    expected = fit('name=whole', *settings, 'train.epochs=3')
+    fit(*settings, 'train.epochs=2')
+    assert_same_run(fit(*settings, 'train.epochs=3', resume=True), expected)
+
+
+def test_a_run_without_a_checkpoint_cannot_go_on(fit):
+    with pytest.raises(UserError, match='output/run: has no checkpoint to go on from') as caught:
+        fit(resume=True)
+    assert caught.value.status == 1
+    assert not Path('output/run').exists()
+
+
+def test_resume_auto_starts_a_run_that_has_no_checkpoint_and_goes_on_otherwise(fit, capsys):
+    expected = fit('name=whole')
+    capsys.readouterr()
+    stop(fit, 'train.resume=auto', asked=9)
+    assert 'going on' not in capsys.readouterr().err
+    folder = fit('train.resume=auto')
+    assert 'going on from output/run/checkpoints/step_0000009' in capsys.readouterr().err
+    assert_same_run(folder, expected)
+
+
+def test_a_run_that_is_not_to_go_on_starts_anew(fit):
+    stop(fit, asked=9)
+    folder = fit()
+    assert [row['epoch'] for row in log_of(folder)] == ['1', '2', '3']
+    assert checkpoint.epochs('output/run.previous') == ['step_0000007', 'step_0000009']
+
+
+# Checkpoints that are damaged or of another run
+
+
+def damage(folder, how):
+    path = folder / 'model.pdparams'
+    content = path.read_bytes()
+    if how == 'flipped':
+        path.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    elif how == 'truncated':
+        path.write_bytes(content[:-10])
+    elif how == 'weights missing':
+        path.unlink()
+    elif how == 'optimizer truncated':
+        os.truncate(folder / 'model.pdopt', 50)
+    elif how == 'state truncated':
+        os.truncate(folder / 'state.json', 30)
+    else:
+        (folder / 'state.json').unlink()
+
+
+DAMAGES = ['flipped', 'truncated', 'weights missing', 'optimizer truncated', 'state truncated', 'state missing']
+
+
+@pytest.mark.parametrize('how', DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(fit, capsys, how):
+    expected = fit('name=whole')
+    stop(fit, 'train.save_steps=1', asked=10)
+    folder = Path('output/run/checkpoints/step_0000010')
+    damage(folder, how)
+    capsys.readouterr()
+    run = fit('train.save_steps=1', resume=True)
+    said = capsys.readouterr().err
+    assert str(folder) in said and 'the one before is tried' in said
+    assert 'going on from output/run/checkpoints/step_0000009: epoch 2, step 9' in said
+    assert_same_run(run, expected)
+
+
+def test_where_all_checkpoints_are_damaged_nothing_is_overwritten(fit, capsys):
+    stop(fit, 'train.save_steps=1', asked=10)
+    for name, how in zip(checkpoint.epochs('output/run'), ('flipped', 'state missing')):
+        damage(Path('output/run/checkpoints') / name, how)
+    before = everything_below('output')
+    with pytest.raises(UserError, match='output/run: has no checkpoint to go on from') as caught:
+        fit(resume=True)
+    assert caught.value.status == 1
+    said = capsys.readouterr().err
+    assert 'step_0000009' in said and 'step_0000010' in said
+    assert everything_below('output') == before
+
+
+@pytest.mark.parametrize(
+    ('override', 'words'),
+    [
+        ('data.labels=[a,b,d]', ['data.labels', "['a', 'b', 'c']", "['a', 'b', 'd']"]),
+        ('data.labels=[c,b,a]', ['data.labels', "['a', 'b', 'c']", "['c', 'b', 'a']"]),
+        ('model.arch=resnet18', ['model.arch', 'resnet50', 'resnet18']),
+        ('model.head=[flatten]', ['model.head', 'auto', "['flatten']"]),
+        ('image.size=12 image.resize=12', ['image', "'size': 8", "'size': 12"]),
+    ],
+)
+def test_a_run_with_other_settings_does_not_go_on(fit, monkeypatch, override, words):
+    stop(fit, asked=9)
+    monkeypatch.setattr(paddle.Model, 'summary', lambda *given: None)  # the network is one for images of 8 px
+    assert_refused(fit, override.split(), words)
+
+
+def test_a_run_with_another_number_of_images_does_not_go_on(fit):
+    stop(fit, asked=9)
+    lines = Path('train.txt').read_text().splitlines(keepends=True)
+    Path('train.txt').write_text(''.join(lines[:-1]))
+    assert_refused(fit, [], ['images to train on', '26', '25'])
+
+
+def assert_refused(fit, overrides, words):
+    before = everything_below('output')
+    for more in ({'resume': True}, {}):
+        with pytest.raises(UserError) as caught:
+            fit(*overrides, 'train.resume=auto', **more)
+        assert caught.value.status == 1
+        for word in ['output/run/checkpoints/step_0000009', '-c output/run/config.yaml', *words]:
+            assert word in str(caught.value)
+        assert everything_below('output') == before
+
+
+@pytest.mark.parametrize('size', [3, 13])
+def test_a_run_with_another_size_of_batches_does_not_go_on(fit, size):
+    stop(fit, asked=9)
+    assert_refused(fit, [f'train.batch_size={size}'], ['4', str(size)])
+
+
+@pytest.mark.parametrize(
+    ('before', 'after'),
+    [
+        ('optim.name=momentum', 'optim.name=adam'),
+        ('optim.schedule=constant', 'optim.schedule=cosine'),
+        ('train.accumulate=1', 'train.accumulate=2'),
+    ],
+)
+def test_a_run_with_another_optimizer_does_not_go_on(fit, before, after):
+    stop(fit, before, asked=9)
+    name, _, value = after.partition('=')
+    assert_refused(fit, [after], [name, before.partition('=')[2], value])
+
+
+@pytest.mark.parametrize('missing', [['rows'], ['sums'], ['rows', 'sums', 'ema_step'], ['ema_step']], ids=' '.join)
+def test_a_checkpoint_of_an_older_format_is_named(fit, missing):
+    stop(fit, 'train.ema=0.5', asked=9)
+    for name in checkpoint.epochs('output/run'):
+        path = Path(f'output/run/checkpoints/{name}/state.json')
+        state = json.loads(path.read_text())
+        path.write_text(json.dumps({key: value for key, value in state.items() if key not in missing}))
+    before = everything_below('output')
+    with pytest.raises(UserError, match='output/run/checkpoints/step_0000009') as caught:
+        fit('train.ema=0.5', resume=True)
+    assert caught.value.status == 1
+    assert everything_below('output') == before
+
+
+def test_an_average_can_be_switched_off_and_on(fit):
+    stop(fit, 'train.ema=0.5', asked=9)
+    stop(fit, resume=True, asked=12)
+    folder = fit('train.ema=0.5', resume=True)
+    assert [row['epoch'] for row in log_of(folder)] == ['1', '2', '3']
+
+
+def test_a_finished_run_can_be_asked_for_an_average_that_it_has_not(fit):
+    folder = fit()
+    last = weights.read(f'{folder}.pdparams')
+    fit('train.ema=0.5', resume=True)
+    assert_same(weights.read(f'{folder}.pdparams'), last)
+
+
+# The script
+
+
+def test_the_script_goes_on_after_ctrl_c_and_gives_what_it_would_have_given(tmp_path):
+    settings = [
+        *('-o', 'data.root=photos', 'data.labels=[cat,dog]', 'image.size=32', 'model.arch=cifarnet', 'device=cpu'),
+        *('model.pretrained=false', 'train.batch_size=2', 'train.epochs=5', 'train.save_steps=1', 'train.ema=0.8'),
+        *('optim.lr=0.005', 'data.num_workers=1'),
+    ]
+    alone = {'OMP_NUM_THREADS': '1'}
+    make_tree(tmp_path / 'photos', ['cat', 'dog'], {'train': 6, 'valid': 2, 'test': 1})
+    assert_message(run_script('annotate.py', *settings, cwd=tmp_path), 0)
+    missing = run_script('train.py', *settings, 'name=stopped', '--resume', cwd=tmp_path, env=alone)
+    assert_message(missing, 1, 'output/stopped', 'no checkpoint')
+    assert_message(run_script('train.py', *settings, 'name=whole', cwd=tmp_path, env=alone), 0)
+
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / 'train.py'), *settings, 'name=stopped'],
+        cwd=tmp_path,
+        env={**os.environ, **alone},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    reached = tmp_path / 'output/stopped/checkpoints/step_0000008'
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and not reached.is_dir():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert 'Traceback' not in said and '--resume' in said
+    assert not (tmp_path / 'output/stopped.pdparams').exists()
+
+    result = run_script('train.py', *settings, 'name=stopped', '--resume', cwd=tmp_path, env=alone)
+    assert_message(result, 0, 'going on from output/stopped/checkpoints/step_')
+    assert_same_run(tmp_path / 'output/stopped', tmp_path / 'output/whole')
