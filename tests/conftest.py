@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -66,6 +67,24 @@ def assert_message(result, status, *words):
     assert 'Traceback' not in result.stderr, result.stderr
     for word in words:
         assert word in result.stderr, f'{word!r} is not in: {result.stderr}'
+
+
+def clock_of(seed=0, steps=4, epochs=3, parts=1):
+    """A `Clock` over a loader of `steps` batches, which remembers what it was set to."""
+
+    from zodiac import callbacks
+
+    class Batches:
+        images = SimpleNamespace(seed=seed)
+        set_to = None
+
+        def set_epoch(self, epoch, skip=0):
+            self.set_to = (epoch, skip)
+
+        def __len__(self):
+            return steps
+
+    return callbacks.Clock(Batches(), epochs, parts)
 
 
 @pytest.fixture

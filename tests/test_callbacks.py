@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import paddle
 import pytest
-from conftest import picture
+from conftest import clock_of, picture
 from paddle import nn
 from paddle.nn import functional
 
@@ -436,22 +436,6 @@ def test_best_holds_the_weights_of_the_epoch_that_the_log_names(fit, capsys, mon
 
 
 # The clock
-
-
-def clock_of(seed=0, steps=4, epochs=3, parts=1):
-    """A `Clock` over a loader of `steps` batches, which remembers what it was set to."""
-
-    class Batches:
-        images = SimpleNamespace(seed=seed)
-        set_to = None
-
-        def set_epoch(self, epoch, skip=0):
-            self.set_to = (epoch, skip)
-
-        def __len__(self):
-            return steps
-
-    return callbacks.Clock(Batches(), epochs, parts)
 
 
 def test_random_draws_of_the_network_are_a_function_of_seed_epoch_and_batch():

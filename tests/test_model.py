@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import clock_of
 
 import config
 import train
@@ -520,7 +521,8 @@ def fit(trainer, epochs, watchers):
 def test_unfreeze_lets_everything_learn_from_its_epoch_on(epoch):
     trainer, names = trainer_of('resnet9', 'backbone', *OPTIMIZERS['adam'])
     recorder = Recorder()
-    fit(trainer, 2, [callbacks.Unfreeze(epoch, names), recorder])
+    clock = clock_of(steps=1)
+    fit(trainer, 2, [clock, callbacks.Unfreeze(clock, epoch, names), recorder])
     for number in (1, 2):
         expected = set(recorder.states[0])
         if number < epoch:
@@ -530,7 +532,8 @@ def test_unfreeze_lets_everything_learn_from_its_epoch_on(epoch):
 
 def test_averaged_weights_of_a_frozen_part_stand_still_to_the_bit():
     trainer, _ = trainer_of('resnet9', 'backbone', *OPTIMIZERS['adam'])
-    recorder, ema = Recorder(), callbacks.Ema(0.9)
-    fit(trainer, 3, [recorder, ema])
+    clock = clock_of(steps=1)
+    recorder, ema = Recorder(), callbacks.Ema(clock, 0.9)
+    fit(trainer, 3, [clock, recorder, ema])
     average = {name: value.numpy() for name, value in ema.average.items()}
     assert moved(recorder.states[0], average) == set(average) - of_stages(average, STAGES['resnet9'])
