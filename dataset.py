@@ -90,6 +90,10 @@ class ZodiacDataset(paddle.io.Dataset):
             raise UserError(f'{error}; mend or remove the file, then run annotate.py again') from None
         return transforms.apply(self.transform, image, self._generator(index)), self.labels[number]
 
+    def spread(self, count):
+        """Numbers of `count` images, or of all there are, spread evenly over the index."""
+        return np.linspace(0, len(self) - 1, min(count, len(self))).astype(int).tolist()
+
     def _generator(self, index):
         if not self.augment:
             return None

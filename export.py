@@ -93,11 +93,10 @@ def compare(probabilities, folder, dataset, cfg):
     from zodiac import inference
 
     exported = inference.load(folder, cfg.device)
-    count = min(cfg.export.parity_images, len(dataset))
-    chosen = np.linspace(0, len(dataset) - 1, count).astype(int)  # spread over the classes
+    chosen = dataset.spread(cfg.export.parity_images)
     largest, differing = 0.0, 0
-    for start in range(0, count, 8):
-        batch = np.stack([dataset[int(index)][0] for index in chosen[start : start + 8]])
+    for start in range(0, len(chosen), 8):
+        batch = np.stack([dataset[index][0] for index in chosen[start : start + 8]])
         with paddle.no_grad():
             expected = probabilities(paddle.to_tensor(batch)).numpy()
         got = exported.predict(batch)
@@ -107,9 +106,14 @@ def compare(probabilities, folder, dataset, cfg):
     if largest > cfg.export.tolerance or differing:
         raise UserError(
             f'{cfg.run_dir}/infer: not exported: the static model differs from the network by {largest:.2e} (allowed: '
-            f'export.tolerance = {cfg.export.tolerance:g}) and in the top-1 of {differing} of {count} images; an older export is kept'
+            f'export.tolerance = {cfg.export.tolerance:g}) and in the top-1 of {differing} of {len(chosen)} images; an older export is kept'
         )
-    return {'images': count, 'largest_difference': largest, 'top1_agreement': 1.0, 'tolerance': cfg.export.tolerance}
+    return {
+        'images': len(chosen),
+        'largest_difference': largest,
+        'top1_agreement': 1.0,
+        'tolerance': cfg.export.tolerance,
+    }
 
 
 if __name__ == '__main__':

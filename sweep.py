@@ -18,7 +18,7 @@ import sys
 import time
 
 import config
-from zodiac import device, files, schema
+from zodiac import device, files, metrics, schema
 from zodiac.errors import UsageError, UserError, one_line, run
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -37,9 +37,9 @@ def main():
     if args.trials < 1 or args.jobs < 1:
         raise UsageError('--trials and --jobs: write a number of 1 or more')
 
-    study = open_study(cfg, space, args.config, overrides)
+    study = open_study(cfg, space)
     todo = missing(study, space, args.trials)
-    print(f'{len(todo)} runs to do, {len(finished(study))} done before, in output/{cfg.name}.sweep', file=sys.stderr)
+    print(f'{len(todo)} runs to do, {len(finished(study))} done before, in {folder_of(cfg)}', file=sys.stderr)
     arguments = [os.path.join(HERE, 'train.py'), *(['-c', args.config] if args.config else []), '-o', *overrides]
     try:
         failed = run_all(cfg, study, space, todo, arguments, args.jobs)
@@ -68,10 +68,9 @@ def read_space(groups, path, overrides):
             probes = values
         if not isinstance(probes, list) or not probes:
             raise UsageError(f'-s {text}: write it as key=[value, value] or key={{low: 1, high: 9}}')
-        for probe in probes:
-            config.load(path, [*overrides, f'{key}={json.dumps(probe)}'])
+        checked = [config.load(path, [*overrides, f'{key}={json.dumps(probe)}']) for probe in probes]
         if isinstance(values, dict):
-            low, high = (schema.get(config.load(path, [*overrides, f'{key}={end}']), key) for end in probes)
+            low, high = (schema.get(cfg, key) for cfg in checked)
             if isinstance(low, (bool, str, list)) or not low < high or (values.get('log') and low <= 0):
                 raise UsageError(f'-s {text}: low and high are two numbers, low the smaller, and above 0 with log')
             values = {'low': low, 'high': high, 'log': bool(values.get('log'))}
@@ -81,14 +80,24 @@ def read_space(groups, path, overrides):
     return space
 
 
-def open_study(cfg, space, path, overrides):
+def folder_of(cfg):
+    """Folder of the sweep: its study, its table and the logs of its runs."""
+    return f'{cfg.run_dir}.sweep'
+
+
+def run_of(cfg, trial):
+    """Name of the run of a trial."""
+    return f'{cfg.name}-{trial.number:03d}'
+
+
+def open_study(cfg, space):
     """The Optuna study of this sweep: a new one, or the one that was stopped, if it was about the same settings."""
     try:
         import optuna
     except ImportError:
         raise UserError('sweep.py needs Optuna: pip install -r requirements-dev.txt, or pip install optuna') from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder = f'output/{cfg.name}.sweep'
+    folder = folder_of(cfg)
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
@@ -98,14 +107,14 @@ def open_study(cfg, space, path, overrides):
             study_name=cfg.name,
             storage=f'sqlite:///{folder}/study.db',
             load_if_exists=True,
-            direction='minimize' if cfg.train.monitor.endswith('loss') else 'maximize',
+            direction='minimize' if metrics.lower_is_better(cfg.train.monitor) else 'maximize',
             sampler=optuna.samplers.TPESampler(seed=cfg.seed),
         )
     except Exception as error:  # whatever the database says
         raise UserError(
             f'{folder}/study.db: cannot be used ({one_line(error)}); remove it, or name another sweep'
         ) from None
-    about = {'space': space, 'settings': config.load(path, overrides).to_yaml()}
+    about = {'space': space, 'settings': cfg.to_yaml()}
     before = study.user_attrs.get('about', about)
     if before != about:
         differs = 'tries other values' if before['space'] != space else 'has other settings'
@@ -172,8 +181,8 @@ def start(cfg, study, space, fixed, arguments, environment):
         study.enqueue_trial(fixed)
     trial = study.ask()
     chosen = [f'{key}={json.dumps(suggest(trial, key, values))}' for key, values in space.items()]
-    name = f'{cfg.name}-{trial.number:03d}'
-    log = f'output/{cfg.name}.sweep/{name}.log'
+    name = run_of(cfg, trial)
+    log = f'{folder_of(cfg)}/{name}.log'
     print(f'{name}: {" ".join(chosen)}', file=sys.stderr)
     with open(log, 'w', encoding='utf-8') as file:
         process = subprocess.Popen(
@@ -195,7 +204,7 @@ def suggest(trial, key, values):
 
 def finish(cfg, study, trial, status, log):
     """Tell the study how a run ended; returns whether it has a result."""
-    name = f'{cfg.name}-{trial.number:03d}'
+    name = run_of(cfg, trial)
     if status:
         give_up(study, trial)
         with open(log, encoding='utf-8', errors='replace') as file:
@@ -217,17 +226,17 @@ def finish(cfg, study, trial, status, log):
 
 def rows_of(cfg, study, space):
     """A dict a finished trial, the best first."""
-    sign = 1 if cfg.train.monitor.endswith('loss') else -1
+    lower = metrics.lower_is_better(cfg.train.monitor)
     return [
         {
-            'run': f'{cfg.name}-{trial.number:03d}',
+            'run': run_of(cfg, trial),
             **{key: trial.params[key] for key in space},
             'epoch': trial.user_attrs['epoch'],
             'valid_top1': trial.user_attrs['valid_top1'],
             'valid_loss': trial.user_attrs['valid_loss'],
             'seconds': trial.duration.total_seconds(),
         }
-        for trial in sorted(finished(study), key=lambda trial: sign * trial.value)
+        for trial in sorted(finished(study), key=lambda trial: trial.value, reverse=not lower)
     ]
 
 
@@ -237,7 +246,7 @@ def write_results(cfg, study, space):
 
     from visualdl import LogWriter
 
-    folder = f'output/{cfg.name}.sweep'
+    folder = folder_of(cfg)
     rows = rows_of(cfg, study, space)
     with files.atomic_write(f'{folder}/trials.csv') as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
@@ -267,9 +276,7 @@ def show(cfg, study, space):
         ]
         print('\nvalid_top1 over the seeds:')
         table([*others, 'n', 'mean', 'lowest', 'highest'], sorted(means, key=lambda row: -row['mean']))
-    print(
-        f'written: output/{cfg.name}.sweep/ (trials.csv, study.db, visualdl/); the best run is output/{rows[0]["run"]}'
-    )
+    print(f'written: {folder_of(cfg)}/ (trials.csv, study.db, visualdl/); the best run is output/{rows[0]["run"]}')
 
 
 def table(columns, rows):

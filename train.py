@@ -136,7 +136,7 @@ def fit(cfg, train_loader, valid_loader, must_resume=False):
     """Train, and keep everything that is worth keeping in output/<name>/."""
     import paddle
 
-    from zodiac import callbacks, checkpoint
+    from zodiac import callbacks, checkpoint, run_log
 
     trainer, frozen = build_trainer(cfg, train_loader.images, len(train_loader))
     writes = device.rank() == 0
@@ -144,8 +144,8 @@ def fit(cfg, train_loader, valid_loader, must_resume=False):
         with contextlib.redirect_stdout(sys.stderr):
             trainer.summary((1, *config.get('image_shape')))
     clock = callbacks.Clock(train_loader, cfg.train.epochs, cfg.train.accumulate)
-    log = callbacks.RunLog(cfg.run_dir if writes else None, clock, sample_images(train_loader.images))
-    best = callbacks.Best(log, cfg.train.monitor, cfg.train.patience)
+    log = run_log.RunLog(cfg.run_dir if writes else None, clock, sample_images(train_loader.images))
+    best = run_log.Best(log, cfg.train.monitor, cfg.train.patience)
     ema = callbacks.Ema(clock, cfg.train.ema) if cfg.train.ema else None
     origin = facts(cfg, train_loader.images)
 
@@ -315,8 +315,7 @@ def some_images(train_set, count):
     import numpy as np
 
     train_set.epoch = 0
-    chosen = np.linspace(0, len(train_set) - 1, min(count, len(train_set))).astype(int)
-    return np.stack([train_set[int(index)][0] for index in chosen])
+    return np.stack([train_set[index][0] for index in train_set.spread(count)])
 
 
 def sample_images(train_set):

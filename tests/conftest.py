@@ -13,6 +13,29 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+SIZES = [  # width, height: landscape, portrait, square, odd, very long, tiny
+    (48, 40),
+    (40, 48),
+    (300, 200),
+    (200, 300),
+    (64, 64),
+    (255, 257),
+    (333, 97),
+    (97, 333),
+    (98, 147),
+    (196, 98),
+    (1, 1),
+    (3, 2),
+    (2, 3),
+    (5, 1),
+    (1, 3000),
+    (3000, 1),
+]
+
+
+def shape_name(size):
+    return f'{size[0]}x{size[1]}' if isinstance(size, tuple) else None
+
 
 def picture(seed, size=(48, 40), mode='RGB'):
     """A PIL image of random blocks; another seed gives another picture."""

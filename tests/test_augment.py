@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT, picture
+from conftest import ROOT, SIZES, picture, shape_name
 from PIL import Image, ImageOps
 
 import config
@@ -39,10 +39,6 @@ def largest_difference(one, other):
 
 def same(one, other):
     return np.array_equal(pixels(one), pixels(other))
-
-
-def shape_name(size):
-    return f'{size[0]}x{size[1]}' if isinstance(size, tuple) else None
 
 
 def padded(image, margin, fill):
@@ -105,24 +101,6 @@ def test_resize_leaves_an_image_of_the_size_alone():
 
 # --- random_resized_crop
 
-SIZES = [
-    (48, 40),
-    (40, 48),
-    (300, 200),
-    (200, 300),
-    (64, 64),
-    (255, 257),
-    (333, 97),
-    (97, 333),
-    (98, 147),
-    (196, 98),
-    (1, 1),
-    (3, 2),
-    (2, 3),
-    (5, 1),
-    (1, 3000),
-    (3000, 1),
-]
 
 MEMORY_OF_LONG_IMAGES = """
 import re, sys
@@ -848,23 +826,3 @@ def test_resize_alone_is_no_change_to_images_of_the_size():
     image = noise((32, 32))
     (operation,) = augment.build(['resize'], 32)
     assert same(operation(image, np.random.default_rng(0)), image)
-
-
-# --- describe
-
-
-def test_describe_gives_names_and_every_setting_as_plain_data():
-    items = [{'random_crop': {'padding': 6}}, 'horizontal_flip', {'random_erasing': {'p': 1, 'inside': False}}]
-    assert augment.describe(augment.build(items, 32)) == [
-        {'op': 'random_crop', 'size': 32, 'padding': 6, 'mode': 'reflect'},
-        {'op': 'horizontal_flip', 'p': 0.5},
-        {'op': 'random_erasing', 'p': 1.0, 'scale': [0.02, 0.33], 'ratio': [0.3, 3.3], 'inside': False, 'fill': 'grey'},
-    ]
-
-
-def test_describe_names_all_operations_and_survives_yaml():
-    import yaml
-
-    described = augment.describe(augment.build(list(augment.OPS), 32))
-    assert [one['op'] for one in described] == list(augment.OPS)
-    assert yaml.safe_load(yaml.safe_dump(described)) == described

@@ -19,7 +19,7 @@ from paddle.nn import functional
 import evaluate
 import train
 from dataset import Loader, ZodiacDataset
-from zodiac import callbacks, model, optim, weights
+from zodiac import callbacks, model, optim, run_log, weights
 
 SETTINGS = [
     *('name=run', 'data.root=.', 'data.labels=[a,b,c]', 'data.num_workers=0', 'image.size=8', 'image.resize=8'),
@@ -354,7 +354,7 @@ def test_an_interrupt_before_the_first_step_keeps_the_weights_of_the_start(fit, 
     def stop(self, logs=None):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(callbacks.RunLog, 'on_train_begin', stop)
+    monkeypatch.setattr(run_log.RunLog, 'on_train_begin', stop)
     with pytest.raises(KeyboardInterrupt):
         fit(plain, f'train.ema={ema}')
     ((facts, contents),) = checkpoints('output/run')
@@ -368,7 +368,7 @@ def test_an_interrupt_before_the_first_step_keeps_the_weights_of_the_start(fit, 
 def judged(monitor, values, patience=0):
     """Epochs that were the best so far, the best one, and the epoch after which the run was to stop or None."""
     log = SimpleNamespace(rows=[], run_dir='run')
-    best = callbacks.Best(log, monitor, patience)
+    best = run_log.Best(log, monitor, patience)
     trainer = SimpleNamespace(stop_training=False)
     best.set_model(trainer)
     improved = []

@@ -17,6 +17,7 @@ TRAINING = {
     'zodiac.model',
     'zodiac.optim',
     'zodiac.callbacks',
+    'zodiac.run_log',
     'zodiac.checkpoint',
     'zodiac.metrics',
     'zodiac.report',

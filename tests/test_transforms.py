@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, picture
+from conftest import ROOT, SIZES, picture, shape_name
 from PIL import Image
 
 from zodiac import images, transforms
@@ -53,10 +53,6 @@ def png_of(width, height):
 
     header = struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
     return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(b'')) + chunk(b'IEND', b'')
-
-
-def shape_name(size):
-    return f'{size[0]}x{size[1]}' if isinstance(size, tuple) else None
 
 
 def eval_64():
@@ -263,25 +259,6 @@ def test_every_refusal_is_a_user_error():
 
 
 # Geometry
-
-SIZES = [
-    (48, 40),
-    (40, 48),
-    (300, 200),
-    (200, 300),
-    (64, 64),
-    (255, 257),
-    (333, 97),
-    (97, 333),
-    (98, 147),
-    (196, 98),
-    (1, 1),
-    (3, 2),
-    (2, 3),
-    (5, 1),
-    (1, 3000),
-    (3000, 1),
-]
 
 
 @pytest.mark.parametrize('size', SIZES, ids=shape_name)

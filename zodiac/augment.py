@@ -7,7 +7,6 @@ A configuration lists them by name, in order:
       - horizontal_flip
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import List, Literal
@@ -15,7 +14,7 @@ from typing import List, Literal
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from zodiac import schema
+from zodiac import schema, transforms
 from zodiac.errors import UsageError
 from zodiac.schema import setting
 
@@ -30,7 +29,7 @@ class Resize:
     size: int = 0
 
     def __call__(self, image, rng):
-        return image if image.size == (self.size, self.size) else image.resize((self.size, self.size), BILINEAR)
+        return transforms.resize(image, rng, self.size)
 
 
 @dataclass
@@ -48,9 +47,7 @@ class RandomResizedCrop:
         width, height = image.size
         low, high = self.ratio
         for _ in range(10):
-            area = width * height * rng.uniform(*self.scale)
-            aspect = math.exp(rng.uniform(math.log(low), math.log(high)))
-            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            w, h = _random_sides(rng, width * height, self.scale, self.ratio)
             if 0 < w <= width and 0 < h <= height:
                 left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
                 break
@@ -123,9 +120,8 @@ class Affine:
         turn = math.radians(rng.uniform(-self.rotation, self.rotation))
         lean = rng.uniform(-self.shear, self.shear)
         zoom_x, zoom_y = rng.uniform(1 - self.zoom, 1 + self.zoom, 2)
-        rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
         shear = np.array([[1, -math.sin(lean)], [0, math.cos(lean)]])
-        return _warp(image, rotation @ shear @ np.diag([zoom_x, zoom_y]), fill=self.fill)
+        return _warp(image, _rotation(turn) @ shear @ np.diag([zoom_x, zoom_y]), fill=self.fill)
 
 
 @dataclass
@@ -162,9 +158,7 @@ class RandomErasing:
             return image
         width, height = image.size
         for _ in range(10):
-            area = width * height * rng.uniform(*self.scale)
-            aspect = math.exp(rng.uniform(*np.log(self.ratio)))
-            w, h = max(1, round(math.sqrt(area * aspect))), max(1, round(math.sqrt(area / aspect)))
+            w, h = (max(1, side) for side in _random_sides(rng, width * height, self.scale, self.ratio))
             if not self.inside or (w <= width and h <= height):
                 break
         else:
@@ -203,8 +197,8 @@ def build(items, size):
     result = []
     for number, item in enumerate(items):
         where = f'augment, item {number + 1}'
-        name, values = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (item, None)
-        if not isinstance(name, str) or name not in OPS:
+        name, values = schema.item(item)
+        if name not in OPS:
             raise UsageError(
                 f'{where}: {item!r}: write a name or {{name: {{setting: value}}}}, names: {", ".join(OPS)}'
             )
@@ -221,10 +215,11 @@ def build(items, size):
     return result
 
 
-def describe(ops):
-    """The operations as plain data, `{'op': name, **settings}`."""
-    names = {kind: name for name, kind in OPS.items()}
-    return [{'op': names[type(op)], **dataclasses.asdict(op)} for op in ops]
+def _random_sides(rng, area, scale, ratio):
+    """Width and height of a rectangle of a random share of `area`, its aspect log-uniform within `ratio`."""
+    area = area * rng.uniform(*scale)
+    aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    return round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
 
 
 def _pad(image, margin, fill):
@@ -232,6 +227,10 @@ def _pad(image, margin, fill):
     if fill == 'grey':
         return np.asarray(ImageOps.expand(image, margin, GREY))
     return np.pad(np.asarray(image), ((margin, margin), (margin, margin), (0, 0)), mode=fill)
+
+
+def _rotation(angle):
+    return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
 def _warp(image, matrix, shift=(0, 0), fill='grey'):
@@ -246,8 +245,7 @@ def _warp(image, matrix, shift=(0, 0), fill='grey'):
 
 
 def _turn(image, strength, sign, fill):
-    angle = math.radians(30 * strength * sign)
-    return _warp(image, np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]), fill=fill)
+    return _warp(image, _rotation(math.radians(30 * strength * sign)), fill=fill)
 
 
 def _shear(axis):

@@ -73,3 +73,8 @@ def wilson(hits, n, z=1.959964):
 def simple_random_sample(n, size, seed):
     """int array, ascending: `size` of the numbers 0 to n-1, each subset equally likely; all of them if n is smaller."""
     return np.sort(np.random.default_rng(seed).choice(n, min(size, n), replace=False))
+
+
+def lower_is_better(name):
+    """Whether less is better in a column of log.csv: in a loss, not in an accuracy."""
+    return name.endswith('loss')

@@ -38,15 +38,10 @@ def build(arch, num_classes, image_size=224, head='auto', zero_init_residual=Fal
             network = networks.HeadedResNet(arch, num_classes, head, image_size)
     if zero_init_residual:
         for layer in network.sublayers():
-            last = (
-                getattr(layer, 'bn3', None)
-                if isinstance(layer, networks.BottleneckBlock)
-                else layer.bn2
-                if isinstance(layer, networks.BasicBlock)
-                else None
-            )
-            if last is not None:
-                last.weight.set_value(paddle.zeros_like(last.weight))
+            last = {networks.BottleneckBlock: 'bn3', networks.BasicBlock: 'bn2'}.get(type(layer))
+            if last:
+                weight = getattr(layer, last).weight
+                weight.set_value(paddle.zeros_like(weight))
     return network
 
 

@@ -4,6 +4,7 @@ import paddle
 from paddle import nn
 from paddle.vision.models.resnet import BasicBlock, BottleneckBlock, ResNet
 
+from zodiac import schema
 from zodiac.errors import UsageError
 
 DEPTHS = {
@@ -55,10 +56,10 @@ def build_head(items, features, num_classes):
     layers = []
     for number, item in enumerate(items):
         where = f'model.head, item {number + 1}: {item!r}'
-        name, value = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (item, None)
+        name, value = schema.item(item)
         if name == 'softmax':
             raise UsageError(f'{where}: leave it out; the loss and the exported model have the softmax')
-        if not isinstance(name, str) or name not in HEAD_LAYERS:
+        if name not in HEAD_LAYERS:
             raise UsageError(f'{where}: write a name or {{name: setting}}, names: {", ".join(HEAD_LAYERS)}')
         make, default = HEAD_LAYERS[name]
         value = default if value is None else value

@@ -52,12 +52,20 @@ def put(tree, key, value, where):
             return
         keys = ', '.join(f'{key}.{inner}' for inner in _names(getattr(section, name)))
         raise UsageError(f'{where}: {key} = {value!r}: it is a section; its keys are {keys}')
-    limits = next(item.metadata for item in dataclasses.fields(section) if item.name == name)
-    kind = get_type_hints(type(section))[name]
+    kind, limits = _kind_and_limits(section, name)
     converted = _convert(value, kind)
     if converted is _WRONG or not _within(converted, limits):
         raise UsageError(f'{where}: {key} = {value!r}: allowed is {_describe(kind, limits)}')
     setattr(section, name, converted)
+
+
+def item(entry):
+    """(name, its value or None) of an entry of a list: a name, or {name: value}; (None, None) for anything else."""
+    if isinstance(entry, dict) and len(entry) == 1:
+        entry, value = next(iter(entry.items()))
+    else:
+        value = None
+    return (entry, value) if isinstance(entry, str) else (None, None)
 
 
 def build(kind, values, where, fixed=()):
@@ -67,13 +75,12 @@ def build(kind, values, where, fixed=()):
         fixed: values that are known and not for the user to set; used where the dataclass has such a field.
     Raises: UsageError as `put` does.
     """
+    keys = ', '.join(name for name in _names(kind) if name not in fixed) or 'none'
     if not isinstance(values, (dict, type(None))):
-        keys = ', '.join(name for name in _names(kind) if name not in fixed) or 'none'
         raise UsageError(f'{where}: {values!r}: write its settings as {{setting: value}}; there are: {keys}')
     result = kind(**{name: value for name, value in dict(fixed).items() if name in _names(kind)})
     for key, value in (values or {}).items():
         if key in fixed or key not in _names(kind):
-            keys = ', '.join(name for name in _names(kind) if name not in fixed) or 'none'
             raise UsageError(f'{where}: {key}: no such setting; there are: {keys}')
         put(result, key, value, where)
     return result
@@ -105,8 +112,12 @@ def _allowed(tree, key):
     *sections, name = key.split('.')
     for part in sections:
         tree = getattr(tree, part)
-    limits = next(item.metadata for item in dataclasses.fields(tree) if item.name == name)
-    return _describe(get_type_hints(type(tree))[name], limits)
+    return _describe(*_kind_and_limits(tree, name))
+
+
+def _kind_and_limits(section, name):
+    limits = next(item.metadata for item in dataclasses.fields(section) if item.name == name)
+    return get_type_hints(type(section))[name], limits
 
 
 _WRONG = object()
