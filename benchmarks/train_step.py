@@ -1,4 +1,4 @@
-"""Training steps of ResNet50 on the CPU with this project's thread settings against Paddle as it is imported, in turns.
+"""Training steps of ResNet50 on the CPU with this project's settings of threads and memory against Paddle as it is imported, in turns.
 
     python benchmarks/train_step.py [--pairs 5] [--size 64] [--batch 16]
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SET_BY_US = ('OMP_NUM_THREADS', 'MKL_DEBUG_CPU_TYPE')
+SET_BY_US = ('OMP_NUM_THREADS', 'MKL_DEBUG_CPU_TYPE', 'MALLOC_MMAP_MAX_', 'MALLOC_TRIM_THRESHOLD_')
 STEPS = 4
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import os
+import platform
 import subprocess
 import sys
 
@@ -43,6 +44,31 @@ def test_the_users_own_thread_settings_stay():
 
     assert values[0] == '3'
     assert values[1] == '4'
+
+
+FAULTS = """
+import ctypes, resource
+from zodiac import device
+device._keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = ctypes.c_void_p(libc.malloc(1 << 26))
+    libc.memset(block, 1, 1 << 26)
+    libc.free(block)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='the settings are those of glibc')
+@pytest.mark.parametrize(('given', 'kept'), [({}, True), ({'MALLOC_MMAP_MAX_': '65536'}, False)])
+def test_freed_memory_is_kept_for_the_next_array_unless_the_user_has_settings_for_it(given, kept):
+    inherited = {name: value for name, value in os.environ.items() if name not in device.MALLOC_SETTINGS}
+    command = [sys.executable, '-c', FAULTS]
+    result = subprocess.run(command, cwd=ROOT, env={**inherited, **given}, capture_output=True, text=True, check=True)
+    faults = int(result.stdout)
+    assert faults < 100 if kept else faults > 10000  # 16,384 pages of 4 KiB
 
 
 def test_several_processes_share_the_cores(monkeypatch):

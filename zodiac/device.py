@@ -1,13 +1,18 @@
 """What the machine offers: cores, threads, shared memory, and the device to run on."""
 
 import contextlib
+import ctypes
 import io
 import os
+import platform
 import shutil
 import sys
 import warnings
 
 from zodiac.errors import UsageError, UserError
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+MALLOC_SETTINGS = ('MALLOC_TRIM_THRESHOLD_', 'MALLOC_MMAP_MAX_', 'MALLOC_MMAP_THRESHOLD_', 'GLIBC_TUNABLES')
 
 
 def cores():
@@ -32,6 +37,7 @@ def import_paddle():
         os.environ['OMP_NUM_THREADS'] = str(max(1, cores() // processes))
     if _is_amd_with_avx2():
         os.environ.setdefault('MKL_DEBUG_CPU_TYPE', '5')
+    _keep_freed_memory()
     os.environ.setdefault('GLOG_minloglevel', '2')  # errors; below that Paddle's C++ tells of its own workings
     for noise in (
         'No ccache found',
@@ -60,6 +66,19 @@ def _is_amd_with_avx2():
     except OSError:
         return False
     return 'AuthenticAMD' in head and ' avx2 ' in head
+
+
+def _keep_freed_memory():
+    """Tell glibc to keep freed memory for the next allocation, unless the user has settings of their own for it.
+
+    As it is, glibc gives blocks above some megabytes, so most activations and gradients, back to the kernel at once and gets
+    them again page by page in the next step.
+    """
+    if platform.libc_ver()[0] != 'glibc' or any(name in os.environ for name in MALLOC_SETTINGS):
+        return
+    libc = ctypes.CDLL(None)
+    for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1)):
+        libc.mallopt(option, value)
 
 
 def choose(device):
