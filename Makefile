@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(RUN) demo.py
 
 test: $(VENV)/.installed
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

@@ -73,7 +73,7 @@ class Model:
 @dataclass
 class Train:
     epochs: int = setting(20, low=1)
-    batch_size: int = setting(32, low=1)  # a process
+    batch_size: int = setting(32, low=1)  # images a step; several processes share them
     accumulate: int = setting(1, low=1)  # batches a step of the optimizer; each counts 1 / accumulate
     amp: Literal['O0', 'O1', 'O2'] = 'O0'  # mixed precision level, on a GPU
     sampling: Literal['shuffle', 'balanced'] = 'shuffle'  # balanced: each class equally often, by drawing with return
@@ -87,6 +87,7 @@ class Train:
     patience: int = setting(0, low=0)  # stop after so many epochs without a better `monitor`; 0: never
     resume: Literal['never', 'auto'] = 'never'  # auto: go on from the newest checkpoint of this name, if there is one
     save_steps: int = setting(0, low=0)  # a checkpoint every so many steps too; 0: at the end of each epoch only
+    save_minutes: float = setting(0.0, low=0)  # and every so many minutes
     keep_checkpoints: int = setting(2, low=1)  # newest ones kept in checkpoints/, beside best/
 
 

@@ -4,7 +4,6 @@ from dataset import ZodiacDataset
 image, label = ZodiacDataset(mode='valid')[0]      # float32 [3, 224, 224], int64
 """
 
-import itertools
 import mmap
 
 import numpy as np
@@ -121,58 +120,85 @@ def eval_transform(cfg):
 class Loader(paddle.io.DataLoader):
     """A DataLoader over a ZodiacDataset in which a bad file ends the run with its name, also from a worker process.
 
-    With `shuffle` the order is a function of (seed, epoch); call `set_epoch` before each pass. With several processes
-    each gets its share of every epoch.
+    With `shuffle` the order is a function of (seed, epoch); call `set_epoch` before each pass. Several processes share
+    each batch, see `Batches`.
 
     Args:
+        batch_size: images a batch, over all processes.
         mixer: callable (images, labels, numpy Generator) -> (images, labels), see batches.Mixer; None for none.
         balanced: draw each class equally often, with return, instead of each image once.
     """
 
     def __init__(self, dataset, batch_size, cfg, shuffle=False, mixer=None, balanced=False):
+        processes = paddle.distributed.get_world_size()
         workers = device.loader_workers(cfg.data.num_workers, on_gpu=not paddle.device.get_device().startswith('cpu'))
-        batch_bytes = batch_size * 3 * cfg.image.size**2 * 4
+        batch_bytes = -(-batch_size // processes) * 3 * cfg.image.size**2 * 4
         self.images = dataset
         self.mixer = mixer
         self.balanced = balanced
+        self.shuffle = shuffle
         self.epoch = 0
         self.guarded = _Guarded(dataset, cfg.image.size)
         super().__init__(
             self.guarded,
-            batch_sampler=_Sampler(dataset, batch_size, shuffle=shuffle),
+            batch_sampler=Batches(len(dataset), batch_size, processes, device.rank()),
             num_workers=workers,
             use_shared_memory=device.shared_memory_fits(cfg.data.shared_memory, workers * 2 * batch_bytes),
         )
 
     def set_epoch(self, epoch, skip=0):
-        """Choose the order and the augmentation of the next pass, and leave out its first `skip` batches."""
+        """Choose the order and the augmentation of the next pass, and leave out its first `skip` images."""
         self.epoch = self.images.epoch = epoch
-        order = np.random.SeedSequence([self.images.seed, epoch]).generate_state(1)[0]
-        self.batch_sampler.set_epoch(int(order))  # the sampler shuffles by this number
-        self.batch_sampler.skip = skip
+        rng = np.random.default_rng([self.images.seed, epoch])
+        if self.shuffle:
+            self.batch_sampler.order = rng.permutation(len(self.images))
         if self.balanced:
-            self.images.order = balanced_order(self.images.labels, np.random.default_rng(order))
+            self.images.order = balanced_order(self.images.labels, rng)
+        self.batch_sampler.skip = skip
 
     def __iter__(self):
         self.guarded.fault[0] = 0
-        for number, batch in enumerate(super().__iter__(), self.batch_sampler.skip):
+        for bounds, batch in zip(self.batch_sampler.bounds(), super().__iter__()):
             self.guarded.check()
             if self.mixer:
-                rng = np.random.default_rng([self.images.seed, self.epoch, number, device.rank()])
+                rng = np.random.default_rng([self.images.seed, self.epoch, bounds[0], device.rank()])
                 batch = self.mixer(*batch, rng)
             yield batch
 
 
-class _Sampler(paddle.io.DistributedBatchSampler):
-    """Leaves out the first `skip` batches of a pass."""
+class Batches(paddle.io.BatchSampler):
+    """The numbers of the images of each batch; of several processes each gets its share.
 
-    skip = 0
+    Every image comes exactly once a pass. A batch is order[start:stop], cut evenly into consecutive shares, which differ by
+    one image at most; where the last one would leave a process without an image, it joins the one before.
+
+    Attributes: order, int [count]; skip, images at the beginning of the pass to leave out.
+    """
+
+    def __init__(self, count, batch_size, processes=1, rank=0):
+        self.order = np.arange(count)
+        self.skip = 0
+        self.batch_size = batch_size
+        self.processes = processes
+        self.rank = rank
+
+    def bounds(self):
+        """List of (start, stop) of each batch of the pass."""
+        count = len(self.order)
+        starts = list(range(self.skip, count, self.batch_size))
+        if len(starts) > 1 and count - starts[-1] < self.processes:
+            starts.pop()
+        return list(zip(starts, [*starts[1:], count]))
+
+    def share(self, bounds):
+        """The numbers of the images of this process in one batch."""
+        return np.array_split(self.order[slice(*bounds)], self.processes)[self.rank].tolist()
 
     def __iter__(self):
-        return itertools.islice(super().__iter__(), self.skip, None)
+        return map(self.share, self.bounds())
 
     def __len__(self):
-        return super().__len__() - self.skip
+        return len(self.bounds())
 
 
 def balanced_order(labels, rng):

@@ -68,18 +68,15 @@ def main():
     settings = ['-c', args.config] + (['-o', *overrides] if overrides else [])
     infer = f'{cfg.run_dir}/infer'
     samples = [f'{cfg.data.root}/test/{label}/{label}_0000.jpg' for label in DRAWINGS]
-    environment = {**os.environ, 'PYTHONWARNINGS': 'ignore:No ccache found'}  # which Paddle's launcher says
     for script, *arguments in (
         ['annotate.py', *settings],
-        ['train.py', *settings],
+        ['train.py', *settings, *(['--nproc', '2'] if device.cores() > 1 and cpu_only(cfg.device) else [])],
         ['evaluate.py', *settings],
         ['export.py', *settings],
         ['predict.py', infer, *samples],
     ):
-        prefix = launcher(cfg) if script == 'train.py' else []
-        command = [*prefix, os.path.join(here, script), *arguments]
-        print(f'\n$ python {" ".join([*prefix, script, *arguments])}', flush=True)
-        status = subprocess.run([sys.executable, *command], env=environment).returncode
+        print(f'\n$ python {" ".join([script, *arguments])}', flush=True)
+        status = subprocess.run([sys.executable, os.path.join(here, script), *arguments]).returncode
         if status:
             return status
     with open(f'{cfg.run_dir}/report/metrics.json', encoding='utf-8') as file:
@@ -94,14 +91,6 @@ def main():
     print(f'curves:  visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1')
     print(f'model:   {infer}/ (python predict.py {infer} IMAGE_OR_FOLDER)')
     return 0
-
-
-def launcher(cfg):
-    """Arguments that start training as two processes on a CPU of two or more cores, where that is faster; else none."""
-    if device.cores() < 2 or not cpu_only(cfg.device):
-        return []
-    logs = f'{cfg.run_dir}.processes'
-    return [*['-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_level', 'ERROR', '--log_dir'], logs]
 
 
 def cpu_only(setting):

@@ -4,14 +4,16 @@
     python train.py -c configs/demo.yaml -o train.epochs=5 device=cpu
     visualdl --logdir output/zodiac/visualdl --host 127.0.0.1             # watch the curves
 
-Several processes, one a GPU or some on the cores of a CPU, share each epoch:
+Several processes, one a GPU or some on the cores of a CPU, share each batch; on several machines through Paddle's launcher:
 
-    python -m paddle.distributed.launch --nproc_per_node 2 train.py -c configs/demo.yaml
+    python train.py -c configs/demo.yaml --nproc 2
+    python -m paddle.distributed.launch --ips ADDRESS,ADDRESS train.py -c configs/demo.yaml
 
     python train.py --plot-schedule       # draws the learning rate over the steps of a run, and stops
     python train.py --find-lr             # tries learning rates on some steps, draws the loss over them, and proposes one
 
-Ctrl-C stops after the current step and leaves a checkpoint; exit status 130. The same command with --resume goes on.
+Ctrl-C or SIGTERM stops after the current step and leaves a checkpoint; exit status 130 or 143. The same command with --resume
+goes on.
 """
 
 import contextlib
@@ -19,16 +21,8 @@ import os
 import sys
 
 import config
-from zodiac import device, files, schema
-from zodiac.errors import UsageError, UserError, run
-
-TRAINING = (  # what a run must keep to go on: where a step lies in its epoch, and what the optimizer has in its state
-    'train.batch_size',
-    'train.accumulate',
-    'optim.name',
-    'optim.schedule',
-    'optim.warmup_epochs',
-)
+from zodiac import device, files, processes
+from zodiac.errors import Stopped, UsageError, UserError, run
 
 
 def main():
@@ -39,8 +33,23 @@ def main():
     )
     instead.add_argument('--plot-schedule', action='store_true', help='draw the learning rate over the steps')
     parser.add_argument('--resume', action='store_true', help='go on where the run of this name was stopped')
+    parser.add_argument(
+        '--accept-changes',
+        action='store_true',
+        help='go on although the classes, the network or the images have changed',
+    )
+    parser.add_argument(
+        '--nproc', type=int, default=1, metavar='N', help='processes that share the work on this machine'
+    )
     args = parser.parse_args()
     cfg = config.use(args.config, config.overrides_of(args))
+    if args.nproc < 1:
+        raise UsageError(f'--nproc {args.nproc}: write a number of 1 or more')
+    if args.nproc > 1 and not processes.launched() and not (args.find_lr or args.plot_schedule):
+        status = processes.launch(args.nproc, sys.argv, f'{cfg.run_dir}.processes')
+        if status == 0:
+            tell_results(cfg)
+        return status
     paddle = device.import_paddle()
     from dataset import Loader, ZodiacDataset
 
@@ -63,7 +72,9 @@ def main():
     )
     if args.find_lr:
         return find_lr(cfg, train_loader)
-    fit(cfg, train_loader, valid_loader, args.resume)
+    fit(cfg, train_loader, valid_loader, args.resume, args.accept_changes)
+    if device.rank() == 0 and args.nproc == 1:  # else the process that has started this one tells them
+        tell_results(cfg)
 
 
 def note(text):
@@ -103,7 +114,7 @@ def build_trainer(cfg, train_set, steps):
     trainer.prepare(
         optim.optimizer(cfg.optim, rate, network, frozen),
         batches.Loss(class_weights(cfg, train_set.labels), cfg.train.accumulate),
-        paddle.metric.Accuracy(topk=(1, min(5, len(cfg.data.labels)))),
+        paddle.metric.Accuracy(),
         amp_configs=None if cfg.train.amp == 'O0' else cfg.train.amp,
     )
     return trainer, frozen
@@ -118,7 +129,7 @@ def build_mixer(cfg):
         if getattr(settings, name) and settings.batch_size < 2:
             raise UsageError(f'train.{name}: mixes pairs of images; set train.batch_size to 2 or more')
     soft = settings.label_smoothing or settings.mixup or settings.cutmix
-    if not soft and settings.class_weights == 'none' and settings.accumulate == 1:
+    if not soft and settings.class_weights == 'none':
         return None
     return batches.Mixer(len(cfg.data.labels), settings.label_smoothing, settings.mixup, settings.cutmix)
 
@@ -132,105 +143,74 @@ def class_weights(cfg, labels):
     return len(labels) / (len(cfg.data.labels) * np.bincount(labels, minlength=len(cfg.data.labels)))
 
 
-def fit(cfg, train_loader, valid_loader, must_resume=False):
+def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False):
     """Train, and keep everything that is worth keeping in output/<name>/."""
     import paddle
 
-    from zodiac import callbacks, checkpoint, run_log
+    from zodiac import callbacks, checkpoint, resume, run_log, weights
 
     trainer, frozen = build_trainer(cfg, train_loader.images, len(train_loader))
     writes = device.rank() == 0
     if writes:
         with contextlib.redirect_stdout(sys.stderr):
             trainer.summary((1, *config.get('image_shape')))
+    run_dir = cfg.run_dir if writes else None
     clock = callbacks.Clock(train_loader, cfg.train.epochs, cfg.train.accumulate)
-    log = run_log.RunLog(cfg.run_dir if writes else None, clock, sample_images(train_loader.images))
+    log = run_log.RunLog(run_dir, clock, sample_images(train_loader.images))
     best = run_log.Best(log, cfg.train.monitor, cfg.train.patience)
     ema = callbacks.Ema(clock, cfg.train.ema) if cfg.train.ema else None
-    origin = facts(cfg, train_loader.images)
+    origin = resume.facts(cfg, train_loader.images)
 
-    folder, state = None, {}
+    folder = None
     if must_resume or cfg.train.resume == 'auto':
         folder, state = checkpoint.latest(cfg.run_dir, note)
         if must_resume and not folder:
             raise UserError(f'{cfg.run_dir}: has no checkpoint to go on from; leave --resume out to start a run')
     if folder:
-        go_on(cfg, folder, state, origin, trainer, clock, log, best, ema)
+        for place in (cfg.run_dir, f'{cfg.run_dir}/checkpoints') if writes else ():
+            files.clear_leftovers(place)
+        resume.refuse_changes(folder, state, origin, cfg.run_dir, accept_changes)
+        resume.go_on(cfg, folder, state, origin, trainer, clock, log, best, ema)
+        for change in resume.changed_settings(state, origin):
+            note(f'changed since: {change}')
+        note(f'going on from {folder}: epoch {clock.epoch + 1}, step {clock.step}')
     elif writes:
         start_run(cfg)
 
     # The schedule and the average move first, so that a checkpoint taken after a step holds what belongs to the next one.
-    watchers = [clock, paddle.callbacks.LRScheduler(), callbacks.StopOnBadLoss(clock)]
+    watchers = [clock, callbacks.Processes(clock), paddle.callbacks.LRScheduler(), callbacks.StopOnBadLoss(clock)]
     watchers += [*([ema] if ema else []), log, best]
     if cfg.model.unfreeze_epoch:
         watchers.append(callbacks.Unfreeze(clock, cfg.model.unfreeze_epoch, frozen))
-    if writes:
-        kept = (cfg.train.keep_checkpoints, cfg.train.save_steps)
-        keeper = callbacks.Checkpoints(cfg.run_dir, clock, *kept, origin, log, best, ema)
-        watchers += [callbacks.Progress(clock), keeper, callbacks.Interrupts(clock)]
+    keeper = callbacks.Checkpoints(run_dir, clock, cfg.train, origin, log, best, ema)
+    watchers += [*([callbacks.Progress(clock)] if writes else []), keeper, callbacks.Interrupts(clock)]
+    validation = callbacks.Validation(valid_loader, watchers)
     if cfg.train.evaluate_first and not folder:
-        trainer.evaluate(valid_loader, verbose=0, callbacks=[log])
+        callbacks.Validation(valid_loader, [log]).run(trainer)
     try:
         if clock.epoch < cfg.train.epochs and not best.exhausted:
             trainer.fit(
                 train_loader,
-                valid_loader,
                 epochs=cfg.train.epochs - clock.epoch,
                 verbose=0,
-                callbacks=watchers,
+                callbacks=[*watchers, validation],
                 accumulate_grad_batches=cfg.train.accumulate,
             )
-    except KeyboardInterrupt:
-        if clock.between_updates:
-            note(
-                'stopped between the batches of one step: its gradients are lost; --resume goes on from the checkpoint before'
-            )
-        elif writes:
-            folder = keeper.save_last(clock.epoch, sums=log.sums())
-            note(
-                f'stopped in epoch {clock.epoch + 1}; the weights of step {clock.step} are in {folder}; '
-                'the same command with --resume goes on'
-            )
+    except Stopped as stop:
+        if not stop.between_steps:
+            note('stopped at once; --resume goes on from the newest checkpoint')
+            raise
+        folder = keeper.save_within_epoch()
+        note(
+            f'stopped in epoch {clock.epoch + 1}; the weights of step {clock.step} are in {folder}; '
+            'the same command with --resume goes on'
+        )
         raise
     if writes:
-        finish(
-            cfg,
-            ema.average if ema and ema.average else trainer.network.state_dict(),
-            trainer._optimizer.state_dict(),
-            best,
-        )
-
-
-def go_on(cfg, folder, state, origin, trainer, clock, log, best, ema):
-    """Put everything back as it was at a checkpoint. Raises UserError when the run was another one."""
-    from zodiac import checkpoint
-
-    needed = ['epoch', 'step', 'rows', 'training']
-    needed += ['sums'] if 'valid_loss' not in state else []
-    needed += ['ema_step'] if checkpoint.LEARNING in state['sha256'] else []
-    missing = [name for name in needed if name not in state]
-    if missing:
-        raise UserError(
-            f'{folder}: is of an older version and lacks {", ".join(missing)}, so no run can go on from it; '
-            'leave --resume out to start a new one'
-        )
-    before = {**state['identity'], **state['training'], 'images to train on': state['images']}
-    now = {**origin['identity'], **origin['training'], 'images to train on': origin['images']}
-    for setting, ours in now.items():
-        if before.get(setting, ours) != ours:
-            raise UserError(
-                f'{folder}: was trained with {setting} = {before[setting]}, now it is {ours}; go on with '
-                f'-c {cfg.run_dir}/config.yaml, or start a new run under another name'
-            )
-    averaged = checkpoint.restore(folder, trainer.network, trainer._optimizer)
-    if ema and averaged:
-        ema.average, ema.step = averaged, state['ema_step']
-    clock.start_from(state['epoch'], state['step'])
-    log.go_on(state['rows'], state.get('sums', {}))
-    for row in log.rows:
-        if row['epoch']:
-            best.consider(row)
-    note(f'going on from {folder}: epoch {clock.epoch + 1}, step {clock.step}')
+        weights_to_use = ema.average if ema and ema.average else trainer.network.state_dict()
+        for suffix, values in (('.pdparams', weights_to_use), ('.pdopt', trainer._optimizer.state_dict())):
+            with files.atomic_write(cfg.run_dir + suffix, binary=True) as file:
+                file.write(weights.dump(values))
 
 
 def plot_schedule(cfg, steps):
@@ -269,32 +249,12 @@ def find_lr(cfg, loader):
     print(f'proposed: -o optim.lr={proposal:.2g}, where the loss falls fastest (now {cfg.optim.lr:g})')
 
 
-def facts(cfg, train_set):
-    """What each checkpoint says of its origin."""
-    import paddle
+def tell_results(cfg):
+    """Print the best epoch, and where everything is."""
+    from zodiac import checkpoint
 
-    return {
-        'name': cfg.name,
-        'identity': cfg.identity,
-        'pretrained': cfg.model.pretrained,
-        'images': len(train_set),
-        'training': {
-            **{name: schema.get(cfg, name) for name in TRAINING},
-            'processes': paddle.distributed.get_world_size(),
-        },
-        'paddle': paddle.__version__,
-    }
-
-
-def finish(cfg, network_state, optimizer_state, best):
-    """Write the last weights where the notebook's `Model.load(get('model_save_dir'))` finds them, and tell the results."""
-    from zodiac import weights
-
-    for suffix, state in (('.pdparams', network_state), ('.pdopt', optimizer_state)):
-        with files.atomic_write(cfg.run_dir + suffix, binary=True) as file:
-            file.write(weights.dump(state))
-    row = best.row
-    chosen = '' if best.monitor == 'valid_top1' else f' (by {best.monitor} {row[best.monitor]:.4f})'
+    row = checkpoint.verify(f'{cfg.run_dir}/best')
+    chosen = '' if cfg.train.monitor == 'valid_top1' else f' (by {cfg.train.monitor} {row[cfg.train.monitor]:.4f})'
     print(f'best epoch {row["epoch"]}{chosen}: validation top-1 {row["valid_top1"]:.4f} in {cfg.run_dir}/best')
     print(f'last weights: {cfg.run_dir}.pdparams')
     print(f'curves: {cfg.run_dir}/log.csv, or visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1')

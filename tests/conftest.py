@@ -93,21 +93,23 @@ def assert_message(result, status, *words):
 
 
 def clock_of(seed=0, steps=4, epochs=3, parts=1):
-    """A `Clock` over a loader of `steps` batches, which remembers what it was set to."""
-
+    """A `Clock` over a loader of `steps` batches of two images, which remembers what it was set to."""
+    from dataset import Batches
     from zodiac import callbacks
 
-    class Batches:
+    class Loader:
         images = SimpleNamespace(seed=seed)
+        batch_sampler = Batches(2 * steps, 2)
         set_to = None
 
         def set_epoch(self, epoch, skip=0):
             self.set_to = (epoch, skip)
+            self.batch_sampler.skip = skip
 
         def __len__(self):
-            return steps
+            return len(self.batch_sampler)
 
-    return callbacks.Clock(Batches(), epochs, parts)
+    return callbacks.Clock(Loader(), epochs, parts)
 
 
 @pytest.fixture

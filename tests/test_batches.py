@@ -265,12 +265,21 @@ def test_parts_divide_the_gradient_and_leave_the_value(weights):
     assert third[1] == pytest.approx(whole[1] / 3, abs=1e-7)
 
 
-def test_class_numbers_are_neither_weighted_nor_divided():
+def test_class_numbers_are_not_weighted_but_their_gradient_is_divided():
     logits, labels = logits_of(), np.array([0, 3, 1, 1, 2])
     expected = value_and_gradient(functional.cross_entropy, logits, labels)
     value, gradient = value_and_gradient(Loss([0.5, 1, 2, 8], parts=3), logits, labels)
     assert value == pytest.approx(expected[0], rel=1e-6)
-    assert gradient == pytest.approx(expected[1], abs=1e-6)
+    assert gradient == pytest.approx(expected[1] / 3, abs=1e-6)
+
+
+def test_the_factor_of_a_process_multiplies_the_gradient_and_leaves_the_value():
+    loss = Loss(parts=2)
+    loss.factor = 1.5
+    whole = value_and_gradient(Loss(), logits_of(), soft())
+    value, gradient = value_and_gradient(loss, logits_of(), soft())
+    assert value == pytest.approx(whole[0], rel=1e-6)
+    assert gradient == pytest.approx(whole[1] * 0.75, abs=1e-7)
 
 
 # Settings
@@ -281,8 +290,8 @@ def settings(*overrides):
 
 
 def test_labels_stay_class_numbers_where_no_setting_needs_shares():
-    assert train.build_mixer(settings()) is None
-    for override in ('train.label_smoothing=0.1', 'train.accumulate=2', 'train.class_weights=balanced'):
+    assert train.build_mixer(settings('train.accumulate=2')) is None
+    for override in ('train.label_smoothing=0.1', 'train.class_weights=balanced'):
         mixer = train.build_mixer(settings(override))
         assert mixer.alphas == {}
     mixer = train.build_mixer(settings('train.label_smoothing=0.1', 'train.mixup=0.2', 'train.cutmix=1'))

@@ -20,6 +20,7 @@ import evaluate
 import train
 from dataset import Loader, ZodiacDataset
 from zodiac import callbacks, model, optim, run_log, weights
+from zodiac.errors import Stopped
 
 SETTINGS = [
     *('name=run', 'data.root=.', 'data.labels=[a,b,c]', 'data.num_workers=0', 'image.size=8', 'image.resize=8'),
@@ -300,12 +301,12 @@ def test_checkpoints_hold_the_average_and_beside_it_the_weights_that_training_go
     expected = averages(run.start, run.steps, 0.5)[2::3]
     kept = checkpoints(run.folder)
     assert [(facts['epoch'], facts['step']) for facts, _ in kept] == [(1, 3), (2, 6), (3, 9)]
-    for (facts, contents), average, learning in zip(kept, expected, run.steps[2::3]):
-        assert set(facts['sha256']) == {'model.pdparams', 'learning.pdparams', 'model.pdopt'}
+    for (_, contents), average, learning in zip(kept, expected, run.steps[2::3]):
+        assert set(contents) == {'model.pdparams', 'learning.pdparams'}
         assert_same(contents['model.pdparams'], average, 1e-5)
         assert_same(contents['learning.pdparams'], learning)
     best = json.loads((run.folder / 'best' / 'state.json').read_text())
-    assert list(best['sha256']) == ['model.pdparams']
+    assert not list((run.folder / 'best').glob('*.pdopt'))
     assert_same(weights.read(run.folder / 'best' / 'model.pdparams'), expected[best['epoch'] - 1], 1e-5)
     assert_same(weights.read('output/run.pdparams'), expected[-1], 1e-5)
 
@@ -313,7 +314,7 @@ def test_checkpoints_hold_the_average_and_beside_it_the_weights_that_training_go
 def test_without_an_average_there_is_one_set_of_weights(fit):
     run = fit(plain, 'train.epochs=1')
     ((facts, contents),) = checkpoints(run.folder)
-    assert set(facts['sha256']) == {'model.pdparams', 'model.pdopt'}
+    assert set(contents) == {'model.pdparams'}
     assert_same(contents['model.pdparams'], run.steps[-1])
     assert_same(weights.read('output/run.pdparams'), run.steps[-1])
 
@@ -335,7 +336,7 @@ def test_a_checkpoint_within_an_epoch_holds_the_average_after_its_step(fit):
 def test_an_interrupted_validation_keeps_the_weights_that_training_goes_on_from(fit, capsys, ema):
     def stop(count):
         if count == 2:
-            raise KeyboardInterrupt
+            raise Stopped(signal.SIGINT, between_steps=True)
 
     with pytest.raises(KeyboardInterrupt):
         fit(with_batch_norm, f'train.ema={ema}', on_validation=stop)
@@ -349,17 +350,15 @@ def test_an_interrupted_validation_keeps_the_weights_that_training_goes_on_from(
     assert 'stopped in epoch 2; the weights of step 6 are in ' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('ema', [0, 0.5])
-def test_an_interrupt_before_the_first_step_keeps_the_weights_of_the_start(fit, monkeypatch, ema):
-    def stop(self, logs=None):
-        raise KeyboardInterrupt
+def test_a_stop_at_once_leaves_the_checkpoints_as_they_are_and_says_so(fit, capsys):
+    def stop(count):
+        if count == 2:
+            raise Stopped(signal.SIGTERM)
 
-    monkeypatch.setattr(run_log.RunLog, 'on_train_begin', stop)
-    with pytest.raises(KeyboardInterrupt):
-        fit(plain, f'train.ema={ema}')
-    ((facts, contents),) = checkpoints('output/run')
-    assert (facts['epoch'], facts['step']) == (0, 0)
-    assert_same(contents['model.pdparams'], fit.last.start)
+    with pytest.raises(Stopped):
+        fit(plain, on_validation=stop)
+    assert [facts['step'] for facts, _ in checkpoints('output/run')] == [3]
+    assert 'stopped at once; --resume goes on from the newest checkpoint' in capsys.readouterr().err
 
 
 # The best epoch
@@ -441,9 +440,9 @@ def test_best_holds_the_weights_of_the_epoch_that_the_log_names(fit, capsys, mon
 def test_random_draws_of_the_network_are_a_function_of_seed_epoch_and_batch():
     def drawn(seed, epoch, batch):
         clock = clock_of(seed)
-        clock.on_epoch_begin(epoch)
-        clock.done = batch
-        clock.on_train_batch_begin(batch)
+        clock.start_from(epoch, 2 * batch, 4 * epoch + batch)
+        clock.on_epoch_begin(0)
+        clock.on_train_batch_begin(0)
         return paddle.rand([8]).numpy().tolist()
 
     places = [(seed, epoch, batch) for seed in (0, 1) for epoch in (0, 1) for batch in (0, 1)]
@@ -467,12 +466,12 @@ def test_random_draws_of_the_network_are_the_same_when_a_run_goes_on_within_an_e
     whole.on_epoch_begin(1)
     expected = walk(whole, 4)
     later = clock_of()
-    later.start_from(1, 7)
+    later.start_from(1, 6, 7)
     later.on_epoch_begin(0)
     assert walk(later, 1) == expected[3:]
 
 
-def test_the_clock_tells_the_epoch_and_the_batches_behind():
+def test_the_clock_tells_the_epoch_and_what_is_behind():
     clock = clock_of(steps=2)
     assert (clock.epoch, clock.done, clock.step, clock.steps, clock.epochs) == (0, 0, 0, 2, 3)
     seen = []
@@ -481,9 +480,10 @@ def test_the_clock_tells_the_epoch_and_the_batches_behind():
         seen.append(clock.loader.set_to)
         for step in range(2):
             clock.on_train_batch_begin(step)
+            assert (clock.batch, clock.share) == (2, 2)
             clock.on_train_batch_end(step)
-            seen.append((clock.epoch, clock.done, clock.step))
-    assert seen == [(0, 0), (0, 1, 1), (0, 2, 2), (1, 0), (1, 1, 3), (1, 2, 4)]
+            seen.append((clock.epoch, clock.images, clock.done, clock.step))
+    assert seen == [(0, 0), (0, 2, 1, 1), (0, 4, 2, 2), (1, 0), (1, 2, 1, 3), (1, 4, 2, 4)]
 
 
 @pytest.mark.parametrize(
@@ -491,10 +491,10 @@ def test_the_clock_tells_the_epoch_and_the_batches_behind():
 )
 def test_the_clock_of_a_run_that_goes_on_leaves_out_the_batches_behind(epochs, step, done):
     clock = clock_of()
-    clock.start_from(epochs, step)
+    clock.start_from(epochs, 2 * done, step)
     assert (clock.epoch, clock.done, clock.step) == (epochs, done, step)
     clock.on_epoch_begin(0)
-    assert clock.loader.set_to == (epochs, done)
+    assert clock.loader.set_to == (epochs, 2 * done)
     for number in range(4 - done):
         clock.on_train_batch_begin(number)
         clock.on_train_batch_end(number)

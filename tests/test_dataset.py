@@ -13,7 +13,7 @@ from conftest import picture
 from PIL import Image
 
 import config
-from dataset import Loader, ZodiacDataset, read_index
+from dataset import Batches, Loader, ZodiacDataset, read_index
 from zodiac.errors import UserError
 
 WORKERS = pytest.mark.parametrize('workers', [0, 2])
@@ -333,10 +333,10 @@ def test_a_pass_can_leave_out_its_first_batches(workdir, workers, balanced, no_h
     draws = [draw for _, draw in loader]
     assert len(set(draws)) == len(loader) == 4
     for skip in range(5):
-        loader.set_epoch(1, skip)
+        loader.set_epoch(1, min(13, 4 * skip))
         assert len(loader) == 4 - skip
         assert numbers_of(loader) == whole[skip:]
-        loader.set_epoch(1, skip)
+        loader.set_epoch(1, min(13, 4 * skip))
         assert [draw for _, draw in loader] == draws[skip:]
     loader.set_epoch(1)
     assert numbers_of(loader) == whole
@@ -423,3 +423,35 @@ def test_a_pass_succeeds_once_the_bad_file_is_mended(workdir):
         one_pass(loader)
     write_picture(paths[1], picture(1))
     assert one_pass(loader)[1].tolist() == [0, 1, 2]
+
+
+# Batches, and their shares of several processes
+
+
+@pytest.mark.parametrize('count', [1, 7, 12, 13, 24, 25, 100])
+@pytest.mark.parametrize('processes', [1, 2, 3, 5])
+@pytest.mark.parametrize('skip', [0, 4, 8])
+def test_every_image_comes_once_and_the_processes_share_each_batch_evenly(count, processes, skip):
+    ranks = [Batches(count, 8, processes, rank) for rank in range(processes)]
+    order = np.random.default_rng(count).permutation(count)
+    for batches in ranks:
+        batches.order, batches.skip = order, skip
+    shares = list(zip(*ranks))
+    assert len(shares) == len(ranks[0])
+    assert np.array_equal([image for batch in shares for share in batch for image in share], order[skip:])
+    for batch in shares:
+        sizes = [len(share) for share in batch]
+        assert max(sizes) - min(sizes) <= 1
+        assert min(sizes) > 0 or count - skip < processes
+    assert [sum(map(len, batch)) for batch in shares[:-1]] == [8] * (len(shares) - 1)
+
+
+@pytest.mark.parametrize(('count', 'expected'), [(16, [8, 8]), (17, [8, 9]), (18, [8, 10]), (19, [8, 8, 3]), (2, [2])])
+def test_a_last_batch_that_is_too_small_for_all_processes_joins_the_one_before(count, expected):
+    assert [stop - start for start, stop in Batches(count, 8, processes=3).bounds()] == expected
+
+
+def test_the_images_of_a_batch_do_not_depend_on_the_number_of_processes():
+    alone = list(Batches(50, 8))
+    shared = zip(*(Batches(50, 8, 2, rank) for rank in (0, 1)))
+    assert [one + other for one, other in shared] == alone

@@ -4,10 +4,13 @@ import errno
 import hashlib
 import os
 import random
+import signal
 import stat
+import subprocess
+import sys
 
 import pytest
-from conftest import everything_below, files_below
+from conftest import ROOT, everything_below, files_below
 
 from zodiac import files
 from zodiac.errors import UserError
@@ -155,11 +158,52 @@ def test_an_error_while_folders_are_swapped_leaves_the_old_folder_byte_for_byte(
             raise error
         replace(source, target)
 
+    monkeypatch.setattr(files, '_exchange', lambda one, other: False)
     monkeypatch.setattr(files.os, 'replace', failing)
     with pytest.raises((UserError, KeyboardInterrupt)), files.atomic_folder(str(tmp_path / 'best')) as folder:
         os.mkdir(os.path.join(folder, 'new'))
     assert len(calls) >= call
     assert everything_below(tmp_path) == before
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='an exchange in one step is a call of Linux')
+def test_folders_change_places_in_one_step(tmp_path, monkeypatch):
+    make_folder(tmp_path / 'best')
+    monkeypatch.setattr(files.os, 'replace', lambda source, target: pytest.fail('a moment without the folder'))
+    with files.atomic_folder(str(tmp_path / 'best')) as folder:
+        os.mkdir(os.path.join(folder, 'new'))
+    assert everything_below(tmp_path) == {'best': None, os.path.join('best', 'new'): None}
+
+
+KILLED = """
+import os, signal, sys
+from zodiac import files
+files._exchange = lambda one, other: False
+replace, calls = os.replace, []
+def kill(source, target):
+    calls.append(source)
+    if len(calls) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+files.os.replace = kill
+with files.atomic_folder(sys.argv[1]) as folder:
+    os.mkdir(os.path.join(folder, 'new'))
+"""
+
+
+@pytest.mark.parametrize('call', [1, 2])
+def test_a_folder_whose_writer_was_killed_is_back_when_it_is_written_next(tmp_path, call):
+    before = make_folder(tmp_path / 'a [b]' / 'best')
+    (tmp_path / 'a [b]' / '.other.1.part').mkdir()
+    path = str(tmp_path / 'a [b]' / 'best')
+    result = subprocess.run([sys.executable, '-c', KILLED, path, str(call)], cwd=ROOT)
+    assert result.returncode == -signal.SIGKILL
+    assert everything_below(tmp_path / 'a [b]') != {**before, '.other.1.part': None}
+    with pytest.raises(ValueError), files.atomic_folder(path):
+        raise ValueError('the next one fails too')
+    assert everything_below(tmp_path / 'a [b]') == {**before, '.other.1.part': None}
+    files.clear_leftovers(str(tmp_path / 'a [b]'))
+    assert everything_below(tmp_path / 'a [b]') == before
 
 
 def test_a_full_disk_while_a_folder_is_filled_leaves_the_old_one_and_says_so(tmp_path):

@@ -18,6 +18,8 @@ TRAINING = {
     'zodiac.optim',
     'zodiac.callbacks',
     'zodiac.run_log',
+    'zodiac.resume',
+    'zodiac.processes',
     'zodiac.checkpoint',
     'zodiac.metrics',
     'zodiac.report',

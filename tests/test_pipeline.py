@@ -250,7 +250,7 @@ def test_two_processes_train_and_only_the_first_one_writes(finished, tmp_path):
 
     assert result.returncode == 0, result.stderr
     rows = read_csv(cwd / 'output/small/log.csv')
-    assert [row['step'] for row in rows] == ['3', '6']  # 9 images each, in batches of 4
+    assert [row['step'] for row in rows] == ['5', '10']  # 18 images in batches of 4
     assert not (cwd / 'output/small.previous').exists()
 
 

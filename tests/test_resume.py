@@ -16,8 +16,8 @@ from conftest import ROOT, assert_message, everything_below, make_tree, picture,
 from paddle import nn
 
 import train
-from zodiac import callbacks, checkpoint, model, weights
-from zodiac.errors import UserError
+from zodiac import callbacks, checkpoint, model, optim, resume, weights
+from zodiac.errors import Stopped, UserError
 
 TRAIN, VALID = 26, 7  # 7 batches of training, the last of 2 images; 2 of validation
 SETTINGS = [
@@ -51,13 +51,19 @@ CASES = {
 
 
 class Network(nn.Layer):
+    features = 4
+
     def __init__(self):
         super().__init__()
-        self.stage = nn.Sequential(nn.Conv2D(3, 4, 3), nn.BatchNorm2D(4), nn.ReLU(), nn.Flatten())
-        self.fc = nn.Sequential(nn.Dropout(0.5), nn.Linear(144, 3))
+        convolution = nn.Conv2D(3, self.features, 3)
+        self.stage = nn.Sequential(convolution, nn.BatchNorm2D(self.features), nn.ReLU(), nn.Flatten())
+        self.fc = nn.Sequential(nn.Dropout(0.5), nn.Linear(36 * self.features, 3))
 
     def forward(self, x):
         return self.fc(self.stage(x))
+
+
+BETWEEN = Stopped(signal.SIGINT, between_steps=True)
 
 
 class Killed(Exception):
@@ -87,7 +93,7 @@ def fit(workdir, monkeypatch):
     write_index('valid', VALID, rng.integers(0, 3, VALID))
     before = signal.getsignal(signal.SIGINT)
 
-    def call(*overrides, resume=False, asked=None, at=(None, None)):
+    def call(*overrides, resume=False, accept=False, asked=None, at=(None, None)):
         seen = {'validations': 0}
 
         def build(cfg, *_):
@@ -117,7 +123,8 @@ def fit(workdir, monkeypatch):
             patch.setattr(train, 'build_network', build)
             patch.setattr(callbacks, 'Clock', Clock)
             patch.setattr(callbacks, 'Interrupts', Interrupts)
-            patch.setattr(sys, 'argv', ['train.py', '-o', *SETTINGS, *overrides, *(['--resume'] if resume else [])])
+            flags = ['--resume'] * resume + ['--accept-changes'] * accept
+            patch.setattr(sys, 'argv', ['train.py', '-o', *SETTINGS, *overrides, *flags])
             train.main()
         return Path(train.config.active().run_dir)
 
@@ -228,22 +235,22 @@ def test_a_run_that_was_stopped_during_validation_validates_again(fit, settings,
     first = 'train.evaluate_first=true' in settings
     for number in (1, 3):
         name = f'name=stopped {number}'
-        stop(fit, name, *settings, at=(f'valid {number + first}', KeyboardInterrupt()))
+        stop(fit, name, *settings, at=(f'valid {number + first}', BETWEEN))
         assert fit.clocks[-1].step == 7 * number
         assert_same_run(fit(name, *settings, f'data.num_workers={workers}', resume=True), expected)
 
 
 def test_ctrl_c_during_validation_keeps_what_the_row_of_the_log_is_made_of(fit):
     expected = fit('name=whole', 'train.epochs=1')
-    stop(fit, 'train.epochs=1', at=('valid 1', KeyboardInterrupt()))
+    stop(fit, 'train.epochs=1', at=('valid 1', BETWEEN))
     assert log_of(fit('train.epochs=1', resume=True)) == log_of(expected)
 
 
 def test_the_state_of_the_optimizer_is_whole_when_a_run_is_stopped_before_its_first_step(fit):
-    for number, how in enumerate([{'asked': 7}, {'at': ('valid 1', KeyboardInterrupt())}]):
+    for number, how in enumerate([{'asked': 7}, {'at': ('valid 1', BETWEEN)}]):
         stop(fit, f'name=run {number}', **how)
         with pytest.raises(KeyboardInterrupt):
-            fit(f'name=run {number}', resume=True, at=('valid 1', KeyboardInterrupt()))
+            fit(f'name=run {number}', resume=True, at=('valid 1', BETWEEN))
         folder = Path(f'output/run {number}/checkpoints/step_0000007')
         assert any('velocity' in name for name in weights.read(folder / 'model.pdopt'))
 
@@ -251,10 +258,9 @@ def test_the_state_of_the_optimizer_is_whole_when_a_run_is_stopped_before_its_fi
 @pytest.mark.parametrize(
     'settings', [[], ['train.accumulate=2', 'train.save_steps=1'], ['train.ema=0.7']], ids=' '.join
 )
-def test_ctrl_c_at_once_loses_no_more_than_the_step(fit, settings):
-    settings = ['model.freeze=backbone', *settings]  # so that BatchNorm has not moved in the forward pass of the step
+def test_a_run_that_was_left_at_once_goes_on_from_its_newest_checkpoint(fit, settings):
     expected = fit('name=whole', *settings)
-    for step in (0, 3, 8):
+    for step in (8, 12):
         name = f'name=stopped {step}'
         stop(fit, name, *settings, at=(step, KeyboardInterrupt()))
         assert_same_run(fit(name, *settings, resume=True), expected)
@@ -278,19 +284,39 @@ def test_a_run_whose_process_was_killed_before_best_was_written_writes_it_later(
     assert_same_run(fit(resume=True), expected)
 
 
-def test_ctrl_c_at_once_while_best_is_written_gives_each_epoch_one_row(fit, monkeypatch):
-    expected = fit('name=whole')
-    save = checkpoint.save
+def test_visualdl_and_the_log_have_each_step_once(fit):
+    settings = ['train.save_steps=2', 'train.evaluate_first=true']
+    expected = scalars_of(fit('name=whole', *settings))
+    with pytest.raises(Killed):
+        fit(*settings, at=(12, Killed()))  # two steps behind the newest checkpoint
+    stop(fit, *settings, resume=True, asked=16)
+    with pytest.raises(Killed):
+        fit(*settings, resume=True, at=(16, Killed()))
+    folder = fit(*settings, resume=True)
+    assert scalars_of(folder) == expected
+    assert [step for step, _ in expected['train/loss']] == list(range(1, 22))
 
-    def stopped(folder, *given):
-        if folder.endswith('best'):
-            raise KeyboardInterrupt
-        save(folder, *given)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, 'save', stopped)
-        stop(fit)
-    assert_same_run(fit(resume=True), expected)
+def scalars_of(folder):
+    """{tag: [(step, value)]} of what VisualDL has."""
+    from visualdl import LogReader
+
+    found = {}
+    for path in sorted((folder / 'visualdl').iterdir()):
+        reader = LogReader(file_path=str(path))
+        for tag in reader.get_tags().get('scalar', []):
+            if not tag.endswith('per_second'):
+                found.setdefault(tag, []).extend((item.id, item.value) for item in reader.get_data('scalar', tag))
+    return found
+
+
+def test_half_written_files_of_a_killed_process_are_removed(fit):
+    stop(fit, asked=9)
+    for leftover in ('output/run/.log.csv.1.part', 'output/run/checkpoints/.step_0000010.1.part/model.pdparams'):
+        Path(leftover).parent.mkdir(exist_ok=True)
+        Path(leftover).write_bytes(b'half')
+    fit(resume=True)
+    assert not [path for path in everything_below('output') if path.endswith('.part')]
 
 
 # Before and after
@@ -318,11 +344,16 @@ def test_it_is_told_where_a_run_stops_and_goes_on(fit, capsys):
 
 def test_the_time_of_an_epoch_counts_both_of_its_parts(fit, monkeypatch):
     stop(fit, asked=3)
-    path = Path('output/run/checkpoints/step_0000003/state.json')
-    state = json.loads(path.read_text())
-    assert 0 < state['sums']['seconds'] < 100
-    state['sums']['seconds'] += 1000
-    path.write_text(json.dumps(state))
+    verify = checkpoint.verify
+
+    def later(folder):
+        state = verify(folder)
+        if 'sums' in state:
+            assert 0 < state['sums']['seconds'] < 100
+            state['sums']['seconds'] += 1000
+        return state
+
+    monkeypatch.setattr(checkpoint, 'verify', later)
     fit(resume=True)
     with open('output/run/log.csv', encoding='utf-8', newline='') as file:
         rows = list(csv.DictReader(file))
@@ -487,36 +518,76 @@ def assert_refused(fit, overrides, words):
         assert everything_below('output') == before
 
 
-@pytest.mark.parametrize('size', [3, 13])
-def test_a_run_with_another_size_of_batches_does_not_go_on(fit, size):
+def test_a_run_with_another_seed_does_not_go_on(fit):
     stop(fit, asked=9)
-    assert_refused(fit, [f'train.batch_size={size}'], ['4', str(size)])
+    assert_refused(fit, ['seed=7'], ['seed', '0', '7'])
+
+
+def test_a_run_whose_images_were_exchanged_does_not_go_on(fit):
+    stop(fit, asked=9)
+    lines = Path('train.txt').read_text().splitlines(keepends=True)
+    Path('train.txt').write_text(''.join(reversed(lines)))
+    assert_refused(fit, [], ['the SHA-256 of ./train.txt'])
+
+
+def test_changes_are_accepted_when_asked_for_and_the_epoch_begins_again(fit, capsys):
+    stop(fit, asked=9)
+    lines = Path('train.txt').read_text().splitlines(keepends=True)
+    Path('train.txt').write_text(''.join(lines[:-2]))
+    folder = fit('data.labels=[x,b,c]', resume=True, accept=True)
+    said = capsys.readouterr().err
+    assert "changed since: data.labels: ['a', 'b', 'c'] -> ['x', 'b', 'c']" in said
+    assert [row['step'] for row in log_of(folder)] == ['7', '15', '21']  # 6 batches of 24 images in the last two epochs
+
+
+def test_weights_of_another_network_are_refused_even_where_changes_are_accepted(fit, monkeypatch):
+    stop(fit, asked=9)
+    Network.features, before = 8, Network.features
+    try:
+        with pytest.raises(UserError, match='step_0000009.*does not fit'):
+            fit(resume=True, accept=True)
+    finally:
+        Network.features = before
+
+
+@pytest.mark.parametrize(('size', 'steps'), [(3, 6), (6, 3), (13, 2), (26, 1)])
+def test_a_run_goes_on_with_batches_of_another_size_at_the_next_image(fit, capsys, size, steps):
+    stop(fit, 'train.epochs=2', asked=9)  # of the 26 images of the second epoch 8 are behind
+    folder = fit('train.epochs=2', f'train.batch_size={size}', resume=True)
+    assert f'changed since: train.batch_size: 4 -> {size}' in capsys.readouterr().err
+    assert [row['step'] for row in log_of(folder)] == ['7', str(9 + steps)]
+    assert fit.clocks[-1].images == 26
+    rates = optim.rates(train.config.active().optim, -(-26 // size), 2)
+    assert float(log_of(folder)[-1]['lr']) == pytest.approx(rates[-1], rel=1e-5)
 
 
 @pytest.mark.parametrize(
     ('before', 'after'),
     [
         ('optim.name=momentum', 'optim.name=adam'),
+        ('optim.name=sgd', 'optim.name=momentum'),
         ('optim.schedule=constant', 'optim.schedule=cosine'),
+        ('optim.schedule=cosine', 'optim.schedule=constant'),
         ('train.accumulate=1', 'train.accumulate=2'),
     ],
 )
-def test_a_run_with_another_optimizer_does_not_go_on(fit, before, after):
+def test_a_run_goes_on_with_another_optimizer_and_says_so(fit, capsys, before, after):
     stop(fit, before, asked=9)
+    folder = fit(after, resume=True)
     name, _, value = after.partition('=')
-    assert_refused(fit, [after], [name, before.partition('=')[2], value])
+    assert f'changed since: {name}: {before.partition("=")[2]} -> {value}' in capsys.readouterr().err
+    assert [row['step'] for row in log_of(folder)] == ['7', '14', '21']
+    rates = optim.rates(train.config.active().optim, 7, 3)
+    assert float(log_of(folder)[-1]['lr']) == pytest.approx(rates[-1], rel=1e-5, abs=1e-12)
 
 
-@pytest.mark.parametrize('missing', [['rows'], ['sums'], ['rows', 'sums', 'ema_step'], ['ema_step']], ids=' '.join)
-def test_a_checkpoint_of_an_older_format_is_named(fit, missing):
-    stop(fit, 'train.ema=0.5', asked=9)
-    for name in checkpoint.epochs('output/run'):
-        path = Path(f'output/run/checkpoints/{name}/state.json')
-        state = json.loads(path.read_text())
-        path.write_text(json.dumps({key: value for key, value in state.items() if key not in missing}))
+def test_a_checkpoint_of_another_version_is_named(fit, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(resume, 'FORMAT', 0)
+        stop(fit, asked=9)
     before = everything_below('output')
-    with pytest.raises(UserError, match='output/run/checkpoints/step_0000009') as caught:
-        fit('train.ema=0.5', resume=True)
+    with pytest.raises(UserError, match='output/run/checkpoints/step_0000009.*version') as caught:
+        fit(resume=True, accept=True)
     assert caught.value.status == 1
     assert everything_below('output') == before
 
@@ -538,7 +609,7 @@ def test_a_finished_run_can_be_asked_for_an_average_that_it_has_not(fit):
 # The script
 
 
-def test_the_script_goes_on_after_ctrl_c_and_gives_what_it_would_have_given(tmp_path):
+def test_the_script_goes_on_after_sigterm_and_gives_what_it_would_have_given(tmp_path):
     settings = [
         *('-o', 'data.root=photos', 'data.labels=[cat,dog]', 'image.size=32', 'model.arch=cifarnet', 'device=cpu'),
         *('model.pretrained=false', 'train.batch_size=2', 'train.epochs=5', 'train.save_steps=1', 'train.ema=0.8'),
@@ -562,9 +633,9 @@ def test_the_script_goes_on_after_ctrl_c_and_gives_what_it_would_have_given(tmp_
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None and not reached.is_dir():
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    assert process.returncode == 143, said
     assert 'Traceback' not in said and '--resume' in said
     assert not (tmp_path / 'output/stopped.pdparams').exists()
 

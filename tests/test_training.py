@@ -120,7 +120,7 @@ def test_two_processes_average_their_weights_stop_early_and_unfreeze(finished, t
     rows = read_csv(tmp_path / 'output/all/log.csv')
     scores = [float(row['valid_top1']) for row in rows]
     better = [score > max(scores[:epoch]) for epoch, score in enumerate(scores) if epoch]
-    assert [row['step'] for row in rows] == ['1', '2', '3'][: len(rows)]  # 4 images each, in one batch
+    assert [row['step'] for row in rows] == ['2', '4', '6'][: len(rows)]  # 8 images in batches of 4
     assert all(better[:-1]) and (len(rows) == 3 or not better[-1])
     assert (tmp_path / 'output/all.pdparams').is_file()
     assert not (tmp_path / 'output/all.previous').exists()

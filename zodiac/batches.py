@@ -56,25 +56,30 @@ def _paste(images, others, share, rng):
 
 
 class Loss(nn.Layer):
-    """Cross-entropy, in nats, of logits against class numbers (validation) or shares of the classes (training).
+    """Cross-entropy, in nats, of logits against class numbers or shares of the classes.
 
     Args:
-        class_weights: float [classes]; an image counts by the sum of its shares times these. None: all alike. Only in training.
+        class_weights: float [classes]; an image counts by the sum of its shares times these. None: all alike, and so for class numbers.
         parts: the gradient is divided by this, for gradients of several batches that are added up; the value is not.
+
+    Attribute `factor` multiplies the gradient alone in the same way.
     """
 
     def __init__(self, class_weights=None, parts=1):
         super().__init__()
         self.class_weights = None if class_weights is None else paddle.to_tensor(class_weights, 'float32')
         self.parts = parts
+        self.factor = 1.0
 
     def forward(self, logits, labels):
         if labels.ndim == 1:
-            return functional.cross_entropy(logits, labels)
-        loss = -(labels * functional.log_softmax(logits.astype('float32'))).sum(1)
-        if self.class_weights is None:
-            loss = loss.mean()
+            loss = functional.cross_entropy(logits, labels)
         else:
-            weight = (labels * self.class_weights).sum(1)
-            loss = (loss * weight).sum() / weight.sum()
-        return loss if self.parts == 1 else loss / self.parts + (loss * (1 - 1 / self.parts)).detach()
+            loss = -(labels * functional.log_softmax(logits.astype('float32'))).sum(1)
+            if self.class_weights is None:
+                loss = loss.mean()
+            else:
+                weight = (labels * self.class_weights).sum(1)
+                loss = (loss * weight).sum() / weight.sum()
+        factor = self.factor / self.parts
+        return loss if factor == 1 else loss * factor + (loss * (1 - factor)).detach()

@@ -11,8 +11,8 @@ import numpy as np
 from paddle.callbacks import Callback
 from tqdm import tqdm
 
-from zodiac import checkpoint, device, model
-from zodiac.errors import UserError
+from zodiac import checkpoint, device, model, processes
+from zodiac.errors import Stopped, UserError, stop_on_signals
 
 
 class Clock(Callback):
@@ -21,8 +21,9 @@ class Clock(Callback):
     Makes each step a function of (seed, epoch, batch, process) alone: the order of the images, their augmentation and the
     draws of dropout. So a run that goes on in the middle of an epoch does what it would have done.
 
-    Attributes: epoch, from 0; done, batches of this epoch that are behind; steps, batches of a whole epoch; step, batches of
-    the run that are behind; epochs, of the whole run.
+    Attributes: epoch, from 0; images, of this epoch that are behind; done, batches of this epoch that are behind; steps,
+    batches of a whole epoch; step, batches of the run that are behind; epochs, of the whole run; batch and share, images of
+    the batch at hand and how many of them are this process's.
 
     Args:
         parts: batches a step of the optimizer.
@@ -34,34 +35,59 @@ class Clock(Callback):
         self.epochs = epochs
         self.parts = parts
         self.steps = len(loader)
-        self.epoch, self.done, self.step = 0, 0, 0
+        self.epoch, self.images, self.done, self.step = 0, 0, 0, 0
         self.first = 0
 
-    def start_from(self, epoch, step):
-        """Begin at a step of the run of which `epoch` epochs are complete."""
+    def start_from(self, epoch, images, step):
+        """Begin after `step` batches, of which `epoch` epochs are complete and `images` of the next one are behind."""
         self.first = self.epoch = epoch
-        self.step, self.done = step, step - epoch * self.steps
-        self.loader.set_epoch(epoch, skip=self.done)
+        self.images, self.step = images, step
+        self.loader.set_epoch(epoch, skip=images)
+        self.done = self.steps - len(self.loader)
 
     @property
     def between_updates(self):
         """Whether gradients wait for more batches before the optimizer moves."""
-        return self.done % self.parts != 0 and self.done != self.steps
+        return self.passed % self.parts != 0 and self.passed != len(self.bounds)
 
     def on_epoch_begin(self, epoch, logs=None):
+        if epoch > 0:
+            self.images, self.done = 0, 0
         self.epoch = self.first + epoch
-        self.done = self.step - self.epoch * self.steps
-        self.loader.set_epoch(self.epoch, skip=self.done)
+        self.loader.set_epoch(self.epoch, skip=self.images)
+        self.bounds = self.loader.batch_sampler.bounds()
+        self.passed = 0  # batches since the loader began
 
     def on_train_batch_begin(self, step, logs=None):
         import paddle
 
-        draws = np.random.SeedSequence([self.loader.images.seed, self.epoch, self.done, device.rank()])
+        draws = np.random.SeedSequence([self.loader.images.seed, self.epoch, self.images, device.rank()])
         paddle.seed(int(draws.generate_state(1)[0]))
+        start, stop = self.bounds[step]
+        self.batch = stop - start
+        self.share = len(self.loader.batch_sampler.share((start, stop)))
 
     def on_train_batch_end(self, step, logs=None):
+        self.images = self.bounds[step][1]
+        self.passed = step + 1
         self.done += 1
         self.step += 1
+
+
+class Processes(Callback):
+    """Keeps several processes alike: each image counts the same, and BatchNorm statistics are the mean over all after each
+    step."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    def on_train_batch_begin(self, step, logs=None):
+        # the exchange averages the gradients of the processes, whatever the number of their images
+        self.model._loss.factor = self.clock.share * processes.count() / self.clock.batch
+
+    def on_train_batch_end(self, step, logs=None):
+        processes.average(model.moving_statistics(self.model.network))
 
 
 class StopOnBadLoss(Callback):
@@ -81,31 +107,81 @@ class StopOnBadLoss(Callback):
 
 
 class Interrupts(Callback):
-    """Turns Ctrl-C into a KeyboardInterrupt between two steps, when the weights are whole; a second one acts at once."""
+    """Turns SIGINT (Ctrl-C) and SIGTERM into `Stopped` between two steps, when the weights are whole; a second one acts at
+    once."""
 
     def __init__(self, clock):
         super().__init__()
         self.clock = clock
-        self.asked = False
+        self.asked = 0  # number of the signal
+        self.process = os.getpid()
 
     def on_train_begin(self, logs=None):
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._ask)  # after Paddle's import, which sets its own
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._ask)
 
     def on_train_end(self, logs=None):
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            stop_on_signals()
 
     def _ask(self, number, frame):
-        self.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        print('\nstopping after this step; press Ctrl-C again to leave at once', file=sys.stderr)
+        if os.getpid() != self.process:  # a loader's worker, which has inherited this
+            os._exit(128 + number)
+        if self.asked:
+            if time.monotonic() - self.asked_at < 1 and processes.launched():
+                return  # Paddle's launcher sends each SIGTERM three times
+            raise Stopped(number)
+        self.asked, self.asked_at = number, time.monotonic()
+        if device.rank() == 0:
+            print('\nstopping after this step; a second Ctrl-C or SIGTERM leaves at once', file=sys.stderr)
 
     def on_train_batch_end(self, step, logs=None):
-        if self.asked and not self.clock.between_updates:
-            raise KeyboardInterrupt
+        if not self.clock.between_updates:
+            self.on_eval_batch_end(step)
 
-    on_eval_batch_end = on_train_batch_end
+    def on_eval_batch_end(self, step, logs=None):
+        asked = int(processes.highest(self.asked))
+        if asked:
+            raise Stopped(asked, between_steps=True)
+
+
+class Validation(Callback):
+    """Measures the network after each epoch; comes last among the callbacks.
+
+    Calls on_eval_begin, on_eval_batch_end and on_eval_end of the others, the last one with the mean loss in nats and the
+    accuracy: {'loss': float, 'top1': float from 0 to 1}. Several processes share the images and get the same numbers.
+    """
+
+    def __init__(self, loader, watchers):
+        super().__init__()
+        self.loader = loader
+        self.watchers = watchers
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.run(self.model)
+
+    def run(self, trainer):
+        """Measure the network of a paddle.Model."""
+        import paddle
+
+        network, level = trainer.network, trainer._adapter._amp_level
+        for watcher in self.watchers:
+            watcher.on_eval_begin()
+        network.eval()
+        sums = np.zeros(3)
+        with paddle.no_grad(), paddle.amp.auto_cast(enable=level != 'O0', level='O1' if level == 'O0' else level):
+            for number, (images, labels) in enumerate(self.loader):
+                logits = network(images).astype('float32')
+                loss = paddle.nn.functional.cross_entropy(logits, labels, reduction='sum')
+                hits = (logits.argmax(1) == labels).astype('int64').sum()
+                sums += [len(labels), float(loss), int(hits)]
+                for watcher in self.watchers:
+                    watcher.on_eval_batch_end(number)
+        network.train()
+        images, loss_sum, hits = processes.total(sums)
+        for watcher in self.watchers:
+            watcher.on_eval_end({'loss': loss_sum / images, 'top1': hits / images})
 
 
 class Progress(Callback):
@@ -123,7 +199,7 @@ class Progress(Callback):
         self.said = time.monotonic()
 
     def on_train_batch_end(self, step, logs=None):
-        scores = f'loss {logs["loss"][0]:.3f} top1 {logs["acc_top1"]:.3f}'
+        scores = f'loss {logs["loss"][0]:.3f} top1 {logs["acc"]:.3f}'
         self.bar.set_postfix_str(scores, refresh=False)
         self.bar.update()
         if self.bar.disable and time.monotonic() - self.said > self.every:
@@ -202,44 +278,58 @@ class Ema(Callback):
 
 
 class Checkpoints(Callback):
-    """Keeps a checkpoint of each epoch and of each `save_steps` steps, the newest `keep`, and that of the best epoch.
+    """Keeps a checkpoint of each epoch and of each so many steps or minutes, the newest ones, and that of the best epoch.
 
     Args:
-        save_steps: 0 for none within an epoch.
+        run_dir: folder of the run; None on a process that does not write.
+        settings: save_steps and save_minutes, 0 for none; keep_checkpoints.
         facts: JSON-ready dict that goes into each checkpoint.
         log: the `RunLog` of the run.
         best: the `Best` that is asked after each validation.
         ema: the `Ema` whose average is the model to use, or None.
     """
 
-    def __init__(self, run_dir, clock, keep, save_steps, facts, log, best, ema=None):
+    def __init__(self, run_dir, clock, settings, facts, log, best, ema=None):
         super().__init__()
         self.run_dir = run_dir
         self.clock = clock
-        self.keep = keep
-        self.save_steps = save_steps
+        self.settings = settings
         self.facts = facts
         self.log = log
         self.best = best
         self.ema = ema
-        self.saved = clock.step
+        self.saved, self.saved_at = clock.step, time.monotonic()
 
     def on_train_batch_end(self, step, logs=None):
-        due = self.save_steps and self.clock.step - self.saved >= self.save_steps
+        steps, minutes = self.settings.save_steps, self.settings.save_minutes
+        due = steps and self.clock.step - self.saved >= steps
+        if minutes:  # the first process decides
+            due = (
+                processes.highest(self.run_dir is not None and time.monotonic() - self.saved_at >= 60 * minutes) or due
+            )
         if due and not self.clock.between_updates and self.clock.done < self.clock.steps:
-            self.save_last(self.clock.epoch, sums=self.log.sums())
+            self.save_within_epoch()
 
     def on_eval_end(self, logs=None):
         row = self.log.rows[-1]
         if self.best.improved:  # first: a run that is killed in between comes here again
             contents = {checkpoint.WEIGHTS: self.model.network.state_dict()}
-            checkpoint.save(f'{self.run_dir}/best', contents, {**self.facts, **self.best.row})
-        self.save_last(row['epoch'], valid_top1=row['valid_top1'], valid_loss=row['valid_loss'])
+            if self.run_dir:
+                checkpoint.save(f'{self.run_dir}/best', contents, {**self.facts, **self.best.row})
+        self.save_last(row['epoch'], 0, valid_top1=row['valid_top1'], valid_loss=row['valid_loss'])
 
-    def save_last(self, epoch, **more):
-        """Write checkpoints/step_<step>: weights and optimizer after the step just done, `epoch` of them complete."""
+    def save_within_epoch(self):
+        """Write a checkpoint after the step just done, before its epoch is validated; returns its folder."""
+        return self.save_last(self.clock.epoch, self.clock.images, sums=self.log.sums())
+
+    def save_last(self, epoch, images, **more):
+        """Write checkpoints/step_<step>: weights and optimizer, `epoch` epochs and `images` of the next one behind."""
+        self.saved, self.saved_at = self.clock.step, time.monotonic()
+        if not self.run_dir:
+            return None
         rows = [row for row in self.log.rows if row['epoch'] <= epoch]
-        state = {**self.facts, 'epoch': epoch, 'step': self.clock.step, 'rows': rows, **more}
+        place = {'epoch': epoch, 'images': images, 'step': self.clock.step, 'steps': self.clock.steps}
+        state = {**self.facts, **place, 'rows': rows, 'written': self.log.written(), **more}
         weights = self.model.network.state_dict()
         contents = {checkpoint.WEIGHTS: weights, checkpoint.OPTIMIZER: self.model._optimizer.state_dict()}
         if self.ema and self.ema.average:
@@ -248,6 +338,5 @@ class Checkpoints(Callback):
             state['ema_step'] = self.ema.step
         folder = os.path.join(self.run_dir, 'checkpoints', f'step_{self.clock.step:07d}')
         checkpoint.save(folder, contents, state)
-        checkpoint.prune(self.run_dir, self.keep)
-        self.saved = self.clock.step
+        checkpoint.prune(self.run_dir, self.settings.keep_checkpoints)
         return folder

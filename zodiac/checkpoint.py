@@ -1,8 +1,8 @@
 """Checkpoints: folders of weights, optimizer state and facts, written whole or not at all, verified when read.
 
-A checkpoint holds model.pdparams, the weights to use; state.json with facts and the SHA-256 of each file; and, but for best/,
-model.pdopt, the state of the optimizer. Where the weights to use are averaged ones (train.ema), learning.pdparams has those
-that training goes on from.
+A checkpoint holds model.pdparams, the weights to use; state.json, what made them; SHA256SUMS of all its files, which
+`sha256sum -c` reads; and, but for best/, model.pdopt, the state of the optimizer. Where the weights to use are averaged ones
+(train.ema), learning.pdparams has those that training goes on from.
 """
 
 import json
@@ -15,9 +15,11 @@ from zodiac import files, model, weights
 from zodiac.errors import UserError
 
 STATE = 'state.json'
+SUMS = 'SHA256SUMS'
 WEIGHTS = 'model.pdparams'
 OPTIMIZER = 'model.pdopt'
 LEARNING = 'learning.pdparams'
+PARTS = {STATE, WEIGHTS, OPTIMIZER, LEARNING}
 
 
 def save(folder, contents, state):
@@ -29,30 +31,35 @@ def save(folder, contents, state):
     Raises: UserError naming the folder when it cannot be written.
     """
     with files.atomic_folder(folder) as temporary:
-        hashes = {}
         for name, values in contents.items():
             with open(os.path.join(temporary, name), 'wb') as file:
                 file.write(weights.dump(values))
-            hashes[name] = files.sha256(os.path.join(temporary, name))
         with open(os.path.join(temporary, STATE), 'w', encoding='utf-8') as file:
-            json.dump({**state, 'sha256': hashes}, file, ensure_ascii=False, indent=1)
+            json.dump(state, file, ensure_ascii=False, indent=1)
+        with open(os.path.join(temporary, SUMS), 'w', encoding='utf-8', newline='\n') as file:
+            file.write(_sums({name: files.sha256(os.path.join(temporary, name)) for name in [*contents, STATE]}))
+
+
+def _sums(hashes):
+    return ''.join(f'{digest}  {name}\n' for name, digest in sorted(hashes.items()))
 
 
 def verify(folder):
     """The facts of a checkpoint whose files are as they were written. Raises UserError naming what is missing or damaged."""
-    path = os.path.join(folder, STATE)
     try:
-        with open(path, encoding='utf-8') as file:
-            state = json.load(file)
-        expected = state['sha256']
-        damaged = [name for name, digest in expected.items() if files.sha256(os.path.join(folder, name)) != digest]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        with open(os.path.join(folder, SUMS), encoding='utf-8', newline='\n') as file:
+            text = file.read()
+        expected = dict(reversed(line.split('  ')) for line in text.splitlines())
+        damaged = [SUMS] if text != _sums(expected) else []
+        damaged += [name for name in os.listdir(folder) if name in PARTS and name not in expected]
+        damaged += [name for name, digest in expected.items() if files.sha256(os.path.join(folder, name)) != digest]
+        if damaged:
+            name = os.path.join(folder, damaged[0])
+            raise UserError(f'{name}: is damaged (it is not what {SUMS} says); choose another checkpoint')
+        with open(os.path.join(folder, STATE), encoding='utf-8') as file:
+            return json.load(file)
+    except (OSError, ValueError) as error:
         raise UserError(f'{folder}: no complete checkpoint ({error}); choose another one, or train again') from None
-    if damaged:
-        raise UserError(
-            f'{os.path.join(folder, damaged[0])}: is damaged (its SHA-256 differs from {STATE}); choose another checkpoint'
-        )
-    return state
 
 
 def find(run_dir, which):
@@ -94,16 +101,31 @@ def latest(run_dir, say):
 
 
 def restore(folder, network, optimizer):
-    """Put the weights that training goes on from, and the state of the optimizer, back in place.
+    """Put the weights that training goes on from, and the state of the optimizer but for its schedule, back in place.
 
+    Args:
+        optimizer: None leaves its state out.
     Returns: the averaged weights {name: Tensor}, or None where the checkpoint has none.
     """
     import paddle
-    from paddle.base.layer_helper import LayerHelper
 
     averaged = os.path.isfile(os.path.join(folder, LEARNING))
-    network.set_state_dict(weights.read(os.path.join(folder, LEARNING if averaged else WEIGHTS)))
-    state = weights.read(os.path.join(folder, OPTIMIZER))
+    model.load_all(network, os.path.join(folder, LEARNING if averaged else WEIGHTS))
+    if optimizer is not None:
+        _restore_optimizer(os.path.join(folder, OPTIMIZER), network, optimizer)
+    if not averaged:
+        return None
+    return {name: paddle.to_tensor(value) for name, value in weights.read(os.path.join(folder, WEIGHTS)).items()}
+
+
+def _restore_optimizer(path, network, optimizer):
+    import paddle
+    from paddle.base.layer_helper import LayerHelper
+
+    state = weights.read(path)
+    state.pop('LR_Scheduler', None)
+    if not isinstance(optimizer._learning_rate, float):
+        state['LR_Scheduler'] = optimizer._learning_rate.state_dict()  # Paddle asks for it
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='There are some unused values')  # Paddle's own, of every warm-up
         optimizer.set_state_dict(state)
@@ -113,9 +135,6 @@ def restore(folder, network, optimizer):
     optimizer.helper = optimizer.helper or LayerHelper(type(optimizer).__name__)
     optimizer._create_accumulators(paddle.static.default_main_program().global_block(), known)
     optimizer._accumulators_holder = {}
-    if not averaged:
-        return None
-    return {name: paddle.to_tensor(value) for name, value in weights.read(os.path.join(folder, WEIGHTS)).items()}
 
 
 def load_network(run_dir, which, identity, flip_average=False):

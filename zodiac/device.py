@@ -6,7 +6,9 @@ import io
 import os
 import platform
 import shutil
+import signal
 import sys
+import threading
 import warnings
 
 from zodiac.errors import UsageError, UserError
@@ -53,6 +55,9 @@ def import_paddle():
         raise UserError(
             f'Paddle cannot be imported ({error}); pip install -r requirements.txt, or requirements-cpu.txt without a GPU'
         ) from None
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):  # Paddle has put handlers of its own in their place
+            signal.signal(number, signal.getsignal(number))
     for line in said.getvalue().splitlines():
         if 'OMP_NUM_THREADS' not in line:  # Paddle warns of more than one thread, which is what we want
             print(line, file=sys.stderr)

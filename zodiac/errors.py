@@ -1,6 +1,8 @@
-"""Errors that a user can mend, and the exit statuses of the scripts: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+"""Errors that a user can mend, and the exit statuses of the scripts: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C
+(SIGINT), 143 by SIGTERM."""
 
 import os
+import signal
 import sys
 
 
@@ -14,6 +16,29 @@ class UsageError(UserError):
     """A wrong setting or a wrong command line. Exit status 2."""
 
     status = 2
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to end by a signal. Exit status 128 + its number, as a shell gives it.
+
+    Args:
+        between_steps: whether a training stops where its state is whole.
+    """
+
+    def __init__(self, number, between_steps=False):
+        super().__init__()
+        self.status = 128 + number
+        self.between_steps = between_steps
+
+
+def stop_on_signals():
+    """Make SIGINT and SIGTERM end the work through `Stopped`, so that nothing is left half-written; in the main thread."""
+
+    def stop(number, frame):
+        raise Stopped(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
 
 def one_line(error):
@@ -30,6 +55,7 @@ def run(main):
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')  # a terminal without UTF-8 still shows every name
+    stop_on_signals()
     status = 1
     try:
         status = main() or 0
@@ -37,9 +63,9 @@ def run(main):
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         status = error.status
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print('interrupted', file=sys.stderr)
-        status = 130
+        status = getattr(error, 'status', 130)
     except BrokenPipeError:  # the reader of our results (`| head`) has left: nothing more to say, and nowhere to say it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

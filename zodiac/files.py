@@ -1,6 +1,8 @@
 """Files that are whole or absent: atomic writes, folder swaps, hashes."""
 
 import contextlib
+import ctypes
+import glob
 import hashlib
 import os
 import shutil
@@ -49,6 +51,7 @@ def atomic_folder(path):
     temporary = retired = None
     try:
         os.makedirs(parent, exist_ok=True)
+        clear_leftovers(parent, os.path.basename(path))
         temporary = tempfile.mkdtemp(prefix=f'.{os.path.basename(path)}.', suffix='.part', dir=parent)
         os.chmod(temporary, 0o777 & ~_umask())
         yield temporary
@@ -57,11 +60,12 @@ def atomic_folder(path):
                 with open(os.path.join(folder, name), 'rb+') as file:
                     os.fsync(file.fileno())
             _sync_folder(folder)
-        if os.path.isdir(path):
-            retired = tempfile.mkdtemp(prefix=f'.{os.path.basename(path)}.', suffix='.old', dir=parent)
-            os.rmdir(retired)  # only its name is wanted: Windows renames onto no folder
-            os.replace(path, retired)
-        os.replace(temporary, path)
+        if not (os.path.isdir(path) and _exchange(temporary, path)):
+            if os.path.isdir(path):
+                retired = tempfile.mkdtemp(prefix=f'.{os.path.basename(path)}.', suffix='.old', dir=parent)
+                os.rmdir(retired)  # only its name is wanted: Windows renames onto no folder
+                os.replace(path, retired)
+            os.replace(temporary, path)
         _sync_folder(parent)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -71,6 +75,25 @@ def atomic_folder(path):
         for leftover in (temporary, retired):
             if leftover:
                 shutil.rmtree(leftover, ignore_errors=True)
+
+
+def clear_leftovers(folder, name=None):
+    """Remove what a killed process has left half-written in `folder`: for the file or folder `name`, or for all.
+
+    Where it was killed while a folder was exchanged, the old one comes back.
+    """
+    start = os.path.join(glob.escape(folder), f'.{glob.escape(name) if name else "*"}.*')
+    for retired in glob.glob(f'{start}.old'):
+        path = os.path.join(folder, os.path.basename(retired)[1:].rsplit('.', 2)[0])
+        if not os.path.exists(path):
+            os.replace(retired, path)
+        shutil.rmtree(retired, ignore_errors=True)
+    for unfinished in glob.glob(f'{start}.part'):
+        if os.path.isdir(unfinished):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(unfinished)
 
 
 def cannot_write(path, error):
@@ -88,6 +111,19 @@ def sha256(path):
         for block in iter(lambda: file.read(1 << 20), b''):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _exchange(one, other):
+    """Let two paths change places in one step, so that neither is ever missing. Returns whether the system could."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2  # Linux, with glibc 2.28 or later
+    except (AttributeError, OSError, TypeError):
+        return False
+    at_working_directory, rename_exchange = -100, 2
+    return (
+        renameat2(at_working_directory, os.fsencode(one), at_working_directory, os.fsencode(other), rename_exchange)
+        == 0
+    )
 
 
 def _sync_folder(folder):

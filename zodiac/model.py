@@ -139,6 +139,14 @@ def unfreeze(network, frozen):
     _set_learning(network, frozen, True)
 
 
+def moving_statistics(network):
+    """The running means and variances of the BatchNorm layers that training moves, as Tensors."""
+    from paddle import nn
+
+    layers = [layer for layer in network.sublayers() if isinstance(layer, (nn.BatchNorm1D, nn.BatchNorm2D))]
+    return [tensor for layer in layers if not layer._use_global_stats for tensor in (layer._mean, layer._variance)]
+
+
 def _set_learning(network, names, learns):
     import paddle
 

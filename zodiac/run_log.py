@@ -2,12 +2,14 @@
 
 import csv
 import math
+import os
 import sys
 import time
 
+import numpy as np
 from paddle.callbacks import Callback
 
-from zodiac import files, metrics
+from zodiac import device, files, metrics, processes
 
 LOG_COLUMNS = (
     'epoch',
@@ -20,17 +22,7 @@ LOG_COLUMNS = (
     'seconds',
     'images_per_second',
 )
-
-
-def mean_over_processes(value):
-    """The mean of a number over the processes of a distributed run; all of them must call it."""
-    import paddle
-
-    if paddle.distributed.get_world_size() == 1:
-        return float(value)
-    total = paddle.to_tensor([float(value)])
-    paddle.distributed.all_reduce(total)
-    return total.item() / paddle.distributed.get_world_size()
+COUNTED = ('images', 'loss_sum', 'hits')  # of the images of one process in an epoch so far
 
 
 class RunLog(Callback):
@@ -52,23 +44,47 @@ class RunLog(Callback):
         self.so_far = {}  # what the row of this epoch is made of, see `sums`
         self.writer = None
 
-    def go_on(self, rows, sums):
-        """Take up the log of a stopped run: its rows, and what `sums` gave if it was stopped within an epoch."""
+    def go_on(self, rows, sums, written):
+        """Take up the log of a stopped run: its rows, what `sums` gave if it was stopped within an epoch, and `written`."""
         self.rows = list(rows)
-        self.so_far = sums
+        if sums:
+            parts = sums['by_process']
+            if len(parts) != processes.count():  # another number of processes goes on: the first one takes all
+                parts = [[sum(column) for column in zip(*parts)]] + [[0, 0.0, 0]] * (processes.count() - 1)
+            self.so_far = {**sums, **dict(zip(COUNTED, parts[device.rank()]))}
+        folder = f'{self.run_dir}/visualdl'
+        for name in os.listdir(folder) if self.run_dir and os.path.isdir(folder) else ():
+            if name in written:
+                os.truncate(f'{folder}/{name}', min(written[name], os.path.getsize(f'{folder}/{name}')))
+            else:
+                os.unlink(f'{folder}/{name}')
 
     def sums(self):
-        """What the row of this epoch is made of so far, as JSON-ready values; of this process."""
-        return dict(self.so_far)
+        """What the row of this epoch is made of so far, as JSON-ready values; all processes must call it."""
+        counts = np.zeros([processes.count(), len(COUNTED)])
+        counts[device.rank()] = [self.so_far[name] for name in COUNTED]
+        parts = np.reshape(processes.total(counts.ravel()), counts.shape)
+        return {'by_process': parts.tolist(), 'lr': self.so_far['lr'], 'seconds': self.so_far['seconds']}
+
+    def written(self):
+        """{file: bytes} of what VisualDL has of the run so far."""
+        if not self.writer:
+            return {}
+        self.writer._get_file_writer().flush()
+        folder = f'{self.run_dir}/visualdl'
+        return {name: os.path.getsize(f'{folder}/{name}') for name in sorted(os.listdir(folder))}
 
     def _open(self):
         if not self.run_dir or self.writer:
             return
         from visualdl import LogWriter
 
-        self.writer = LogWriter(logdir=f'{self.run_dir}/visualdl')
-        for number, image in enumerate(self.samples):
-            self.writer.add_image(f'train images/{number}', image, step=0)
+        folder = f'{self.run_dir}/visualdl'
+        os.makedirs(folder, exist_ok=True)
+        self.writer = LogWriter(folder, file_name=f'vdlrecords.{len(os.listdir(folder)):010d}.log')
+        if self.clock.step == 0:
+            for number, image in enumerate(self.samples):
+                self.writer.add_image(f'train images/{number}', image, step=0)
         self._write_csv()
 
     def on_train_begin(self, logs=None):
@@ -79,70 +95,60 @@ class RunLog(Callback):
             self.writer.close()
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.clock.done == 0:
-            self.so_far = {'images': 0, 'loss_sum': 0.0, 'seconds': 0.0}
-        else:
-            metric = self.model._metrics[0]
-            metric.total, metric.count = list(self.so_far['hits']), list(self.so_far['hits_of'])
+        if self.clock.images == 0:
+            self.so_far = {'images': 0, 'loss_sum': 0.0, 'hits': 0, 'seconds': 0.0}
+        metric = self.model._metrics[0]
+        metric.total, metric.count = [self.so_far['hits']], [self.so_far['images']]
         self.started = time.perf_counter() - self.so_far['seconds']
 
     def on_train_batch_begin(self, step, logs=None):
         self.lr = self.model._optimizer.get_lr()  # the rate of this step; the schedule moves on right after it
 
     def on_train_batch_end(self, step, logs=None):
-        metric = self.model._metrics[0]
+        share = self.clock.share
         self.so_far = {
-            'images': self.so_far['images'] + logs['batch_size'],
-            'loss_sum': self.so_far['loss_sum'] + logs['loss'][0] * logs['batch_size'],
+            'images': self.so_far['images'] + share,
+            'loss_sum': self.so_far['loss_sum'] + logs['loss'][0] * share,
+            'hits': int(self.model._metrics[0].total[0]),
             'seconds': time.perf_counter() - self.started,
             'lr': self.lr,
-            'hits': [float(total) for total in metric.total],
-            'hits_of': [int(count) for count in metric.count],
         }
-        self._scalars({'train/loss': logs['loss'][0], 'train/top1': logs['acc_top1'], 'train/lr': self.lr})
+        self._scalars({'train/loss': logs['loss'][0], 'train/top1': logs['acc'], 'train/lr': self.lr})
 
     def on_epoch_end(self, epoch, logs=None):
-        done = self.so_far
+        images, loss_sum, hits = processes.total([self.so_far[name] for name in COUNTED])
+        seconds = self.so_far['seconds']
         self.row = {
             'epoch': self.clock.epoch + 1,
             'step': self.clock.step,
-            'lr': done['lr'],
-            'train_loss': mean_over_processes(done['loss_sum'] / done['images']),
-            'train_top1': mean_over_processes(done['hits'][0] / done['hits_of'][0]),
-            'seconds': done['seconds'],
-            'images_per_second': done['images'] / done['seconds'],
+            'lr': self.so_far['lr'],
+            'train_loss': loss_sum / images,
+            'train_top1': hits / images,
+            'seconds': seconds,
+            'images_per_second': images / seconds,
         }
 
     def on_eval_begin(self, logs=None):
         self._open()
-        self.images, self.loss_sum = 0, 0.0
-
-    def on_eval_batch_end(self, step, logs=None):
-        self.images += logs['batch_size']
-        self.loss_sum += logs['loss'][0] * logs['batch_size']
 
     def on_eval_end(self, logs=None):
-        row = {
-            **self.row,
-            'valid_loss': mean_over_processes(self.loss_sum / self.images),
-            'valid_top1': float(logs['acc_top1']),
-        }
+        row = {**self.row, 'valid_loss': logs['loss'], 'valid_top1': logs['top1']}
         self.rows.append(row)
         self._scalars({'valid/loss': row['valid_loss'], 'valid/top1': row['valid_top1']})
         if row['epoch']:
             self._scalars({'train/images_per_second': row['images_per_second']})
-        if self.run_dir:
-            self._write_csv()
-            train = (
-                f'train loss {row["train_loss"]:.4f} top1 {row["train_top1"]:.4f}, '
-                f'{row["images_per_second"]:.1f} images/s, '
-                if row['epoch']
-                else ''
-            )
-            print(
-                f'epoch {row["epoch"]}/{self.clock.epochs}: {train}valid loss {row["valid_loss"]:.4f} top1 {row["valid_top1"]:.4f}',
-                file=sys.stderr,
-            )
+        if not self.run_dir:
+            return
+        self._write_csv()
+        train = (
+            f'train loss {row["train_loss"]:.4f} top1 {row["train_top1"]:.4f}, {row["images_per_second"]:.1f} images/s, '
+            if row['epoch']
+            else ''
+        )
+        print(
+            f'epoch {row["epoch"]}/{self.clock.epochs}: {train}valid loss {row["valid_loss"]:.4f} top1 {row["valid_top1"]:.4f}',
+            file=sys.stderr,
+        )
 
     def _scalars(self, values):
         if self.writer:

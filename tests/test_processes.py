@@ -1,0 +1,244 @@
+"""Two processes that share a run on the CPU give what one gives; each is started as a user does, by Paddle's launcher."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, assert_message, make_tree, picture, run_script
+
+from zodiac import weights
+
+SETTINGS = [
+    *('data.root=.', 'data.labels=[a,b,c]', 'data.num_workers=0', 'image.size=8', 'image.resize=8', 'device=cpu'),
+    *(
+        'augment=[random_resized_crop,horizontal_flip]',
+        'model.pretrained=false',
+        'train.batch_size=5',
+        'train.epochs=2',
+    ),
+    *(
+        'optim.name=momentum',
+        'optim.lr=0.05',
+        'train.evaluate_first=true',
+        'train.save_steps=1',
+        'train.keep_checkpoints=9',
+    ),
+]
+RUNS = """
+import json, sys
+sys.path.insert(0, {root!r})
+from zodiac import device
+paddle = device.import_paddle()
+from paddle import nn
+import train
+from zodiac import callbacks, errors, model
+
+class Network(nn.Layer):
+    def __init__(self, norm):
+        super().__init__()
+        parts = [nn.Conv2D(3, 4, 3), *([nn.BatchNorm2D(4), nn.Dropout(0.3)] if norm else []), nn.ReLU(), nn.Flatten()]
+        self.stage, self.fc = nn.Sequential(*parts), nn.Linear(144, 3)
+
+    def forward(self, x):
+        return self.fc(self.stage(x))
+
+class Interrupts(callbacks.Interrupts):
+    def on_train_batch_begin(self, step, logs=None):
+        if self.clock.step + 1 == asked and device.rank() == paddle.distributed.get_world_size() - 1:
+            self.asked = 15
+
+callbacks.Interrupts = Interrupts
+for name, norm, asked, arguments in json.load(open('runs.json')):
+    def build(cfg, *_):
+        paddle.seed(0)
+        network = Network(norm)
+        return network, model.freeze(network, 'none')
+    train.build_network = build
+    sys.argv = ['train.py', *arguments, '-o', *{settings!r}, 'name=' + name]
+    try:
+        with paddle.utils.unique_name.guard():  # as in a process of its own
+            train.main()
+    except errors.Stopped as stop:
+        assert asked and stop.status == 143
+"""
+LAUNCH = ['-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', 'logs']
+
+
+def start(folder, runs, prefix=(), settings=(), wait=True):
+    """Run `runs`, each (name, with BatchNorm and dropout?, step at which one process gets SIGTERM or 0, flags)."""
+    (folder / 'runs.json').write_text(json.dumps(runs))
+    (folder / 'runs.py').write_text(RUNS.format(root=str(ROOT), settings=[*SETTINGS, *settings]))
+    process = subprocess.Popen(
+        [sys.executable, *prefix, 'runs.py'],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    if wait:
+        said, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+    return process
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A folder with 14 training and 7 validation images and the runs of one and of two processes."""
+    path = tmp_path_factory.mktemp('processes')
+    rng = np.random.default_rng(0)
+    for split, count in (('train', 14), ('valid', 7)):
+        (path / split).mkdir()
+        for number in range(count):
+            picture(number + 1000 * (split == 'valid'), (12, 12)).save(path / split / f'{number}.png')
+        lines = [
+            f'{split}/{number}.png\t{label}\n' for number, label in enumerate(rng.permutation(np.arange(count) % 3))
+        ]
+        (path / f'{split}.txt').write_text(''.join(lines))
+    start(path, [['one', False, 0, []]])
+    stopped = [['stopped', True, 2, []], ['stopped', True, 5, ['--resume']], ['stopped', True, 0, ['--resume']]]
+    shrunk = [['shrunk', True, 4, []]]
+    start(path, [['two', False, 0, []], ['whole', True, 0, []], *stopped, *shrunk], LAUNCH)
+    return path
+
+
+def log_of(folder, name):
+    with open(folder / f'output/{name}/log.csv', encoding='utf-8', newline='') as file:
+        return [
+            {key: value for key, value in row.items() if key not in ('seconds', 'images_per_second')}
+            for row in csv.DictReader(file)
+        ]
+
+
+def assert_same(folder, name, expected):
+    for file in sorted((folder / f'output/{expected}').rglob('*.pd*')) + [folder / f'output/{expected}.pdparams']:
+        ours = Path(str(file).replace(f'output/{expected}', f'output/{name}'))
+        for key, value in weights.read(str(file)).items():
+            assert np.array_equal(weights.read(str(ours))[key], value), (file, key)
+    assert log_of(folder, name) == log_of(folder, expected)
+
+
+def test_two_processes_train_what_one_trains(folder):
+    one, two = (log_of(folder, name) for name in ('one', 'two'))
+    assert [row['step'] for row in one] == ['0', '3', '6']
+    for ours, theirs in zip(two, one):
+        for key, value in theirs.items():
+            assert (ours[key] == value) if value == '' else float(ours[key]) == pytest.approx(float(value), rel=1e-5), (
+                key
+            )
+    expected = weights.read(f'{folder}/output/one.pdparams')
+    for name, value in weights.read(f'{folder}/output/two.pdparams').items():
+        assert value == pytest.approx(expected[name], abs=1e-6), name
+
+
+def test_two_processes_that_are_stopped_go_on_as_if_they_were_not(folder):
+    assert_same(folder, 'stopped', 'whole')
+
+
+def test_one_process_goes_on_with_the_run_of_two(folder):
+    """The images of the epoch that are behind stay behind, and the log counts them."""
+    before = json.loads((folder / 'output/shrunk/checkpoints/step_0000004/state.json').read_text())
+    start(folder, [['shrunk', True, 0, ['--resume']]])
+    after = json.loads((folder / 'output/shrunk/checkpoints/step_0000005/state.json').read_text())
+    assert (before['images'], after['images']) == (5, 10)
+    assert [len(state['sums']['by_process']) for state in (before, after)] == [2, 1]
+    assert [state['sums']['by_process'][0][0] for state in (before, after)] == [3, 10]
+    assert [row['step'] for row in log_of(folder, 'shrunk')] == ['0', '3', '6']
+
+
+def test_processes_that_are_killed_lose_no_more_than_a_step(folder):
+    process = start(folder, [['killed', True, 0, []]], LAUNCH, ['train.epochs=40'], wait=False)
+    reached = folder / 'output/killed/checkpoints/step_0000007'
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and not reached.is_dir():
+        time.sleep(0.02)
+    children = subprocess.run(['pgrep', '-f', f'{folder}|runs.py'], capture_output=True, text=True).stdout.split()
+    for child in children:
+        if os.path.realpath(f'/proc/{child}/cwd') == str(folder):
+            os.kill(int(child), signal.SIGKILL)
+    process.communicate(timeout=60)
+    start(folder, [['killed', True, 0, ['--resume']], ['alive', True, 0, []]], LAUNCH, ['train.epochs=40'])
+    assert_same(folder, 'killed', 'alive')
+
+
+# train.py --nproc
+
+
+SMALL = [
+    *(
+        '-o',
+        'data.root=photos',
+        'data.labels=[cat,dog]',
+        'image.size=32',
+        'model.arch=cifarnet',
+        'model.pretrained=false',
+    ),
+    *('device=cpu', 'train.batch_size=4', 'train.epochs=2', 'data.num_workers=0'),
+]
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    path = tmp_path_factory.mktemp('nproc')
+    make_tree(path / 'photos', ['cat', 'dog'], {'train': 6, 'valid': 2, 'test': 1})
+    assert_message(run_script('annotate.py', *SMALL, cwd=path), 0)
+    return path
+
+
+def test_nproc_starts_the_processes_and_tells_the_results_once(photos):
+    result = run_script('train.py', '--nproc', 2, *SMALL, cwd=photos)
+    assert_message(result, 0, 'epoch 1/2: train loss', 'epoch 2/2: train loss')
+    assert [line.split(':')[0].split()[0] for line in result.stdout.splitlines()] == ['best', 'last', 'curves']
+    assert [row['step'] for row in log_of(photos, 'zodiac')] == ['3', '6']
+
+
+def test_an_error_of_all_processes_is_told_once_with_its_status(photos):
+    result = run_script('train.py', '--nproc', 2, *SMALL, 'optim.schedule=one_cycle', 'train.batch_size=99', cwd=photos)
+    assert_message(result, 2, 'one_cycle')
+    assert result.stderr.count('error: ') == 1 and result.stdout == ''
+
+
+def test_an_error_of_another_process_than_the_first_one_is_told(photos):
+    names = sorted(path.name for path in (photos / 'photos/train/dog').iterdir())
+    lines = (photos / 'photos/train.txt').read_text().splitlines()
+    bad = photos / 'photos/train/dog' / names[0]
+    content = bad.read_bytes()
+    bad.write_bytes(content[:100])
+    try:
+        result = run_script('train.py', '--nproc', len(lines), *SMALL, 'train.batch_size=12', 'name=bad', cwd=photos)
+    finally:
+        bad.write_bytes(content)
+    assert_message(result, 1, str(bad.relative_to(photos)))
+
+
+def test_sigterm_stops_all_processes_between_two_steps(photos):
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / 'train.py'), '--nproc', '2', *SMALL, 'train.epochs=5000', 'name=stopped'],
+        cwd=photos,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+        if list(photos.glob('output/stopped/checkpoints/step_*')):
+            break
+    process.send_signal(signal.SIGTERM)
+    results, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert 'the same command with --resume goes on' in said and 'Traceback' not in said and results == ''
+    result = run_script('train.py', '--nproc', 2, *SMALL, 'train.epochs=1', 'name=stopped', '--resume', cwd=photos)
+    assert_message(result, 0, 'changed since: train.epochs: 5000 -> 1')
+
+
+@pytest.mark.parametrize('number', ['0', '-2'])
+def test_a_number_of_processes_below_one_is_refused(photos, number):
+    assert_message(run_script('train.py', f'--nproc={number}', *SMALL, cwd=photos), 2, '--nproc', '1 or more')
