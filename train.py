@@ -61,6 +61,11 @@ def main():
     train_set = ZodiacDataset('train', cfg=cfg)
     valid_set = ZodiacDataset('valid', cfg=cfg)
     require_every_class(train_set, cfg.data.labels)
+    if processes.count() > min(cfg.train.batch_size, len(train_set), len(valid_set)):
+        raise UsageError(
+            f'--nproc {processes.count()}: {cfg.train.batch_size} images a batch (train.batch_size), {len(train_set)} training and '
+            f'{len(valid_set)} validation images do not give each process one; start fewer'
+        )
     balanced = cfg.train.sampling == 'balanced'
     train_loader = Loader(train_set, cfg.train.batch_size, cfg, shuffle=True, mixer=build_mixer(cfg), balanced=balanced)
     valid_loader = Loader(valid_set, cfg.train.batch_size, cfg)

@@ -207,15 +207,19 @@ def test_an_error_of_all_processes_is_told_once_with_its_status(photos):
 
 def test_an_error_of_another_process_than_the_first_one_is_told(photos):
     names = sorted(path.name for path in (photos / 'photos/train/dog').iterdir())
-    lines = (photos / 'photos/train.txt').read_text().splitlines()
     bad = photos / 'photos/train/dog' / names[0]
     content = bad.read_bytes()
     bad.write_bytes(content[:100])
     try:
-        result = run_script('train.py', '--nproc', len(lines), *SMALL, 'train.batch_size=12', 'name=bad', cwd=photos)
+        result = run_script('train.py', '--nproc', 2, *SMALL, 'name=bad', cwd=photos)
     finally:
         bad.write_bytes(content)
     assert_message(result, 1, str(bad.relative_to(photos)))
+
+
+def test_more_processes_than_images_are_refused(photos):
+    result = run_script('train.py', '--nproc', 2, *SMALL, 'train.batch_size=1', cwd=photos)
+    assert_message(result, 2, '--nproc 2', 'train.batch_size')
 
 
 def test_sigterm_stops_all_processes_between_two_steps(photos):
