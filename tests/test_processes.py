@@ -206,15 +206,16 @@ def test_an_error_of_all_processes_is_told_once_with_its_status(photos):
 
 
 def test_an_error_of_another_process_than_the_first_one_is_told(photos):
-    names = sorted(path.name for path in (photos / 'photos/train/dog').iterdir())
-    bad = photos / 'photos/train/dog' / names[0]
+    images = [line.split('\t')[0] for line in (photos / 'photos/valid.txt').read_text().splitlines()]
+    bad = photos / images[-1]  # in the share of the second process
     content = bad.read_bytes()
     bad.write_bytes(content[:100])
     try:
         result = run_script('train.py', '--nproc', 2, *SMALL, 'name=bad', cwd=photos)
     finally:
         bad.write_bytes(content)
-    assert_message(result, 1, str(bad.relative_to(photos)))
+    assert_message(result, 1, images[-1], 'mend or remove the file')
+    assert result.stderr.count('error: ') == 1
 
 
 def test_more_processes_than_images_are_refused(photos):

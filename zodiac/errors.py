@@ -4,6 +4,7 @@
 import os
 import signal
 import sys
+import time
 
 
 class UserError(Exception):
@@ -63,6 +64,11 @@ def run(main):
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         status = error.status
+        if (
+            os.environ.get('PADDLE_TRAINER_ID', '0') != '0'
+        ):  # Paddle's launcher ends all processes with the first: let that be
+            sys.stderr.flush()
+            time.sleep(3)  # the one that speaks for all, if it has the same to say
     except KeyboardInterrupt as error:
         print('interrupted', file=sys.stderr)
         status = getattr(error, 'status', 130)

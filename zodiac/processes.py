@@ -20,12 +20,9 @@ def launch(number, arguments, logs):
     """
     launcher = ['-m', 'paddle.distributed.launch', '--nproc_per_node', str(number), '--log_level', 'CRITICAL']
     environment = {**os.environ, 'PYTHONWARNINGS': 'ignore:No ccache found'}
-    asked = []
-
-    def hand_on(signal_number, frame):
-        asked.append(signal_number)
-        process.send_signal(signal_number)
-
+    asked, handed_on = [], 0
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, lambda number, frame: asked.append(number))
     shutil.rmtree(logs, ignore_errors=True)
     process = subprocess.Popen(
         [sys.executable, *launcher, '--log_dir', logs, *arguments],
@@ -33,40 +30,43 @@ def launch(number, arguments, logs):
         stdout=subprocess.DEVNULL,
         start_new_session=True,  # so that Ctrl-C reaches it from here only
     )
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signal_number, hand_on)
+    said = [os.path.join(logs, f'workerlog.{rank}') for rank in range(number)]
     shown = 0
-    while True:
-        ended = process.poll() is not None
-        shown += _show(os.path.join(logs, 'workerlog.0'), shown)
-        if ended:
-            break
+    while process.poll() is None:
         time.sleep(0.1)
+        for signal_number in asked[handed_on:]:
+            process.send_signal(signal_number)
+            handed_on += 1
+        shown += _show(_read(said[0], shown).partition('Traceback')[0])
+    errors = {
+        text.splitlines()[-1] for text in map(_read, said) if text and text.splitlines()[-1].startswith('error: ')
+    }
+    rest = _read(said[0], shown)
+    # where another process has ended with an error, the first one only tells that it has lost the other
+    shown += _show(rest.partition('Traceback')[0] if errors else rest)
     if process.returncode and not asked:
-        said = [_tail(os.path.join(logs, f'workerlog.{rank}')) for rank in range(number)]
-        for line in dict.fromkeys(said[1:]):
-            if line.startswith('error: ') and line != said[0]:
-                print(line, file=sys.stderr)
-    return 128 + asked[0] if asked else abs(process.returncode)
+        errors = errors or {f'error: a process has failed; see what each has printed in {logs}/'}
+        for error in errors - set(_read(said[0]).splitlines()):
+            print(error, file=sys.stderr)
+    if asked:
+        return 128 + asked[0]
+    return process.returncode if process.returncode in (0, 1, 2) else 1
 
 
-def _show(path, start):
-    """Copy a file from byte `start` on to stderr; returns the number of bytes."""
-    if not os.path.isfile(path):
-        return 0
-    with open(path, 'rb') as file:
-        file.seek(start)
-        new = file.read()
-    sys.stderr.write(new.decode('utf-8', 'replace'))
-    sys.stderr.flush()
-    return len(new)
-
-
-def _tail(path):
+def _read(path, start=0):
+    """The text of a file from a byte on, '' where there is none."""
     if not os.path.isfile(path):
         return ''
-    with open(path, encoding='utf-8', errors='replace') as file:
-        return (file.read().splitlines() or [''])[-1]
+    with open(path, encoding='utf-8', errors='surrogateescape') as file:
+        file.seek(start)
+        return file.read()
+
+
+def _show(text):
+    """Copy text to stderr; returns its number of bytes."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
+    return len(text.encode('utf-8', 'surrogateescape'))
 
 
 def launched():
