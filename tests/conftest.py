@@ -1,6 +1,8 @@
 """Small drawn data sets and a way to run the scripts as a user does."""
 
 import os
+import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +84,32 @@ def run_script(name, *arguments, cwd, env=None, timeout=240):
         text=True,
         timeout=timeout,
     )
+
+
+@pytest.fixture
+def call_script(monkeypatch, capsys):
+    """Like `run_script`, but in this process, which has Paddle imported: for what needs no process of its own."""
+    import config
+    from zodiac import device
+
+    device.import_paddle()
+
+    def call(name, *arguments, cwd):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
+        monkeypatch.setattr(config, '_active', None)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        capsys.readouterr()
+        try:
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(ROOT / name), run_name='__main__')
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=ended.value.code or 0, stdout=said.out, stderr=said.err)
+
+    return call
 
 
 def assert_message(result, status, *words):

@@ -7,7 +7,7 @@ import types
 
 import numpy as np
 import pytest
-from conftest import make_tree, run_script
+from conftest import make_tree
 
 import config
 from zodiac import device, lr_finder, optim
@@ -249,7 +249,7 @@ def test_the_proposal_does_not_depend_on_how_many_batches_are_added_up(monkeypat
     np.testing.assert_allclose(curves[1][1], curves[4][1], rtol=1e-6)
 
 
-def test_find_lr_draws_the_curve_and_proposes_a_rate(tmp_path):
+def test_find_lr_draws_the_curve_and_proposes_a_rate(call_script, tmp_path):
     labels = ['cat', 'dog']
     make_tree(tmp_path / 'photos', labels, {'': 4})
     lines = [f'photos/{label}/{label}_{n}.jpg\t{number}\n' for number, label in enumerate(labels) for n in range(4)]
@@ -260,7 +260,7 @@ def test_find_lr_draws_the_curve_and_proposes_a_rate(tmp_path):
         'model: {arch: resnet18, pretrained: false, freeze: backbone}\ntrain: {batch_size: 4}\n'
         'optim: {name: sgd, schedule: cosine, lr: 0.123}\n'
     )
-    result = run_script('train.py', '--find-lr', '-c', 'small.yaml', cwd=tmp_path, env={'OMP_NUM_THREADS': '1'})
+    result = call_script('train.py', '--find-lr', '-c', 'small.yaml', cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert 'Traceback' not in result.stderr
     proposal = re.search(r'proposed: -o optim.lr=(\S+), .*now 0.123', result.stdout)
@@ -270,7 +270,7 @@ def test_find_lr_draws_the_curve_and_proposes_a_rate(tmp_path):
     assert (tmp_path / 'output/tiny.lr_finder.png').read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
 
 
-def test_one_run_does_not_both_find_a_rate_and_draw_the_schedule(tmp_path):
-    result = run_script('train.py', '--find-lr', '--plot-schedule', cwd=tmp_path)
+def test_one_run_does_not_both_find_a_rate_and_draw_the_schedule(call_script, tmp_path):
+    result = call_script('train.py', '--find-lr', '--plot-schedule', cwd=tmp_path)
     assert result.returncode == 2
     assert 'not allowed with' in result.stderr

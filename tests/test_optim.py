@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import assert_message, make_tree, run_script
+from conftest import assert_message, make_tree
 
 import config
 from zodiac import device, model, optim
@@ -567,12 +567,12 @@ def test_the_names_of_the_configuration_are_those_that_are_built():
         ('optim.anneal=log', ('cos', 'linear')),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_list_of_the_known_ones(tmp_path, override, valid):
-    result = run_script('train.py', '-o', override, cwd=tmp_path)
+def test_an_unknown_name_is_refused_with_the_list_of_the_known_ones(call_script, tmp_path, override, valid):
+    result = call_script('train.py', '-o', override, cwd=tmp_path)
     assert_message(result, 2, *override.split('='), ', '.join(valid))
 
 
-def test_the_schedule_is_drawn_beside_the_folder_of_the_run(tmp_path):
+def test_the_schedule_is_drawn_beside_the_folder_of_the_run(call_script, tmp_path):
     make_tree(tmp_path / 'photos', ['cat', 'dog'], {'': 4})
     for split in ('train', 'valid'):
         lines = [
@@ -585,7 +585,7 @@ def test_the_schedule_is_drawn_beside_the_folder_of_the_run(tmp_path):
         'name: tiny\ndata: {root: photos, labels: [cat, dog]}\nimage: {size: 32}\nmodel: {arch: resnet18}\n'
         'train: {epochs: 5, batch_size: 2}\noptim: {lr: 0.02, min_lr: 0.001, schedule: one_cycle}\n'
     )
-    result = run_script('train.py', '--plot-schedule', '-c', 'small.yaml', cwd=tmp_path, env={'OMP_NUM_THREADS': '1'})
+    result = call_script('train.py', '--plot-schedule', '-c', 'small.yaml', cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     # 20 steps: up to step 5, where the rate is highest
     assert 'learning rate 0.0008 at the first step, 0.02 at its highest, 0.001 at the last' in result.stdout

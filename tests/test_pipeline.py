@@ -146,10 +146,10 @@ def test_prediction_of_the_export_agrees_with_evaluation_on_every_image(finished
         assert probability == pytest.approx(float(row['probability']), abs=2e-4)
 
 
-def test_predict_gives_top_n_json_and_csv(finished, tmp_path):
+def test_predict_gives_top_n_json_and_csv(call_script, finished, tmp_path):
     image = 'photos/test/猫/猫_0.jpg'
-    as_json = run_script('predict.py', 'output/small/infer', image, '--json', '--top', '3', cwd=finished)
-    to_csv = run_script(
+    as_json = call_script('predict.py', 'output/small/infer', image, '--json', '--top', '3', cwd=finished)
+    to_csv = call_script(
         'predict.py', 'output/small/infer', image, '--csv', tmp_path / 'a.csv', '--top', '9', cwd=finished
     )
 
@@ -231,10 +231,10 @@ def test_a_picture_that_went_bad_after_annotation_ends_the_run_with_its_name(fin
     assert_message(result, 1, 'photos/train/dog/dog_1.jpg', 'truncated or damaged', 'annotate.py')
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(finished, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(call_script, finished, tmp_path):
     cwd = copy_of(finished, tmp_path)
 
-    result = run_script('train.py', *TRAINING, 'optim.lr=1e30', cwd=cwd)
+    result = call_script('train.py', *TRAINING, 'optim.lr=1e30', cwd=cwd)
 
     assert_message(result, 1, 'loss is', 'epoch 1, step', 'optim.lr')
 
@@ -278,33 +278,33 @@ def test_two_processes_train_and_only_the_first_one_writes(finished, tmp_path):
         ('export.py', ['name=never'], 1, ['output/never/best', 'train.py']),
     ],
 )
-def test_wrong_settings_end_in_one_message(finished, script, settings, status, words):
+def test_wrong_settings_end_in_one_message(call_script, finished, script, settings, status, words):
     base = TRAINING if script == 'train.py' else SETTINGS
 
-    result = run_script(script, *base, *settings, cwd=finished)
+    result = call_script(script, *base, *settings, cwd=finished)
 
     assert_message(result, status, *words)
 
 
-def test_an_output_folder_that_cannot_be_written_is_named(finished, tmp_path):
+def test_an_output_folder_that_cannot_be_written_is_named(call_script, finished, tmp_path):
     shutil.copytree(finished / 'photos', tmp_path / 'photos')
     (tmp_path / 'output').write_text('a file where the folder should be')
 
-    result = run_script('train.py', *TRAINING, cwd=tmp_path)
+    result = call_script('train.py', *TRAINING, cwd=tmp_path)
 
     assert_message(result, 1, 'output/small', 'cannot write')
 
 
-def test_predict_refuses_what_is_no_export(finished, tmp_path):
+def test_predict_refuses_what_is_no_export(call_script, finished, tmp_path):
     (tmp_path / 'empty').mkdir()
     image = finished / 'photos/test/cat/cat_0.jpg'
 
-    assert_message(run_script('predict.py', 'empty', image, cwd=tmp_path), 1, 'empty', 'inference.yaml')
-    assert_message(run_script('predict.py', cwd=tmp_path), 2, 'usage')
+    assert_message(call_script('predict.py', 'empty', image, cwd=tmp_path), 1, 'empty', 'inference.yaml')
+    assert_message(call_script('predict.py', cwd=tmp_path), 2, 'usage')
 
 
 @pytest.mark.parametrize('damage', ['truncated', 'missing', 'flipped', 'manifest'])
-def test_predict_refuses_a_damaged_export(finished, tmp_path, damage):
+def test_predict_refuses_a_damaged_export(call_script, finished, tmp_path, damage):
     infer = shutil.copytree(finished / 'output/small/infer', tmp_path / 'infer')
     weights = infer / 'small.pdiparams'
     content = weights.read_bytes()
@@ -317,7 +317,7 @@ def test_predict_refuses_a_damaged_export(finished, tmp_path, damage):
     else:
         (infer / 'inference.yaml').write_text('labels: [cat', encoding='utf-8')
 
-    result = run_script('predict.py', infer, finished / 'photos/test/cat/cat_0.jpg', cwd=tmp_path)
+    result = call_script('predict.py', infer, finished / 'photos/test/cat/cat_0.jpg', cwd=tmp_path)
 
     assert_message(result, 1, 'inference.yaml' if damage == 'manifest' else 'small.pdiparams', 'export')
 
@@ -336,7 +336,7 @@ def test_an_export_of_paddle_3_is_refused_by_paddle_2_instead_of_crashing_it(fin
         inference.load(str(infer))
 
 
-def test_predict_names_folders_without_images_and_files_that_cannot_be_read(finished, tmp_path):
+def test_predict_names_folders_without_images_and_files_that_cannot_be_read(call_script, finished, tmp_path):
     infer = finished / 'output/small/infer'
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'texts').mkdir()
@@ -345,10 +345,10 @@ def test_predict_names_folders_without_images_and_files_that_cannot_be_read(fini
     (tmp_path / 'mixed' / 'bad.jpg').write_text('text')
     picture(5, mode='RGBA').save(tmp_path / 'mixed' / '猫 1.png')
 
-    assert_message(run_script('predict.py', infer, 'empty', cwd=tmp_path), 1, 'empty', 'no images')
-    assert_message(run_script('predict.py', infer, 'texts', cwd=tmp_path), 1, 'texts', 'no images')
-    assert_message(run_script('predict.py', infer, 'gone.jpg', cwd=tmp_path), 1, 'gone.jpg')
-    mixed = run_script('predict.py', infer, 'mixed', cwd=tmp_path)
+    assert_message(call_script('predict.py', infer, 'empty', cwd=tmp_path), 1, 'empty', 'no images')
+    assert_message(call_script('predict.py', infer, 'texts', cwd=tmp_path), 1, 'texts', 'no images')
+    assert_message(call_script('predict.py', infer, 'gone.jpg', cwd=tmp_path), 1, 'gone.jpg')
+    mixed = call_script('predict.py', infer, 'mixed', cwd=tmp_path)
     assert_message(mixed, 1, 'mixed/bad.jpg', 'not an image', '1 of 2')
     assert mixed.stdout.startswith('mixed/猫 1.png\t')
 
@@ -365,9 +365,9 @@ def test_an_export_that_does_not_agree_fails_and_leaves_the_old_one(finished, tm
     assert sorted(os.listdir(cwd / 'output/small')) == sorted(os.listdir(finished / 'output/small'))
 
 
-def test_a_damaged_checkpoint_is_refused(finished, tmp_path):
+def test_a_damaged_checkpoint_is_refused(call_script, finished, tmp_path):
     cwd = copy_of(finished, tmp_path)
     weights = cwd / 'output/small/best/model.pdparams'
     weights.write_bytes(weights.read_bytes()[:-1])
 
-    assert_message(run_script('evaluate.py', *SETTINGS, cwd=cwd), 1, 'best/model.pdparams', 'damaged')
+    assert_message(call_script('evaluate.py', *SETTINGS, cwd=cwd), 1, 'best/model.pdparams', 'damaged')

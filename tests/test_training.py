@@ -139,8 +139,8 @@ def test_two_processes_average_their_weights_stop_early_and_unfreeze(finished, t
         (['train.patience=-1'], ['train.patience', '>= 0']),
     ],
 )
-def test_options_that_do_not_go_are_refused_by_name(finished, settings, words):
-    result = run_script('train.py', *SETTINGS, 'name=never', *settings, cwd=finished[0])
+def test_options_that_do_not_go_are_refused_by_name(call_script, finished, settings, words):
+    result = call_script('train.py', *SETTINGS, 'name=never', *settings, cwd=finished[0])
     assert_message(result, 2, *words)
     assert result.stderr.splitlines()[-1].startswith('error: ')
     assert not (finished[0] / 'output/never').exists()
