@@ -11,11 +11,11 @@ Prints a table and, last, one JSON line; exit status 1 when anything was lost.
 """
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
 import random
+import re
 import resource
 import runpy
 import shutil
@@ -42,7 +42,14 @@ from zodiac import callbacks, checkpoint, errors, files, resume, run_log, weight
 SETTINGS = [
     *('data.root=photos', 'data.labels=[cat, dog]', 'data.num_workers=0', 'image.size=32', 'device=cpu'),
     *('model.arch=cifarnet', 'model.pretrained=false', 'train.batch_size=4', 'train.epochs=6', 'train.save_steps=1'),
-    *('train.ema=0.9', 'train.mixup=0.4', 'optim.name=adam', 'optim.lr=0.001', 'train.keep_checkpoints=3'),
+    *(
+        'train.ema=0.9',
+        'train.mixup=0.4',
+        'optim.name=adam',
+        'optim.lr=0.001',
+        'optim.schedule=constant',
+        'train.keep_checkpoints=3',
+    ),
 ]
 PARTS = {'kills': 200, 'terms': 20, 'calls': 0, 'full': 20, 'flips': 500, 'cuts': 100}
 
@@ -87,14 +94,22 @@ def draw_images():
 # Processes: forked from this one, which has Paddle imported
 
 
+last_words = [None]  # the reading end of a pipe, what the newest process prints
+
+
 def start(script, *overrides, flags=(), before=None):
-    """Run a script of the project in a process of its own; what it prints goes to said.txt. Returns the process id."""
+    """Run a script of the project in a process of its own. Returns the process id."""
+    reading, writing = os.pipe()
     process = os.fork()
     if process:
+        os.close(writing)
+        if last_words[0]:
+            last_words[0].close()
+        last_words[0] = open(reading, encoding='utf-8', errors='replace')  # noqa: SIM115
         return process
-    with open('said.txt', 'wb', buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    os.close(reading)
+    os.dup2(writing, 1)
+    os.dup2(writing, 2)
     sys.argv = [str(ROOT / script), *flags, '-o', *SETTINGS, *overrides]
     config._active = None
     status = 1
@@ -120,7 +135,8 @@ def run(script, *overrides, **how):
 
 
 def said():
-    return Path('said.txt').read_text(errors='replace')
+    """All that the newest process, which has ended, has printed."""
+    return last_words[0].read()
 
 
 def expect(status, expected):
@@ -211,15 +227,17 @@ def terms(rng, count):
 
 
 def calls(rng, count):
-    """Kill a training at the n-th write, fsync, rename or exchange since its step 8, for each n of a checkpoint and its best/."""
+    """Kill a training at each single write, fsync, rename and exchange of what it keeps at the end of an epoch."""
     lost, number = [], 0
+    expect(run('train.py', 'name=call', 'train.epochs=1'), 0)
+    shutil.rmtree('kept', ignore_errors=True)
+    os.rename('output/call', 'kept')
     while True:
         number += 1
-        name = f'call_{number}'
-        expect(run('train.py', f'name={name}', 'train.epochs=1'), 0)
+        shutil.copytree('kept', 'output/call')
         left = [number]
 
-        def count_down(function, left=left):
+        def kill_at_last(function, left=left):
             def counted(*args, **kwargs):
                 left[0] -= 1
                 if left[0] == 0:
@@ -228,19 +246,19 @@ def calls(rng, count):
 
             return counted
 
-        def inject(count_down=count_down):
-            os.fsync, os.replace = count_down(os.fsync), count_down(os.replace)
-            files._exchange, weights.dump = count_down(files._exchange), count_down(weights.dump)
+        def inject(kill_at_last=kill_at_last):
+            os.fsync, os.replace = kill_at_last(os.fsync), kill_at_last(os.replace)
+            files._exchange, weights.dump = kill_at_last(files._exchange), kill_at_last(weights.dump)
+            checkpoint.prune = lambda *_: os._exit(0)  # all that is kept is written
 
-        status = run('train.py', f'name={name}', flags=['--resume'], before=inject)
-        if status == 0:
+        ended = run('train.py', 'name=call', 'train.save_steps=0', flags=['--resume'], before=inject) == 0
+        lost += lost_files('call')
+        expect(run('train.py', 'name=call', flags=['--resume']), 0)
+        reason = differs('call')
+        lost += [f'killed at call {number}: other {reason}'] if reason else []
+        shutil.rmtree('output/call')
+        if ended:
             break
-        lost += lost_files(name)
-        status = run('train.py', f'name={name}', flags=['--resume'])
-        reason = differs(name) if status == 0 else f'exit status {status}: {said()[-300:]}'
-        lost += [f'killed at call {number}: {reason}'] if reason else []
-        for path in (f'output/{name}', f'output/{name}.pdparams', f'output/{name}.pdopt'):
-            shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
     yield 'SIGKILL at each write, fsync and rename', number - 1, lost
 
 
@@ -266,8 +284,6 @@ def full(rng, count):
             def bound(limit=limit):
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink('said.txt')
             before = hashes()
             started = time.monotonic()
             status = run(script, 'name=before', *more, before=bound)
@@ -275,7 +291,9 @@ def full(rng, count):
             after = hashes()
             changed = [path for path, digest in before.items() if after.get(path) != digest]
             reason = [f'{path} changed' for path in changed if 'log.csv' not in path and 'visualdl' not in path]
-            reason += [f'exit status {status}'] if status != 1 else []
+            words = said()
+            reason += [f'exit status {status}: {words[-300:]}'] if status != 1 or 'Traceback' in words else []
+            reason += [f'names no file: {words[-300:]}'] if not re.search('error: [^ ]+/[^ ]+', words) else []
             reason += [f'took {took:.0f} s'] if took > 30 else []
             reason += lost_files('before')
             lost += [f'{title}, limit {limit} bytes: {reason}'] if reason else []
