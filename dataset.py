@@ -184,11 +184,8 @@ class Batches(paddle.io.BatchSampler):
 
     def bounds(self):
         """List of (start, stop) of each batch of the pass."""
-        count = len(self.order)
-        starts = list(range(self.skip, count, self.batch_size))
-        if len(starts) > 1 and count - starts[-1] < self.processes:
-            starts.pop()
-        return list(zip(starts, [*starts[1:], count]))
+        starts = [self.skip + number * self.batch_size for number in range(len(self))]
+        return list(zip(starts, [*starts[1:], len(self.order)]))
 
     def share(self, bounds):
         """The numbers of the images of this process in one batch."""
@@ -198,7 +195,10 @@ class Batches(paddle.io.BatchSampler):
         return map(self.share, self.bounds())
 
     def __len__(self):
-        return len(self.bounds())
+        left = len(self.order) - self.skip  # by arithmetic: Paddle asks at every step
+        batches = -(-left // self.batch_size)
+        last = left - (batches - 1) * self.batch_size
+        return batches - 1 if batches > 1 and last < self.processes else batches
 
 
 def balanced_order(labels, rng):

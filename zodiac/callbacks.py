@@ -312,10 +312,9 @@ class Checkpoints(Callback):
 
     def on_eval_end(self, logs=None):
         row = self.log.rows[-1]
-        if self.best.improved:  # first: a run that is killed in between comes here again
+        if self.best.improved and self.run_dir:  # first: a run that is killed in between comes here again
             contents = {checkpoint.WEIGHTS: self.model.network.state_dict()}
-            if self.run_dir:
-                checkpoint.save(f'{self.run_dir}/best', contents, {**self.facts, **self.best.row})
+            checkpoint.save(f'{self.run_dir}/best', contents, {**self.facts, **self.best.row})
         self.save_last(row['epoch'], 0, valid_top1=row['valid_top1'], valid_loss=row['valid_loss'])
 
     def save_within_epoch(self):
@@ -328,7 +327,7 @@ class Checkpoints(Callback):
         if not self.run_dir:
             return None
         rows = [row for row in self.log.rows if row['epoch'] <= epoch]
-        place = {'epoch': epoch, 'images': images, 'step': self.clock.step, 'steps': self.clock.steps}
+        place = {'epoch': epoch, 'images': images, 'step': self.clock.step}
         state = {**self.facts, **place, 'rows': rows, 'written': self.log.written(), **more}
         weights = self.model.network.state_dict()
         contents = {checkpoint.WEIGHTS: weights, checkpoint.OPTIMIZER: self.model._optimizer.state_dict()}
