@@ -5,8 +5,8 @@
     visualdl --logdir output/natural_images.sweep/visualdl --host 127.0.0.1       # hparams
 
 A list is tried value by value, every combination once; {low, high} is a range to search, with Optuna's TPE sampler. A run
-is judged by the best value of train.monitor, on the validation split. Stop it at any time: the same command goes on with
-what is missing. The table is output/<name>.sweep/trials.csv; the runs are output/<name>-000, output/<name>-001, ...
+is judged by the best value of train.monitor, on the validation split. Stop it at any time: the same command goes on, each
+run where it was stopped. The table is output/<name>.sweep/trials.csv; the runs are output/<name>-000, output/<name>-001, ...
 """
 
 import csv
@@ -38,7 +38,7 @@ def main():
         raise UsageError('--trials and --jobs: write a number of 1 or more')
 
     study = open_study(cfg, space)
-    todo = missing(study, space, args.trials)
+    todo = [*stopped(study), *missing(study, space, args.trials)]
     print(f'{len(todo)} runs to do, {len(finished(study))} done before, in {folder_of(cfg)}', file=sys.stderr)
     arguments = [os.path.join(HERE, 'train.py'), *(['-c', args.config] if args.config else []), '-o', *overrides]
     try:
@@ -122,16 +122,14 @@ def open_study(cfg, space):
             f'{folder}: the sweep there {differs}; give this one another name (-o name=...), or remove the folder'
         )
     study.set_user_attr('about', about)
-    for trial in study.trials:
-        if not trial.state.is_finished():  # what was running when the sweep was stopped
-            give_up(study, trial.number)
     return study
 
 
-def give_up(study, trial):
+def stopped(study):
+    """The trials that were running when the sweep was stopped."""
     import optuna
 
-    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    return [optuna.trial.Trial(study, trial._trial_id) for trial in study.trials if trial.state.name == 'RUNNING']
 
 
 def finished(study):
@@ -140,8 +138,8 @@ def finished(study):
 
 
 def missing(study, space, count):
-    """The trials to come: {key: value} of each combination without a result, or, for a search, None for each of `count`."""
-    done = [trial.params for trial in finished(study)]
+    """The trials to come: {key: value} of each combination not begun, or, for a search, None for each of `count`."""
+    done = [trial.params for trial in [*finished(study), *stopped(study)]]
     if any(isinstance(values, dict) for values in space.values()):
         return [None] * max(0, count - len(done))
     combinations = (dict(zip(space, map(json.dumps, values))) for values in itertools.product(*space.values()))
@@ -175,18 +173,19 @@ def run_all(cfg, study, space, todo, arguments, jobs):
     return failed
 
 
-def start(cfg, study, space, fixed, arguments, environment):
-    """Start train.py with the next choice; returns (trial, process, log file)."""
-    if fixed:
-        study.enqueue_trial(fixed)
-    trial = study.ask()
+def start(cfg, study, space, choice, arguments, environment):
+    """Start train.py with the next choice, or go on with a trial that was stopped; returns (trial, process, log file)."""
+    if isinstance(choice, dict):
+        study.enqueue_trial(choice)
+    going_on = choice is not None and not isinstance(choice, dict)
+    trial = choice if going_on else study.ask()
     chosen = [f'{key}={json.dumps(suggest(trial, key, values))}' for key, values in space.items()]
     name = run_of(cfg, trial)
     log = f'{folder_of(cfg)}/{name}.log'
     print(f'{name}: {" ".join(chosen)}', file=sys.stderr)
     with open(log, 'w', encoding='utf-8') as file:
         process = subprocess.Popen(
-            [sys.executable, *arguments, *chosen, f'name={name}'],
+            [sys.executable, *arguments, *chosen, f'name={name}', *(['train.resume=auto'] if going_on else [])],
             env=environment,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -204,13 +203,15 @@ def suggest(trial, key, values):
 
 def finish(cfg, study, trial, status, log):
     """Tell the study how a run ended; returns whether it has a result."""
+    import optuna
+
     name = run_of(cfg, trial)
+    if status in (130, 143):
+        raise KeyboardInterrupt
     if status:
-        give_up(study, trial)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
         with open(log, encoding='utf-8', errors='replace') as file:
             last = (file.read().strip().splitlines() or ['no output'])[-1]
-        if status == 130:
-            raise KeyboardInterrupt
         if status == 2:
             raise UsageError(last[len('error: ') :] if last.startswith('error: ') else last)
         print(f'{name}: failed: {last}', file=sys.stderr)
@@ -266,7 +267,7 @@ def show(cfg, study, space):
     rows = rows_of(cfg, study, space)
     table([*space, 'epoch', 'valid_top1', 'valid_loss', 'run'], rows)
     others = [key for key in space if key != 'seed']
-    if 'seed' in space and others:
+    if 'seed' in space:
         groups = {}
         for row in rows:
             groups.setdefault(tuple(row[key] for key in others), []).append(row['valid_top1'])

@@ -18,6 +18,8 @@ import config
 cfg = config.use(sys.argv[2], sys.argv[4:])
 with open('calls.txt', 'a') as file:
     print(cfg.name, cfg.optim.lr, cfg.seed, os.environ.get('OMP_NUM_THREADS'), file=file)
+if cfg.train.resume == 'auto':
+    open(f'{{cfg.name}} goes on', 'w')
 if os.path.exists('fail') and cfg.optim.lr == 0.1:
     sys.exit('error: the loss is nan')
 if os.path.exists('usage'):
@@ -25,7 +27,7 @@ if os.path.exists('usage'):
     sys.exit(2)
 if os.path.exists('stop') and cfg.optim.lr == 0.1:
     sys.exit(130)
-os.makedirs(f'output/{{cfg.name}}/best')
+os.makedirs(f'output/{{cfg.name}}/best', exist_ok=True)
 best = {{'epoch': 2, 'valid_top1': min(1, cfg.optim.lr * 5 + cfg.seed / 100), 'valid_loss': 1 - cfg.optim.lr}}
 json.dump(best, open(f'output/{{cfg.name}}/best/state.json', 'w'))
 """
@@ -85,6 +87,11 @@ def test_the_table_has_the_best_run_first_and_the_mean_over_the_seeds(runs, work
     assert f'the best run is output/{rows[0]["run"]}' in said
 
 
+def test_seeds_alone_give_a_mean_too(runs, capsys):
+    runs('-s', 'seed=[0, 1, 2]')
+    assert '| 3 | 0.02875 | 0.01875 | 0.03875 |' in capsys.readouterr().out
+
+
 def test_a_loss_is_better_when_lower(runs, workdir):
     runs('-s', 'optim.lr=[0.01, 0.1]', '-o', 'train.monitor=valid_loss')
     assert [row['optim.lr'] for row in table(workdir)] == ['0.1', '0.01']
@@ -98,7 +105,7 @@ def test_a_finished_sweep_runs_nothing_again(runs, workdir):
     assert table(workdir) == before
 
 
-def test_a_stopped_sweep_goes_on_with_what_is_missing(runs, workdir):
+def test_a_stopped_sweep_goes_on_with_the_run_that_was_stopped(runs, workdir):
     (workdir / 'stop').touch()
     with pytest.raises(KeyboardInterrupt):
         runs('-s', 'optim.lr=[0.01, 0.1, 0.2]')
@@ -107,9 +114,11 @@ def test_a_stopped_sweep_goes_on_with_what_is_missing(runs, workdir):
     runs('-s', 'optim.lr=[0.01, 0.1, 0.2]')
     assert [lr for _, lr, *_ in calls(workdir)] == ['0.01', '0.1', '0.1', '0.2']
     assert sorted(row['optim.lr'] for row in table(workdir)) == ['0.01', '0.1', '0.2']
+    assert [name for name, *_ in calls(workdir)] == ['a-000', 'a-001', 'a-001', 'a-002']
+    assert [path.name for path in workdir.glob('*goes on')] == ['a-001 goes on']
 
 
-def test_a_run_that_a_kill_left_unfinished_is_done_again(runs, workdir, monkeypatch):
+def test_a_run_that_a_kill_left_unfinished_is_finished(runs, workdir, monkeypatch):
     def die(*arguments):
         raise SystemError('killed')
 
