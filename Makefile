@@ -19,6 +19,7 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(RUN) benchmarks/annotate.py $(IMAGES)
 	$(RUN) benchmarks/train_step.py
+	$(RUN) benchmarks/processes.py
 
 $(VENV)/.installed: requirements-base.txt requirements-dev.txt $(REQUIREMENTS)
 	$(PYTHON) -m venv $(VENV)

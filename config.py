@@ -76,6 +76,7 @@ class Train:
     batch_size: int = setting(32, low=1)  # images a step; several processes share them
     accumulate: int = setting(1, low=1)  # batches a step of the optimizer; each counts 1 / accumulate
     amp: Literal['O0', 'O1', 'O2'] = 'O0'  # mixed precision level, on a GPU
+    sync_batch_norm: bool = False  # several GPUs: BatchNorm over the whole batch instead of each one's share
     sampling: Literal['shuffle', 'balanced'] = 'shuffle'  # balanced: each class equally often, by drawing with return
     class_weights: Literal['none', 'balanced'] = 'none'  # balanced: the loss of an image counts 1 / images of its class
     label_smoothing: float = setting(0.0, low=0, high=0.99)  # share of each label spread over all classes

@@ -21,7 +21,7 @@ import time
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 import config
-from zodiac import device, files
+from zodiac import files
 from zodiac.errors import UserError, run
 
 DRAWINGS = {
@@ -70,7 +70,7 @@ def main():
     samples = [f'{cfg.data.root}/test/{label}/{label}_0000.jpg' for label in DRAWINGS]
     for script, *arguments in (
         ['annotate.py', *settings],
-        ['train.py', *settings, *(['--nproc', '2'] if device.cores() > 1 and cpu_only(cfg.device) else [])],
+        ['train.py', *settings],
         ['evaluate.py', *settings],
         ['export.py', *settings],
         ['predict.py', infer, *samples],
@@ -91,14 +91,6 @@ def main():
     print(f'curves:  visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1')
     print(f'model:   {infer}/ (python predict.py {infer} IMAGE_OR_FOLDER)')
     return 0
-
-
-def cpu_only(setting):
-    """Whether training will run on the CPU; asked in a process of its own, as Paddle's import changes the environment."""
-    question = f'from zodiac import device; device.import_paddle(); print(device.choose({setting!r}))'
-    here = os.path.dirname(os.path.abspath(__file__))
-    answer = subprocess.run([sys.executable, '-c', question], cwd=here, capture_output=True, text=True)
-    return answer.stdout.strip() == 'cpu'
 
 
 def draw_all(root, per_class, seed):

@@ -4,9 +4,10 @@
     python train.py -c configs/demo.yaml -o train.epochs=5 device=cpu
     visualdl --logdir output/zodiac/visualdl --host 127.0.0.1             # watch the curves
 
-Several processes, one a GPU or some on the cores of a CPU, share each batch; on several machines through Paddle's launcher:
+Several processes share each batch: on a CPU one a core, unless told otherwise; on several GPUs, and on several machines through
+Paddle's launcher:
 
-    python train.py -c configs/demo.yaml --nproc 2
+    python train.py --nproc 4
     python -m paddle.distributed.launch --ips ADDRESS,ADDRESS train.py -c configs/demo.yaml
 
     python train.py --plot-schedule       # draws the learning rate over the steps of a run, and stops
@@ -39,14 +40,16 @@ def main():
         help='go on although the classes, the network or the images have changed',
     )
     parser.add_argument(
-        '--nproc', type=int, default=1, metavar='N', help='processes that share the work on this machine'
+        '--nproc', type=int, metavar='N', help='processes that share the work on this machine (default: what suits it)'
     )
     args = parser.parse_args()
     cfg = config.use(args.config, config.overrides_of(args))
-    if args.nproc < 1:
+    if args.nproc is not None and args.nproc < 1:
         raise UsageError(f'--nproc {args.nproc}: write a number of 1 or more')
-    if args.nproc > 1 and not processes.launched() and not (args.find_lr or args.plot_schedule):
-        status = processes.launch(args.nproc, sys.argv, f'{cfg.run_dir}.processes')
+    alone = processes.launched() or args.find_lr or args.plot_schedule
+    number = 1 if alone else args.nproc or processes.suited(cfg.device, cfg.train.batch_size)
+    if number > 1:
+        status = processes.launch([*sys.argv, '--nproc', str(number)], number, f'{cfg.run_dir}.processes')
         if status == 0:
             tell_results(cfg)
         return status
@@ -56,6 +59,8 @@ def main():
     place = device.choose(cfg.device)
     if cfg.train.amp != 'O0' and place == 'cpu':
         raise UserError(f'train.amp = {cfg.train.amp}: mixed precision brings nothing on the CPU; set train.amp=O0')
+    if cfg.train.sync_batch_norm and place == 'cpu':
+        raise UserError('train.sync_batch_norm = true: Paddle has it for GPUs only; set train.sync_batch_norm=false')
     paddle.seed(cfg.seed)
 
     train_set = ZodiacDataset('train', cfg=cfg)
@@ -78,7 +83,9 @@ def main():
     if args.find_lr:
         return find_lr(cfg, train_loader)
     fit(cfg, train_loader, valid_loader, args.resume, args.accept_changes)
-    if device.rank() == 0 and args.nproc == 1:  # else the process that has started this one tells them
+    if device.rank() == 0 and not (
+        processes.launched() and args.nproc
+    ):  # else the process that has started this one does
         tell_results(cfg)
 
 
@@ -103,7 +110,10 @@ def build_network(cfg, train_set):
         note(f'{cfg.model.arch} starts from scratch (model.pretrained=false)')
         if hasattr(network, 'learn_from'):
             network.learn_from(paddle.to_tensor(some_images(train_set, 1000)))
-    return network, model.freeze(network, cfg.model.freeze)
+    frozen = model.freeze(network, cfg.model.freeze)
+    if cfg.train.sync_batch_norm and processes.count() > 1:
+        model.sync_batch_norm(network)
+    return network, frozen
 
 
 def build_trainer(cfg, train_set, steps):

@@ -14,6 +14,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # several tests at a time share the cores
 
 SIZES = [  # width, height: landscape, portrait, square, odd, very long, tiny
     (48, 40),

@@ -4,12 +4,13 @@ import faulthandler
 import os
 import pickle
 import re
+import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
-from conftest import picture
+from conftest import ROOT, assert_message, picture
 from PIL import Image
 
 import config
@@ -412,6 +413,33 @@ def test_of_two_bad_files_in_a_batch_the_message_tells_one_whole(workdir):
     with pytest.raises(UserError) as caught:
         one_pass(Loader(dataset, 2, cfg))
     assert str(caught.value) in messages
+
+
+KILL = """
+import multiprocessing, os, signal, sys
+sys.path.insert(0, {root!r})
+from zodiac import errors
+import config
+from dataset import Loader, ZodiacDataset
+
+def main():
+    cfg = config.use(None, ['data.num_workers=2', 'data.shared_memory={shared}', 'image.size=32', 'image.resize=32'])
+    for number, _ in enumerate(Loader(ZodiacDataset(mode='valid'), 1, cfg)):
+        if number == 2:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+errors.run(main)
+"""
+
+
+@pytest.mark.parametrize('shared_memory', [True, False])
+def test_a_killed_worker_ends_the_run_with_a_message(workdir, shared_memory):
+    draw_split('valid', 40)
+    (workdir / 'kill.py').write_text(KILL.format(root=str(ROOT), shared=shared_memory))
+    result = subprocess.run([sys.executable, 'kill.py'], capture_output=True, text=True, timeout=30)
+    assert_message(
+        result, 1, 'a process that loads images was killed', 'data.shared_memory=false', 'data.num_workers=0'
+    )
 
 
 def test_a_pass_succeeds_once_the_bad_file_is_mended(workdir):

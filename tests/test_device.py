@@ -46,6 +46,15 @@ def test_the_users_own_thread_settings_stay():
     assert values[1] == '4'
 
 
+@pytest.mark.parametrize(
+    ('setting', 'driver', 'expected'),
+    [('cpu', True, True), ('auto', True, False), ('auto', False, True), ('gpu', False, False), ('gpu:1', True, False)],
+)
+def test_whether_training_is_on_the_cpu_is_told_without_paddle(monkeypatch, setting, driver, expected):
+    monkeypatch.setattr(device.shutil, 'which', lambda name: '/usr/bin/nvidia-smi' if driver else None)
+    assert device.is_cpu(setting) is expected
+
+
 FAULTS = """
 import ctypes, resource
 from zodiac import device

@@ -426,6 +426,19 @@ def test_a_frozen_part_of_a_resnet_stands_still_until_it_is_unfrozen(freeze, nam
     check_freezing_and_unfreezing('resnet18', freeze, name)
 
 
+@pytest.mark.parametrize(('arch', 'size', 'freeze'), [('resnet18', 64, 'layer1'), ('cifarnet', 32, 'none')])
+def test_synchronised_batch_norm_has_the_parameters_of_what_it_replaces_and_spares_what_is_frozen(arch, size, freeze):
+    network = model.build(arch, 3, size)
+    model.freeze(network, freeze)
+    parameters, names = dict(network.named_parameters()), set(network.state_dict())
+    norms = {name for name, layer in network.named_sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)}
+    model.sync_batch_norm(network)
+    assert set(network.state_dict()) == names
+    assert all(value is parameters[name] for name, value in network.named_parameters())
+    synced = {name for name, layer in network.named_sublayers() if isinstance(layer, paddle.nn.SyncBatchNorm)}
+    assert synced == norms - of_stages(norms, kept_stages(arch, freeze))
+
+
 @pytest.mark.parametrize('head', ['auto', '[flatten, {linear: 16}, batch_norm, linear]'])
 def test_a_frozen_backbone_stands_still_below_a_head_that_learns(head):
     trainer, _ = trainer_of('resnet18', 'backbone', f'model.head={head}', *OPTIMIZERS['adam'])

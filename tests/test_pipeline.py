@@ -262,6 +262,7 @@ def test_two_processes_train_and_only_the_first_one_writes(finished, tmp_path):
         ('train.py', ['train.batch_size=0'], 2, ['train.batch_size', '>= 1']),
         ('train.py', ['device=gpu:7'], 2, ['device = gpu:7', 'device=cpu']),
         ('train.py', ['device=cpu', 'train.amp=O1'], 1, ['train.amp']),
+        ('train.py', ['device=cpu', 'train.sync_batch_norm=true'], 1, ['train.sync_batch_norm=false']),
         ('train.py', ['model.pretrained=nowhere.pdparams'], 1, ['nowhere.pdparams']),
         ('train.py', ['data.labels=[cat,dog,猫,pig]'], 1, ['pig', 'no images']),
         ('train.py', ['data.labels=[cat,dog]'], 1, ['photos/train.txt:', "label '2'", '0 to 1']),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_message, make_tree, picture, run_script
 
-from zodiac import weights
+from zodiac import device, processes, weights
 
 SETTINGS = [
     *('data.root=.', 'data.labels=[a,b,c]', 'data.num_workers=0', 'image.size=8', 'image.resize=8', 'device=cpu'),
@@ -171,6 +171,24 @@ def test_processes_that_are_killed_lose_no_more_than_a_step(folder):
 # train.py --nproc
 
 
+@pytest.mark.parametrize(
+    ('cores', 'batch', 'expected'),
+    [(2, 32, 2), (1, 32, 1), (8, 32, 2), (8, 128, 8), (2, 16, 1), (2, 1, 1), (3, 500, 3)],
+)
+def test_on_a_cpu_a_process_a_core_is_the_default_while_each_has_images_enough(monkeypatch, cores, batch, expected):
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.setattr(device, 'cores', lambda: cores)
+    assert processes.suited('cpu', batch) == expected
+
+
+def test_one_process_is_the_default_on_a_gpu_and_where_the_threads_are_set(monkeypatch):
+    monkeypatch.setattr(device, 'cores', lambda: 8)
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    assert processes.suited('gpu', 512) == 1
+    monkeypatch.setenv('OMP_NUM_THREADS', '4')
+    assert processes.suited('cpu', 512) == 1
+
+
 SMALL = [
     *(
         '-o',
@@ -216,6 +234,14 @@ def test_an_error_of_another_process_than_the_first_one_is_told(photos):
         bad.write_bytes(content)
     assert_message(result, 1, images[-1], 'mend or remove the file')
     assert result.stderr.count('error: ') == 1
+
+
+def test_a_batch_for_several_processes_starts_them_unasked(photos):
+    settings = ['train.batch_size=32', 'train.epochs=1', 'name=unasked']
+    result = run_script('train.py', *SMALL, *settings, cwd=photos, env={'OMP_NUM_THREADS': ''})
+    assert_message(result, 0, 'epoch 1/1')
+    assert (photos / 'output/unasked.processes').is_dir() == (device.cores() > 1)
+    assert result.stdout.count('best epoch') == 1
 
 
 def test_more_processes_than_images_are_refused(photos):

@@ -592,6 +592,25 @@ def test_a_checkpoint_of_another_version_is_named(fit, monkeypatch):
     assert everything_below('output') == before
 
 
+def test_the_scale_of_the_loss_of_mixed_precision_goes_on(fit, monkeypatch):
+    class Scaler:  # GradScaler works on a GPU only
+        state = {'scale': np.array([8.0], np.float32), 'incr_count': 3, 'use_dynamic_loss_scaling': True}
+
+        def state_dict(self):
+            return self.state
+
+        def load_state_dict(self, state):
+            self.loaded = state
+
+    monkeypatch.setattr(paddle.Model, '_scaler', Scaler(), raising=False)
+    stop(fit, asked=2)
+    made = []
+    monkeypatch.setattr(paddle.amp, 'GradScaler', lambda **how: made.append(Scaler()) or made[-1])
+    fit(resume=True)
+    assert_same(made[0].loaded, Scaler.state)
+    assert made[0].loaded['scale'].dtype == np.float32
+
+
 def test_an_average_can_be_switched_off_and_on(fit):
     stop(fit, 'train.ema=0.5', asked=9)
     stop(fit, resume=True, asked=12)

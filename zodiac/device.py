@@ -35,7 +35,7 @@ def import_paddle():
     Raises UserError when Paddle is not installed or cannot start.
     """
     processes = int(os.environ.get('PADDLE_LOCAL_SIZE', 1))
-    if 'OMP_NUM_THREADS' not in os.environ or processes > 1:  # Paddle's launcher leaves a 1 of its own there
+    if not os.environ.get('OMP_NUM_THREADS') or processes > 1:  # Paddle's launcher leaves a 1 of its own there
         os.environ['OMP_NUM_THREADS'] = str(max(1, cores() // processes))
     if _is_amd_with_avx2():
         os.environ.setdefault('MKL_DEBUG_CPU_TYPE', '5')
@@ -113,6 +113,11 @@ def choose(device):
     if place == 'cpu':
         os.environ.setdefault('PADDLE_DISTRI_BACKEND', 'gloo')  # how processes talk, should there be several
     return place
+
+
+def is_cpu(setting):
+    """Whether `choose` will take the CPU, told without Paddle: there is no driver of a GPU."""
+    return setting == 'cpu' or setting == 'auto' and not shutil.which('nvidia-smi')
 
 
 def loader_workers(setting, on_gpu):

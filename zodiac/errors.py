@@ -50,8 +50,8 @@ def one_line(error):
 def run(main):
     """Call `main()` and leave the process with the documented exit status.
 
-    A `UserError`, an `OSError` and a lack of memory end in one line on stderr. Any other exception is a fault of ours
-    and keeps its traceback.
+    A `UserError`, an `OSError`, a lack of memory and the death of a loader's process end in one line on stderr. Any other
+    exception is a fault of ours and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):
@@ -82,4 +82,13 @@ def run(main):
         )
     except MemoryError:
         print('error: out of memory; lower train.batch_size or data.num_workers', file=sys.stderr)
+    except (SystemError, RuntimeError) as error:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where Paddle throws them, at every child that ends from now on
+        if not any(words in str(error) for words in ('DataLoader', 'Blocking queue is killed')):
+            raise
+        print(
+            'error: a process that loads images was killed: most often /dev/shm is too small (data.shared_memory=false does '
+            'without it) or the memory (data.num_workers=0 loads in the training process)',
+            file=sys.stderr,
+        )
     sys.exit(status)

@@ -109,9 +109,9 @@ def _classes(state, head):
 
 def _fill(network, values):
     """Set the named tensors; the others stay as they are."""
-    network.set_state_dict(
-        {**network.state_dict(), **{name: value.astype('float32') for name, value in values.items()}}
-    )
+    own = network.state_dict()  # float16 with train.amp=O2, else float32
+    typed = {name: value.astype(str(own[name].dtype).rpartition('.')[2]) for name, value in values.items()}
+    network.set_state_dict({**own, **typed})
 
 
 def freeze(network, until):
@@ -137,6 +137,18 @@ def freeze(network, until):
 def unfreeze(network, frozen):
     """Let the parameters learn again that `freeze` returned, and the BatchNorm statistics move."""
     _set_learning(network, frozen, True)
+
+
+def sync_batch_norm(network):
+    """Let the BatchNorm layers that learn take their statistics over the images of all processes, with the parameters they have."""
+    from paddle import nn
+
+    for layer in network.sublayers(include_self=True):
+        for name, child in list(layer.named_children()):
+            if isinstance(child, nn.BatchNorm2D) and not child._use_global_stats:
+                synced = nn.SyncBatchNorm.convert_sync_batchnorm(child)
+                synced.weight, synced.bias = child.weight, child.bias  # Paddle forgets them where one does not learn
+                setattr(layer, name, synced)
 
 
 def moving_statistics(network):

@@ -7,8 +7,20 @@ import subprocess
 import sys
 import time
 
+from zodiac import device
 
-def launch(number, arguments, logs):
+IMAGES_EACH = 16  # of a batch, that a process should have: BatchNorm takes its statistics from them
+
+
+def suited(device_setting, batch_size):
+    """Number of processes that a training on this machine is faster with: one a core of a CPU, as long as a batch has enough
+    images for each; one where there is a GPU, or where OMP_NUM_THREADS says what the user wants."""
+    if os.environ.get('OMP_NUM_THREADS') or not device.is_cpu(device_setting):
+        return 1
+    return max(1, min(device.cores(), batch_size // IMAGES_EACH))
+
+
+def launch(arguments, number, logs):
     """Run a script as several processes on this machine, through Paddle's launcher; returns its exit status.
 
     What the first process prints comes out on stderr; of the others, the error that has ended them. SIGINT and SIGTERM are
