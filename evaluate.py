@@ -12,7 +12,7 @@ import json
 import os
 
 import config
-from zodiac import device
+from zodiac import device, files
 from zodiac.errors import run
 
 
@@ -40,7 +40,8 @@ def main():
         'paddle': paddle.__version__,
     }
     folder = f'{cfg.run_dir}/report'
-    write(folder, result, dataset, probabilities, cfg)
+    with files.atomic_folder(folder) as unfinished:
+        write(unfinished, result, dataset, probabilities, cfg)
     show(result)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
 
@@ -79,7 +80,7 @@ def random_sample(dataset, probabilities, cfg):
 
 def write(folder, result, dataset, probabilities, cfg):
     """Fill the report folder."""
-    from zodiac import files, images, metrics, optim, report
+    from zodiac import images, metrics, optim, report
 
     names = cfg.data.labels
     guesses = probabilities.argmax(1)

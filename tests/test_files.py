@@ -214,6 +214,20 @@ def test_a_full_disk_while_a_folder_is_filled_leaves_the_old_one_and_says_so(tmp
     assert everything_below(tmp_path) == before
 
 
+def test_a_file_within_a_new_folder_that_cannot_be_written_names_the_folder_that_stays(tmp_path):
+    folder = str(tmp_path / 'report')
+    with pytest.raises(UserError) as caught, files.atomic_folder(folder) as unfinished:
+        with files.atomic_write(f'{unfinished}/metrics.json'):
+            raise OSError(errno.ENOSPC, 'No space left on device')
+    assert f'{folder}: cannot write (No space left on device)' in str(caught.value)
+    assert everything_below(tmp_path) == {}
+
+
+def test_another_error_within_a_new_folder_is_told_as_it_is(tmp_path):
+    with pytest.raises(UserError, match='^a.jpg: is damaged$'), files.atomic_folder(str(tmp_path / 'report')):
+        raise UserError('a.jpg: is damaged')
+
+
 def test_a_file_is_not_replaced_by_a_folder(tmp_path):
     (tmp_path / 'best').write_bytes(b'a file')
     with pytest.raises(UserError, match='cannot write'), files.atomic_folder(str(tmp_path / 'best')):

@@ -67,8 +67,11 @@ def atomic_folder(path):
                 os.replace(path, retired)
             os.replace(temporary, path)
         _sync_folder(parent)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    except (OSError, UserError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):  # else also that of `atomic_write` within the folder
+            raise
+        raise cannot_write(path, cause) from error
     finally:
         if retired and os.path.isdir(retired) and not os.path.exists(path):  # stopped between the two renames
             os.replace(retired, path)
