@@ -216,9 +216,12 @@ def test_a_full_disk_while_a_folder_is_filled_leaves_the_old_one_and_says_so(tmp
 
 def test_a_file_within_a_new_folder_that_cannot_be_written_names_the_folder_that_stays(tmp_path):
     folder = str(tmp_path / 'report')
-    with pytest.raises(UserError) as caught, files.atomic_folder(folder) as unfinished:
-        with files.atomic_write(f'{unfinished}/metrics.json'):
-            raise OSError(errno.ENOSPC, 'No space left on device')
+    with (
+        pytest.raises(UserError) as caught,
+        files.atomic_folder(folder) as unfinished,
+        files.atomic_write(f'{unfinished}/metrics.json'),
+    ):
+        raise OSError(errno.ENOSPC, 'No space left on device')
     assert f'{folder}: cannot write (No space left on device)' in str(caught.value)
     assert everything_below(tmp_path) == {}
 

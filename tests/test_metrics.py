@@ -38,7 +38,7 @@ def test_evaluate_gives_what_was_computed_by_hand():
     }
     assert list(scores['per_class']) == NAMES
     for name, row in expected.items():
-        assert scores['per_class'][name] == pytest.approx(row)
+        assert {key: scores['per_class'][name][key] for key in row} == pytest.approx(row)
     assert scores['macro_precision'] == pytest.approx((2 / 3 + 1 / 3) / 3)
     assert scores['macro_recall'] == pytest.approx((2 / 3 + 1 / 2) / 3)
     assert scores['macro_f1'] == pytest.approx((2 / 3 + 2 / 5) / 3)
@@ -86,7 +86,7 @@ def test_top1_is_the_diagonal_of_the_confusion_matrix():
 def test_a_class_without_samples_counts_zero_and_stays_out_of_the_means():
     labels, probabilities = np.array([0, 0, 1]), np.array([[0.9, 0.1, 0], [0.9, 0.1, 0], [0.1, 0.1, 0.8]])
     scores = metrics.evaluate(labels, probabilities, NAMES)
-    assert scores['per_class']['rabbit'] == {'precision': 0, 'recall': 0, 'f1': 0, 'support': 0}
+    assert scores['per_class']['rabbit'] == {'precision': 0, 'recall': 0, 'f1': 0, 'roc_auc': None, 'support': 0}
     assert scores['macro_recall'] == pytest.approx((1 + 0) / 2)
     assert scores['macro_f1'] == pytest.approx((1 + 0) / 2)
     assert np.array(scores['confusion_matrix']).shape == (3, 3)
@@ -154,3 +154,62 @@ def test_every_subset_is_equally_likely_over_seeds():
     subsets = list(itertools.combinations(range(6), 2))
     assert set(counts) == set(subsets)
     assert chisquare([counts[subset] for subset in subsets]).pvalue > 1e-3
+
+
+def test_weighted_means_count_each_class_by_its_images():
+    scores = metrics.evaluate(LABELS, PROBABILITIES, NAMES)
+    assert scores['weighted_precision'] == pytest.approx((3 * 2 / 3 + 2 * 1 / 3 + 0) / 6)
+    assert scores['weighted_recall'] == pytest.approx(scores['top1'])
+    assert scores['weighted_f1'] == pytest.approx((3 * 2 / 3 + 2 * 2 / 5) / 6)
+
+
+def test_the_area_under_the_roc_curve_counts_the_pairs_in_the_right_order():
+    for number, name in enumerate(NAMES):
+        scores, positive = PROBABILITIES[:, number], number == LABELS
+        pairs = [(a > b) + (a == b) / 2 for a in scores[positive] for b in scores[~positive]]
+        area = metrics.evaluate(LABELS, PROBABILITIES, NAMES)['per_class'][name]['roc_auc']
+        assert area == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_a_class_without_images_has_no_roc_curve():
+    scores = metrics.evaluate([0, 1, 1], PROBABILITIES[:3], NAMES)
+    assert scores['per_class']['rabbit']['roc_auc'] is None
+    known = [scores['per_class'][name]['roc_auc'] for name in ('ox', 'tiger')]
+    assert scores['macro_roc_auc'] == pytest.approx(sum(known) / 2)
+    assert metrics.evaluate([0, 0], PROBABILITIES[:2], NAMES)['macro_roc_auc'] is None
+
+
+@pytest.mark.parametrize(
+    ('population', 'size', 'share'), [(60, 6, 0.8), (480, 50, 0.95), (10000, 200, 0.5), (30, 30, 0.7)]
+)
+def test_a_random_sample_gives_an_unbiased_share_and_an_interval_that_covers_the_true_one(population, size, share):
+    right = np.arange(population) < share * population
+    drawn = [right[metrics.simple_random_sample(population, size, seed)].sum() for seed in range(1000)]
+    spread = np.std(drawn) / size / math.sqrt(1000)
+    assert abs(np.mean(drawn) / size - right.mean()) <= 4 * spread
+    intervals = {hits: metrics.sample_interval(hits, size, population) for hits in set(drawn)}
+    covered = [intervals[hits][0] <= right.mean() <= intervals[hits][1] for hits in drawn]
+    assert np.mean(covered) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 1000)
+
+
+def test_the_interval_of_a_sample_covers_whatever_the_true_share():
+    population, size = 40, 12
+    intervals = [metrics.sample_interval(hits, size, population) for hits in range(size + 1)]
+    for true in range(population + 1):
+        ways = [math.comb(true, hits) * math.comb(population - true, size - hits) for hits in range(size + 1)]
+        covered = sum(n for n, (low, high) in zip(ways, intervals) if low <= true / population <= high)
+        assert covered / math.comb(population, size) >= 0.95
+
+
+def test_a_sample_of_everything_leaves_no_doubt_and_a_part_of_it_less_than_one_of_a_larger_whole():
+    assert metrics.sample_interval(7, 10, 10) == [0.7, 0.7]
+    low, high = metrics.sample_interval(40, 50, 60)
+    wide_low, wide_high = metrics.sample_interval(40, 50, 100000)
+    assert wide_low < low <= 0.8 <= high < wide_high
+
+
+def test_two_models_are_compared_by_the_images_that_only_one_gets_right():
+    first = np.array([1, 1, 1, 1, 1, 0, 0, 1], bool)
+    second = np.array([1, 0, 0, 0, 0, 1, 0, 1], bool)
+    assert metrics.mcnemar(first, second) == {'only_first': 4, 'only_second': 1, 'p': pytest.approx(2 * (1 + 5) / 32)}
+    assert metrics.mcnemar(first, first) == {'only_first': 0, 'only_second': 0, 'p': 1.0}

@@ -1,4 +1,4 @@
-"""Numbers from (labels, probabilities): accuracy with its interval, loss, per-class scores, a random sample."""
+"""Numbers from (labels, probabilities): accuracy with its interval, loss, per-class scores, a random sample, two models compared."""
 
 import numpy as np
 
@@ -11,7 +11,9 @@ def evaluate(labels, probabilities, class_names):
         probabilities: float [n, classes], rows sum to 1.
     Returns: JSON-ready dict. top5 counts the true class among the five most probable (fewer classes: all of them);
         precision, recall and F1 of a class without any sample or prediction are 0 (scikit-learn, zero_division=0), and
-        the macro means run over the classes that have samples; confusion_matrix[i][j] counts class i taken for class j.
+        the macro means run over the classes that have samples, the weighted ones count each by its samples; roc_auc is that of
+        the class against the rest, None where one of the two has no sample; confusion_matrix[i][j] counts class i taken for
+        class j.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -23,6 +25,8 @@ def evaluate(labels, probabilities, class_names):
         labels, predictions, labels=numbers, zero_division=0
     )
     present = support > 0
+    areas = [roc_auc(labels == i, probabilities[:, i]) for i in numbers]
+    known = [area for area in areas if area is not None]
     return {
         'n': len(labels),
         'top1': float((ranks == 0).mean()),
@@ -32,11 +36,16 @@ def evaluate(labels, probabilities, class_names):
         'macro_precision': float(precision[present].mean()),
         'macro_recall': float(recall[present].mean()),
         'macro_f1': float(f1[present].mean()),
+        'macro_roc_auc': float(np.mean(known)) if known else None,
+        'weighted_precision': float(np.average(precision, weights=support)),
+        'weighted_recall': float(np.average(recall, weights=support)),
+        'weighted_f1': float(np.average(f1, weights=support)),
         'per_class': {
             name: {
                 'precision': float(precision[i]),
                 'recall': float(recall[i]),
                 'f1': float(f1[i]),
+                'roc_auc': areas[i],
                 'support': int(support[i]),
             }
             for i, name in enumerate(class_names)
@@ -44,6 +53,21 @@ def evaluate(labels, probabilities, class_names):
         'labels': list(class_names),
         'confusion_matrix': confusion_matrix(labels, predictions, labels=numbers).tolist(),
     }
+
+
+def roc_auc(positive, scores):
+    """Area under the ROC curve: the probability that a positive sample has a higher score than a negative one, ties counted half
+    (Hanley and McNeil 1982); None without positive or without negative samples.
+
+    Args:
+        positive: bool [n].
+        scores: float [n].
+    """
+    from sklearn.metrics import roc_auc_score
+
+    if positive.all() or not positive.any() or not np.isfinite(scores).all():
+        return None
+    return float(roc_auc_score(positive, scores))
 
 
 def rank_of_truth(labels, probabilities):
@@ -73,6 +97,51 @@ def wilson(hits, n, z=1.959964):
 def simple_random_sample(n, size, seed):
     """int array, ascending: `size` of the numbers 0 to n-1, each subset equally likely; all of them if n is smaller."""
     return np.sort(np.random.default_rng(seed).choice(n, min(size, n), replace=False))
+
+
+def sample_interval(hits, n, population, confidence=0.95):
+    """[low, high] of a share in a finite population, from a simple random sample without replacement.
+
+    The exact interval: the shares that the hypergeometric distribution does not reject, each side at half of 1 - confidence
+    (Thompson 2012, "Sampling", section 5.3). It covers the true share at least with this confidence, whatever the sizes, and is a
+    point when all of the population was drawn.
+
+    Args:
+        hits: of the n that were drawn.
+        population: number of those that could have been drawn, n or more.
+    """
+    from scipy.stats import hypergeom
+
+    side = (1 - confidence) / 2
+    least, most = hits, population - (n - hits)  # hits in the population
+    low = _first(least, most, lambda number: hypergeom.sf(hits - 1, population, number, n) > side)
+    high = _first(low, most + 1, lambda number: number > most or hypergeom.cdf(hits, population, number, n) <= side) - 1
+    return [low / population, high / population]
+
+
+def _first(low, high, holds):
+    """The first number from low to high for which `holds`, which from there on holds for all."""
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low
+
+
+def mcnemar(right, other_right):
+    """Compare two classifiers on the same images by those that only one of them gets right (McNemar 1947).
+
+    Args:
+        right, other_right: bool [n].
+    Returns: dict: only_first, only_second, and p, the exact two-sided probability of a split at least as uneven if both were
+        equally good.
+    """
+    from scipy.stats import binomtest
+
+    right, other_right = np.asarray(right, bool), np.asarray(other_right, bool)
+    only_first, only_second = int((right & ~other_right).sum()), int((other_right & ~right).sum())
+    differing = only_first + only_second
+    p = float(binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
+    return {'only_first': only_first, 'only_second': only_second, 'p': p}
 
 
 def lower_is_better(name):

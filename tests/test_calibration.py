@@ -1,0 +1,86 @@
+"""Calibration against cases computed by hand, and against data whose calibration is known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from zodiac import calibration, metrics
+
+RNG = np.random.default_rng(0)
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def drawn(probabilities, seed=0):
+    """int [n]: labels drawn with these probabilities, so that they are perfectly calibrated."""
+    rng = np.random.default_rng(seed)
+    return (probabilities.cumsum(1) > rng.random((len(probabilities), 1))).argmax(1)
+
+
+def test_scores_are_those_computed_by_hand():
+    labels = [0, 1, 1, 0]
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.7, 0.3]])
+    scores = calibration.evaluate(labels, probabilities)
+    assert [(row['n'], row['confidence'], row['accuracy']) for row in scores['bins']] == [
+        (1, pytest.approx(0.6), 1.0),
+        (1, pytest.approx(0.7), 1.0),
+        (2, pytest.approx(0.9), 0.5),
+    ]
+    assert scores['ece'] == pytest.approx((0.4 + 0.3 + 2 * 0.4) / 4)
+    assert scores['brier'] == pytest.approx((2 * 0.01 + 2 * 0.81 + 2 * 0.16 + 2 * 0.09) / 4)
+    assert json.loads(json.dumps(scores)) == scores
+
+
+def test_a_bin_holds_its_upper_end_and_not_its_lower_one():
+    rows = calibration.reliability([0, 0, 0], np.array([[1.0, 0.0], [0.5, 0.5], [0.75, 0.25]]), count=4)
+    assert [(row['low'], row['high'], row['n']) for row in rows] == [(0.25, 0.5, 1), (0.5, 0.75, 1), (0.75, 1.0, 1)]
+
+
+def test_every_image_is_in_one_bin():
+    probabilities = softmax(RNG.normal(size=(1000, 5)) * 4)
+    rows = calibration.reliability(drawn(probabilities), probabilities)
+    assert sum(row['n'] for row in rows) == 1000
+    assert all(row['low'] < row['confidence'] <= row['high'] for row in rows)
+
+
+def test_calibrated_probabilities_have_no_error_and_extreme_ones_have():
+    logits = RNG.normal(size=(40000, 5)) * 2
+    labels = drawn(softmax(logits))
+    assert calibration.evaluate(labels, softmax(logits))['ece'] < 0.01
+    assert calibration.evaluate(labels, softmax(3 * logits))['ece'] > 0.1
+
+
+@pytest.mark.parametrize('temperature', [0.4, 1.0, 2.5])
+def test_the_temperature_that_was_taken_away_is_found(temperature):
+    logits = RNG.normal(size=(40000, 5)) * 2
+    found = calibration.fit_temperature(drawn(softmax(logits)), softmax(logits * temperature))
+    assert found == pytest.approx(temperature, rel=0.03)
+
+
+def test_a_temperature_divides_the_logits_and_keeps_the_order():
+    logits = RNG.normal(size=(50, 6)) * 3
+    warmer = calibration.with_temperature(softmax(logits), 1.7)
+    assert np.allclose(warmer, softmax(logits / 1.7))
+    assert (warmer.argsort(1) == logits.argsort(1)).all()
+    assert np.allclose(calibration.with_temperature(softmax(logits), 1.0), softmax(logits))
+
+
+def test_no_temperature_has_a_lower_loss_than_the_one_found():
+    probabilities = softmax(RNG.normal(size=(300, 4)) * 5)
+    labels = RNG.integers(0, 4, 300)
+    found = calibration.fit_temperature(labels, probabilities)
+    least = metrics.cross_entropy(labels, calibration.with_temperature(probabilities, found))
+    for other in np.geomspace(0.05, 20, 200):
+        assert metrics.cross_entropy(labels, calibration.with_temperature(probabilities, other)) >= least - 1e-6
+
+
+@pytest.mark.parametrize('probabilities', [np.eye(3), np.array([[1.0, 0.0, 0.0]] * 3)])
+def test_probabilities_of_zero_and_one_give_finite_numbers(probabilities):
+    labels = np.arange(3)
+    found = calibration.fit_temperature(labels, probabilities)
+    assert 0.05 <= found <= 20
+    assert np.isfinite(calibration.with_temperature(probabilities, found)).all()
