@@ -3,8 +3,8 @@
     python evaluate.py                                            # the best checkpoint on the test split
     python evaluate.py -c configs/demo.yaml -o evaluate.split=valid evaluate.weights=last
 
-metrics.json holds every number, predictions.csv a row an image; confusion_matrix.png, curves.png, classes.png and predictions.png
-are to look at. A simple random sample of the split is listed as in the notebook.
+report.html shows everything and needs no network; metrics.json holds every number, predictions.csv a row an image; the pictures
+are there as PNG too. A simple random sample of the split is listed as in the notebook.
 """
 
 import csv
@@ -27,12 +27,21 @@ def main():
     network, origin = checkpoint.load_network(
         cfg.run_dir, cfg.evaluate.weights, cfg.identity, cfg.evaluate.flip_average
     )
-    probabilities = predict(network, Loader(dataset, cfg.evaluate.batch_size, cfg), len(dataset))
 
+    def predict_all(images):
+        return predict(network, Loader(images, cfg.evaluate.batch_size, cfg), len(images))
+
+    probabilities = predict_all(dataset)
+    valid = validation_images(dataset, cfg)
+    sample = random_sample(dataset, probabilities, cfg)
+    hits = sum(row['label'] == row['prediction'] for row in sample)
     result = {
         'split': cfg.evaluate.split,
         **metrics.evaluate(dataset.labels, probabilities, cfg.data.labels),
-        'sample': random_sample(dataset, probabilities, cfg),
+        'calibration': calibrate(dataset.labels, probabilities, valid, predict_all),
+        'sample': sample,
+        'sample_top1': hits / len(sample),
+        'sample_interval_95': metrics.sample_interval(hits, len(sample), len(dataset)),
         **origin,
         'arch': cfg.model.arch,
         'image_size': cfg.image.size,
@@ -41,9 +50,11 @@ def main():
     }
     folder = f'{cfg.run_dir}/report'
     with files.atomic_folder(folder) as unfinished:
-        write(unfinished, result, dataset, probabilities, cfg)
+        draw(unfinished, result, dataset, probabilities, cfg)
+        write(unfinished, result, dataset, probabilities, network, cfg)
     show(result)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
+    print(f'look at: {folder}/report.html')
 
 
 def predict(network, loader, total):
@@ -78,15 +89,45 @@ def random_sample(dataset, probabilities, cfg):
     ]
 
 
-def write(folder, result, dataset, probabilities, cfg):
-    """Fill the report folder."""
-    from zodiac import images, metrics, optim, report
+def validation_images(dataset, cfg):
+    """The validation split without augmentation; None where its images are those that are measured."""
+    from dataset import ZodiacDataset
+
+    if not os.path.isfile(f'{cfg.data.root}/valid.txt'):
+        return None
+    valid = ZodiacDataset('valid', augment=False, cfg=cfg)
+    return None if set(valid.paths) & set(dataset.paths) else valid
+
+
+def calibrate(labels, probabilities, valid, predict_all):
+    """Calibration of the predictions, also with the temperature that fits the validation images, as a JSON-ready dict.
+
+    Args:
+        valid: the validation split, or None for no temperature.
+        predict_all: dataset -> float32 [n, classes].
+    """
+    from zodiac import calibration
+
+    plain = calibration.evaluate(labels, probabilities)
+    if valid is None:
+        return {**plain, 'temperature': None}
+    temperature = calibration.fit_temperature(valid.labels, predict_all(valid))
+    warmer = calibration.evaluate(labels, calibration.with_temperature(probabilities, temperature))
+    return {**plain, 'temperature': temperature, **{f'{key}_with_temperature': value for key, value in warmer.items()}}
+
+
+def draw(folder, result, dataset, probabilities, cfg):
+    """The pictures of the report, as PNG."""
+    from zodiac import images, metrics, optim, plots
 
     names = cfg.data.labels
     guesses = probabilities.argmax(1)
-    report.write_predictions(f'{folder}/predictions.csv', dataset.paths, dataset.labels, probabilities, names)
     title = f'{cfg.name}, {result["split"]}: top-1 {result["top1"]:.4f} of {result["n"]} images'
-    report.plot_confusion_matrix(f'{folder}/confusion_matrix.png', result['confusion_matrix'], names, title)
+    plots.plot_confusion_matrix(f'{folder}/confusion_matrix.png', result['confusion_matrix'], names, title)
+    calibration = result['calibration']
+    plots.plot_reliability(
+        f'{folder}/reliability.png', calibration['bins'], calibration.get('bins_with_temperature', ())
+    )
     shown = metrics.simple_random_sample(len(dataset), 18, cfg.seed)
     right = [guesses[i] == dataset.labels[i] for i in shown]
     titles = [f'{names[guesses[i]]} {probabilities[i].max():.0%}' for i in shown]
@@ -94,19 +135,113 @@ def write(folder, result, dataset, probabilities, cfg):
         title if good else f'{title}\n(is {names[dataset.labels[i]]})' for title, good, i in zip(titles, right, shown)
     ]
     pictures = [images.decode(dataset.paths[i]) for i in shown]
-    report.plot_predictions(f'{folder}/predictions.png', pictures, titles, right)
+    plots.plot_predictions(f'{folder}/predictions.png', pictures, titles, right)
     counts = class_counts(cfg)
     total = sum(int(numbers.sum()) for numbers in counts.values())
-    report.plot_class_counts(f'{folder}/classes.png', counts, names, f'{cfg.data.root}: {total:,} images')
+    plots.plot_class_counts(f'{folder}/classes.png', counts, names, f'{cfg.data.root}: {total:,} images')
     rows = read_log(f'{cfg.run_dir}/log.csv')
     if rows:
         steps = int(rows[-1]['step']) // max(1, int(rows[-1]['epoch']))
         own = f'{cfg.run_dir}/config.yaml'
         trained = config.load(own) if os.path.isfile(own) else cfg
         rates = optim.rates(trained.optim, steps, trained.train.epochs)[: int(rows[-1]['step'])] if steps else []
-        report.plot_curves(f'{folder}/curves.png', rows, rates)
+        plots.plot_curves(f'{folder}/curves.png', rows, rates)
+
+
+def write(folder, result, dataset, probabilities, network, cfg):
+    """metrics.json, predictions.csv and report.html."""
+    from zodiac import report
+
+    names = cfg.data.labels
     with files.atomic_write(f'{folder}/metrics.json') as file:
         json.dump(result, file, ensure_ascii=False, indent=1)
+    report.write_predictions(f'{folder}/predictions.csv', dataset.paths, dataset.labels, probabilities, names)
+
+    chosen = report.choose(dataset.labels, probabilities)
+    walls = {key: cards(numbers, dataset, probabilities, names) for key, numbers in chosen.items()}
+    looked_at = [*chosen['mistakes'][:6], *chosen['right'][:6]]
+    walls['heat'] = cards(looked_at, dataset, probabilities, names, heat_pictures(looked_at, dataset, network))
+    paths = {name: f'{folder}/{name}.png' for name in ('reliability', 'curves')}
+    counts = {split: numbers.tolist() for split, numbers in class_counts(cfg).items()}
+    report.write_page(
+        f'{folder}/report.html',
+        title=f'{cfg.name}: {result["split"]} images',
+        subtitle=f'{result["arch"]} at {result["image_size"]} pixels, {len(names)} classes, weights {result["weights"]}',
+        result=result,
+        wrong=sum(dataset.labels != probabilities.argmax(1)),
+        pictures={name: report.picture(path) if os.path.isfile(path) else None for name, path in paths.items()},
+        counts=counts,
+        most=max(1, *map(sum, zip(*counts.values()))),
+        data=data_facts(cfg),
+        made=[
+            *(('weights', result['weights']), ('epoch', result['epoch']), ('started from', started_from(result))),
+            *(('mirror images averaged', 'yes' if result['flip_average'] else 'no'), ('Paddle', result['paddle'])),
+            ('classes, in order', ', '.join(names)),
+        ],
+        **walls,
+    )
+
+
+def started_from(result):
+    return {True: 'ImageNet weights', False: 'scratch', None: 'not recorded'}.get(
+        result['pretrained'], result['pretrained']
+    )
+
+
+def cards(numbers, dataset, probabilities, names, pictures=None):
+    """What the page shows of some images: a dict each."""
+    from zodiac import images, report
+
+    pictures = pictures or [report.thumbnail(images.decode(dataset.paths[i])) for i in numbers]
+    return [
+        {
+            'picture': picture,
+            'path': dataset.paths[i],
+            'prediction': names[probabilities[i].argmax()],
+            'probability': float(probabilities[i].max()),
+            'label': names[dataset.labels[i]],
+            'probability_of_label': float(probabilities[i][dataset.labels[i]]),
+            'right': bool(probabilities[i].argmax() == dataset.labels[i]),
+        }
+        for i, picture in zip(numbers, pictures)
+    ]
+
+
+def heat_pictures(numbers, dataset, network):
+    """The images as the network sees them, with Grad-CAM laid over, as data: addresses."""
+    import numpy as np
+    from PIL import Image
+
+    from zodiac import gradcam, report, transforms
+
+    seen = np.stack([dataset[i][0] for i in numbers])
+    heats = gradcam.heat(getattr(network, 'network', network), seen)
+    last = dataset.transform[-1]
+    pictures = [Image.fromarray(transforms.denormalize(image, last['mean'], last['std'])) for image in seen]
+    return list(map(report.thumbnail, pictures, heats))
+
+
+def data_facts(cfg):
+    """What annotate.py has found, as (name, text) pairs; none where its summary is not there."""
+    path = f'{cfg.data.root}/annotation.json'
+    try:
+        with open(path, encoding='utf-8') as file:
+            summary = json.load(file)
+        reasons = [f'{count} {reason}' for reason, count in summary['rejected_by_reason'].items()]
+        facts = {
+            'folder': summary['root'],
+            'images kept': f'{summary["accepted"]:,}',
+            'left out': ', '.join(reasons) or 'none',
+            'converted to RGB': ', '.join(f'{n} of mode {mode}' for mode, n in summary['converted_by_mode'].items())
+            or 'none',
+            'splits drawn with the seed': ', '.join(summary['settings']['drawn_splits']) or 'none: as the folders are',
+            'same picture in two splits': len(summary['same_picture_in_two_splits']),
+            'same picture in two classes': len(summary['same_picture_in_two_classes']),
+            'the whole list': path,
+        }
+    except (OSError, ValueError, KeyError):
+        return []
+    return list(facts.items())
 
 
 def class_counts(cfg):
@@ -144,7 +279,11 @@ def show(result):
     print(f'{"class":<16}{"precision":>10}{"recall":>8}{"F1":>8}{"images":>8}')
     for name, row in result['per_class'].items():
         print(f'{name:<16}{row["precision"]:>10.4f}{row["recall"]:>8.4f}{row["f1"]:>8.4f}{row["support"]:>8}')
-    print(f'simple random sample of {len(result["sample"])}:')
+    calibration = result['calibration']
+    print(f'calibration error {calibration["ece"]:.4f}, Brier score {calibration["brier"]:.4f}', end='')
+    if calibration['temperature']:
+        print(f'; with temperature {calibration["temperature"]:.3f}: {calibration["ece_with_temperature"]:.4f}', end='')
+    print(f'\nsimple random sample of {len(result["sample"])}:')
     for row in result['sample']:
         print(f'SampleID: {row["id"]}, RealLabel: {row["label"]}, Predict: {row["prediction"]}')
 

@@ -230,12 +230,12 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
 
 def plot_schedule(cfg, steps):
     """Draw the learning rate of every step of the run beside its folder."""
-    from zodiac import optim, report
+    from zodiac import optim, plots
 
     path = f'{cfg.run_dir}.schedule.png'
     rates = optim.rates(cfg.optim, steps, cfg.train.epochs)
     title = f'{cfg.name}: optim.schedule = {cfg.optim.schedule}, {steps} steps an epoch'
-    report.plot_rates(path, rates, steps, title)
+    plots.plot_rates(path, rates, steps, title)
     print(
         f'learning rate {rates[0]:.3g} at the first step, {max(rates):.3g} at its highest, {rates[-1]:.3g} at the last'
     )
@@ -244,7 +244,7 @@ def plot_schedule(cfg, steps):
 
 def find_lr(cfg, loader):
     """Try learning rates on some steps, draw the loss over them beside the run's folder, and propose one."""
-    from zodiac import lr_finder, report
+    from zodiac import lr_finder, plots
 
     cfg.optim.schedule, cfg.optim.warmup_epochs = 'constant', 0.0
     cfg.train.accumulate = 1  # each batch is a step, at a rate of its own
@@ -255,7 +255,7 @@ def find_lr(cfg, loader):
         return
     proposal = lr_finder.propose(rates, losses)
     path = f'{cfg.run_dir}.lr_finder.png'
-    report.plot_lr_finder(path, rates, losses, proposal)
+    plots.plot_lr_finder(path, rates, losses, proposal)
     print(f'written: {path}')
     if proposal is None:
         raise UserError(
@@ -297,9 +297,10 @@ def sample_images(train_set):
     """uint8 [8, size, size, 3]: some training images to look at."""
     import numpy as np
 
-    normalize = train_set.transform[-1]
-    images = some_images(train_set, 8).transpose(0, 2, 3, 1)
-    return ((images * normalize['std'] + normalize['mean']) * 255).round().clip(0, 255).astype(np.uint8)
+    from zodiac import transforms
+
+    last = train_set.transform[-1]
+    return np.stack([transforms.denormalize(image, last['mean'], last['std']) for image in some_images(train_set, 8)])
 
 
 def start_run(cfg):

@@ -1,25 +1,16 @@
-"""Files from numbers: predictions.csv, the confusion matrix, the training curves and a wall of predictions as PNG."""
+"""The report of a run: predictions.csv, and report.html, one file that shows everything and needs no network."""
 
+import base64
 import csv
 import io
-import warnings
+import os
 
 import numpy as np
 
 from zodiac import files
 
-CJK_FONTS = (
-    'Noto Sans CJK SC',
-    'Noto Sans SC',
-    'Source Han Sans SC',
-    'Source Han Sans CN',
-    'WenQuanYi Micro Hei',
-    'WenQuanYi Zen Hei',
-    'Microsoft YaHei',
-    'SimHei',
-    'PingFang SC',
-    'Arial Unicode MS',
-)
+TEMPLATE = 'report.html'
+THUMBNAIL = 144  # pixels a side
 
 
 def write_predictions(path, paths, labels, probabilities, class_names):
@@ -34,135 +25,63 @@ def write_predictions(path, paths, labels, probabilities, class_names):
             )
 
 
-def plot_confusion_matrix(path, matrix, class_names, title):
-    """PNG of counts, coloured by the share of each true class."""
-    matrix = np.asarray(matrix)
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    side = max(5.0, 0.55 * len(class_names) + 2)
-    figure, axes = _figure(side + 1, side)
-    drawn = axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
-    figure.colorbar(drawn, ax=axes, fraction=0.046, label='share of the true class')
-    axes.set_xticks(range(len(class_names)), class_names, rotation=45, ha='right')
-    axes.set_yticks(range(len(class_names)), class_names)
-    axes.set(xlabel='predicted', ylabel='true', title=title)
-    if len(class_names) <= 40:
-        for i, j in zip(*np.nonzero(matrix)):
-            axes.text(
-                j,
-                i,
-                matrix[i, j],
-                ha='center',
-                va='center',
-                fontsize=9,
-                color='white' if shares[i, j] > 0.5 else 'black',
-            )
-    _save(figure, path)
+def write_page(path, **content):
+    """report.html from the numbers and pictures that the template names; a part without content is left out."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(os.path.dirname(os.path.abspath(__file__))),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters['percent'] = lambda share: f'{share:.1%}'
+    environment.filters['decimals'] = lambda value: '–' if value is None else f'{value:.4f}'
+    with files.atomic_write(path) as file:
+        file.write(environment.get_template(TEMPLATE).render(**content))
 
 
-def plot_curves(path, rows, rates=()):
-    """PNG of loss and top-1 by epoch, and of the learning rate by step.
+def picture(path):
+    """A PNG file as a data: address."""
+    with open(path, 'rb') as file:
+        return f'data:image/png;base64,{base64.b64encode(file.read()).decode()}'
+
+
+def thumbnail(image, heat=None):
+    """A PIL image, scaled to fit a square, as a data: address.
 
     Args:
-        rows: dicts with the columns of log.csv; the train columns of epoch 0, before training, are empty.
-        rates: learning rate of each step; where there are none, that of each epoch's end is drawn.
+        heat: float [H, W], 0 to 1, of the image's aspect: how much each part of it counts, laid over it in colour.
     """
-    figure, axes = _figure(12, 3.6, columns=3)
-    for axis, name in zip(axes, ('loss', 'top1')):
-        for part in ('train', 'valid'):
-            points = [(int(row['epoch']), float(row[f'{part}_{name}'])) for row in rows if row[f'{part}_{name}'] != '']
-            axis.plot(*zip(*points), marker='o', markersize=3, label=part)
-        axis.set(title={'top1': 'top-1'}.get(name, name), xlabel='epoch')
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.legend()
-    axes[1].set_ylim(0, 1)
-    if len(rates):
-        _plot_rates(axes[2], rates)
-    else:
-        points = [(int(row['epoch']), float(row['lr'])) for row in rows if row['lr'] != '']
-        axes[2].plot(*zip(*points), marker='o', markersize=3)
-        axes[2].set(title='learning rate', xlabel='epoch', ylim=(0, None))
-    for axis in axes:
-        axis.grid(alpha=0.3)
-    _save(figure, path)
+    from PIL import Image, ImageOps
 
+    small = ImageOps.contain(image.convert('RGB'), (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    if heat is not None:
+        from matplotlib import colormaps
 
-def plot_rates(path, rates, steps, title):
-    """PNG of the learning rate of each step, with a line at every end of an epoch of `steps`."""
-    figure, axis = _figure(7, 3.6)
-    for end in range(steps, len(rates), steps):
-        axis.axvline(end, color='0.9', linewidth=0.8)
-    _plot_rates(axis, rates)
-    axis.set_title(title)
-    _save(figure, path)
-
-
-def _plot_rates(axis, rates):
-    axis.plot(range(1, len(rates) + 1), rates)
-    axis.set(title='learning rate', xlabel='step', ylim=(0, None))
-
-
-def plot_lr_finder(path, rates, losses, proposal):
-    """PNG of the smoothed loss over the learning rate, with the proposed one, if any, marked."""
-    figure, axis = _figure(6, 3.8)
-    axis.plot(rates, losses)
-    if proposal is not None:
-        axis.axvline(proposal, color='#1a7f37', linestyle='--', label=f'proposed: {proposal:.2g}')
-        axis.legend()
-    axis.set(xscale='log', xlabel='learning rate', ylabel='loss, smoothed', title='learning-rate range test')
-    axis.xaxis.set_major_formatter(lambda rate, _: f'{rate:g}')
-    axis.xaxis.set_minor_formatter(lambda rate, _: '')
-    axis.grid(alpha=0.3)
-    _save(figure, path)
-
-
-def plot_class_counts(path, counts, class_names, title):
-    """PNG bar chart of images per class. `counts`: {split: int [classes]}; the splits lie on top of each other."""
-    figure, axis = _figure(max(5.0, 0.55 * len(class_names) + 2), 3.8)
-    below = np.zeros(len(class_names), int)
-    for split, numbers in counts.items():
-        axis.bar(range(len(class_names)), numbers, bottom=below, label=split)
-        below = below + numbers
-    for place, total in enumerate(below):
-        axis.text(place, total, f'{total:,}', ha='center', va='bottom', fontsize=8)
-    axis.set_xticks(range(len(class_names)), class_names, rotation=45, ha='right')
-    axis.set(ylabel='images', title=title, ylim=(0, 1.12 * max(1, below.max())))
-    axis.legend()
-    _save(figure, path)
-
-
-def plot_predictions(path, images, titles, correct, columns=6):
-    """PNG wall of images (PIL or uint8 arrays), each under its title, green when correct and red when not."""
-    from PIL import ImageOps
-
-    rows = -(-len(images) // columns)
-    figure, axes = _figure(2 * columns, 2.35 * rows, rows=rows, columns=columns)
-    for axis in np.ravel(axes):
-        axis.axis('off')
-    for axis, image, title, good in zip(np.ravel(axes), images, titles, correct):
-        axis.imshow(ImageOps.fit(image, (160, 160)))
-        axis.set_title(title, fontsize=9, color='#1a7f37' if good else '#cf222e')
-    _save(figure, path)
-
-
-def _figure(width, height, rows=1, columns=1):
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import font_manager, pyplot
-
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    pyplot.rcParams['font.family'] = ['DejaVu Sans', *(name for name in CJK_FONTS if name in installed)]
-    pyplot.rcParams['text.parse_math'] = False  # a class name may hold dollar signs
-    return pyplot.subplots(rows, columns, figsize=(width, height), layout='constrained')
-
-
-def _save(figure, path):
-    from matplotlib import pyplot
-
+        layer = Image.fromarray(np.uint8(255 * colormaps['inferno'](heat)[..., :3]))
+        small = Image.blend(small, layer.resize(small.size, Image.Resampling.BILINEAR), 0.5)
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message='Glyph')  # no installed font has it: a box is drawn in its place
-        figure.savefig(buffer, format='png', dpi=110)
-    pyplot.close(figure)
-    with files.atomic_write(path, binary=True) as file:
-        file.write(buffer.getvalue())
+    small.save(buffer, 'JPEG', quality=85)
+    return f'data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'
+
+
+def choose(labels, probabilities, count=12):
+    """Numbers of the images to look at.
+
+    Returns: dict of lists: mistakes, the most probable wrong predictions first; uncertain, the smallest differences between the two
+        most probable classes first; right, of each class the right prediction that is most probable.
+    """
+    probabilities = np.asarray(probabilities)
+    guesses, highest = probabilities.argmax(1), probabilities.max(1)
+    second = np.sort(probabilities, axis=1)[:, -2]
+    wrong = guesses != labels
+    mistakes = [i for i in np.argsort(-highest, kind='stable') if wrong[i]]
+    uncertain = np.argsort(highest - second, kind='stable')
+    best = [np.flatnonzero(~wrong & (labels == number)) for number in range(probabilities.shape[1])]
+    return {
+        'mistakes': [int(i) for i in mistakes[:count]],
+        'uncertain': [int(i) for i in uncertain[:count]],
+        'right': [int(numbers[highest[numbers].argmax()]) for numbers in best if len(numbers)],
+    }

@@ -32,6 +32,11 @@ def normalize(image, rng, mean, std):
     return np.asarray(image, np.float32) * (1 / (255 * std)) - mean / std
 
 
+def denormalize(image, mean, std):
+    """Back from what the network sees, float32 [3, height, width], to a picture, uint8 [height, width, 3]."""
+    return ((image.transpose(1, 2, 0) * std + mean) * 255).round().clip(0, 255).astype(np.uint8)
+
+
 OPS = {'center_crop': center_crop, 'resize': resize, 'normalize': normalize}
 
 

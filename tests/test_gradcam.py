@@ -1,0 +1,60 @@
+"""Grad-CAM is bright where the class is."""
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from zodiac import gradcam, model
+
+
+class Bright(nn.Layer):
+    """Class 0 is as probable as the image is red, class 1 as it is green; the last feature map shows where."""
+
+    def __init__(self):
+        super().__init__()
+        self.stage = nn.Conv2D(3, 2, 8, stride=8, bias_attr=False)
+        weight = np.zeros((2, 3, 8, 8), np.float32)
+        weight[0, 0] = weight[1, 1] = 1 / 64
+        self.stage.weight.set_value(weight)
+        self.pool = nn.AdaptiveAvgPool2D(1)
+
+    def forward(self, x):
+        return self.pool(self.stage(x)).flatten(1)
+
+
+def test_heat_is_where_the_predicted_class_is():
+    images = np.zeros((2, 3, 32, 32), np.float32)
+    images[0, 0, 8:16, 16:24] = images[1, 1, 24:32, 0:8] = 1
+    heat = gradcam.heat(Bright(), images)
+    assert heat.shape == (2, 4, 4) and heat.dtype == np.float32
+    for number, place in enumerate([(1, 2), (3, 0)]):
+        assert np.unravel_index(heat[number].argmax(), (4, 4)) == place
+        assert heat[number].sum() == pytest.approx(1)
+
+
+def test_where_nothing_speaks_for_the_class_there_is_no_heat():
+    assert (gradcam.heat(Bright(), np.zeros((1, 3, 32, 32), np.float32)) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ('arch', 'size', 'head', 'shape'),
+    [
+        ('resnet18', 64, 'auto', (2, 2)),
+        ('resnet18', 96, ['flatten', {'dropout': 0.5}, {'linear': 'classes'}], (3, 3)),
+        ('resnet9', 32, 'auto', (4, 4)),
+        ('cifarnet', 32, 'auto', (3, 3)),
+    ],
+)
+@pytest.mark.parametrize('frozen', [False, True])
+def test_the_networks_have_a_last_feature_map(arch, size, head, shape, frozen):
+    paddle.seed(0)
+    network = model.build(arch, 3, size, head)
+    if frozen:
+        model.freeze(network, 'backbone')
+    network.eval()
+    images = np.random.default_rng(0).standard_normal((2, 3, size, size), dtype=np.float32)
+    before = network(paddle.to_tensor(images)).numpy()
+    heat = gradcam.heat(network, images)
+    assert heat.shape == (2, *shape) and np.isfinite(heat).all() and heat.min() >= 0 and heat.max() <= 1
+    assert np.array_equal(network(paddle.to_tensor(images)).numpy(), before)
