@@ -2,6 +2,7 @@
 
     python evaluate.py                                            # the best checkpoint on the test split
     python evaluate.py -c configs/demo.yaml -o evaluate.split=valid evaluate.weights=last
+    python evaluate.py --compare demo demo_longer                 # two evaluated runs side by side
 
 report.html shows everything and needs no network; metrics.json holds every number, predictions.csv a row an image; the pictures
 are there as PNG too. A simple random sample of the split is listed as in the notebook.
@@ -17,7 +18,14 @@ from zodiac.errors import run
 
 
 def main():
-    cfg = config.from_command_line(__doc__)
+    parser = config.parser(__doc__)
+    parser.add_argument(
+        '--compare', nargs=2, metavar='RUN', help='compare two runs (names, or folders) that were evaluated before'
+    )
+    args = parser.parse_args()
+    if args.compare:
+        return compare_runs(*args.compare)
+    cfg = config.use(args.config, config.overrides_of(args))
     paddle = device.import_paddle()
     from dataset import Loader, ZodiacDataset
     from zodiac import checkpoint, metrics
@@ -242,6 +250,63 @@ def data_facts(cfg):
     except (OSError, ValueError, KeyError):
         return []
     return list(facts.items())
+
+
+def compare_runs(*runs):
+    """Put two evaluated runs side by side in output/<first>_vs_<second>/: compare.html and compare.json."""
+    from zodiac import compare, images, report
+
+    first, second = map(compare.read, runs)
+    result = compare.compare(first, second)
+    names = first['name'], second['name']
+    surer = {'first': 'second_probability', 'second': 'first_probability'}  # that of the one that is wrong
+    walls = {}
+    for which, probability in surer.items():
+        rows = [row for row in result['differing'] if row['right'] == which]
+        walls[f'only_{which}'] = sorted(rows, key=lambda row: -row[probability])[:12]
+    for row in [row for rows in walls.values() for row in rows]:
+        found = os.path.isfile(row['path'])
+        row['picture'] = report.thumbnail(images.decode(row['path'])) if found else None
+    scores = [
+        (key, first['metrics'][key], second['metrics'][key])
+        for key in ('top1', 'top5', 'loss', 'macro_precision', 'macro_recall', 'macro_f1', 'macro_roc_auc')
+    ]
+    folder = f'output/{names[0]}_vs_{names[1]}'
+    with files.atomic_folder(folder) as unfinished:
+        with files.atomic_write(f'{unfinished}/compare.json') as file:
+            json.dump(result, file, ensure_ascii=False, indent=1)
+        report.write_page(
+            f'{unfinished}/compare.html',
+            'compare.html',
+            title=f'{names[0]} and {names[1]}',
+            first=names[0],
+            second=names[1],
+            split=first['metrics']['split'],
+            result=result,
+            verdict=verdict(result),
+            scores=scores,
+            **walls,
+        )
+    for one in (result['first'], result['second']):
+        print(f'{one["name"]}: top-1 {one["top1"]:.4f} of {result["n"]} images')
+    low, high = result['difference_interval_95']
+    print(
+        f'difference {result["difference"]:+.4f} (95 % interval {low:+.4f} to {high:+.4f}), McNemar p {result["p"]:.3g}'
+    )
+    print(verdict(result))
+    print(f'written: {folder}/compare.html, compare.json')
+
+
+def verdict(result):
+    """What a comparison says, in words."""
+    first, second = result['first']['name'], result['second']['name']
+    counts = f'{result["only_first"]} images only {first} gets right, {result["only_second"]} only {second}'
+    if result['p'] >= 0.05:
+        return f'These images do not tell the two apart: {counts}.'
+    better = second if result['difference'] > 0 else first
+    return (
+        f'{better} is better: {counts}; equally good ones would differ so much with a probability of {result["p"]:.2g}.'
+    )
 
 
 def class_counts(cfg):

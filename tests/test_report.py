@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from zodiac import calibration, metrics, report
+from zodiac import calibration, compare, metrics, report
+from zodiac.errors import UserError
 
 ENGLISH = ['ox', 'tiger', 'rabbit']
 CHINESE = ['牛', '老虎', '兔子']
@@ -140,6 +142,60 @@ def test_the_page_says_so_when_nothing_is_wrong(tmp_path):
     path = tmp_path / 'report.html'
     report.write_page(str(path), **content_of_a_page(ENGLISH, mistakes=[]))
     assert 'Nothing, on these 6 images.' in path.read_text(encoding='utf-8')
+
+
+def run_of(name, predictions, labels=('ox', 'ox', 'tiger', 'tiger')):
+    paths = [f'{number} 牛.jpg' for number in range(len(labels))]
+    rows = [
+        {'path': path, 'label': label, 'prediction': guess, 'probability': '0.9', 'correct': str(int(label == guess))}
+        for path, label, guess in zip(paths, labels, predictions)
+    ]
+    return {'name': name, 'metrics': {}, 'rows': rows}
+
+
+def test_two_runs_differ_by_the_images_that_only_one_gets_right():
+    first = run_of('a', ['ox', 'tiger', 'ox', 'ox'])
+    second = run_of('b', ['tiger', 'ox', 'tiger', 'ox'])
+    second['rows'].reverse()  # the order of the images does not matter
+    result = compare.compare(first, second)
+    assert (result['first'], result['second']) == ({'name': 'a', 'top1': 0.25}, {'name': 'b', 'top1': 0.5})
+    assert (result['difference'], result['only_first'], result['only_second'], result['p']) == (0.25, 1, 2, 1.0)
+    assert [(row['path'], row['right']) for row in result['differing']] == [
+        ('0 牛.jpg', 'first'),
+        ('1 牛.jpg', 'second'),
+        ('2 牛.jpg', 'second'),
+    ]
+    low, high = result['difference_interval_95']
+    assert low == pytest.approx(0.25 - 1.959964 * ((3 / 4 - 1 / 16) / 4) ** 0.5) and high == pytest.approx(0.5 - low)
+
+
+@pytest.mark.parametrize('labels', [('ox',) * 4, ('ox', 'ox', 'tiger')])
+def test_runs_on_other_images_or_labels_are_not_compared(labels):
+    with pytest.raises(UserError, match='a and b were measured on different images'):
+        compare.compare(run_of('a', ['ox'] * 4), run_of('b', ['ox'] * 4, labels))
+
+
+def write_run(folder, n, rows):
+    (folder / 'report').mkdir(parents=True)
+    (folder / 'report' / 'metrics.json').write_text(json.dumps({'n': n}))
+    lines = ['id,path,label,prediction,probability,correct', *rows]
+    (folder / 'report' / 'predictions.csv').write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8')
+
+
+def test_a_run_is_read_by_its_name_or_its_folder(workdir):
+    write_run(workdir / 'output' / 'pets', 1, ['0,猫 1.jpg,cat,dog,0.75,0'])
+    for run in ('pets', 'output/pets', 'output/pets/'):
+        found = compare.read(run)
+        assert found['name'] == 'pets' and found['metrics'] == {'n': 1}
+        assert found['rows'][0]['path'] == '猫 1.jpg'
+
+
+@pytest.mark.parametrize(('n', 'rows'), [(2, ['0,a.jpg,cat,dog,0.75,0']), (0, []), (None, [])])
+def test_a_run_that_was_not_evaluated_whole_is_named_with_the_next_step(workdir, n, rows):
+    if n is not None:
+        write_run(workdir / 'output' / 'pets', n, rows)
+    with pytest.raises(UserError, match='output/pets/report: .*evaluate.py -c output/pets/config.yaml'):
+        compare.read('pets')
 
 
 def read_page(page):

@@ -9,7 +9,6 @@ import numpy as np
 
 from zodiac import files
 
-TEMPLATE = 'report.html'
 THUMBNAIL = 144  # pixels a side
 
 
@@ -25,8 +24,8 @@ def write_predictions(path, paths, labels, probabilities, class_names):
             )
 
 
-def write_page(path, **content):
-    """report.html from the numbers and pictures that the template names; a part without content is left out."""
+def write_page(path, template='report.html', **content):
+    """A page from a template of this folder and the numbers and pictures that it names; a part without content is left out."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -39,7 +38,7 @@ def write_page(path, **content):
     environment.filters['percent'] = lambda share: f'{share:.1%}'
     environment.filters['decimals'] = lambda value: '–' if value is None else f'{value:.4f}'
     with files.atomic_write(path) as file:
-        file.write(environment.get_template(TEMPLATE).render(**content))
+        file.write(environment.get_template(template).render(**content))
 
 
 def picture(path):
