@@ -11,6 +11,7 @@ are there as PNG too. A simple random sample of the split is listed as in the no
 import csv
 import json
 import os
+import shutil
 
 import config
 from zodiac import device, files
@@ -60,6 +61,7 @@ def main():
     with files.atomic_folder(folder) as unfinished:
         draw(unfinished, result, dataset, probabilities, cfg)
         write(unfinished, result, dataset, probabilities, network, cfg)
+    show_in_visualdl(folder, cfg)
     show(result)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
     print(f'look at: {folder}/report.html')
@@ -188,6 +190,20 @@ def write(folder, result, dataset, probabilities, network, cfg):
         ],
         **walls,
     )
+
+
+def show_in_visualdl(folder, cfg):
+    """The confusion matrix and the wall of predictions, beside the curves of the run."""
+    import numpy as np
+    from PIL import Image
+    from visualdl import LogWriter
+
+    place = f'{cfg.run_dir}/visualdl/evaluation'
+    shutil.rmtree(place, ignore_errors=True)
+    with LogWriter(logdir=place) as writer:
+        for name in ('confusion_matrix', 'predictions'):
+            with Image.open(f'{folder}/{name}.png') as image:
+                writer.add_image(name.replace('_', ' '), np.asarray(image.convert('RGB')), step=0)
 
 
 def started_from(result):

@@ -72,7 +72,7 @@ def test_training_leaves_the_files_of_a_run(finished):
 def test_visualdl_holds_the_curves_and_sample_images(finished):
     from visualdl import LogReader
 
-    (file,) = (finished / 'output/small/visualdl').iterdir()
+    (file,) = (finished / 'output/small/visualdl').glob('vdlrecords*')
     reader = LogReader(file_path=str(file))
     last = read_csv(finished / 'output/small/log.csv')[-1]
 
@@ -82,6 +82,13 @@ def test_visualdl_holds_the_curves_and_sample_images(finished):
     assert len(reader.get_tags()['image']) == 8
     assert [record.id for record in reader.get_data('scalar', 'train/loss')] == list(range(1, 11))
     assert reader.get_data('scalar', 'valid/loss')[-1].value == pytest.approx(float(last['valid_loss']), rel=1e-4)
+
+
+def test_visualdl_holds_the_pictures_of_the_evaluation(finished):
+    from visualdl import LogReader
+
+    (file,) = (finished / 'output/small/visualdl/evaluation').iterdir()
+    assert set(LogReader(file_path=str(file)).get_tags()['image']) == {'confusion matrix', 'predictions'}
 
 
 def test_training_tells_its_summary_and_its_start(finished):
@@ -126,8 +133,38 @@ def test_evaluation_writes_its_numbers_and_pictures(finished):
     assert len({row['id'] for row in metrics['sample']}) == 6
     for row in metrics['sample']:
         assert rows[row['id']]['label'] == row['label'] and rows[row['id']]['prediction'] == row['prediction']
-    for name in ('confusion_matrix.png', 'curves.png', 'predictions.png'):
+    for name in ('confusion_matrix.png', 'curves.png', 'predictions.png', 'reliability.png', 'classes.png'):
         assert (report / name).read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
+
+
+def test_evaluation_writes_a_page_with_every_part(finished):
+    report = finished / 'output/small/report'
+    metrics = json.loads((report / 'metrics.json').read_text(encoding='utf-8'))
+    page = (report / 'report.html').read_text(encoding='utf-8')
+    for words in (
+        'Grad-CAM',
+        'Confusion matrix',
+        'divided by a temperature of',
+        'A random sample',
+        'Training',
+        'images kept',
+    ):
+        assert words in page
+    for label in LABELS:
+        assert f'<td>{label}</td>' in page
+    for row in metrics['sample']:
+        assert row['path'] in page
+    assert 0 <= metrics['sample_interval_95'][0] <= metrics['top1'] <= metrics['sample_interval_95'][1] <= 1
+    assert metrics['calibration']['temperature'] > 0
+    assert page.count('src="data:image/') > 15 and 'http' not in page.replace('data:image', '')
+
+
+def test_a_run_compared_with_itself_is_not_better(finished):
+    result = run_script('evaluate.py', '--compare', 'small', 'output/small', cwd=finished)
+    assert_message(result, 0)
+    assert 'McNemar p 1' in result.stdout and 'do not tell the two apart' in result.stdout
+    comparison = json.loads((finished / 'output/small_vs_small/compare.json').read_text(encoding='utf-8'))
+    assert (comparison['n'], comparison['difference'], comparison['differing']) == (12, 0, [])
 
 
 def test_prediction_of_the_export_agrees_with_evaluation_on_every_image(finished):

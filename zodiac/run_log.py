@@ -52,12 +52,11 @@ class RunLog(Callback):
             if len(parts) != processes.count():  # another number of processes goes on: the first one takes all
                 parts = [[sum(column) for column in zip(*parts)]] + [[0, 0.0, 0]] * (processes.count() - 1)
             self.so_far = {**sums, **dict(zip(COUNTED, parts[device.rank()]))}
-        folder = f'{self.run_dir}/visualdl'
-        for name in os.listdir(folder) if self.run_dir and os.path.isdir(folder) else ():
+        for name, size in self._records().items() if self.run_dir else ():
             if name in written:
-                os.truncate(f'{folder}/{name}', min(written[name], os.path.getsize(f'{folder}/{name}')))
+                os.truncate(f'{self.run_dir}/visualdl/{name}', min(written[name], size))
             else:
-                os.unlink(f'{folder}/{name}')
+                os.unlink(f'{self.run_dir}/visualdl/{name}')
 
     def sums(self):
         """What the row of this epoch is made of so far, as JSON-ready values; all processes must call it."""
@@ -71,8 +70,14 @@ class RunLog(Callback):
         if not self.writer:
             return {}
         self.writer._get_file_writer().flush()
+        return self._records()
+
+    def _records(self):
+        """{name: bytes} of VisualDL's files of the run; evaluate.py has a folder of its own among them."""
         folder = f'{self.run_dir}/visualdl'
-        return {name: os.path.getsize(f'{folder}/{name}') for name in sorted(os.listdir(folder))}
+        names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        paths = {name: f'{folder}/{name}' for name in names}
+        return {name: os.path.getsize(path) for name, path in paths.items() if os.path.isfile(path)}
 
     def _open(self):
         if not self.run_dir or self.writer:
@@ -80,8 +85,7 @@ class RunLog(Callback):
         from visualdl import LogWriter
 
         folder = f'{self.run_dir}/visualdl'
-        os.makedirs(folder, exist_ok=True)
-        self.writer = LogWriter(folder, file_name=f'vdlrecords.{len(os.listdir(folder)):010d}.log')
+        self.writer = LogWriter(folder, file_name=f'vdlrecords.{len(self._records()):010d}.log')
         if self.clock.step == 0:
             for number, image in enumerate(self.samples):
                 self.writer.add_image(f'train images/{number}', image, step=0)
