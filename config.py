@@ -129,8 +129,14 @@ class Evaluate:
 class Export:
     tolerance: float = setting(
         1e-4, above=0, high=1
-    )  # largest difference of a probability, network against static model
-    parity_images: int = setting(64, low=1)  # validation images on which the two are compared
+    )  # largest difference of a probability, network against exported model
+    parity_images: int = setting(
+        64, low=1
+    )  # validation images on which each exported model is compared with the network
+    onnx: Union[Auto, bool] = 'auto'  # write <name>.onnx too; auto: where paddle2onnx and onnxruntime are installed
+    preprocess: bool = False  # the model takes pixels, uint8 [N, H, W, 3], and normalises them itself
+    softmax: bool = True  # the model gives probabilities; false: logits
+    temperature: bool = False  # divide the logits by the temperature that fits the validation images
 
 
 @dataclass

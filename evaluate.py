@@ -29,7 +29,7 @@ def main():
     cfg = config.use(args.config, config.overrides_of(args))
     paddle = device.import_paddle()
     from dataset import Loader, ZodiacDataset
-    from zodiac import checkpoint, metrics
+    from zodiac import checkpoint, metrics, model
 
     device.choose(cfg.device)
     dataset = ZodiacDataset(cfg.evaluate.split, augment=False, cfg=cfg)
@@ -38,7 +38,7 @@ def main():
     )
 
     def predict_all(images):
-        return predict(network, Loader(images, cfg.evaluate.batch_size, cfg), len(images))
+        return model.predict(network, Loader(images, cfg.evaluate.batch_size, cfg), len(images))
 
     probabilities = predict_all(dataset)
     valid = validation_images(dataset, cfg)
@@ -65,20 +65,6 @@ def main():
     show(result)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
     print(f'look at: {folder}/report.html')
-
-
-def predict(network, loader, total):
-    """Probabilities of a network over a loader's images. Returns: float32 [total, classes], in the loader's order."""
-    import numpy as np
-    import paddle
-    from tqdm import tqdm
-
-    outputs = []
-    with paddle.no_grad(), tqdm(total=total, desc='evaluating', unit='image', leave=False, disable=None) as bar:
-        for images, _ in loader:
-            outputs.append(paddle.nn.functional.softmax(network(images)).numpy())
-            bar.update(len(outputs[-1]))
-    return np.concatenate(outputs)
 
 
 def random_sample(dataset, probabilities, cfg):

@@ -1,81 +1,96 @@
-"""Write the trained network as a static model for Paddle Inference: output/<name>/infer/.
+"""Write the trained network as files that run without it: output/<name>/infer/.
 
     python export.py                                # the best checkpoint
     python export.py -c configs/demo.yaml -o evaluate.weights=last
+    python export.py -o export.preprocess=true export.temperature=true export.onnx=true
 
-The folder holds <name>.json (or .pdmodel with Paddle 2.6), <name>.pdiparams and inference.yaml: labels, transform, shapes
-and the SHA-256 of each file. It takes float32 [N, 3, size, size] and gives probabilities. The static model is loaded
-again and must agree with the network on validation images; if it does not, the export fails and an older one stays.
+The folder holds a static model for Paddle Inference, <name>.json (or .pdmodel with Paddle 2.6) and <name>.pdiparams; where the
+packages for it are installed (requirements-deploy.txt), the same as <name>.onnx; and inference.yaml: labels, transform, shapes, and
+the SHA-256 of each file. Each model is loaded again and must agree with the network on validation images; if one does not, the
+export fails and an older one stays.
 """
 
 import os
 import sys
 
 import config
-from zodiac import device, files
+from zodiac import deploy, device, files
 from zodiac.errors import UserError, run
 
 
 def main():
     cfg = config.from_command_line(__doc__)
     device.import_paddle()
-    from dataset import ZodiacDataset, eval_transform
-    from zodiac import checkpoint
+    from dataset import Loader, ZodiacDataset, eval_transform
+    from zodiac import calibration, checkpoint, model
 
+    with_onnx = deploy.can_save_onnx() if cfg.export.onnx == 'auto' else cfg.export.onnx
+    if with_onnx and not deploy.can_save_onnx():
+        raise UserError(
+            'export.onnx = true: needs more packages: pip install -r requirements-deploy.txt, or set it to false'
+        )
     device.choose(cfg.device)
     dataset = ZodiacDataset('valid', augment=False, cfg=cfg)
     network, origin = checkpoint.load_network(
         cfg.run_dir, cfg.evaluate.weights, cfg.identity, cfg.evaluate.flip_average
     )
+    temperature = 1.0
+    if cfg.export.temperature:
+        probabilities = model.predict(network, Loader(dataset, cfg.evaluate.batch_size, cfg), len(dataset))
+        temperature = calibration.fit_temperature(dataset.labels, probabilities)
+
+    settings = cfg.export
+    layer = deploy.wrap(network, cfg.image.mean, cfg.image.std, settings.preprocess, settings.softmax, temperature)
+    transform = eval_transform(cfg)
+    manifest = {
+        'name': cfg.name,
+        'labels': cfg.data.labels,
+        'transform': transform[:-1] if settings.preprocess else transform,
+        'input': describe_input(cfg),
+        'output': {
+            'name': 'probabilities' if settings.softmax else 'logits',
+            'shape': [-1, len(cfg.data.labels)],
+            'dtype': 'float32',
+        },
+        'temperature': temperature,
+        'trained': {'arch': cfg.model.arch, **origin},
+        'versions': versions(with_onnx),
+    }
     folder = f'{cfg.run_dir}/infer'
-    with files.atomic_folder(folder) as temporary:
-        probabilities = save_static(network, os.path.join(temporary, cfg.name), cfg.image.size)
-        manifest = describe(temporary, cfg, eval_transform(cfg), origin)
-        manifest['parity'] = compare(probabilities, temporary, dataset, cfg)
-        write_manifest(temporary, manifest)
-    parity = manifest['parity']
-    print(
-        f'static model and network on {parity["images"]} validation images: largest difference of a probability '
-        f'{parity["largest_difference"]:.2e}, same top-1 on all'
-    )
+    with files.atomic_folder(folder) as unfinished:
+        path = os.path.join(unfinished, cfg.name)
+        deploy.save_static(layer, path, manifest['input']['shape'], manifest['input']['dtype'])
+        if with_onnx:
+            deploy.save_onnx(path, manifest['output']['name'])
+        manifest['sha256'] = {
+            name: files.sha256(os.path.join(unfinished, name)) for name in sorted(os.listdir(unfinished))
+        }
+        write_manifest(unfinished, manifest)
+        engines = ['paddle', *(['onnxruntime'] if with_onnx else [])]
+        manifest['parity'] = compare(layer, manifest, unfinished, engines, dataset, cfg)
+        write_manifest(unfinished, manifest)
+    tell(manifest['parity'], engines)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
     print(f'try it: python predict.py {folder} IMAGE_OR_FOLDER')
 
 
-def save_static(network, path, size):
-    """Save `network` with a softmax behind it as a static graph at `path`; returns the dynamic one."""
+def describe_input(cfg):
+    size = cfg.image.size
+    if cfg.export.preprocess:
+        return {'name': 'image', 'shape': [-1, size, size, 3], 'dtype': 'uint8', 'layout': 'NHWC'}
+    return {'name': 'image', 'shape': [-1, 3, size, size], 'dtype': 'float32', 'layout': 'NCHW'}
+
+
+def versions(with_onnx):
     import paddle
 
-    probabilities = paddle.nn.Sequential(network, paddle.nn.Softmax(axis=-1))
-    probabilities.eval()
-    shape = paddle.static.InputSpec([None, 3, size, size], 'float32', 'image')
-    try:
-        paddle.jit.save(probabilities, path, input_spec=[shape])
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f'{path}: Paddle could not save the static model ({str(error).strip().splitlines()[-1]}); check the free space'
-        ) from None
-    return probabilities
+    found = {'paddle': paddle.__version__, 'python': sys.version.split()[0]}
+    if with_onnx:
+        import onnx
+        import onnxruntime
 
-
-def describe(folder, cfg, transform, origin):
-    """Write and return inference.yaml for the model files in `folder`."""
-    import paddle
-
-    for leftover in [name for name in os.listdir(folder) if name.endswith('.info')]:
-        os.remove(os.path.join(folder, leftover))
-    manifest = {
-        'name': cfg.name,
-        'labels': cfg.data.labels,
-        'transform': transform,
-        'input': {'name': 'image', 'shape': [-1, 3, cfg.image.size, cfg.image.size], 'dtype': 'float32'},
-        'output': {'name': 'probabilities', 'shape': [-1, len(cfg.data.labels)], 'dtype': 'float32'},
-        'trained': {'arch': cfg.model.arch, **origin},
-        'versions': {'paddle': paddle.__version__, 'python': sys.version.split()[0]},
-        'sha256': {name: files.sha256(os.path.join(folder, name)) for name in sorted(os.listdir(folder))},
-    }
-    write_manifest(folder, manifest)
-    return manifest
+        found.update(onnx=onnx.__version__, onnxruntime=onnxruntime.__version__)
+    return found
 
 
 def write_manifest(folder, manifest):
@@ -85,35 +100,58 @@ def write_manifest(folder, manifest):
         yaml.safe_dump(manifest, file, sort_keys=False, allow_unicode=True)
 
 
-def compare(probabilities, folder, dataset, cfg):
-    """Run validation images through the network and the static model. Raises UserError when they disagree."""
+def compare(layer, manifest, folder, engines, dataset, cfg):
+    """Run validation images through the network and each exported model. Raises UserError when one of them disagrees.
+
+    Returns: JSON-ready dict: images, tolerance, top1 of the network; for each engine top1, largest_difference of a probability and
+        top1_agreement; and the worst of both over the engines.
+    """
     import numpy as np
     import paddle
 
-    from zodiac import inference
+    from zodiac import images, inference, transforms
 
-    exported = inference.load(folder, cfg.device)
     chosen = dataset.spread(cfg.export.parity_images)
-    largest, differing = 0.0, 0
-    for start in range(0, len(chosen), 8):
-        batch = np.stack([dataset[index][0] for index in chosen[start : start + 8]])
-        with paddle.no_grad():
-            expected = probabilities(paddle.to_tensor(batch)).numpy()
-        got = exported.predict(batch)
-        difference = np.abs(expected - got).max()
-        largest = max(largest, float(difference) if np.isfinite(difference) else float('inf'))
-        differing += int((expected.argmax(1) != got.argmax(1)).sum())
-    if largest > cfg.export.tolerance or differing:
-        raise UserError(
-            f'{cfg.run_dir}/infer: not exported: the static model differs from the network by {largest:.2e} (allowed: '
-            f'export.tolerance = {cfg.export.tolerance:g}) and in the top-1 of {differing} of {len(chosen)} images; an older export is kept'
-        )
-    return {
+    batch = np.stack([transforms.apply(manifest['transform'], images.decode(dataset.paths[i])) for i in chosen])
+    parts = np.array_split(batch, -(-len(batch) // 8))
+    with paddle.no_grad():
+        expected = np.concatenate([layer(paddle.to_tensor(part)).numpy() for part in parts])
+    if not cfg.export.softmax:
+        expected = inference.softmax(expected)
+    labels = dataset.labels[chosen]
+    parity = {
         'images': len(chosen),
-        'largest_difference': largest,
-        'top1_agreement': 1.0,
         'tolerance': cfg.export.tolerance,
+        'network': {'top1': float((expected.argmax(1) == labels).mean())},
     }
+    for engine in engines:
+        exported = inference.load(folder, cfg.device if engine == 'paddle' else 'cpu', engine)
+        got = np.concatenate([exported.predict(part) for part in parts])
+        difference = np.abs(expected - got).max()
+        same = got.argmax(1) == expected.argmax(1)
+        parity[engine] = {
+            'top1': float((got.argmax(1) == labels).mean()),
+            'largest_difference': float(difference) if np.isfinite(difference) else float('inf'),
+            'top1_agreement': float(same.mean()),
+        }
+        if not difference <= cfg.export.tolerance or not same.all():
+            raise UserError(
+                f'{cfg.run_dir}/infer: not exported: the model as {engine} runs it differs from the network by '
+                f'{parity[engine]["largest_difference"]:.2e} (allowed: export.tolerance = {cfg.export.tolerance:g}) and in the top-1 '
+                f'of {int((~same).sum())} of {len(chosen)} images; an older export is kept'
+            )
+    parity['largest_difference'] = max(parity[engine]['largest_difference'] for engine in engines)
+    parity['top1_agreement'] = min(parity[engine]['top1_agreement'] for engine in engines)
+    return parity
+
+
+def tell(parity, engines):
+    for engine in engines:
+        print(
+            f'{engine} and network on {parity["images"]} validation images: largest difference of a probability '
+            f'{parity[engine]["largest_difference"]:.2e}, same top-1 on all; accuracy {parity[engine]["top1"]:.4f} and '
+            f'{parity["network"]["top1"]:.4f}'
+        )
 
 
 if __name__ == '__main__':

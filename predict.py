@@ -22,7 +22,7 @@ from zodiac.files import atomic_write
 def main():
     args = parse()
     paths = list(find_images(args.paths))
-    model = inference.load(args.infer_dir, args.device)
+    model = inference.load(args.infer_dir, args.device, args.engine)
     rows, unread = [], 0  # rows for the CSV file; else each is printed at once
     for batch_paths, batch, errors in batches(paths, model.transform, args.batch_size):
         for error in errors:
@@ -54,6 +54,9 @@ def parse():
         '--batch-size', type=_positive, default=8, metavar='N', help='images a run of the network (default: 8)'
     )
     parser.add_argument('--device', default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
+    parser.add_argument(
+        '--engine', choices=inference.ENGINES, default='paddle', help='what runs the model (default: paddle)'
+    )
     return parser.parse_args()
 
 

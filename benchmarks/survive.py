@@ -23,6 +23,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,6 +111,7 @@ def start(script, *overrides, flags=(), before=None):
     os.close(reading)
     os.dup2(writing, 1)
     os.dup2(writing, 2)
+    sys.stdout, sys.stderr = open(1, 'w', closefd=False), open(2, 'w', buffering=1, closefd=False)  # noqa: SIM115
     sys.argv = [str(ROOT / script), *flags, '-o', *SETTINGS, *overrides]
     config._active = None
     status = 1
@@ -119,6 +121,8 @@ def start(script, *overrides, flags=(), before=None):
         runpy.run_path(sys.argv[0], run_name='__main__')
     except SystemExit as ended:
         status = ended.code or 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

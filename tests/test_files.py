@@ -238,6 +238,30 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path):
     assert everything_below(tmp_path) == {'best': b'a file'}
 
 
+def test_a_folder_whose_removal_was_killed_is_gone_and_what_is_left_of_it_is_cleared(tmp_path, monkeypatch):
+    make_folder(tmp_path / 'step_1')
+    make_folder(tmp_path / 'step_2')
+
+    def stop(*_, **how):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.shutil, 'rmtree', stop)
+        with pytest.raises(KeyboardInterrupt):
+            files.remove_folder(str(tmp_path / 'step_1'))
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] != '.'] == ['step_2']
+    files.clear_leftovers(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ['step_2']
+
+
+def test_a_folder_is_removed_with_all_it_holds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path / 'best')
+    files.remove_folder('best')
+    files.remove_folder('best')
+    assert everything_below(tmp_path) == {}
+
+
 def test_sha256_is_that_of_the_bytes(tmp_path):
     content = PAYLOAD * 800  # more than one block
     (tmp_path / 'a').write_bytes(content)

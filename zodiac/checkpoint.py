@@ -8,7 +8,6 @@ A checkpoint holds model.pdparams, the weights to use; state.json, what made the
 import json
 import os
 import re
-import shutil
 import warnings
 
 from zodiac import files, model, weights
@@ -176,4 +175,4 @@ def epochs(run_dir):
 def prune(run_dir, keep):
     """Remove all but the newest `keep` checkpoints of a run."""
     for name in epochs(run_dir)[:-keep]:
-        shutil.rmtree(f'{run_dir}/checkpoints/{name}', ignore_errors=True)
+        files.remove_folder(f'{run_dir}/checkpoints/{name}')

@@ -80,6 +80,15 @@ def atomic_folder(path):
                 shutil.rmtree(leftover, ignore_errors=True)
 
 
+def remove_folder(path):
+    """Remove a folder that other folders of its kind stand beside: killed meanwhile, no half of it is left under its name."""
+    parent, name = os.path.split(path)
+    doomed = os.path.join(parent, f'.{name}.{os.getpid()}.part')
+    with contextlib.suppress(OSError):
+        os.replace(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
 def clear_leftovers(folder, name=None):
     """Remove what a killed process has left half-written in `folder`: for the file or folder `name`, or for all.
 

@@ -10,7 +10,7 @@ from typing import Callable, List
 import numpy as np
 
 from zodiac import device, files, transforms
-from zodiac.errors import UserError
+from zodiac.errors import UsageError, UserError, one_line
 
 MANIFEST = 'inference.yaml'
 
@@ -22,7 +22,7 @@ class Exported:
     name: str
     labels: List[str]  # in the order of the classes
     transform: list  # see zodiac.transforms
-    predict: Callable  # float32 [N, 3, size, size] -> float32 [N, classes], probabilities
+    predict: Callable  # a batch of what the transform gives, [N, ...] -> float32 [N, classes], probabilities
 
 
 def read_manifest(folder):
@@ -55,12 +55,13 @@ def _network_file(manifest):
     return next((name for name in names if name in manifest['sha256']), None)
 
 
-def load(folder, place='auto'):
-    """The model in `folder` (written by export.py) on Paddle Inference, as `Exported`.
+def load(folder, place='auto', engine='paddle'):
+    """The model in `folder` (written by export.py), as `Exported`.
 
     Args:
-        place: 'auto', 'cpu', 'gpu' or 'gpu:N'.
-    Raises: UserError when the folder is no export, or a file is missing or not as it was exported.
+        place: 'auto', 'cpu', 'gpu' or 'gpu:N'; onnxruntime and openvino take the CPU.
+        engine: one of ENGINES.
+    Raises: UserError when the folder is no export, a file is missing or not as it was exported, or the engine is not installed.
     """
     manifest = read_manifest(folder)
     for name, digest in manifest['sha256'].items():
@@ -71,21 +72,34 @@ def load(folder, place='auto'):
             raise UserError(
                 f'{path}: is not the file that was exported (its SHA-256 differs); copy it again, or export again'
             )
+    run = ENGINES[engine](folder, manifest, place)
+    dtype = manifest['input'].get('dtype', 'float32')
+    logits = manifest['output']['name'] == 'logits'
+
+    def predict(batch):
+        result = run(np.ascontiguousarray(batch, dtype))
+        return softmax(result) if logits else result
+
+    return Exported(manifest['name'], [str(label) for label in manifest['labels']], manifest['transform'], predict)
+
+
+def softmax(logits):
+    """float32 [n, classes]: probabilities."""
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def _paddle(folder, manifest, place):
+    """Paddle Inference: on the CPU with oneDNN, else on a GPU."""
     paddle = device.import_paddle()
     network = os.path.join(folder, _network_file(manifest))
     if network.endswith('.json') and paddle.__version__.startswith('2.'):  # it would crash without a word
         raise UserError(
             f'{network}: needs Paddle 3, this is {paddle.__version__}; install Paddle 3, or export with this one'
         )
-    predictor = _predictor(network, os.path.join(folder, f'{manifest["name"]}.pdiparams'), place)
-    labels = [str(label) for label in manifest['labels']]
-    return Exported(manifest['name'], labels, manifest['transform'], _run(predictor))
-
-
-def _predictor(network_file, weight_file, place):
     from paddle import inference
 
-    config = inference.Config(network_file, weight_file)
+    config = inference.Config(network, os.path.join(folder, f'{manifest["name"]}.pdiparams'))
     place = device.choose(place)
     if place.startswith('gpu'):
         config.enable_use_gpu(256, int(place.partition(':')[2] or 0))
@@ -95,22 +109,72 @@ def _predictor(network_file, weight_file, place):
         config.enable_mkldnn()
     config.disable_glog_info()
     try:
-        return inference.create_predictor(config)
+        predictor = inference.create_predictor(config)
     except Exception as error:  # Paddle raises its own kinds for a graph that it cannot read
         raise UserError(
-            f'{network_file}: Paddle Inference cannot load it ({str(error).strip().splitlines()[-1]}); '
+            f'{network}: Paddle Inference cannot load it ({str(error).strip().splitlines()[-1]}); '
             'export it again with the Paddle that is installed here'
         ) from None
-
-
-def _run(predictor):
     source = predictor.get_input_handle(predictor.get_input_names()[0])
     result = predictor.get_output_handle(predictor.get_output_names()[0])
 
-    def predict(batch):
+    def run(batch):
         source.reshape(batch.shape)
-        source.copy_from_cpu(np.ascontiguousarray(batch, np.float32))
+        source.copy_from_cpu(batch)
         predictor.run()
         return result.copy_to_cpu()
 
-    return predict
+    return run
+
+
+def _onnxruntime(folder, manifest, place):
+    """ONNX Runtime on the CPU."""
+    path = _onnx_file(folder, manifest)
+    _require_cpu(place, 'onnxruntime')
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError('the engine onnxruntime is not installed; pip install -r requirements-deploy.txt') from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = device.cores()
+    options.log_severity_level = 3  # errors
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+    except Exception as error:  # whatever it says of a graph that it cannot read
+        raise UserError(f'{path}: ONNX Runtime cannot load it ({one_line(error)}); export the model again') from None
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
+
+
+def _openvino(folder, manifest, place):
+    """OpenVINO on the CPU, in float32."""
+    path = _onnx_file(folder, manifest)
+    _require_cpu(place, 'openvino')
+    try:
+        import openvino
+    except ImportError:
+        raise UserError('the engine openvino is not installed; pip install openvino') from None
+    try:
+        network = openvino.Core().compile_model(path, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    except Exception as error:  # whatever it says of a graph that it cannot read
+        raise UserError(f'{path}: OpenVINO cannot load it ({one_line(error)}); export the model again') from None
+    return lambda batch: network(batch)[0].copy()
+
+
+ENGINES = {'paddle': _paddle, 'onnxruntime': _onnxruntime, 'openvino': _openvino}
+
+
+def _onnx_file(folder, manifest):
+    name = f'{manifest["name"]}.onnx'
+    if name not in manifest['sha256']:
+        raise UserError(
+            f'{folder}: has no {name}, which this engine runs; install requirements-deploy.txt and export again, or use engine paddle'
+        )
+    return os.path.join(folder, name)
+
+
+def _require_cpu(place, engine):
+    if place not in ('auto', 'cpu'):
+        raise UsageError(
+            f'--device {place}: the engine {engine} runs on the CPU here; use --device cpu, or --engine paddle'
+        )

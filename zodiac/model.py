@@ -114,6 +114,20 @@ def _fill(network, values):
     network.set_state_dict({**own, **typed})
 
 
+def predict(network, loader, total):
+    """Probabilities of a network over a loader's images. Returns: float32 [total, classes], in the loader's order."""
+    import numpy as np
+    import paddle
+    from tqdm import tqdm
+
+    outputs = []
+    with paddle.no_grad(), tqdm(total=total, desc='evaluating', unit='image', leave=False, disable=None) as bar:
+        for images, _ in loader:
+            outputs.append(paddle.nn.functional.softmax(network(images)).numpy())
+            bar.update(len(outputs[-1]))
+    return np.concatenate(outputs)
+
+
 def freeze(network, until):
     """Keep a part of the network as it is: its parameters do not learn and its BatchNorm statistics stand still.
 

@@ -56,22 +56,24 @@ def apply(transform, image, rng=None):
     Args:
         transform: list of dicts as above, or of callables (image, rng) -> image.
         rng: numpy Generator for the callables; not used by an eval transform.
-    Returns: float32 array [3, size, size], contiguous.
+    Returns: float32 array [3, size, size], contiguous; where nothing normalises the image, its pixels, uint8 [size, size, 3].
     """
     for step in transform:
         if callable(step):
             image = step(image, rng)
         else:
             image = OPS[step['op']](image, rng, **{key: value for key, value in step.items() if key != 'op'})
-    return np.ascontiguousarray(image.transpose(2, 0, 1))
+    return np.asarray(image) if isinstance(image, Image.Image) else np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
 def check(transform, where):
     """Raise UserError unless `transform`, read from the file `where`, runs on an image."""
     try:
+        if not transform:
+            raise ValueError('it is empty')
         with np.errstate(all='ignore'):
             result = apply(transform, Image.new('RGB', (32, 24)), np.random.default_rng(0))
-        if result.dtype != np.float32 or result.ndim != 3 or not np.isfinite(result).all():
-            raise ValueError('it gives no float32 image')
+        if result.dtype not in (np.float32, np.uint8) or result.ndim != 3 or not np.isfinite(result).all():
+            raise ValueError('it gives no image')
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
         raise UserError(f'{where}: the transform cannot be used ({one_line(error)}); export the model again') from None

@@ -1,0 +1,111 @@
+"""From a trained network to files that run without it: a static graph for Paddle Inference, and ONNX."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+from zodiac.errors import UserError
+
+OPSET = 17  # of ONNX: understood by onnxruntime from 1.12, TensorRT from 8.6, OpenVINO from 2022.3
+
+
+def wrap(network, mean, std, preprocess=False, softmax=True, temperature=1.0):
+    """A network with what deployment wants around it, in eval mode.
+
+    Args:
+        network: float32 [N, 3, H, W], normalised -> logits.
+        preprocess: take uint8 [N, H, W, 3], the pixels, and normalise them with `mean` and `std` in the graph.
+        softmax: give probabilities; else logits.
+        temperature: divide the logits by it, see `calibration.fit_temperature`.
+    Returns: paddle.nn.Layer.
+    """
+    import paddle
+
+    class Deployed(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+            shape = [1, 3, 1, 1]
+            scale = 1 / (255 * np.asarray(std, np.float32))
+            self.register_buffer('scale', paddle.to_tensor(scale.reshape(shape)), persistable=False)
+            shift = -np.asarray(mean, np.float32) / np.asarray(std, np.float32)
+            self.register_buffer('shift', paddle.to_tensor(shift.reshape(shape)), persistable=False)
+
+        def forward(self, image):
+            if preprocess:
+                image = image.astype('float32').transpose([0, 3, 1, 2]) * self.scale + self.shift
+            logits = self.network(image)
+            if temperature != 1.0:
+                logits = logits / temperature
+            return paddle.nn.functional.softmax(logits, -1) if softmax else logits
+
+    layer = Deployed()
+    layer.eval()
+    return layer
+
+
+def save_static(layer, path, shape, dtype):
+    """Save a layer of one input `image` as a static graph: <path>.json (Paddle 3) or .pdmodel (2.6), and <path>.pdiparams."""
+    import paddle
+
+    try:
+        paddle.jit.save(layer, path, input_spec=[paddle.static.InputSpec(shape, dtype, 'image')])
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f'{path}: Paddle could not save the static model ({str(error).strip().splitlines()[-1]}); check the free space'
+        ) from None
+    folder = os.path.dirname(path)
+    for leftover in [name for name in os.listdir(folder) if name.endswith('.info')]:
+        os.remove(os.path.join(folder, leftover))
+
+
+CONVERT = """
+import os, sys
+os.dup2(2, 1)  # it prints much
+import paddle2onnx
+network, weights, target, opset = sys.argv[1:]
+paddle2onnx.export(network, weights, target, opset_version=int(opset), enable_onnx_checker=True, optimize_tool='None')
+"""
+
+
+def can_save_onnx():
+    """Whether the packages for it are installed."""
+    import importlib.util
+
+    return all(importlib.util.find_spec(name) for name in ('paddle2onnx', 'onnx', 'onnxruntime'))
+
+
+def save_onnx(path, output):
+    """Convert the static graph at `path` to <path>.onnx, whose output gets the name `output`. Raises UserError when it fails.
+
+    In a process of its own: the converter may end it, or return without a word and leave an empty file.
+    """
+    network = next(path + suffix for suffix in ('.json', '.pdmodel') if os.path.isfile(path + suffix))
+    target = f'{path}.onnx'
+    command = [sys.executable, '-W', 'ignore', '-c', CONVERT, network, f'{path}.pdiparams', target, str(OPSET)]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors='replace')
+    if ended.returncode or not os.path.isfile(target) or not os.path.getsize(target):
+        said = (ended.stderr.strip().splitlines() or ['it said nothing'])[-1]
+        raise UserError(
+            f'{target}: paddle2onnx could not convert the static model ({said}); see the versions in requirements-deploy.txt, or '
+            'set export.onnx=false'
+        )
+    _rename_output(target, output)
+
+
+def _rename_output(path, name):
+    import onnx
+
+    model = onnx.load(path)
+    (result,) = model.graph.output
+    for node in model.graph.node:
+        for number, output in enumerate(node.output):
+            if output == result.name:
+                node.output[number] = name
+    result.name = name
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = 'N'
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
