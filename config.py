@@ -119,7 +119,10 @@ class Optim:
 @dataclass
 class Evaluate:
     split: Literal['train', 'valid', 'test'] = 'test'
-    weights: str = 'best'  # best, last, a checkpoint folder or a .pdparams file; export.py reads it too
+    weights: str = (
+        'best'  # best, last, a checkpoint folder or a .pdparams file; export.py reads it too; or an infer/ folder
+    )
+    engine: Literal['paddle', 'onnxruntime', 'openvino'] = 'paddle'  # what runs an infer/ folder
     flip_average: bool = False  # average over the image and its mirror image; export.py builds it into the model
     batch_size: int = setting(32, low=1)
     sample: int = setting(6, low=1)  # size of the simple random sample that is listed

@@ -2,6 +2,7 @@
 
     python evaluate.py                                            # the best checkpoint on the test split
     python evaluate.py -c configs/demo.yaml -o evaluate.split=valid evaluate.weights=last
+    python evaluate.py -o evaluate.weights=output/zodiac/infer evaluate.engine=onnxruntime     # what export.py wrote
     python evaluate.py --compare demo demo_longer                 # two evaluated runs side by side
 
 report.html shows everything and needs no network; metrics.json holds every number, predictions.csv a row an image; the pictures
@@ -15,7 +16,7 @@ import shutil
 
 import config
 from zodiac import device, files
-from zodiac.errors import run
+from zodiac.errors import UserError, run
 
 
 def main():
@@ -28,18 +29,19 @@ def main():
         return compare_runs(*args.compare)
     cfg = config.use(args.config, config.overrides_of(args))
     paddle = device.import_paddle()
-    from dataset import Loader, ZodiacDataset
-    from zodiac import checkpoint, metrics, model
+    from dataset import ZodiacDataset
+    from zodiac import checkpoint, inference, metrics
 
     device.choose(cfg.device)
     dataset = ZodiacDataset(cfg.evaluate.split, augment=False, cfg=cfg)
-    network, origin = checkpoint.load_network(
-        cfg.run_dir, cfg.evaluate.weights, cfg.identity, cfg.evaluate.flip_average
-    )
-
-    def predict_all(images):
-        return model.predict(network, Loader(images, cfg.evaluate.batch_size, cfg), len(images))
-
+    network = None
+    if inference.is_export(cfg.evaluate.weights):
+        predict_all, origin = predictor_of_export(cfg)
+    else:
+        network, origin = checkpoint.load_network(
+            cfg.run_dir, cfg.evaluate.weights, cfg.identity, cfg.evaluate.flip_average
+        )
+        predict_all = predictor_of_network(network, cfg)
     probabilities = predict_all(dataset)
     valid = validation_images(dataset, cfg)
     sample = random_sample(dataset, probabilities, cfg)
@@ -65,6 +67,44 @@ def main():
     show(result)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
     print(f'look at: {folder}/report.html')
+
+
+def predictor_of_network(network, cfg):
+    """dataset -> float32 [n, classes], probabilities, by a network in eval mode."""
+    from dataset import Loader
+    from zodiac import model
+
+    return lambda images: model.predict(network, Loader(images, cfg.evaluate.batch_size, cfg), len(images))
+
+
+def predictor_of_export(cfg):
+    """The same by what export.py wrote, and the facts of it. Raises UserError when its classes are others."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from zodiac import images, inference, transforms
+
+    folder = cfg.evaluate.weights
+    exported = inference.load(folder, cfg.device, cfg.evaluate.engine)
+    if exported.labels != cfg.data.labels:
+        raise UserError(
+            f'{folder}: was exported with data.labels = {exported.labels}, now it is {cfg.data.labels}; use -c with the configuration '
+            'of that run'
+        )
+
+    def predict_all(dataset):
+        outputs, size = [], cfg.evaluate.batch_size
+        with tqdm(total=len(dataset), desc='evaluating', unit='image', leave=False, disable=None) as bar:
+            for start in range(0, len(dataset), size):
+                paths = dataset.paths[start : start + size]
+                batch = np.stack([transforms.apply(exported.transform, images.decode(path)) for path in paths])
+                outputs.append(exported.predict(batch))
+                bar.update(len(paths))
+        return np.concatenate(outputs)
+
+    trained = inference.read_manifest(folder).get('trained', {})
+    origin = {'weights': folder, 'engine': cfg.evaluate.engine}
+    return predict_all, {**origin, 'epoch': trained.get('epoch'), 'pretrained': trained.get('pretrained')}
 
 
 def random_sample(dataset, probabilities, cfg):
@@ -155,8 +195,9 @@ def write(folder, result, dataset, probabilities, network, cfg):
 
     chosen = report.choose(dataset.labels, probabilities)
     walls = {key: cards(numbers, dataset, probabilities, names) for key, numbers in chosen.items()}
-    looked_at = [*chosen['mistakes'][:6], *chosen['right'][:6]]
-    walls['heat'] = cards(looked_at, dataset, probabilities, names, heat_pictures(looked_at, dataset, network))
+    looked_at = [*chosen['mistakes'][:6], *chosen['right'][:6]] if network else []  # an export has no gradients
+    pictures = heat_pictures(looked_at, dataset, network) if looked_at else []
+    walls['heat'] = cards(looked_at, dataset, probabilities, names, pictures)
     paths = {name: f'{folder}/{name}.png' for name in ('reliability', 'curves')}
     counts = {split: numbers.tolist() for split, numbers in class_counts(cfg).items()}
     report.write_page(

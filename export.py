@@ -21,7 +21,7 @@ from zodiac.errors import UserError, run
 def main():
     cfg = config.from_command_line(__doc__)
     device.import_paddle()
-    from dataset import Loader, ZodiacDataset, eval_transform
+    from dataset import Loader, ZodiacDataset
     from zodiac import calibration, checkpoint, model
 
     with_onnx = deploy.can_save_onnx() if cfg.export.onnx == 'auto' else cfg.export.onnx
@@ -41,32 +41,11 @@ def main():
 
     settings = cfg.export
     layer = deploy.wrap(network, cfg.image.mean, cfg.image.std, settings.preprocess, settings.softmax, temperature)
-    transform = eval_transform(cfg)
-    manifest = {
-        'name': cfg.name,
-        'labels': cfg.data.labels,
-        'transform': transform[:-1] if settings.preprocess else transform,
-        'input': describe_input(cfg),
-        'output': {
-            'name': 'probabilities' if settings.softmax else 'logits',
-            'shape': [-1, len(cfg.data.labels)],
-            'dtype': 'float32',
-        },
-        'temperature': temperature,
-        'trained': {'arch': cfg.model.arch, **origin},
-        'versions': versions(with_onnx),
-    }
+    manifest = describe(cfg, origin, temperature, with_onnx)
+    engines = ['paddle', *(['onnxruntime'] if with_onnx else [])]
     folder = f'{cfg.run_dir}/infer'
     with files.atomic_folder(folder) as unfinished:
-        path = os.path.join(unfinished, cfg.name)
-        deploy.save_static(layer, path, manifest['input']['shape'], manifest['input']['dtype'])
-        if with_onnx:
-            deploy.save_onnx(path, manifest['output']['name'])
-        manifest['sha256'] = {
-            name: files.sha256(os.path.join(unfinished, name)) for name in sorted(os.listdir(unfinished))
-        }
-        write_manifest(unfinished, manifest)
-        engines = ['paddle', *(['onnxruntime'] if with_onnx else [])]
+        write_models(layer, manifest, unfinished, with_onnx)
         manifest['parity'] = compare(layer, manifest, unfinished, engines, dataset, cfg)
         write_manifest(unfinished, manifest)
     tell(manifest['parity'], engines)
@@ -74,11 +53,35 @@ def main():
     print(f'try it: python predict.py {folder} IMAGE_OR_FOLDER')
 
 
-def describe_input(cfg):
-    size = cfg.image.size
-    if cfg.export.preprocess:
-        return {'name': 'image', 'shape': [-1, size, size, 3], 'dtype': 'uint8', 'layout': 'NHWC'}
-    return {'name': 'image', 'shape': [-1, 3, size, size], 'dtype': 'float32', 'layout': 'NCHW'}
+def describe(cfg, origin, temperature, with_onnx):
+    """The content of inference.yaml but for the hashes and the parity."""
+    from dataset import eval_transform
+
+    size, classes = cfg.image.size, len(cfg.data.labels)
+    transform = eval_transform(cfg)
+    normalised = {'name': 'image', 'shape': [-1, 3, size, size], 'dtype': 'float32', 'layout': 'NCHW'}
+    pixels = {'name': 'image', 'shape': [-1, size, size, 3], 'dtype': 'uint8', 'layout': 'NHWC'}
+    output = 'probabilities' if cfg.export.softmax else 'logits'
+    return {
+        'name': cfg.name,
+        'labels': cfg.data.labels,
+        'transform': transform[:-1] if cfg.export.preprocess else transform,
+        'input': pixels if cfg.export.preprocess else normalised,
+        'output': {'name': output, 'shape': [-1, classes], 'dtype': 'float32'},
+        'temperature': temperature,
+        'trained': {'arch': cfg.model.arch, **origin},
+        'versions': versions(with_onnx),
+    }
+
+
+def write_models(layer, manifest, folder, with_onnx):
+    """Write the static model, and the same as ONNX, and inference.yaml with their hashes."""
+    path = os.path.join(folder, manifest['name'])
+    deploy.save_static(layer, path, manifest['input']['shape'], manifest['input']['dtype'])
+    if with_onnx:
+        deploy.save_onnx(path, manifest['output']['name'])
+    manifest['sha256'] = {name: files.sha256(os.path.join(folder, name)) for name in sorted(os.listdir(folder))}
+    write_manifest(folder, manifest)
 
 
 def versions(with_onnx):

@@ -232,7 +232,7 @@ class Epochs(list):
 
 def test_the_proposal_does_not_depend_on_how_many_batches_are_added_up(monkeypatch, workdir):
     import train
-    from zodiac import report
+    from zodiac import plots
 
     curves = {}
     ((images, labels),) = toy_batches()
@@ -243,7 +243,7 @@ def test_the_proposal_does_not_depend_on_how_many_batches_are_added_up(monkeypat
         network = paddle.nn.Linear(4, 3)
         monkeypatch.setattr(train, 'build_network', lambda *args, network=network: (network, []))
         monkeypatch.setattr(lr_finder, 'propose', lambda *curve, parts=parts: curves.setdefault(parts, curve) and 0.1)
-        monkeypatch.setattr(report, 'plot_lr_finder', lambda *args: None)
+        monkeypatch.setattr(plots, 'plot_lr_finder', lambda *args: None)
         cfg = config.load(overrides=['data.labels=[a,b,c]', f'train.accumulate={parts}', 'optim.schedule=constant'])
         train.find_lr(cfg, loader)
     np.testing.assert_allclose(curves[1][1], curves[4][1], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Networks of one's own: ResNet9, the residual blocks, heads from a list, what is kept and exported of them."""
+"""Networks of one's own: ResNet9, the residual blocks, heads from a list, what is kept of them."""
 
 import math
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import config
-import export
-from zodiac import checkpoint, device, inference, model, networks, transforms
+from zodiac import checkpoint, device, model, networks
 from zodiac.errors import UsageError, UserError
 
 paddle = device.import_paddle()
@@ -625,22 +624,3 @@ def test_flip_average_is_the_mean_of_both_mirror_images(small, cifarnet):
         assert np.abs(one - other).max() > 1e-3
         np.testing.assert_allclose(logits_of(average, images), (one + other) / 2, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(logits_of(average, images), logits_of(average, mirrored), rtol=1e-5, atol=1e-5)
-
-
-# Exports
-
-
-@pytest.mark.parametrize('kind', ['flip average', 'small', 'cifarnet', 'headed'])
-def test_an_export_gives_the_numbers_of_the_network(tmp_path, request, plain, kind):
-    network = networks.FlipAverage(plain) if kind == 'flip average' else request.getfixturevalue(kind)
-    size = 32 if kind in ('small', 'cifarnet') else 64
-    network.eval()
-    export.save_static(network, str(tmp_path / 'small'), size)
-    cfg = config.load(overrides=['name=small', f'data.labels={FOUR}', f'image.size={size}'])
-    export.describe(str(tmp_path), cfg, transforms.eval_transform(size, [0.5] * 3, [0.5] * 3), {})
-    images = random_images(5, size)
-    logits = logits_of(network, images)
-    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    assert 0.05 < expected.max() < 0.999 and expected.std() > 1e-3  # probabilities that a fault would show in
-    got = inference.load(str(tmp_path), 'cpu').predict(images)
-    assert np.abs(got - expected).max() < 1e-5

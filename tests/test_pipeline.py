@@ -391,6 +391,21 @@ def test_predict_names_folders_without_images_and_files_that_cannot_be_read(call
     assert mixed.stdout.startswith('mixed/猫 1.png\t')
 
 
+def test_evaluation_of_the_export_gives_the_numbers_of_the_network(finished, tmp_path, call_script):
+    cwd = copy_of(finished, tmp_path)
+    expected = json.loads((cwd / 'output/small/report/metrics.json').read_text(encoding='utf-8'))
+    overrides = [*SETTINGS, 'evaluate.weights=output/small/infer']
+    assert_message(call_script('evaluate.py', *overrides, cwd=cwd), 0)
+    found = json.loads((cwd / 'output/small/report/metrics.json').read_text(encoding='utf-8'))
+    assert found['confusion_matrix'] == expected['confusion_matrix'] and found['epoch'] == expected['epoch']
+    assert found['loss'] == pytest.approx(expected['loss'], rel=1e-4)
+    assert (found['weights'], found['engine']) == ('output/small/infer', 'paddle')
+    assert 'Grad-CAM' not in (cwd / 'output/small/report/report.html').read_text(encoding='utf-8')
+
+    other = call_script('evaluate.py', *overrides, 'data.labels=[dog,cat,猫]', cwd=cwd)
+    assert_message(other, 1, 'output/small/infer', 'data.labels')
+
+
 def test_an_export_that_does_not_agree_fails_and_leaves_the_old_one(finished, tmp_path):
     cwd = copy_of(finished, tmp_path)
     infer = cwd / 'output/small/infer'

@@ -14,7 +14,7 @@ from PIL import Image
 
 import config
 import evaluate
-from zodiac import optim, report, weights
+from zodiac import optim, plots, weights
 
 SETTINGS = [
     *('-o', 'name=all', 'data.root=photos', 'data.labels=[cat,dog]', 'image.size=32', 'model.arch=resnet18'),
@@ -151,7 +151,7 @@ def test_options_that_do_not_go_are_refused_by_name(call_script, finished, setti
 
 @pytest.fixture
 def drawn(workdir, monkeypatch):
-    """Call evaluate.write, with settings, beside the log of a run with settings of its own; returns what gets drawn."""
+    """Call evaluate.draw, with settings, beside the log of a run with settings of its own; returns what gets drawn."""
 
     def call(own, settings, rows):
         labels = ['data.labels=[cat,dog]', 'data.root=.', 'name=run']
@@ -168,10 +168,10 @@ def drawn(workdir, monkeypatch):
                 Path(f'{split}.txt').write_text(f'{split}.png\t0\n')
             Image.new('RGB', (9, 9)).save(f'{split}.png')
         seen = {}
-        for name in ('plot_confusion_matrix', 'plot_predictions', 'write_predictions'):
-            monkeypatch.setattr(report, name, lambda *given: None)
-        monkeypatch.setattr(report, 'plot_curves', lambda path, rows, rates=(): seen.update(rows=rows, rates=rates))
-        monkeypatch.setattr(report, 'plot_class_counts', lambda path, counts, *_: seen.update(counts=counts))
+        for name in ('plot_confusion_matrix', 'plot_predictions', 'plot_reliability'):
+            monkeypatch.setattr(plots, name, lambda *given: None)
+        monkeypatch.setattr(plots, 'plot_curves', lambda path, rows, rates=(): seen.update(rows=rows, rates=rates))
+        monkeypatch.setattr(plots, 'plot_class_counts', lambda path, counts, *_: seen.update(counts=counts))
 
         class Dataset:
             paths, labels = ['test.png'], np.array([0])
@@ -180,7 +180,8 @@ def drawn(workdir, monkeypatch):
                 return 1
 
         result = {'split': 'test', 'top1': 1.0, 'n': 1, 'confusion_matrix': [[1, 0], [0, 0]]}
-        evaluate.write(f'{folder}/report', result, Dataset(), np.array([[0.9, 0.1]]), cfg)
+        result['calibration'] = {'bins': []}
+        evaluate.draw(f'{folder}/report', result, Dataset(), np.array([[0.9, 0.1]]), cfg)
         return seen
 
     return call

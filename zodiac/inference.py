@@ -25,6 +25,11 @@ class Exported:
     predict: Callable  # a batch of what the transform gives, [N, ...] -> float32 [N, classes], probabilities
 
 
+def is_export(path):
+    """Whether a path names a folder that export.py wrote."""
+    return os.path.isfile(os.path.join(path, MANIFEST))
+
+
 def read_manifest(folder):
     """inference.yaml of an export as a dict. Raises UserError when the folder is no export or the file is damaged."""
     import yaml

@@ -1,0 +1,163 @@
+"""What leaves the house: static graph and ONNX give the numbers of the network, with what is put around it."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import picture
+
+import config
+import export
+from zodiac import deploy, inference, model, networks, transforms
+from zodiac.errors import UsageError, UserError
+
+paddle = export.device.import_paddle()
+
+LABELS = ['a', 'b', 'c', 'd']
+ONNX = pytest.mark.skipif(not deploy.can_save_onnx(), reason='requirements-deploy.txt is not installed')
+ENGINES = ['paddle', pytest.param('onnxruntime', marks=ONNX)]
+
+
+class Small(paddle.nn.Layer):
+    """The mean red, green and blue of the four quarters, mixed at random."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool, self.mix = paddle.nn.AdaptiveAvgPool2D(2), paddle.nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.mix(self.pool(x).flatten(1))
+
+
+def network_of(kind):
+    paddle.seed(0)
+    if kind == 'small':
+        return Small()
+    if kind == 'flip average':
+        return networks.FlipAverage(Small())
+    head = ['flatten', {'dropout': 0.5}, {'linear': 'classes'}] if kind == 'headed' else 'auto'
+    return model.build('cifarnet' if kind == 'cifarnet' else 'resnet18', 4, 32, head)
+
+
+def settings(*overrides):
+    common = ['name=small', f'data.labels={LABELS}', 'image.size=32', 'image.resize=32', 'image.std=[0.2,0.3,0.4]']
+    return config.load(overrides=[*common, *overrides])
+
+
+def write(folder, network, cfg, temperature=1.0):
+    with_onnx = deploy.can_save_onnx()
+    layer = deploy.wrap(network, cfg.image.mean, cfg.image.std, cfg.export.preprocess, cfg.export.softmax, temperature)
+    export.write_models(layer, export.describe(cfg, {}, temperature, with_onnx), str(folder), with_onnx)
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def logits_of(network, cfg, pictures):
+    transform = transforms.eval_transform(32, cfg.image.mean, cfg.image.std, 32)
+    batch = np.stack([transforms.apply(transform, image) for image in pictures])
+    network.eval()
+    with paddle.no_grad():
+        return network(paddle.to_tensor(batch)).numpy()
+
+
+def predict(folder, engine, pictures):
+    exported = inference.load(str(folder), 'cpu', engine)
+    return exported.predict(np.stack([transforms.apply(exported.transform, image) for image in pictures]))
+
+
+PICTURES = [picture(number) for number in range(5)]
+
+
+@pytest.mark.parametrize('kind', ['flip average', 'cifarnet', 'headed'])
+def test_an_export_gives_the_probabilities_of_the_network(tmp_path, kind):
+    network, cfg = network_of(kind), settings()
+    network.eval()
+    write(tmp_path, network, cfg)
+    expected = softmax(logits_of(network, cfg, PICTURES))
+    for engine in ('paddle', *(['onnxruntime'] if deploy.can_save_onnx() else [])):
+        assert np.abs(predict(tmp_path, engine, PICTURES) - expected).max() < 1e-5
+
+
+@pytest.fixture(scope='module')
+def exports(tmp_path_factory):
+    """{options: (folder, configuration, temperature)} of the small network."""
+    made = {}
+    for name, options, temperature in (
+        ('plain', [], 1.0),
+        ('pixels', ['export.preprocess=true'], 1.0),
+        ('logits', ['export.softmax=false'], 1.0),
+        ('everything', ['export.preprocess=true', 'export.softmax=false', 'export.temperature=true'], 1.7),
+    ):
+        folder, cfg = tmp_path_factory.mktemp(name), settings(*options)
+        write(folder, network_of('small'), cfg, temperature)
+        made[name] = folder, cfg, temperature
+    return made
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('name', ['plain', 'pixels', 'logits', 'everything'])
+@pytest.mark.parametrize('count', [1, 5])
+def test_whatever_the_graph_takes_and_gives_the_probabilities_are_the_same(exports, name, engine, count):
+    folder, cfg, temperature = exports[name]
+    expected = softmax(logits_of(network_of('small'), cfg, PICTURES[:count]) / temperature)
+    assert expected.std() > 1e-2
+    got = predict(folder, engine, PICTURES[:count])
+    assert got.shape == (count, 4) and np.abs(got - expected).max() < 1e-5
+
+
+def test_the_manifest_says_what_the_graph_takes_and_gives(exports):
+    manifests = {
+        name: yaml.safe_load((folder / 'inference.yaml').read_text()) for name, (folder, *_) in exports.items()
+    }
+    assert manifests['plain']['input'] == {
+        **{'name': 'image', 'shape': [-1, 3, 32, 32], 'dtype': 'float32', 'layout': 'NCHW'}
+    }
+    assert manifests['pixels']['input'] == {
+        **{'name': 'image', 'shape': [-1, 32, 32, 3], 'dtype': 'uint8', 'layout': 'NHWC'}
+    }
+    assert [step['op'] for step in manifests['pixels']['transform']] == ['center_crop']
+    assert [manifests[name]['output']['name'] for name in manifests] == ['probabilities'] * 2 + ['logits'] * 2
+    assert manifests['everything']['temperature'] == 1.7
+    for name, (folder, *_) in exports.items():
+        assert set(manifests[name]['sha256']) == set(os.listdir(folder)) - {'inference.yaml'}
+
+
+@ONNX
+def test_the_onnx_file_names_its_input_and_output_and_takes_batches_of_any_size(exports):
+    import onnx
+
+    graph = onnx.load(exports['pixels'][0] / 'small.onnx').graph
+    (image,), (output,) = graph.input, graph.output
+    assert (image.name, output.name) == ('image', 'probabilities')
+    assert [dim.dim_param or dim.dim_value for dim in image.type.tensor_type.shape.dim] == ['N', 32, 32, 3]
+    assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+@ONNX
+@pytest.mark.parametrize('content', [b'', b'no graph'])
+def test_a_static_model_that_cannot_be_converted_is_named(tmp_path, content):
+    for suffix in ('.json', '.pdiparams'):
+        (tmp_path / f'small{suffix}').write_bytes(content)
+    with pytest.raises(UserError, match='small.onnx: paddle2onnx could not convert .*export.onnx=false'):
+        deploy.save_onnx(str(tmp_path / 'small'), 'probabilities')
+
+
+def test_an_engine_without_its_file_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(deploy, 'can_save_onnx', lambda: False)
+    write(tmp_path, network_of('small'), settings())
+    assert not list(Path(tmp_path).glob('*.onnx'))
+    for engine in ('onnxruntime', 'openvino'):
+        with pytest.raises(UserError, match='has no small.onnx, .*requirements-deploy.txt'):
+            inference.load(str(tmp_path), 'cpu', engine)
+
+
+@ONNX
+@pytest.mark.parametrize('engine', ['onnxruntime', 'openvino'])
+def test_an_engine_for_the_cpu_refuses_a_gpu(exports, engine):
+    with pytest.raises(UsageError, match='--device gpu: the engine'):
+        inference.load(str(exports['plain'][0]), 'gpu', engine)
