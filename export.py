@@ -22,7 +22,7 @@ def main():
     cfg = config.from_command_line(__doc__)
     device.import_paddle()
     from dataset import Loader, ZodiacDataset
-    from zodiac import calibration, checkpoint, model
+    from zodiac import calibration, checkpoint, model, networks
 
     with_onnx = deploy.can_save_onnx() if cfg.export.onnx == 'auto' else cfg.export.onnx
     if with_onnx and not deploy.can_save_onnx():
@@ -40,7 +40,9 @@ def main():
         temperature = calibration.fit_temperature(dataset.labels, probabilities)
 
     settings = cfg.export
-    layer = deploy.wrap(network, cfg.image.mean, cfg.image.std, settings.preprocess, settings.softmax, temperature)
+    around = (settings.preprocess, settings.softmax, temperature)
+    layer = networks.Deployed(network, cfg.image.mean, cfg.image.std, *around)
+    layer.eval()
     manifest = describe(cfg, origin, temperature, with_onnx)
     engines = ['paddle', *(['onnxruntime'] if with_onnx else [])]
     folder = f'{cfg.run_dir}/infer'

@@ -48,7 +48,9 @@ def settings(*overrides):
 
 def write(folder, network, cfg, temperature=1.0):
     with_onnx = deploy.can_save_onnx()
-    layer = deploy.wrap(network, cfg.image.mean, cfg.image.std, cfg.export.preprocess, cfg.export.softmax, temperature)
+    around = (cfg.export.preprocess, cfg.export.softmax, temperature)
+    layer = networks.Deployed(network, cfg.image.mean, cfg.image.std, *around)
+    layer.eval()
     export.write_models(layer, export.describe(cfg, {}, temperature, with_onnx), str(folder), with_onnx)
 
 

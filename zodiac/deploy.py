@@ -4,46 +4,9 @@ import os
 import subprocess
 import sys
 
-import numpy as np
-
 from zodiac.errors import UserError
 
 OPSET = 17  # of ONNX: understood by onnxruntime from 1.12, TensorRT from 8.6, OpenVINO from 2022.3
-
-
-def wrap(network, mean, std, preprocess=False, softmax=True, temperature=1.0):
-    """A network with what deployment wants around it, in eval mode.
-
-    Args:
-        network: float32 [N, 3, H, W], normalised -> logits.
-        preprocess: take uint8 [N, H, W, 3], the pixels, and normalise them with `mean` and `std` in the graph.
-        softmax: give probabilities; else logits.
-        temperature: divide the logits by it, see `calibration.fit_temperature`.
-    Returns: paddle.nn.Layer.
-    """
-    import paddle
-
-    class Deployed(paddle.nn.Layer):
-        def __init__(self):
-            super().__init__()
-            self.network = network
-            shape = [1, 3, 1, 1]
-            scale = 1 / (255 * np.asarray(std, np.float32))
-            self.register_buffer('scale', paddle.to_tensor(scale.reshape(shape)), persistable=False)
-            shift = -np.asarray(mean, np.float32) / np.asarray(std, np.float32)
-            self.register_buffer('shift', paddle.to_tensor(shift.reshape(shape)), persistable=False)
-
-        def forward(self, image):
-            if preprocess:
-                image = image.astype('float32').transpose([0, 3, 1, 2]) * self.scale + self.shift
-            logits = self.network(image)
-            if temperature != 1.0:
-                logits = logits / temperature
-            return paddle.nn.functional.softmax(logits, -1) if softmax else logits
-
-    layer = Deployed()
-    layer.eval()
-    return layer
 
 
 def save_static(layer, path, shape, dtype):
@@ -62,19 +25,28 @@ def save_static(layer, path, shape, dtype):
 
 
 CONVERT = """
-import os, sys
+import inspect, os, sys
 os.dup2(2, 1)  # it prints much
 import paddle2onnx
 network, weights, target, opset = sys.argv[1:]
-paddle2onnx.export(network, weights, target, opset_version=int(opset), enable_onnx_checker=True, optimize_tool='None')
+options = {'opset_version': int(opset), 'enable_onnx_checker': True}
+if 'optimize_tool' in inspect.signature(paddle2onnx.export).parameters:  # else it installs packages on its own
+    options['optimize_tool'] = 'None'
+paddle2onnx.export(network, weights, target, **options)
 """
 
 
 def can_save_onnx():
-    """Whether the packages for it are installed."""
-    import importlib.util
+    """Whether the packages for it are installed: paddle2onnx 2 is for Paddle 3, paddle2onnx 1 for Paddle 2."""
+    import importlib.metadata
 
-    return all(importlib.util.find_spec(name) for name in ('paddle2onnx', 'onnx', 'onnxruntime'))
+    import paddle
+
+    try:
+        converter, *_ = [importlib.metadata.version(name) for name in ('paddle2onnx', 'onnx', 'onnxruntime')]
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return (int(converter.split('.')[0]) < 2) == paddle.__version__.startswith('2.')
 
 
 def save_onnx(path, output):

@@ -1,5 +1,6 @@
 """The networks that paddle.vision does not have: ResNet with a head of one's own, and small ones for small images."""
 
+import numpy as np
 import paddle
 from paddle import nn
 from paddle.vision.models.resnet import BasicBlock, BottleneckBlock, ResNet
@@ -194,6 +195,32 @@ class FlipAverage(nn.Layer):
 
     def forward(self, x):
         return (self.network(x) + self.network(x.flip(3))) / 2
+
+
+class Deployed(nn.Layer):
+    """A network with what deployment wants around it.
+
+    Args:
+        network: float32 [N, 3, H, W], normalised -> logits.
+        mean, std: of each channel, as in `transforms.normalize`.
+        preprocess: take uint8 [N, H, W, 3], the pixels, and normalise them here.
+        softmax: give probabilities; else logits.
+        temperature: divide the logits by it, see `calibration.fit_temperature`.
+    """
+
+    def __init__(self, network, mean, std, preprocess=False, softmax=True, temperature=1.0):
+        super().__init__()
+        self.network = network
+        self.preprocess, self.softmax, self.temperature = preprocess, softmax, temperature
+        mean, std = (np.asarray(values, np.float32).reshape([1, 3, 1, 1]) for values in (mean, std))
+        self.register_buffer('scale', paddle.to_tensor(1 / (255 * std)))
+        self.register_buffer('shift', paddle.to_tensor(-mean / std))
+
+    def forward(self, image):
+        if self.preprocess:
+            image = image.astype('float32').transpose([0, 3, 1, 2]) * self.scale + self.shift
+        logits = self.network(image) / self.temperature
+        return nn.functional.softmax(logits, -1) if self.softmax else logits
 
 
 SMALL = {'resnet9': (ResNet9, 32, 63), 'cifarnet': (CifarNet, 26, 33)}  # and the image sizes that they take

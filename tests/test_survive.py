@@ -1,0 +1,24 @@
+"""Runs survive what stops them: the quick part of benchmarks/survive.py."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='the benchmark forks')
+def test_nothing_is_lost_in_ten_kills_and_some_damaged_checkpoints():
+    parts = [argument for part in ('kills', 'flips', 'cuts') for argument in ('--only', part)]
+    result = subprocess.run(
+        [sys.executable, str(ROOT / 'benchmarks/survive.py'), *parts, '--kills', '10', '--flips', '30', '--cuts', '10'],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found['lost'] == 0
+    assert [row['tried'] for row in found['parts'].values()] == [10, 30, 10]
