@@ -3,16 +3,20 @@
     python predict.py output/zodiac/infer cat.jpg photos/
     python predict.py output/zodiac/infer photos/ --top 3 --csv result.csv
 
-Prints a line an image: path, label, probability, separated by tabs; with --top N the N most probable labels. Files that
-cannot be read are named on stderr and counted; the exit status is then 1.
+Prints a line an image: path, label, probability, separated by tabs; with --top N the N most probable labels. Folders may be of any
+size: images are decoded while the network runs, a few batches ahead. Files that cannot be read are named on stderr and counted; the
+exit status is then 1.
 """
 
 import argparse
+import contextlib
 import csv
 import itertools
 import json
 import os
 import sys
+
+from tqdm import tqdm
 
 from zodiac import images, inference, transforms
 from zodiac.errors import UserError, run
@@ -21,26 +25,26 @@ from zodiac.files import atomic_write
 
 def main():
     args = parse()
-    paths = list(find_images(args.paths))
+    require(args.paths)
     model = inference.load(args.infer_dir, args.device, args.engine)
-    rows, unread = [], 0  # rows for the CSV file; else each is printed at once
-    for batch_paths, batch, errors in batches(paths, model.transform, args.batch_size):
-        for error in errors:
-            print(f'error: {error}', file=sys.stderr)
-        unread += len(errors)
-        if len(batch):
-            for path, probabilities in zip(batch_paths, model.predict(batch)):
-                row = best(path, probabilities, model.labels, args.top)
-                if args.csv:
-                    rows.append(row)
-                else:
-                    print(as_json(row) if args.json else as_line(row))
-    if args.csv and rows:
-        write_csv(args.csv, rows)
-        print(f'{len(rows)} predictions written to {args.csv}')
+    classified = unread = 0
+    quiet = None if args.csv or not sys.stdout.isatty() else True  # lines on the same terminal show the progress themselves
+    with output(args) as write, tqdm(desc='classifying', unit='image', leave=False, disable=quiet) as bar:
+        for paths, batch, errors in batches(find_images(args.paths), model.transform, args.batch_size):
+            for error in errors:
+                bar.write(f'error: {error}', file=sys.stderr)
+            unread += len(errors)
+            if len(batch):
+                for path, probabilities in zip(paths, model.predict(batch)):
+                    write(best(path, probabilities, model.labels, args.top))
+                classified += len(paths)
+            bar.update(len(paths) + len(errors))
+        if not classified:  # within: no table without a row
+            raise UserError(f'{unread} of {unread} files could not be read')
+    if args.csv:
+        print(f'{classified} predictions written to {args.csv}')
     if unread:
-        others = '; the others were classified' if unread < len(paths) else ''
-        raise UserError(f'{unread} of {len(paths)} files could not be read{others}')
+        raise UserError(f'{unread} of {classified + unread} files could not be read; the others were classified')
 
 
 def parse():
@@ -67,12 +71,17 @@ def _positive(text):
     return number
 
 
+def require(paths):
+    """Raise UserError for a path that is not there, before the work begins."""
+    for path in paths:
+        if not os.path.exists(path):
+            raise UserError(f'{path}: no such file or folder')
+
+
 def find_images(paths):
-    """Yield files as they are named, and the images in folders, sorted, by their suffix. Raises UserError for nothing."""
+    """Yield files as they are named, and the images in folders, sorted, by their suffix. Raises UserError for a folder without."""
     for path in paths:
         if not os.path.isdir(path):
-            if not os.path.exists(path):
-                raise UserError(f'{path}: no such file or folder')
             yield path
             continue
         found = other = 0
@@ -140,22 +149,26 @@ def as_json(row):
     )
 
 
-def write_csv(path, rows):
-    with atomic_write(path) as file:
+@contextlib.contextmanager
+def output(args):
+    """Yield what takes the row of each image: it prints a line, or adds one to the CSV file, which appears at the end."""
+    if not args.csv:
+        yield lambda row: print(as_json(row) if args.json else as_line(row))
+        return
+    with atomic_write(args.csv) as file:
         table = csv.writer(file, lineterminator='\n')
-        ranks = range(1, len(rows[0][1]) + 1)
-        table.writerow(
-            [
-                'path',
-                *itertools.chain.from_iterable(
-                    ('label', 'probability') if rank == 1 else (f'label{rank}', f'probability{rank}') for rank in ranks
-                ),
-            ]
-        )
-        table.writerows(
-            [image, *itertools.chain.from_iterable((label, f'{probability:.6f}') for label, probability in guesses)]
-            for image, guesses in rows
-        )
+        titles = []
+
+        def write(row):
+            path, guesses = row
+            if not titles:
+                ranks = ['', *range(2, len(guesses) + 1)]
+                titles.extend(['path', *(f'{name}{rank}' for rank in ranks for name in ('label', 'probability'))])
+                table.writerow(titles)
+            cells = ((label, f'{probability:.6f}') for label, probability in guesses)
+            table.writerow([path, *itertools.chain.from_iterable(cells)])
+
+        yield write
 
 
 if __name__ == '__main__':
