@@ -1,6 +1,6 @@
 """How runs survive what stops them: killed processes, full disks, damaged files. Anything lost is a failure.
 
-    python benchmarks/survive.py                                # all of it, about half an hour on two cores
+    python benchmarks/survive.py                                # all of it, about a quarter of an hour on two cores
     python benchmarks/survive.py --kills 10 --only kills        # a part
 
 A small network is trained on drawn images in a temporary folder, through the scripts themselves. `kills` ends the training
