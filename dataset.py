@@ -158,7 +158,8 @@ class Loader(paddle.io.DataLoader):
 
     def __iter__(self):
         self.guarded.fault[0] = 0
-        for bounds, batch in zip(self.batch_sampler.bounds(), super().__iter__()):
+        # the batches first: asked for one more at the end, Paddle lets its processes go
+        for batch, bounds in zip(super().__iter__(), self.batch_sampler.bounds()):
             self.guarded.check()
             if self.mixer:
                 rng = np.random.default_rng([self.images.seed, self.epoch, bounds[0], device.rank()])

@@ -28,7 +28,9 @@ def main():
     require(args.paths)
     model = inference.load(args.infer_dir, args.device, args.engine)
     classified = unread = 0
-    quiet = None if args.csv or not sys.stdout.isatty() else True  # lines on the same terminal show the progress themselves
+    quiet = (
+        None if args.csv or not sys.stdout.isatty() else True
+    )  # lines on the same terminal show the progress themselves
     with output(args) as write, tqdm(desc='classifying', unit='image', leave=False, disable=quiet) as bar:
         for paths, batch, errors in batches(find_images(args.paths), model.transform, args.batch_size):
             for error in errors:

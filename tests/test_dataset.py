@@ -1,6 +1,7 @@
 """Index files to samples and batches: the same ones for the same (seed, epoch, index), and no bad file in silence."""
 
 import faulthandler
+import multiprocessing
 import os
 import pickle
 import re
@@ -413,6 +414,17 @@ def test_of_two_bad_files_in_a_batch_the_message_tells_one_whole(workdir):
     with pytest.raises(UserError) as caught:
         one_pass(Loader(dataset, 2, cfg))
     assert str(caught.value) in messages
+
+
+@pytest.mark.parametrize('mode', ['train', 'valid'])
+def test_a_pass_leaves_no_worker_behind(workdir, no_hang, mode):
+    draw_split(mode, 9)
+    cfg = settings(2)
+    loader = Loader(ZodiacDataset(mode, cfg=cfg), 4, cfg, shuffle=mode == 'train')
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        assert sum(len(labels) for _, labels in loader) == 9
+        assert not multiprocessing.active_children()
 
 
 KILL = """
