@@ -16,7 +16,6 @@ from conftest import clock_of, picture
 from paddle import nn
 from paddle.nn import functional
 
-import evaluate
 import train
 from dataset import Loader, ZodiacDataset
 from zodiac import callbacks, model, optim, run_log, weights
@@ -227,7 +226,7 @@ def test_the_first_validation_measures_the_untrained_network(fit):
     network.set_state_dict(run.start)
     network.eval()
     dataset = ZodiacDataset('valid')
-    probabilities = evaluate.predict(network, Loader(dataset, 8, train.config.active()), VALID)
+    probabilities = model.predict(network, Loader(dataset, 8, train.config.active()), VALID)
     own = probabilities[range(VALID), dataset.labels]
     assert float(first['valid_loss']) == pytest.approx(-np.log(own).mean(), rel=1e-4)
     assert float(first['valid_top1']) == pytest.approx((probabilities.argmax(1) == dataset.labels).mean(), rel=1e-4)
