@@ -421,10 +421,11 @@ def test_a_pass_leaves_no_worker_behind(workdir, no_hang, mode):
     draw_split(mode, 9)
     cfg = settings(2)
     loader = Loader(ZodiacDataset(mode, cfg=cfg), 4, cfg, shuffle=mode == 'train')
+    of_others = set(multiprocessing.active_children())
     for epoch in range(3):
         loader.set_epoch(epoch)
         assert sum(len(labels) for _, labels in loader) == 9
-        assert not multiprocessing.active_children()
+        assert set(multiprocessing.active_children()) <= of_others
 
 
 KILL = """
