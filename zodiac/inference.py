@@ -3,6 +3,7 @@
 Nothing of training is imported here. Only load models that you trust: a static graph can hold operators that write files.
 """
 
+import importlib
 import os
 from dataclasses import dataclass
 from typing import Callable, List
@@ -134,52 +135,48 @@ def _paddle(folder, manifest, place):
 
 def _onnxruntime(folder, manifest, place):
     """ONNX Runtime on the CPU."""
-    path = _onnx_file(folder, manifest)
-    _require_cpu(place, 'onnxruntime')
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UserError('the engine onnxruntime is not installed; pip install -r requirements-deploy.txt') from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = device.cores()
-    options.log_severity_level = 3  # errors
-    try:
+
+    def start(onnxruntime, path):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = device.cores()
+        options.log_severity_level = 3  # errors
         session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-    except Exception as error:  # whatever it says of a graph that it cannot read
-        raise UserError(f'{path}: ONNX Runtime cannot load it ({one_line(error)}); export the model again') from None
-    name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})[0]
+        name = session.get_inputs()[0].name
+        return lambda batch: session.run(None, {name: batch})[0]
+
+    return _run_onnx('onnxruntime', start, folder, manifest, place)
 
 
 def _openvino(folder, manifest, place):
     """OpenVINO on the CPU, in float32."""
-    path = _onnx_file(folder, manifest)
-    _require_cpu(place, 'openvino')
-    try:
-        import openvino
-    except ImportError:
-        raise UserError('the engine openvino is not installed; pip install openvino') from None
-    try:
+
+    def start(openvino, path):
         network = openvino.Core().compile_model(path, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
-    except Exception as error:  # whatever it says of a graph that it cannot read
-        raise UserError(f'{path}: OpenVINO cannot load it ({one_line(error)}); export the model again') from None
-    return lambda batch: network(batch)[0].copy()
+        return lambda batch: network(batch)[0].copy()
+
+    return _run_onnx('openvino', start, folder, manifest, place)
 
 
-ENGINES = {'paddle': _paddle, 'onnxruntime': _onnxruntime, 'openvino': _openvino}
-
-
-def _onnx_file(folder, manifest):
+def _run_onnx(engine, start, folder, manifest, place):
+    """What `start(module of the engine, path of the ONNX file)` gives. Raises UserError when it cannot."""
     name = f'{manifest["name"]}.onnx'
     if name not in manifest['sha256']:
         raise UserError(
             f'{folder}: has no {name}, which this engine runs; install requirements-deploy.txt and export again, or use engine paddle'
         )
-    return os.path.join(folder, name)
-
-
-def _require_cpu(place, engine):
     if place not in ('auto', 'cpu'):
         raise UsageError(
             f'--device {place}: the engine {engine} runs on the CPU here; use --device cpu, or --engine paddle'
         )
+    try:
+        module = importlib.import_module(engine)
+    except ImportError:
+        raise UserError(f'the engine {engine} is not installed; pip install {engine}') from None
+    path = os.path.join(folder, name)
+    try:
+        return start(module, path)
+    except Exception as error:  # whatever it says of a graph that it cannot read
+        raise UserError(f'{path}: {engine} cannot load it ({one_line(error)}); export the model again') from None
+
+
+ENGINES = {'paddle': _paddle, 'onnxruntime': _onnxruntime, 'openvino': _openvino}
