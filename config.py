@@ -119,9 +119,7 @@ class Optim:
 @dataclass
 class Evaluate:
     split: Literal['train', 'valid', 'test'] = 'test'
-    weights: str = (
-        'best'  # best, last, a checkpoint folder or a .pdparams file; export.py reads it too; or an infer/ folder
-    )
+    weights: str = 'best'  # best, last, a checkpoint folder, a .pdparams file; export.py reads it too; or infer/
     engine: Literal['paddle', 'onnxruntime', 'openvino'] = 'paddle'  # what runs an infer/ folder
     flip_average: bool = False  # average over the image and its mirror image; export.py builds it into the model
     batch_size: int = setting(32, low=1)
@@ -133,9 +131,7 @@ class Export:
     tolerance: float = setting(
         1e-4, above=0, high=1
     )  # largest difference of a probability, network against exported model
-    parity_images: int = setting(
-        64, low=1
-    )  # validation images on which each exported model is compared with the network
+    parity_images: int = setting(64, low=1)  # validation images on which each is compared with the network
     onnx: Union[Auto, bool] = 'auto'  # write <name>.onnx too; auto: where paddle2onnx and onnxruntime are installed
     preprocess: bool = False  # the model takes pixels, uint8 [N, H, W, 3], and normalises them itself
     softmax: bool = True  # the model gives probabilities; false: logits

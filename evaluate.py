@@ -60,9 +60,10 @@ def main():
         'paddle': paddle.__version__,
     }
     folder = f'{cfg.run_dir}/report'
+    counts = class_counts(cfg)
     with files.atomic_folder(folder) as unfinished:
-        draw(unfinished, result, dataset, probabilities, cfg)
-        write(unfinished, result, dataset, probabilities, network, cfg)
+        draw(unfinished, result, dataset, probabilities, counts, cfg)
+        write(unfinished, result, dataset, probabilities, counts, network, cfg)
     show_in_visualdl(folder, cfg)
     show(result)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
@@ -82,7 +83,7 @@ def predictor_of_export(cfg):
     import numpy as np
     from tqdm import tqdm
 
-    from zodiac import images, inference, transforms
+    from zodiac import inference
 
     folder = cfg.evaluate.weights
     exported = inference.load(folder, cfg.device, cfg.evaluate.engine)
@@ -93,18 +94,17 @@ def predictor_of_export(cfg):
         )
 
     def predict_all(dataset):
-        outputs, size = [], cfg.evaluate.batch_size
+        outputs = []
         with tqdm(total=len(dataset), desc='evaluating', unit='image', leave=False, disable=None) as bar:
-            for start in range(0, len(dataset), size):
-                paths = dataset.paths[start : start + size]
-                batch = np.stack([transforms.apply(exported.transform, images.decode(path)) for path in paths])
+            for paths, batch, errors in inference.batches(dataset.paths, exported.transform, cfg.evaluate.batch_size):
+                if errors:
+                    raise errors[0]
                 outputs.append(exported.predict(batch))
                 bar.update(len(paths))
         return np.concatenate(outputs)
 
-    trained = inference.read_manifest(folder).get('trained', {})
     origin = {'weights': folder, 'engine': cfg.evaluate.engine}
-    return predict_all, {**origin, 'epoch': trained.get('epoch'), 'pretrained': trained.get('pretrained')}
+    return predict_all, {**origin, **{key: exported.trained.get(key) for key in ('epoch', 'pretrained')}}
 
 
 def random_sample(dataset, probabilities, cfg):
@@ -152,7 +152,7 @@ def calibrate(labels, probabilities, valid, predict_all):
     return {**plain, 'temperature': temperature, **{f'{key}_with_temperature': value for key, value in warmer.items()}}
 
 
-def draw(folder, result, dataset, probabilities, cfg):
+def draw(folder, result, dataset, probabilities, counts, cfg):
     """The pictures of the report, as PNG."""
     from zodiac import images, metrics, optim, plots
 
@@ -172,7 +172,6 @@ def draw(folder, result, dataset, probabilities, cfg):
     ]
     pictures = [images.decode(dataset.paths[i]) for i in shown]
     plots.plot_predictions(f'{folder}/predictions.png', pictures, titles, right)
-    counts = class_counts(cfg)
     total = sum(int(numbers.sum()) for numbers in counts.values())
     plots.plot_class_counts(f'{folder}/classes.png', counts, names, f'{cfg.data.root}: {total:,} images')
     rows = read_log(f'{cfg.run_dir}/log.csv')
@@ -184,7 +183,7 @@ def draw(folder, result, dataset, probabilities, cfg):
         plots.plot_curves(f'{folder}/curves.png', rows, rates)
 
 
-def write(folder, result, dataset, probabilities, network, cfg):
+def write(folder, result, dataset, probabilities, counts, network, cfg):
     """metrics.json, predictions.csv and report.html."""
     from zodiac import report
 
@@ -199,7 +198,7 @@ def write(folder, result, dataset, probabilities, network, cfg):
     pictures = heat_pictures(looked_at, dataset, network) if looked_at else []
     walls['heat'] = cards(looked_at, dataset, probabilities, names, pictures)
     paths = {name: f'{folder}/{name}.png' for name in ('reliability', 'curves')}
-    counts = {split: numbers.tolist() for split, numbers in class_counts(cfg).items()}
+    counts = {split: numbers.tolist() for split, numbers in counts.items()}
     report.write_page(
         f'{folder}/report.html',
         title=f'{cfg.name}: {result["split"]} images',

@@ -24,8 +24,8 @@ def main():
     from dataset import Loader, ZodiacDataset
     from zodiac import calibration, checkpoint, model, networks
 
-    with_onnx = deploy.can_save_onnx() if cfg.export.onnx == 'auto' else cfg.export.onnx
-    if with_onnx and not deploy.can_save_onnx():
+    with_onnx = cfg.export.onnx is not False and deploy.can_save_onnx()
+    if cfg.export.onnx is True and not with_onnx:
         raise UserError(
             'export.onnx = true: needs more packages: pip install -r requirements-deploy.txt, or set it to false'
         )
@@ -113,6 +113,7 @@ def compare(layer, manifest, folder, engines, dataset, cfg):
     """
     import numpy as np
     import paddle
+    from scipy.special import softmax
 
     from zodiac import images, inference, transforms
 
@@ -122,7 +123,7 @@ def compare(layer, manifest, folder, engines, dataset, cfg):
     with paddle.no_grad():
         expected = np.concatenate([layer(paddle.to_tensor(part)).numpy() for part in parts])
     if not cfg.export.softmax:
-        expected = inference.softmax(expected)
+        expected = softmax(expected, axis=1)
     labels = dataset.labels[chosen]
     parity = {
         'images': len(chosen),

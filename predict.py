@@ -18,7 +18,7 @@ import sys
 
 from tqdm import tqdm
 
-from zodiac import images, inference, transforms
+from zodiac import images, inference
 from zodiac.errors import UserError, run
 from zodiac.files import atomic_write
 
@@ -28,11 +28,10 @@ def main():
     require(args.paths)
     model = inference.load(args.infer_dir, args.device, args.engine)
     classified = unread = 0
-    quiet = (
-        None if args.csv or not sys.stdout.isatty() else True
-    )  # lines on the same terminal show the progress themselves
+    # lines on the same terminal show the progress themselves
+    quiet = None if args.csv or not sys.stdout.isatty() else True
     with output(args) as write, tqdm(desc='classifying', unit='image', leave=False, disable=quiet) as bar:
-        for paths, batch, errors in batches(find_images(args.paths), model.transform, args.batch_size):
+        for paths, batch, errors in inference.batches(find_images(args.paths), model.transform, args.batch_size):
             for error in errors:
                 bar.write(f'error: {error}', file=sys.stderr)
             unread += len(errors)
@@ -98,32 +97,6 @@ def find_images(paths):
         if not found:
             raise UserError(
                 f'{path}: no images in this folder ({other} other files); images end in {", ".join(images.IMAGE_SUFFIXES)}'
-            )
-
-
-def batches(paths, transform, size):
-    """Yield (paths, float32 [n, 3, height, width] or [], errors) for groups of up to `size` files, decoded in threads."""
-    import concurrent.futures
-
-    import numpy as np
-
-    def read(path):
-        try:
-            return path, transforms.apply(transform, images.decode(path)), None
-        except images.ImageError as error:
-            return path, None, error
-
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        waiting = iter(paths)
-        ahead = [pool.submit(read, path) for path in itertools.islice(waiting, 2 * size)]
-        while ahead:
-            group, ahead = [future.result() for future in ahead[:size]], ahead[size:]
-            ahead += [pool.submit(read, path) for path in itertools.islice(waiting, size)]
-            good = [(path, image) for path, image, error in group if error is None]
-            yield (
-                [path for path, _ in good],
-                np.stack([image for _, image in good]) if good else [],
-                [error for *_, error in group if error],
             )
 
 

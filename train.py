@@ -83,9 +83,8 @@ def main():
     if args.find_lr:
         return find_lr(cfg, train_loader)
     fit(cfg, train_loader, valid_loader, args.resume, args.accept_changes)
-    if device.rank() == 0 and not (
-        processes.launched() and args.nproc
-    ):  # else the process that has started this one does
+    told_by_parent = processes.launched() and args.nproc
+    if device.rank() == 0 and not told_by_parent:
         tell_results(cfg)
 
 

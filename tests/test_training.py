@@ -181,7 +181,7 @@ def drawn(workdir, monkeypatch):
 
         result = {'split': 'test', 'top1': 1.0, 'n': 1, 'confusion_matrix': [[1, 0], [0, 0]]}
         result['calibration'] = {'bins': []}
-        evaluate.draw(f'{folder}/report', result, Dataset(), np.array([[0.9, 0.1]]), cfg)
+        evaluate.draw(f'{folder}/report', result, Dataset(), np.array([[0.9, 0.1]]), evaluate.class_counts(cfg), cfg)
         return seen
 
     return call

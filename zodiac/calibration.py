@@ -53,9 +53,10 @@ def with_temperature(probabilities, temperature):
 
     Above 1 the probabilities become more even, below 1 more extreme; the order of the classes stays.
     """
-    logits = np.log(np.maximum(np.asarray(probabilities, np.float64), np.exp(-64.0))) / temperature
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    from scipy.special import softmax
+
+    logits = np.log(np.maximum(np.asarray(probabilities, np.float64), np.exp(-64.0)))
+    return softmax(logits / temperature, axis=1)
 
 
 def fit_temperature(labels, probabilities):

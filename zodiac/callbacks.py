@@ -335,9 +335,7 @@ class Checkpoints(Callback):
             contents[checkpoint.WEIGHTS] = self.ema.average
             contents[checkpoint.LEARNING] = self.ema.weights or weights
             state['ema_step'] = self.ema.step
-        scaler = getattr(
-            self.model, '_scaler', None
-        )  # mixed precision: by what the loss is multiplied, and for how long
+        scaler = getattr(self.model, '_scaler', None)  # of mixed precision
         if scaler:
             state['loss_scale'] = {name: np.asarray(value).item() for name, value in scaler.state_dict().items()}
         folder = os.path.join(self.run_dir, 'checkpoints', f'step_{self.clock.step:07d}')

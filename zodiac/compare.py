@@ -55,7 +55,7 @@ def compare(first, second):
     right, other_right = (np.array([pair[i]['correct'] == '1' for pair in pairs]) for i in (0, 1))
     n, tested = len(pairs), metrics.mcnemar(right, other_right)
     difference = float(other_right.mean() - right.mean())
-    half = 1.959964 * np.sqrt(max(0.0, (tested['only_first'] + tested['only_second']) / n - difference**2) / n)
+    half = metrics.NORMAL_95 * np.sqrt(max(0.0, (tested['only_first'] + tested['only_second']) / n - difference**2) / n)
     return {
         'n': n,
         'first': {'name': first['name'], 'top1': float(right.mean())},

@@ -83,7 +83,8 @@ def run(main):
     except MemoryError:
         print('error: out of memory; lower train.batch_size or data.num_workers', file=sys.stderr)
     except (SystemError, RuntimeError) as error:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where Paddle throws them, at every child that ends from now on
+        if hasattr(signal, 'SIGCHLD'):  # where Paddle throws them, at every child that ends from now on
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if not any(words in str(error) for words in ('DataLoader', 'Blocking queue is killed')):
             raise
         print(

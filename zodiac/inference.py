@@ -4,13 +4,14 @@ Nothing of training is imported here. Only load models that you trust: a static 
 """
 
 import importlib
+import itertools
 import os
 from dataclasses import dataclass
 from typing import Callable, List
 
 import numpy as np
 
-from zodiac import device, files, transforms
+from zodiac import device, files, images, transforms
 from zodiac.errors import UsageError, UserError, one_line
 
 MANIFEST = 'inference.yaml'
@@ -23,6 +24,7 @@ class Exported:
     name: str
     labels: List[str]  # in the order of the classes
     transform: list  # see zodiac.transforms
+    trained: dict  # what export.py says of the weights
     predict: Callable  # a batch of what the transform gives, [N, ...] -> float32 [N, classes], probabilities
 
 
@@ -84,15 +86,38 @@ def load(folder, place='auto', engine='paddle'):
 
     def predict(batch):
         result = run(np.ascontiguousarray(batch, dtype))
-        return softmax(result) if logits else result
+        if logits:
+            from scipy.special import softmax
 
-    return Exported(manifest['name'], [str(label) for label in manifest['labels']], manifest['transform'], predict)
+            result = softmax(result, axis=1)
+        return result
+
+    labels = [str(label) for label in manifest['labels']]
+    return Exported(manifest['name'], labels, manifest['transform'], manifest.get('trained', {}), predict)
 
 
-def softmax(logits):
-    """float32 [n, classes]: probabilities."""
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+def batches(paths, transform, size):
+    """Yield (paths, float32 [n, 3, height, width] or [], errors) for groups of up to `size` files, decoded in threads."""
+    import concurrent.futures
+
+    def read(path):
+        try:
+            return path, transforms.apply(transform, images.decode(path)), None
+        except images.ImageError as error:
+            return path, None, error
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = iter(paths)
+        ahead = [pool.submit(read, path) for path in itertools.islice(waiting, 2 * size)]
+        while ahead:
+            group, ahead = [future.result() for future in ahead[:size]], ahead[size:]
+            ahead += [pool.submit(read, path) for path in itertools.islice(waiting, size)]
+            good = [(path, image) for path, image, error in group if error is None]
+            yield (
+                [path for path, _ in good],
+                np.stack([image for _, image in good]) if good else [],
+                [error for *_, error in group if error],
+            )
 
 
 def _paddle(folder, manifest, place):

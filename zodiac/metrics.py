@@ -2,6 +2,8 @@
 
 import numpy as np
 
+NORMAL_95 = 1.959964  # quantile of the normal distribution for a two-sided interval of 95 %
+
 
 def evaluate(labels, probabilities, class_names):
     """Scores of a classifier on a split.
@@ -86,7 +88,7 @@ def cross_entropy(labels, probabilities):
     return float(-np.log(np.maximum(true, np.exp(-64.0))).mean())
 
 
-def wilson(hits, n, z=1.959964):
+def wilson(hits, n, z=NORMAL_95):
     """[low, high] of the Wilson score interval of a share (Wilson 1927); z is the normal quantile, here of 95 %."""
     share, z2 = hits / n, z * z
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
