@@ -340,7 +340,7 @@ def test_two_processes_give_the_same_in_the_same_order_as_one(tmp_path):
 def test_a_killed_decoding_process_ends_the_run_with_advice(tmp_path, monkeypatch):
     monkeypatch.setattr(validate, '_inspect_any', lambda *given: os._exit(9))
     with pytest.raises(UserError, match=r'annotate\.workers=1'):
-        list(validate.inspect_all([draw('plain.jpg', tmp_path)] * 4, True, 2))
+        list(validate.inspect_all([draw('plain.png', tmp_path)] * 4, True, 2))
 
 
 # --- what a converted picture looks like

@@ -20,10 +20,7 @@ MODE_IN_HEADER = ('JPEG', 'MPO', 'PNG', 'GIF', 'WEBP', 'BMP')
 
 APP0, START_OF_SCAN = 0xE0, 0xDA
 BLOCK = 1 << 16  # bytes
-READ = os.O_RDONLY | getattr(
-    os, 'O_BINARY', 0
-)  # on Windows; for small files os.open takes two thirds of the time of open
-MANY = 2000  # files; for fewer, importing the quick decoder takes longer than it saves
+READ = os.O_RDONLY | getattr(os, 'O_BINARY', 0)  # which Windows has; for a small file os.open is faster than open
 FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 TABLES = (0xC4, 0xDB, 0xDD)  # Huffman and quantization tables, restart interval
 
@@ -41,14 +38,14 @@ class Inspection(NamedTuple):
     sketch: bytes = b''
 
 
-def inspect(path, convert, quick=True):
-    """Read one file as `Inspection`. Without `convert` only images of mode RGB are usable; `quick` changes the time only."""
-    return _inspect_together([path], convert, quick)[0]
+def inspect(path, convert):
+    """Read one file as `Inspection`. Without `convert` only images of mode RGB are usable."""
+    return _inspect_together([path], convert)[0]
 
 
-def _inspect_together(paths, convert, quick):
+def _inspect_together(paths, convert):
     """The same for several files, whose sketches are made at once."""
-    found = [_inspect(path, convert, quick) for path in paths]
+    found = [_inspect(path, convert) for path in paths]
     usable = [number for number, inspection in enumerate(found) if not inspection.reason]
     sketches = near_duplicates.sketches([found[number].sketch for number in usable])
     for number, sketch in zip(usable, sketches):
@@ -56,10 +53,10 @@ def _inspect_together(paths, convert, quick):
     return found
 
 
-def _inspect(path, convert, quick):
+def _inspect(path, convert):
     """One file, with a sample of its pixels in the place of the sketch."""
     try:
-        found = _inspect_jpeg(path) if quick else None
+        found = _inspect_jpeg(path)
         if found:
             return found
         with open(path, 'rb') as file:
@@ -75,7 +72,7 @@ def inspect_all(paths, convert, workers):
 
     Raises UserError when a process dies, as it does when memory runs out.
     """
-    work = functools.partial(_inspect_together, convert=convert, quick=len(paths) >= MANY)
+    work = functools.partial(_inspect_together, convert=convert)
     size = max(1, min(64, len(paths) // (32 * workers)))
     parts = [paths[start : start + size] for start in range(0, len(paths), size)]
     if workers == 1:
