@@ -16,7 +16,7 @@ CELLS = 9  # a side
 BITS = 2 * (CELLS - 1) ** 2
 MAX_DISTANCE = 12  # bits; chosen, like the next, by looking at what is found in CIFAR-10, Natural Images and flowers
 MIN_CORRELATION = 0.97
-MIN_CONTRAST = 3  # standard deviation of the brightness of the cells, 0 to 255; blank images all look the same
+MIN_CONTRAST = 12  # between the darkest and the brightest cell, of 255; blank images all look the same
 SAMPLES = 64  # pixels a side that are averaged at most, so that large images cost little more than small ones
 BANDS = 10  # of the hash: more would compare ten times as many pairs for a hundredth of the finds
 CROWD = 1000  # known images in a band that are compared at most: where all are alike, one of them is found anyway
@@ -101,7 +101,7 @@ def _cells(sketches):
 def _hash(cells):
     """bool [M, BITS] of the M images that have contrast, and int64 [M], their numbers."""
     brightness = cells.astype(np.int16) @ np.array([2, 4, 1], np.int16)  # near to luma, and exact
-    numbers = np.flatnonzero(brightness.std((1, 2)) >= 7 * MIN_CONTRAST)
+    numbers = np.flatnonzero(np.ptp(brightness, (1, 2)) >= 7 * MIN_CONTRAST)
     brightness = brightness[numbers]
     to_right = brightness[:, :-1, :-1] < brightness[:, :-1, 1:]
     below = brightness[:, :-1, :-1] < brightness[:, 1:, :-1]
