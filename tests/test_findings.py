@@ -84,7 +84,7 @@ def test_the_page_shows_near_duplicates_side_by_side_and_what_is_right_without_t
     assert 'test 猫 , train dog ; 7 of 128 bits differ test 1 猫.png train 1.png' in text
     assert 'test 猫 , train 猫 ; 2 of 128 bits differ test 0 猫.png train 0.png' in text
     assert text.index('train dog') < text.index('train 猫'), 'those of two classes come first'
-    assert images == none + 3 and text.count('this file is gone') == 1
+    assert images == none + 3 and text.count('cannot be read any more') == 1
 
 
 def test_where_every_measured_image_is_a_near_duplicate_no_accuracy_is_left(workdir):
