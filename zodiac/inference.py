@@ -96,6 +96,18 @@ def load(folder, place='auto', engine='paddle'):
     return Exported(manifest['name'], labels, manifest['transform'], manifest.get('trained', {}), predict)
 
 
+def best(probabilities, labels, top):
+    """[(label, probability), ...] of the `top` most probable classes, the first one first; probabilities: [classes]."""
+    order = (-probabilities).argsort(kind='stable')[:top]
+    return [(labels[number], float(probabilities[number])) for number in order]
+
+
+def as_dict(guesses):
+    """What `best` gives, ready for JSON."""
+    top = [{'label': label, 'probability': probability} for label, probability in guesses]
+    return {**top[0], 'top': top}
+
+
 def batches(paths, transform, size):
     """Yield (paths, float32 [n, 3, height, width] or [], errors) for groups of up to `size` files, decoded in threads."""
     import concurrent.futures
