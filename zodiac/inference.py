@@ -67,7 +67,7 @@ def load(folder, place='auto', engine='paddle'):
     """The model in `folder` (written by export.py), as `Exported`.
 
     Args:
-        place: 'auto', 'cpu', 'gpu' or 'gpu:N'; onnxruntime and openvino take the CPU.
+        place: 'auto', 'cpu', 'gpu' or 'gpu:N'; on 'auto', onnxruntime and openvino take the CPU.
         engine: one of ENGINES.
     Raises: UserError when the folder is no export, a file is missing or not as it was exported, or the engine is not installed.
     """
@@ -133,7 +133,7 @@ def batches(paths, transform, size):
 
 
 def _paddle(folder, manifest, place):
-    """Paddle Inference: on the CPU with oneDNN, else on a GPU."""
+    """Paddle Inference: on the CPU with oneDNN, in bfloat16 where it was exported so and the processor has it; else on a GPU."""
     paddle = device.import_paddle()
     network = os.path.join(folder, _network_file(manifest))
     if network.endswith('.json') and paddle.__version__.startswith('2.'):  # it would crash without a word
@@ -150,6 +150,8 @@ def _paddle(folder, manifest, place):
         config.disable_gpu()
         config.set_cpu_math_library_num_threads(device.cores())
         config.enable_mkldnn()
+        if manifest.get('precision') == 'bf16' and device.has_bf16():
+            config.enable_mkldnn_bfloat16()
     config.disable_glog_info()
     try:
         predictor = inference.create_predictor(config)
@@ -171,49 +173,77 @@ def _paddle(folder, manifest, place):
 
 
 def _onnxruntime(folder, manifest, place):
-    """ONNX Runtime on the CPU."""
+    """ONNX Runtime: on the CPU, or on a GPU that is asked for."""
+    return _run_onnx(
+        folder, manifest, place, 'onnxruntime', ['CUDAExecutionProvider'] if place.startswith('gpu') else []
+    )
 
-    def start(onnxruntime, path):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = device.cores()
-        options.log_severity_level = 3  # errors
-        session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-        name = session.get_inputs()[0].name
-        return lambda batch: session.run(None, {name: batch})[0]
 
-    return _run_onnx('onnxruntime', start, folder, manifest, place)
+def _tensorrt(folder, manifest, place):
+    """TensorRT, through ONNX Runtime; what it cannot run, CUDA does."""
+    if place == 'cpu':
+        raise UsageError('--device cpu: the engine tensorrt runs on a GPU; use --device gpu, or --engine onnxruntime')
+    return _run_onnx(folder, manifest, place, 'tensorrt', ['TensorrtExecutionProvider', 'CUDAExecutionProvider'])
+
+
+def _run_onnx(folder, manifest, place, engine, providers):
+    """The ONNX model in ONNX Runtime, on the first of `providers` (of GPUs) that takes each part of it, else on the CPU."""
+    path = _onnx_file(folder, manifest, engine)
+    onnxruntime = _import(engine, 'onnxruntime')
+    for provider in providers:
+        if provider not in onnxruntime.get_available_providers():
+            raise UserError(
+                f'the engine {engine} on a GPU: this ONNX Runtime has no {provider}; pip install onnxruntime-gpu in place of '
+                'onnxruntime, and CUDA (and TensorRT) in the versions that it names'
+            )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = device.cores()
+    options.log_severity_level = 3  # errors
+    number = {'device_id': int(place.partition(':')[2] or 0)}
+    session = _start(
+        engine,
+        path,
+        lambda: onnxruntime.InferenceSession(
+            path, options, providers=[*((provider, number) for provider in providers), 'CPUExecutionProvider']
+        ),
+    )
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
 
 
 def _openvino(folder, manifest, place):
-    """OpenVINO on the CPU, in float32."""
+    """OpenVINO on the CPU, in float32 but for what was exported as integers."""
+    path = _onnx_file(folder, manifest, 'openvino')
+    if place not in ('auto', 'cpu'):
+        raise UsageError(f'--device {place}: the engine openvino runs on the CPU here; use --device cpu')
+    openvino = _import('openvino', 'openvino')
+    precision = {'INFERENCE_PRECISION_HINT': 'f32'}
+    network = _start('openvino', path, lambda: openvino.Core().compile_model(path, 'CPU', precision))
+    return lambda batch: network(batch)[0].copy()
 
-    def start(openvino, path):
-        network = openvino.Core().compile_model(path, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
-        return lambda batch: network(batch)[0].copy()
 
-    return _run_onnx('openvino', start, folder, manifest, place)
-
-
-def _run_onnx(engine, start, folder, manifest, place):
-    """What `start(module of the engine, path of the ONNX file)` gives. Raises UserError when it cannot."""
+def _onnx_file(folder, manifest, engine):
     name = f'{manifest["name"]}.onnx'
     if name not in manifest['sha256']:
         raise UserError(
-            f'{folder}: has no {name}, which this engine runs; install requirements-deploy.txt and export again, or use engine paddle'
+            f'{folder}: has no {name}, which the engine {engine} runs; install requirements-deploy.txt and export again, or use '
+            'engine paddle'
         )
-    if place not in ('auto', 'cpu'):
-        raise UsageError(
-            f'--device {place}: the engine {engine} runs on the CPU here; use --device cpu, or --engine paddle'
-        )
+    return os.path.join(folder, name)
+
+
+def _import(engine, package):
     try:
-        module = importlib.import_module(engine)
+        return importlib.import_module(package)
     except ImportError:
-        raise UserError(f'the engine {engine} is not installed; pip install {engine}') from None
-    path = os.path.join(folder, name)
+        raise UserError(f'the engine {engine} needs {package}; pip install {package}') from None
+
+
+def _start(engine, path, start):
     try:
-        return start(module, path)
-    except Exception as error:  # whatever it says of a graph that it cannot read
+        return start()
+    except Exception as error:  # whatever an engine says of a graph that it cannot read
         raise UserError(f'{path}: {engine} cannot load it ({one_line(error)}); export the model again') from None
 
 
-ENGINES = {'paddle': _paddle, 'onnxruntime': _onnxruntime, 'openvino': _openvino}
+ENGINES = {'paddle': _paddle, 'onnxruntime': _onnxruntime, 'openvino': _openvino, 'tensorrt': _tensorrt}
