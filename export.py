@@ -14,7 +14,7 @@ import os
 import sys
 
 import config
-from zodiac import deploy, device, files
+from zodiac import deploy, device, files, inference
 from zodiac.errors import UserError, run
 
 REDUCED = {'bf16': 'paddle', 'int8': 'onnxruntime'}  # which engine runs a model in that precision
@@ -55,7 +55,7 @@ def main():
     with files.atomic_folder(folder) as unfinished:
         write_models(layer, manifest, unfinished, with_onnx, training_images(manifest, cfg))
         manifest['parity'] = compare(layer, manifest, unfinished, engines, dataset, cfg)
-        write_manifest(unfinished, manifest)
+        inference.write_manifest(unfinished, manifest)
     tell(manifest['parity'], engines)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
     print(f'try it: python predict.py {folder} IMAGE_OR_FOLDER')
@@ -117,7 +117,7 @@ def write_models(layer, manifest, folder, with_onnx, examples=()):
         if manifest['precision'] == 'int8':
             deploy.quantize_onnx(f'{path}.onnx', examples)
     manifest['sha256'] = {name: files.sha256(os.path.join(folder, name)) for name in sorted(os.listdir(folder))}
-    write_manifest(folder, manifest)
+    inference.write_manifest(folder, manifest)
 
 
 def versions(with_onnx):
@@ -132,13 +132,6 @@ def versions(with_onnx):
     return found
 
 
-def write_manifest(folder, manifest):
-    import yaml
-
-    with open(os.path.join(folder, 'inference.yaml'), 'w', encoding='utf-8') as file:
-        yaml.safe_dump(manifest, file, sort_keys=False, allow_unicode=True)
-
-
 def compare(layer, manifest, folder, engines, dataset, cfg):
     """Run validation images through the network and each exported model. Raises UserError when one of them disagrees.
 
@@ -148,8 +141,6 @@ def compare(layer, manifest, folder, engines, dataset, cfg):
     import numpy as np
     import paddle
     from scipy.special import softmax
-
-    from zodiac import inference
 
     chosen = dataset.spread(cfg.export.parity_images)
     batch = network_input(dataset, chosen, manifest)

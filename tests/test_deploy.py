@@ -1,6 +1,7 @@
 """What leaves the house: static graph and ONNX give the numbers of the network, with what is put around it."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,42 @@ def test_the_manifest_says_what_the_graph_takes_and_gives(exports):
     assert manifests['everything']['temperature'] == 1.7
     for name, (folder, *_) in exports.items():
         assert set(manifests[name]['sha256']) == set(os.listdir(folder)) - {'inference.yaml'}
+
+
+def test_an_export_that_is_not_as_it_was_written_is_refused_before_an_engine_sees_it(exports, tmp_path, monkeypatch):
+    """300 flipped bits, cuts and missing files, over all files of the folder."""
+    source = exports['plain'][0]
+    started = []
+    monkeypatch.setitem(inference.ENGINES, 'paddle', lambda *_: started.append(1))
+    inference.load(str(shutil.copytree(source, tmp_path / 'whole')))
+    assert started == [1]
+    contents = {path.name: path.read_bytes() for path in source.iterdir()}
+    rng = np.random.default_rng(0)
+    folder = tmp_path / 'damaged'
+    for number in range(300):
+        name = sorted(contents)[number % len(contents)]
+        shutil.copytree(source, folder)
+        content = bytearray(contents[name])
+        if number % 30 == number % len(contents):
+            (folder / name).unlink()
+        elif number % 3:
+            content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+            (folder / name).write_bytes(content)
+        else:
+            (folder / name).write_bytes(content[: rng.integers(len(content))])
+        with pytest.raises(UserError, match=name.replace('.', r'\.')):
+            inference.load(str(folder))
+        shutil.rmtree(folder)
+    assert started == [1]
+
+
+def test_a_manifest_of_another_shape_is_refused_though_its_hash_is_right(exports, tmp_path):
+    folder = shutil.copytree(exports['plain'][0], tmp_path / 'infer')
+    manifest = inference.read_manifest(folder)
+    for changed in ({}, [], {**manifest, 'labels': 'cat'}, {**manifest, 'sha256': {'../small.json': 'x'}}):
+        inference.write_manifest(folder, changed)
+        with pytest.raises(UserError, match='inference.yaml: is not as'):
+            inference.load(str(folder))
 
 
 @ONNX

@@ -3,6 +3,7 @@
 Nothing of training is imported here. Only load models that you trust: a static graph can hold operators that write files.
 """
 
+import hashlib
 import importlib
 import itertools
 import os
@@ -15,6 +16,7 @@ from zodiac import device, files, images, transforms
 from zodiac.errors import UsageError, UserError, one_line
 
 MANIFEST = 'inference.yaml'
+SEAL = b'# SHA-256 of the lines above: '
 
 
 @dataclass
@@ -33,8 +35,17 @@ def is_export(path):
     return os.path.isfile(os.path.join(path, MANIFEST))
 
 
+def write_manifest(folder, manifest):
+    """Write inference.yaml; its last line, a comment, is the SHA-256 of those before."""
+    import yaml
+
+    content = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True).encode()
+    with open(os.path.join(folder, MANIFEST), 'wb') as file:
+        file.write(content + SEAL + hashlib.sha256(content).hexdigest().encode() + b'\n')
+
+
 def read_manifest(folder):
-    """inference.yaml of an export as a dict. Raises UserError when the folder is no export or the file is damaged."""
+    """inference.yaml of an export as a dict. Raises UserError when the folder is no export or the file is not as it was written."""
     import yaml
 
     path = os.path.join(folder, MANIFEST)
@@ -42,17 +53,18 @@ def read_manifest(folder):
         raise UserError(
             f'{folder}: no exported model ({MANIFEST} is missing); name the infer/ folder that export.py wrote'
         )
+    with open(path, 'rb') as file:
+        content, _, digest = file.read().rpartition(SEAL)
     try:
-        with open(path, encoding='utf-8') as file:
-            manifest = yaml.safe_load(file)
+        manifest = yaml.safe_load(content) if digest == hashlib.sha256(content).hexdigest().encode() + b'\n' else None
         whole = all(manifest[key] for key in ('name', 'labels', 'transform', 'input', 'output', 'sha256'))
         names = list(manifest['sha256'])
         whole = whole and isinstance(manifest['labels'], list) and all(os.path.basename(name) == name for name in names)
         whole = whole and f'{manifest["name"]}.pdiparams' in names and _network_file(manifest) is not None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
         whole = False
     if not whole:
-        raise UserError(f'{path}: is damaged; export the model again')
+        raise UserError(f'{path}: is not as export.py wrote it; copy it again, or export the model again')
     transforms.check(manifest['transform'], path)
     return manifest
 
