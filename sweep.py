@@ -116,13 +116,21 @@ def open_study(cfg, space):
         ) from None
     about = {'space': space, 'settings': cfg.to_yaml()}
     before = study.user_attrs.get('about', about)
-    if before != about:
-        differs = 'tries other values' if before['space'] != space else 'has other settings'
+    differs = 'tries other values' if before['space'] != space else ''
+    if {**_flat(config.Config().to_yaml()), **_flat(before['settings'])} != _flat(
+        about['settings']
+    ):  # it may lack newer ones
+        differs = differs or 'has other settings'
+    if differs:
         raise UsageError(
             f'{folder}: the sweep there {differs}; give this one another name (-o name=...), or remove the folder'
         )
     study.set_user_attr('about', about)
     return study
+
+
+def _flat(text):
+    return dict(schema.flatten(config.parse_yaml(text, 'study.db')))
 
 
 def stopped(study):
