@@ -92,7 +92,10 @@ def quantize_onnx(path, batches):
         try:
             quantization.quant_pre_process(path, prepared, skip_symbolic_shape=True)
             # a scale for each channel; 7 of the 8 bits for weights: processors without VNNI overflow otherwise
-            quantization.quantize_static(prepared, path, Reader(), per_channel=True, reduce_range=True)
+            unsigned = quantization.QuantType.QUInt8
+            quantization.quantize_static(
+                prepared, path, Reader(), per_channel=True, reduce_range=True, activation_type=unsigned
+            )
         except Exception as error:  # whatever it says of a graph that it cannot change
             raise UserError(
                 f'{path}: ONNX Runtime could not quantize it ({one_line(error)}); set export.precision=fp32'
