@@ -1,6 +1,7 @@
 """Images of many requests share runs of the network, and each gets its own answer."""
 
 import asyncio
+import contextlib
 import threading
 import time
 
@@ -71,13 +72,16 @@ def test_what_comes_while_a_batch_runs_makes_up_the_next():
     assert network.batches == [1, 4]
 
 
-@pytest.mark.parametrize(('delay', 'batches'), [(0.0, [1, 1]), (0.5, [2])])
-def test_an_image_waits_for_others_as_long_as_the_delay(delay, batches):
+@pytest.mark.parametrize(
+    ('delay', 'announced', 'batches'), [(0.0, True, [1, 1]), (0.5, True, [2]), (0.5, False, [1, 1])]
+)
+def test_an_image_waits_for_one_that_is_announced_as_long_as_the_delay(delay, announced, batches):
     network = Network()
 
     async def work(batcher):
-        first = asyncio.create_task(batcher.predict(image(0)))
-        await asyncio.sleep(0.1)
+        with batcher.announced() if announced else contextlib.nullcontext():
+            first = asyncio.create_task(batcher.predict(image(0)))
+            await asyncio.sleep(0.1)
         await asyncio.gather(first, batcher.predict(image(1)))
 
     with_batcher(work, delay=delay, network=network)
@@ -88,7 +92,8 @@ def test_an_image_waits_for_others_as_long_as_the_delay(delay, batches):
 def test_a_full_batch_does_not_wait():
     async def work(batcher):
         start = time.monotonic()
-        await asyncio.gather(*(batcher.predict(image(number)) for number in range(4)))
+        with batcher.announced():
+            await asyncio.gather(*(batcher.predict(image(number)) for number in range(4)))
         return time.monotonic() - start
 
     assert with_batcher(work, size=4, delay=10) < 5

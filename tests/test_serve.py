@@ -149,6 +149,16 @@ def receive_to(link, end):
         received += got
 
 
+def test_an_answer_does_not_wait_for_an_acknowledgement(server):
+    times = []
+    with httpx.Client() as client:
+        for _ in range(20):
+            start = time.perf_counter()
+            client.get(f'{server}/healthz')
+            times.append(time.perf_counter() - start)
+    assert min(times) < 0.03  # Nagle's algorithm and delayed acknowledgements make it 0.04 each time
+
+
 async def hello(scope, receive, send):
     """An ASGI application that answers at once, whatever is sent."""
     await send({'type': 'http.response.start', 'status': 413, 'headers': [(b'content-length', b'2')]})

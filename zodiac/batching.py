@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 
 import numpy as np
 
@@ -14,8 +15,8 @@ def sizes(most):
 class Batcher:
     """Runs `predict` on groups of up to `size` images, in a thread of its own, in the order in which they come.
 
-    While one batch runs, the next gathers; an image that comes to an idle network waits at most `delay` for others. Batches are
-    of 1, 2, 4, ... images: engines keep a plan, and memory, for each size that they meet.
+    While one batch runs, the next gathers; an image that comes to an idle network waits for others, if any are announced, at most
+    `delay`. Batches are of 1, 2, 4, ... images: engines keep a plan, and memory, for each size that they meet.
 
     Args:
         predict: [N, ...] -> [N, classes]; never called twice at a time.
@@ -27,6 +28,7 @@ class Batcher:
     def __init__(self, predict, size, delay, on_batch=lambda count: None):
         self._predict, self._size, self._delay, self._on_batch = predict, size, delay, on_batch
         self._task = self._waiting = self._thread = None
+        self._announced = 0
 
     async def __aenter__(self):
         self._waiting = asyncio.Queue()
@@ -41,6 +43,15 @@ class Batcher:
     def running(self):
         return self._task is not None and not self._task.done()
 
+    @contextlib.contextmanager
+    def announced(self):
+        """While an image is made ready, which will come."""
+        self._announced += 1
+        try:
+            yield
+        finally:
+            self._announced -= 1
+
     async def predict(self, image):
         """The probabilities of one image, [classes]. Raises what the network raised on the batch."""
         answer = asyncio.get_running_loop().create_future()
@@ -50,7 +61,7 @@ class Batcher:
     async def _run(self):
         while True:
             group = [await self._waiting.get()]
-            if self._waiting.qsize() < self._size - 1:
+            if self._announced and self._waiting.qsize() < self._size - 1:
                 await asyncio.sleep(self._delay)
             ready = min(self._size, 1 + self._waiting.qsize())
             group += [self._waiting.get_nowait() for _ in range(sizes(ready)[-1] - 1)]

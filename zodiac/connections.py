@@ -1,5 +1,6 @@
 """The HTTP server: uvicorn, with an end to what slow or hostile clients would draw out."""
 
+import os
 import socket
 
 import h11
@@ -48,10 +49,22 @@ class Protocol(H11Protocol):
 
 def listen(host, port):
     """A listening socket. Raises UserError when the address cannot be had."""
+    listener = None
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
+        # the protocol is named: without it asyncio leaves out TCP_NODELAY, and each answer waits 40 ms for an acknowledgement
+        known = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = known[0]
+        listener = socket.socket(family, kind, protocol)
+        if os.name == 'posix':  # elsewhere it would let two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+        return listener
+    except (OSError, UnicodeError) as error:
+        if listener is not None:
+            listener.close()
         raise UserError(
             f'{host}:{port}: cannot listen there ({getattr(error, "strerror", None) or error}); choose another --host or --port'
         ) from None

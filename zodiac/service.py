@@ -134,9 +134,11 @@ def create(model, limits, batch=8, delay=0.002, token=None):
     async def classify(name, file, top):
         async with app.state.places:
             try:
-                image = await asyncio.get_running_loop().run_in_executor(
-                    app.state.decoders, lambda: transforms.apply(model.transform, images.decode(file, limits.pixels))
-                )
+                with batcher.announced():
+                    image = await asyncio.get_running_loop().run_in_executor(
+                        app.state.decoders,
+                        lambda: transforms.apply(model.transform, images.decode(file, limits.pixels)),
+                    )
             except images.ImageError as error:
                 status = 413 if error.reason == images.TOO_MANY_PIXELS else 422
                 raise HTTPException(status, str(error).replace('image', name, 1)) from None
