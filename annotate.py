@@ -14,13 +14,14 @@ import contextlib
 import gc
 import itertools
 import json
+import operator
 import os
 import random
 import re
 import sys
 
 import config
-from zodiac import files
+from zodiac import files, near_duplicates
 from zodiac.device import cores
 from zodiac.errors import UserError, run
 from zodiac.scan import SPLITS, labels_setting, scan
@@ -197,9 +198,45 @@ def summarise(tree, splits, pictures, drawn, valid_is_test, cfg):
         ],
         'same_picture_in_two_splits': [_paths(same) for same in repeated if len({entry.split for entry in same}) > 1],
         'same_picture_in_two_classes': [_paths(same) for same in repeated if len({entry.label for entry in same}) > 1],
+        'sizes': sizes(accepted),
+        'modes': dict(collections.Counter(entry.found.mode for entry in accepted).most_common()),
+        'near_duplicates': looks_like_training(accepted),
         'outside_class_folders': [_printable(path) for path in tree.stray],
         'junk': [_printable(path) for path in tree.junk],
     }
+
+
+def sizes(entries):
+    """The range of each side, and the sizes that most images have."""
+    counts = collections.Counter(entry.found.size for entry in entries)
+    width, height = (sorted(side) for side in zip(*counts.elements()))
+    middle = (len(width) - 1) // 2
+    return {
+        'width': {'min': width[0], 'median': width[middle], 'max': width[-1]},
+        'height': {'min': height[0], 'median': height[middle], 'max': height[-1]},
+        'different': len(counts),
+        'most_common': [{'width': w, 'height': h, 'images': count} for (w, h), count in counts.most_common(5)],
+    }
+
+
+def looks_like_training(entries):
+    """The images of valid and test that look like a training image, each with the nearest such image; the surest pairs first."""
+    training = [entry for entry in entries if entry.split == 'train']
+    others = [entry for entry in entries if entry.split != 'train']
+    nearest, distance = near_duplicates.find(*([entry.found.sketch for entry in part] for part in (training, others)))
+    pairs = [
+        {
+            'distance': int(bits),
+            'path': entry.path,
+            'split': entry.split,
+            'class': entry.label,
+            'train_path': training[number].path,
+            'train_class': training[number].label,
+        }
+        for entry, number, bits in zip(others, nearest, distance)
+        if number >= 0
+    ]
+    return sorted(pairs, key=operator.itemgetter('distance'))
 
 
 def _paths(entries):
@@ -253,6 +290,14 @@ def report(summary, cfg):
                 f'WARNING: {len(summary[key])} pictures stand in two {places}, for example {" = ".join(summary[key][0][:2])}; '
                 f'all are in {root}/annotation.json: remove one of each, then annotate again'
             )
+    alike = summary['near_duplicates']
+    if alike:
+        of_another_class = sum(pair['class'] != pair['train_class'] for pair in alike)
+        print(
+            f'WARNING: {len(alike)} images of valid and test look like a training image, {of_another_class} of them like one of another '
+            f'class, for example {alike[0]["path"]} ~ {alike[0]["train_path"]}: a network seems better on them than it is; all are in '
+            f'{root}/annotation.json: remove one of each pair, then annotate again, or read the accuracy without them in the report'
+        )
     absent = {
         split: [label for label in cfg.data.labels if not summary['splits'][split][label]['accepted']]
         for split in SPLITS

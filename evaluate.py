@@ -30,7 +30,7 @@ def main():
     cfg = config.use(args.config, config.overrides_of(args))
     paddle = device.import_paddle()
     from dataset import ZodiacDataset
-    from zodiac import checkpoint, inference, metrics
+    from zodiac import checkpoint, findings, inference, metrics
 
     device.choose(cfg.device)
     dataset = ZodiacDataset(cfg.evaluate.split, augment=False, cfg=cfg)
@@ -46,10 +46,13 @@ def main():
     valid = validation_images(dataset, cfg)
     sample = random_sample(dataset, probabilities, cfg)
     hits = sum(row['label'] == row['prediction'] for row in sample)
+    found = findings.read(f'{cfg.data.root}/annotation.json')
+    right = probabilities.argmax(1) == dataset.labels
     result = {
         'split': cfg.evaluate.split,
         **metrics.evaluate(dataset.labels, probabilities, cfg.data.labels),
         'calibration': calibrate(dataset.labels, probabilities, valid, predict_all),
+        'near_duplicates': findings.without_near_duplicates(found, dataset.paths, right),
         'sample': sample,
         'sample_top1': hits / len(sample),
         'sample_interval_95': metrics.sample_interval(hits, len(sample), len(dataset)),
@@ -63,7 +66,7 @@ def main():
     counts = class_counts(cfg)
     with files.atomic_folder(folder) as unfinished:
         draw(unfinished, result, dataset, probabilities, counts, cfg)
-        write(unfinished, result, dataset, probabilities, counts, network, cfg)
+        write(unfinished, result, dataset, probabilities, counts, found, network, cfg)
     show_in_visualdl(folder, cfg)
     show(result)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
@@ -183,9 +186,9 @@ def draw(folder, result, dataset, probabilities, counts, cfg):
         plots.plot_curves(f'{folder}/curves.png', rows, rates)
 
 
-def write(folder, result, dataset, probabilities, counts, network, cfg):
+def write(folder, result, dataset, probabilities, counts, found, network, cfg):
     """metrics.json, predictions.csv and report.html."""
-    from zodiac import report
+    from zodiac import findings, report
 
     names = cfg.data.labels
     with files.atomic_write(f'{folder}/metrics.json') as file:
@@ -208,7 +211,7 @@ def write(folder, result, dataset, probabilities, counts, network, cfg):
         pictures={name: report.picture(path) if os.path.isfile(path) else None for name, path in paths.items()},
         counts=counts,
         most=max(1, *map(sum, zip(*counts.values()))),
-        data=data_facts(cfg),
+        data=findings.content(found, f'{cfg.data.root}/annotation.json'),
         made=[
             *(('weights', result['weights']), ('epoch', result['epoch']), ('started from', started_from(result))),
             *(('mirror images averaged', 'yes' if result['flip_average'] else 'no'), ('Paddle', result['paddle'])),
@@ -269,29 +272,6 @@ def heat_pictures(numbers, dataset, network):
     last = dataset.transform[-1]
     pictures = [Image.fromarray(transforms.denormalize(image, last['mean'], last['std'])) for image in seen]
     return list(map(report.thumbnail, pictures, heats))
-
-
-def data_facts(cfg):
-    """What annotate.py has found, as (name, text) pairs; none where its summary is not there."""
-    path = f'{cfg.data.root}/annotation.json'
-    try:
-        with open(path, encoding='utf-8') as file:
-            summary = json.load(file)
-        reasons = [f'{count} {reason}' for reason, count in summary['rejected_by_reason'].items()]
-        facts = {
-            'folder': summary['root'],
-            'images kept': f'{summary["accepted"]:,}',
-            'left out': ', '.join(reasons) or 'none',
-            'converted to RGB': ', '.join(f'{n} of mode {mode}' for mode, n in summary['converted_by_mode'].items())
-            or 'none',
-            'splits drawn with the seed': ', '.join(summary['settings']['drawn_splits']) or 'none: as the folders are',
-            'same picture in two splits': len(summary['same_picture_in_two_splits']),
-            'same picture in two classes': len(summary['same_picture_in_two_classes']),
-            'the whole list': path,
-        }
-    except (OSError, ValueError, KeyError):
-        return []
-    return list(facts.items())
 
 
 def compare_runs(*runs):

@@ -967,6 +967,82 @@ def test_pictures_that_differ_in_one_pixel_are_two_pictures(run):
     assert run()['same_picture_in_two_splits'] == []
 
 
+# --- what the images are like
+
+
+def test_sizes_are_those_of_the_upright_images_that_are_kept(run):
+    make_tree('signs', LABELS, {'train': 3, 'valid': 1, 'test': 1}, '.png')  # 48 x 40
+    picture(50, (300, 20)).save('signs/train/cat/wide.png')
+    picture(51, (10, 500)).save('signs/train/cat/turned.jpg', exif=exif())
+    picture(52, (2, 2), 'L').save('signs/train/cat/grey.png')
+    summary = run()
+    assert summary['sizes'] == {
+        'width': {'min': 48, 'median': 48, 'max': 500},
+        'height': {'min': 10, 'median': 40, 'max': 40},
+        'different': 3,
+        'most_common': [
+            {'width': 48, 'height': 40, 'images': 10},
+            {'width': 500, 'height': 10, 'images': 1},
+            {'width': 300, 'height': 20, 'images': 1},
+        ],
+    }
+
+
+def test_modes_are_counted_as_the_files_have_them(run):
+    full_tree()
+    for name in ('grey.png', 'grey.jpg', 'cmyk.jpg', 'alpha.png'):
+        draw(name, 'signs/train/cat')
+    assert run('annotate.non_rgb=convert')['modes'] == {'RGB': 10, 'L': 2, 'CMYK': 1, 'RGBA': 1}
+    assert run()['modes'] == {'RGB': 10}
+
+
+def look_alike(seed, path, size=(30, 25)):
+    picture(seed).resize(size, Image.Resampling.BILINEAR).save(path)
+
+
+def test_an_image_of_test_or_valid_that_looks_like_a_training_image_is_named_with_it(run, capsys):
+    make_tree('图片', ['猫', '狗'], {'train': 3, 'valid': 1, 'test': 1}, '.png')
+    shutil.copy('图片/train/猫/猫_1.png', '图片/test/猫/同.png')
+    look_alike(2, '图片/valid/狗/像 1.jpg')  # 猫_2 in another class
+    pairs = run('data.labels=[猫, 狗]', root='图片')['near_duplicates']
+    assert 0 < pairs[1].pop('distance') <= 12
+    assert pairs == [
+        {
+            **{'distance': 0, 'path': '图片/test/猫/同.png', 'split': 'test', 'class': '猫'},
+            **{'train_path': '图片/train/猫/猫_1.png', 'train_class': '猫'},
+        },
+        {
+            **{'path': '图片/valid/狗/像 1.jpg', 'split': 'valid', 'class': '狗'},
+            **{'train_path': '图片/train/猫/猫_2.png', 'train_class': '猫'},
+        },
+    ]
+    out = capsys.readouterr().out
+    assert 'WARNING: 2 images of valid and test look like a training image, 1 of them like one of another class' in out
+    assert '图片/test/猫/同.png ~ 图片/train/猫/猫_1.png' in out
+
+
+def test_images_of_one_split_may_look_alike(run, capsys):
+    full_tree()
+    look_alike(0, 'signs/train/cat/again.jpg')
+    assert run()['near_duplicates'] == []
+    assert 'look like' not in capsys.readouterr().out
+
+
+def test_splits_that_are_drawn_are_compared_with_what_is_left_to_train_on(run):
+    make_tree('signs', LABELS, {'': 10}, '.png')
+    for number in range(10):
+        look_alike(number, f'signs/cat/again_{number}.png')
+    found = run()['near_duplicates']
+    train = paths('train')
+    assert found and all(pair['train_path'] in train and pair['path'] in paths(pair['split']) for pair in found)
+
+
+def test_test_images_that_serve_for_validation_are_named_once(run):
+    make_tree('signs', LABELS, {'train': 3, 'test': 2}, '.png')
+    look_alike(0, 'signs/test/cat/again.jpg')
+    assert [pair['split'] for pair in run('annotate.valid_from=test')['near_duplicates']] == ['test']
+
+
 # --- the old index
 
 

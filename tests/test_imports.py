@@ -23,6 +23,7 @@ TRAINING = {
     'zodiac.checkpoint',
     'zodiac.metrics',
     'zodiac.report',
+    'zodiac.findings',
     'zodiac.plots',
     'zodiac.compare',
     'zodiac.calibration',

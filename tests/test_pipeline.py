@@ -135,6 +135,7 @@ def test_evaluation_writes_its_numbers_and_pictures(finished):
     assert (metrics['split'], metrics['n'], metrics['top5'], len(metrics['confusion_matrix'])) == ('test', 12, 1.0, 3)
     assert set(metrics['per_class']) == set(LABELS)
     assert metrics['top1'] == pytest.approx(sum(int(row['correct']) for row in rows) / 12)
+    assert metrics['near_duplicates'] == {'images': 0, 'top1_without': metrics['top1']}
     assert len({row['id'] for row in metrics['sample']}) == 6
     for row in metrics['sample']:
         assert rows[row['id']]['label'] == row['label'] and rows[row['id']]['prediction'] == row['prediction']
@@ -153,6 +154,8 @@ def test_evaluation_writes_a_page_with_every_part(finished):
         'A random sample',
         'Training',
         'images kept',
+        'Sizes and modes',
+        'No image of valid or test looks like a training image.',
     ):
         assert words in page
     for label in LABELS:

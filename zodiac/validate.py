@@ -1,14 +1,18 @@
-"""What one file is: decoded to its end, with its mode, its size and a hash of its pixels, or the reason why it cannot be used."""
+"""What one file is: decoded to its end, with its mode, size, sketch and a hash of its pixels, or the reason why it cannot be used."""
 
 import concurrent.futures
 import contextlib
 import functools
 import hashlib
+import itertools
+import os
 import signal
 import struct
 from typing import NamedTuple
 
-from zodiac import images
+import numpy as np
+
+from zodiac import images, near_duplicates
 from zodiac.errors import UserError
 
 # For these formats the header alone tells the mode, so a file refused for its mode need not be decoded.
@@ -16,23 +20,44 @@ MODE_IN_HEADER = ('JPEG', 'MPO', 'PNG', 'GIF', 'WEBP', 'BMP')
 
 APP0, START_OF_SCAN = 0xE0, 0xDA
 BLOCK = 1 << 16  # bytes
+READ = os.O_RDONLY | getattr(
+    os, 'O_BINARY', 0
+)  # on Windows; for small files os.open takes two thirds of the time of open
 MANY = 2000  # files; for fewer, importing the quick decoder takes longer than it saves
 FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 TABLES = (0xC4, 0xDB, 0xDD)  # Huffman and quantization tables, restart interval
 
 
 class Inspection(NamedTuple):
-    """`reason` is '' for a usable image. `pixels` is a hash of the decoded pixels, equal for the same picture in another file."""
+    """`reason` is '' for a usable image. `size` is (width, height), upright. `pixels` is a hash of the decoded pixels, equal for the same
+    picture in another file; `sketch` is alike for a picture that looks alike, see `near_duplicates`."""
 
     reason: str
     detail: str = ''
     mode: str = ''
+    size: tuple = ()
     pixels: bytes = b''
     animated: bool = False
+    sketch: bytes = b''
 
 
 def inspect(path, convert, quick=True):
     """Read one file as `Inspection`. Without `convert` only images of mode RGB are usable; `quick` changes the time only."""
+    return _inspect_together([path], convert, quick)[0]
+
+
+def _inspect_together(paths, convert, quick):
+    """The same for several files, whose sketches are made at once."""
+    found = [_inspect(path, convert, quick) for path in paths]
+    usable = [number for number, inspection in enumerate(found) if not inspection.reason]
+    sketches = near_duplicates.sketches([found[number].sketch for number in usable])
+    for number, sketch in zip(usable, sketches):
+        found[number] = Inspection(*found[number][:-1], sketch)
+    return found
+
+
+def _inspect(path, convert, quick):
+    """One file, with a sample of its pixels in the place of the sketch."""
     try:
         found = _inspect_jpeg(path) if quick else None
         if found:
@@ -50,15 +75,17 @@ def inspect_all(paths, convert, workers):
 
     Raises UserError when a process dies, as it does when memory runs out.
     """
-    work = functools.partial(inspect, convert=convert, quick=len(paths) >= MANY)
+    work = functools.partial(_inspect_together, convert=convert, quick=len(paths) >= MANY)
+    size = max(1, min(64, len(paths) // (32 * workers)))
+    parts = [paths[start : start + size] for start in range(0, len(paths), size)]
     if workers == 1:
-        yield from map(work, paths)
+        yield from itertools.chain.from_iterable(map(work, parts))
         return
     pool = concurrent.futures.ProcessPoolExecutor(workers, initializer=_leave_interrupts_to_parent)
     try:
         with _interrupts_held():  # one that came while the processes are forked would be lost
-            found = pool.map(work, paths, chunksize=max(1, min(64, len(paths) // (32 * workers))))
-        yield from found
+            found = pool.map(work, parts)
+        yield from itertools.chain.from_iterable(found)
     except concurrent.futures.process.BrokenProcessPool:
         raise UserError(
             'a decoding process was killed, most often because memory ran out; set annotate.workers=1'
@@ -95,20 +122,25 @@ def fast_decoder():
 
 def _inspect_jpeg(path):
     """The quick way for a sound, plain colour JPEG; None for any other file, which `_inspect_any` then judges."""
-    with open(path, 'rb', buffering=0) as file:
-        data = file.read(BLOCK)
+    file = os.open(path, READ)
+    try:
+        data = os.read(file, BLOCK)
         if data[:2] != b'\xff\xd8':
             return None
         if len(data) == BLOCK:
-            data += file.readall()
+            with open(file, 'rb', closefd=False) as rest:
+                data += rest.read()
+    finally:
+        os.close(file)
     size = _plain_size(data)
     simplejpeg = fast_decoder() if size else None
     if simplejpeg is None or size[0] * size[1] > images.MAX_PIXELS:
         return None
     try:
-        return Inspection('', mode='RGB', pixels=_hash(size, simplejpeg.decode_jpeg(data, strict=True)))
+        pixels = simplejpeg.decode_jpeg(data, strict=True)
     except ValueError:
         return None
+    return _usable(pixels)
 
 
 def _plain_size(data):
@@ -144,9 +176,11 @@ def _inspect_any(file, path, convert):
         mode = image.mode
         if mode != 'RGB' and not convert:
             return Inspection(f'mode {mode}', mode=mode)
-        rgb = images.to_rgb(image, path)
-        return Inspection('', mode=mode, pixels=_hash(rgb.size, rgb.tobytes()), animated=animated)
+        return _usable(np.asarray(images.to_rgb(image, path)), mode, animated)
 
 
-def _hash(size, pixels):
-    return struct.pack('<II', *size) + hashlib.sha256(pixels).digest()  # processors have instructions for SHA-256
+def _usable(pixels, mode='RGB', animated=False):
+    """The `Inspection` of uint8 [H, W, 3]."""
+    size = pixels.shape[1::-1]
+    digest = struct.pack('<II', *size) + hashlib.sha256(pixels).digest()  # processors have instructions for SHA-256
+    return Inspection('', '', mode, size, digest, animated, near_duplicates.sample(pixels))

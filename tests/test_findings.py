@@ -1,0 +1,108 @@
+"""What annotate.py has found, on the page of the report."""
+
+import json
+
+import pytest
+from conftest import picture
+from test_report import content_of_a_page, read_page
+
+from zodiac import findings, report
+
+LABELS = ['猫', 'dog', 'ox']
+OLD = {  # what version 0.1.0 began with
+    'root': 'photos',
+    'settings': {'drawn_splits': ['valid', 'test']},
+    'accepted': 70,
+    'converted_by_mode': {'L': 3},
+    'rejected_by_reason': {'not an image': 2, 'mode CMYK': 1},
+    'same_picture_in_two_splits': [],
+    'same_picture_in_two_classes': [['a', 'b']],
+}
+SIZES = {
+    'width': {'min': 10, 'median': 48, 'max': 500},
+    'height': {'min': 20, 'median': 40, 'max': 400},
+    'different': 7,
+    'most_common': [{'width': 48, 'height': 40, 'images': 60}, {'width': 500, 'height': 400, 'images': 4}],
+}
+NEW = {**OLD, 'sizes': SIZES, 'modes': {'RGB': 67, 'L': 3}, 'near_duplicates': []}
+
+
+def pair(number, distance=3, train_class='猫'):
+    return {
+        **{'distance': distance, 'path': f'test {number} 猫.png', 'split': 'test', 'class': '猫'},
+        **{'train_path': f'train {number}.png', 'train_class': train_class},
+    }
+
+
+def page_of(found, **result):
+    content = content_of_a_page(LABELS, data=findings.content(found, 'photos/annotation.json'))
+    content['result'].update(result)
+    report.write_page('report.html', **content)
+    with open('report.html', encoding='utf-8') as file:
+        page = file.read()
+    return ' '.join(' '.join(read_page(page)[0]).split()), page.count('<img')
+
+
+@pytest.mark.parametrize('content', [None, '', '{', '[]', 'null', '\udcff'])
+def test_an_annotation_that_cannot_be_read_is_an_empty_one(workdir, content):
+    if content is not None:
+        (workdir / 'annotation.json').write_text(content, encoding='utf-8', errors='surrogateescape')
+    assert findings.read('annotation.json') == {}
+
+
+def test_an_annotation_is_read_as_it_was_written(workdir):
+    (workdir / 'annotation.json').write_text(json.dumps(NEW), encoding='utf-8')
+    assert findings.read('annotation.json') == NEW
+
+
+@pytest.mark.parametrize('found', [{}, {'root': 'photos'}, OLD], ids=['none', 'a part', 'old'])
+def test_what_an_old_annotation_does_not_hold_is_left_out_of_the_page(workdir, found):
+    text, _ = page_of(found)
+    assert 'Sizes and modes' not in text and 'look like' not in text
+    assert ('2 not an image, 1 mode CMYK' in text) == (found is OLD)
+    assert findings.without_near_duplicates(found, ['a'], [True]) is None
+
+
+def test_the_page_shows_sizes_and_modes(workdir):
+    text, _ = page_of(NEW, near_duplicates={'images': 0, 'top1_without': 0.5})
+    assert 'pixels smallest median largest width 10 48 500 height 20 40 400' in text
+    assert 'size images 48 × 40 60 500 × 400 4 5 other sizes 6' in text
+    assert 'mode images RGB 67 L 3' in text
+    assert 'No image of valid or test looks like a training image.' in text
+
+
+def test_the_page_shows_near_duplicates_side_by_side_and_what_is_right_without_them(workdir):
+    for number in (0, 1):
+        for path in (pair(number)['path'], pair(number)['train_path']):
+            picture(number).save(path)
+    (workdir / 'train 1.png').unlink()
+    none = page_of(NEW, near_duplicates={'images': 0, 'top1_without': 0.5})[1]
+    found = {**NEW, 'near_duplicates': [pair(0, 2), pair(1, 7, 'dog')]}
+    text, images = page_of(found, near_duplicates={'images': 1, 'top1_without': 0.251})
+    assert '2 images of valid and test look like a training image, 1 of them like one of another class' in text
+    assert '1 of them are among the 6 images measured here; on the others top-1 is 25.1% , on all 33.3%' in text
+    assert 'test 猫 , train dog ; 7 of 128 bits differ test 1 猫.png train 1.png' in text
+    assert 'test 猫 , train 猫 ; 2 of 128 bits differ test 0 猫.png train 0.png' in text
+    assert text.index('train dog') < text.index('train 猫'), 'those of two classes come first'
+    assert images == none + 3 and text.count('this file is gone') == 1
+
+
+def test_where_every_measured_image_is_a_near_duplicate_no_accuracy_is_left(workdir):
+    found = {**NEW, 'near_duplicates': [pair(0)]}
+    alike = findings.without_near_duplicates(found, [pair(0)['path']], [True])
+    assert alike == {'images': 1, 'top1_without': None}
+    assert 'measured here. Remove one' in page_of(found, near_duplicates=alike)[0]
+
+
+def test_a_few_pairs_are_shown_and_all_are_counted():
+    alike = findings.content({**NEW, 'near_duplicates': [pair(n) for n in range(9)]}, 'annotation.json')['alike']
+    assert (alike['images'], alike['of_another_class'], len(alike['pairs'])) == (9, 0, 6)
+
+
+def test_the_accuracy_without_near_duplicates_is_that_of_the_other_images():
+    found = {'near_duplicates': [pair(0), pair(1), pair(8)]}
+    paths = [pair(number)['path'] for number in range(4)]
+    assert findings.without_near_duplicates(found, paths, [True, True, False, True]) == {
+        'images': 2,
+        'top1_without': 0.5,
+    }

@@ -1,0 +1,164 @@
+"""Images that look the same are found, those that do not are not, however many there are."""
+
+import io
+
+import numpy as np
+import pytest
+from conftest import SIZES, picture, shape_name
+from PIL import Image, ImageEnhance
+
+from zodiac import near_duplicates
+
+
+def sketch_of(image):
+    return near_duplicates.sketches([near_duplicates.sample(np.asarray(image))])[0]
+
+
+def find(known, images):
+    """The number of the known image that each image looks like, as a list."""
+    return near_duplicates.find([sketch_of(image) for image in known], [sketch_of(image) for image in images])[
+        0
+    ].tolist()
+
+
+def saved_again(image, quality=50):
+    stream = io.BytesIO()
+    image.save(stream, 'JPEG', quality=quality)
+    return Image.open(stream)
+
+
+def cut(image):
+    width, height = image.size
+    return image.crop((width // 100, height // 100, width, height))
+
+
+CHANGES = {
+    'none': lambda image: image,
+    'saved again': saved_again,
+    'half as large': lambda image: image.resize((image.width // 2, image.height // 2), Image.Resampling.BILINEAR),
+    'larger': lambda image: image.resize((image.width * 2, image.height * 2), Image.Resampling.BILINEAR),
+    'square': lambda image: image.resize((64, 64), Image.Resampling.BILINEAR),
+    'darker': lambda image: ImageEnhance.Brightness(image).enhance(0.7),
+    'paler': lambda image: ImageEnhance.Contrast(image).enhance(0.7),
+    'cut': cut,
+}
+
+
+@pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES)
+def test_a_changed_copy_is_found_among_others(change):
+    known = [picture(seed, (300, 200)) for seed in range(20)]
+    assert find(known, [change(known[number]) for number in (3, 17)]) == [3, 17]
+
+
+def test_another_picture_is_not_found():
+    known = [picture(seed) for seed in range(200)]
+    assert find(known, [picture(seed) for seed in range(200, 400)]) == [-1] * 200
+
+
+def test_of_several_the_one_with_the_nearest_hash_is_named():
+    known = [saved_again(picture(0), 5), picture(1), saved_again(picture(0), 95)]
+    numbers, bits = near_duplicates.find([sketch_of(image) for image in known], [sketch_of(picture(0))])
+    assert numbers.tolist() == [2]
+    assert 0 <= bits[0] <= 2
+
+
+def fruit(colour):
+    """A disc, lit from above, on white."""
+    y, x = np.mgrid[-1:1:60j, -1:1:60j]
+    light = (1 - 0.5 * y)[..., None] * np.array(colour)
+    return Image.fromarray(np.where((x**2 + y**2 < 0.7)[..., None], light, 255).clip(0, 255).astype(np.uint8))
+
+
+def test_the_same_shape_in_another_colour_is_another_picture():
+    orange, apple = fruit((200, 100, 20)), fruit((90, 130, 60))
+    assert find([orange], [apple]) == [-1]
+    assert find([orange, apple], [saved_again(apple), saved_again(orange)]) == [1, 0]
+
+
+def test_blank_images_are_like_no_other():
+    blank = [Image.new('RGB', (30, 30), colour) for colour in ('white', 'black', (250, 250, 251))]
+    assert find(blank, blank) == [-1] * 3
+
+
+def test_where_there_are_no_images_none_is_found():
+    assert find([], [picture(0)]) == [-1]
+    assert find([picture(0)], []) == []
+
+
+def noisy(sketches, rng, noise):
+    """The same with a little noise, which changes some bits of the hash; a blank one stays."""
+    cells = np.frombuffer(b''.join(sketches), np.uint8).reshape(len(sketches), -1)
+    changed = cells + rng.normal(0, noise, cells.shape) * cells.any(1, keepdims=True)
+    return [row.tobytes() for row in changed.clip(0, 255).astype(np.uint8)]
+
+
+def hash_of(sketch):
+    cells = np.frombuffer(sketch, np.uint8).reshape(9, 9, 3).astype(int)
+    grey = [[2 * r + 4 * g + b for r, g, b in row] for row in cells.tolist()]
+    return [grey[y][x] < grey[y + dy][x + dx] for dy, dx in ((0, 1), (1, 0)) for y in range(8) for x in range(8)]
+
+
+def colours_agree(*sketches):
+    return (
+        np.corrcoef(*(np.frombuffer(sketch, np.uint8) for sketch in sketches))[0, 1] >= near_duplicates.MIN_CORRELATION
+    )
+
+
+def each_with_each(known, images):
+    """What `find` gives: (bits, number) of the nearest known image of each, or None."""
+    hashes = [hash_of(sketch) for sketch in known]
+    for sketch in images:
+        own = hash_of(sketch)
+        pairs = [(sum(a != b for a, b in zip(own, other)), number) for number, other in enumerate(hashes)]
+        near = [pair for pair in pairs if pair[0] <= near_duplicates.MAX_DISTANCE and any(sketch)]
+        yield min((pair for pair in near if colours_agree(sketch, known[pair[1]])), default=None)
+
+
+@pytest.mark.parametrize('block', [1, 40, 1 << 16])
+def test_the_bands_find_what_comparing_each_with_each_finds(monkeypatch, block):
+    monkeypatch.setattr(near_duplicates, 'BLOCK', block)
+    rng = np.random.default_rng(0)
+    first = [bytes(243), *(sketch_of(picture(seed)) for seed in range(29))]  # a blank one, and others
+    known = [sketch for noise in (4, 1, 3, 2, 3) for sketch in noisy(first, rng, noise)]
+    images = [*noisy(first, rng, 2), *noisy(first, rng, 5), *(sketch_of(picture(seed)) for seed in range(100, 110))]
+    expected = list(each_with_each(known, images))
+    assert {pair and pair[0] for pair in expected} >= {None, 2, 5, 8}
+    numbers, bits = near_duplicates.find(known, images)
+    assert [number >= 0 for number in numbers] == [pair is not None for pair in expected]
+    found = [(bits[i], numbers[i] % 30) for i in np.flatnonzero(numbers >= 0)]  # of two as near either will do
+    assert found == [(pair[0], pair[1] % 30) for pair in expected if pair]
+
+
+def test_where_all_images_are_alike_each_finds_one(monkeypatch):
+    monkeypatch.setattr(near_duplicates, 'CROWD', 10)
+    rng = np.random.default_rng(0)
+    known, images = (noisy([sketch_of(picture(0))] * count, rng, 1) for count in (500, 50))
+    numbers, _ = near_duplicates.find(known, images)
+    assert (numbers >= 0).all()
+
+
+# --- the sketch
+
+
+@pytest.mark.parametrize('size', [*SIZES, (9, 9), (64, 65), (5000, 3000)], ids=shape_name)
+def test_a_plain_image_of_any_size_has_its_colour_in_every_cell(size):
+    cells = np.frombuffer(sketch_of(Image.new('RGB', size, (255, 128, 1))), np.uint8).reshape(-1, 3)
+    assert cells.tolist() == [[255, 128, 1]] * 81
+
+
+def test_a_cell_is_the_mean_of_its_pixels_and_the_rows_come_first():
+    pixels = np.random.default_rng(0).integers(0, 256, (18, 27, 3), dtype=np.uint8)
+    expected = pixels.reshape(9, 2, 9, 3, 3).mean((1, 3))
+    found = np.frombuffer(sketch_of(Image.fromarray(pixels)), np.uint8).reshape(9, 9, 3)
+    assert np.abs(found - expected).max() <= 0.51
+
+
+def test_a_sketch_does_not_depend_on_what_is_made_with_it():
+    samples = [near_duplicates.sample(np.asarray(picture(seed, size))) for seed, size in enumerate([*SIZES, *SIZES])]
+    assert near_duplicates.sketches(samples) == [near_duplicates.sketches([one])[0] for one in samples]
+
+
+def test_a_sample_of_a_large_image_does_not_hold_on_to_its_pixels():
+    sample = near_duplicates.sample(np.zeros((1000, 500, 3), np.uint8))
+    assert sample.base is None
+    assert max(sample.shape) <= 64
