@@ -1,8 +1,9 @@
 # make demo | test | lint | bench | clean. Each makes .venv first and installs what it needs.
-# make bench IMAGES=FOLDER takes a folder of class folders; the default is what make demo drew.
+# make bench IMAGES=FOLDER INFER=FOLDER takes a folder of class folders and an export; the defaults are what make demo made.
 PYTHON ?= python3
 VENV ?= .venv
 IMAGES ?= demo_images/train
+INFER ?= output/demo/infer
 REQUIREMENTS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo requirements.txt || echo requirements-cpu.txt)
 RUN = $(VENV)/bin/python
 
@@ -20,8 +21,10 @@ bench: $(VENV)/.installed
 	$(RUN) benchmarks/annotate.py $(IMAGES)
 	$(RUN) benchmarks/train_step.py
 	$(RUN) benchmarks/processes.py
+	$(RUN) benchmarks/serve.py $(INFER) --pairs 2
+	$(RUN) benchmarks/uploads.py --infer $(INFER) --malformed 500 --good 500
 
-$(VENV)/.installed: requirements-base.txt requirements-dev.txt $(REQUIREMENTS)
+$(VENV)/.installed: requirements-base.txt requirements-deploy.txt requirements-serve.txt requirements-dev.txt $(REQUIREMENTS)
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -q --upgrade pip
 	$(RUN) -m pip install -q -r $(REQUIREMENTS) -r requirements-dev.txt

@@ -132,6 +132,9 @@ class Export:
         1e-4, above=0, high=1
     )  # largest difference of a probability, network against exported model
     parity_images: int = setting(64, low=1)  # validation images on which each is compared with the network
+    precision: Literal['fp32', 'bf16', 'int8'] = 'fp32'  # bf16: Paddle, on CPUs that have it; int8: the ONNX model
+    agreement: float = setting(0.98, above=0, high=1)  # bf16, int8: least share of images with the top-1 of the network
+    calibration_images: int = setting(256, low=1)  # int8: training images that show the range of each layer
     onnx: Union[Auto, bool] = 'auto'  # write <name>.onnx too; auto: where paddle2onnx and onnxruntime are installed
     preprocess: bool = False  # the model takes pixels, uint8 [N, H, W, 3], and normalises them itself
     softmax: bool = True  # the model gives probabilities; false: logits
@@ -351,6 +354,11 @@ def _check_whole(cfg):
         not cfg.optim.backbone_lr or cfg.model.unfreeze_epoch,
         'optim.backbone_lr',
         '0 unless model.unfreeze_epoch lets the frozen part learn',
+    )
+    require(
+        cfg.export.precision != 'int8' or cfg.export.onnx is not False,
+        'export.onnx',
+        'auto or true with export.precision=int8, which is a precision of the ONNX model',
     )
     require(
         cfg.train.class_weights == 'none' or cfg.train.sampling == 'shuffle',

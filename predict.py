@@ -37,7 +37,7 @@ def main():
             unread += len(errors)
             if len(batch):
                 for path, probabilities in zip(paths, model.predict(batch)):
-                    write(best(path, probabilities, model.labels, args.top))
+                    write((path, inference.best(probabilities, model.labels, args.top)))
                 classified += len(paths)
             bar.update(len(paths) + len(errors))
         if not classified:  # within: no table without a row
@@ -100,12 +100,6 @@ def find_images(paths):
             )
 
 
-def best(path, probabilities, labels, top):
-    """(path, [(label, probability), ...]) with the most probable first."""
-    order = (-probabilities).argsort(kind='stable')[:top]
-    return path, [(labels[number], float(probabilities[number])) for number in order]
-
-
 def as_line(row):
     path, guesses = row
     return '\t'.join([path, *(f'{label}\t{probability:.4f}' for label, probability in guesses)])
@@ -113,15 +107,7 @@ def as_line(row):
 
 def as_json(row):
     path, guesses = row
-    return json.dumps(
-        {
-            'path': path,
-            'label': guesses[0][0],
-            'probability': guesses[0][1],
-            'top': [{'label': label, 'probability': probability} for label, probability in guesses],
-        },
-        ensure_ascii=False,
-    )
+    return json.dumps({'path': path, **inference.as_dict(guesses)}, ensure_ascii=False)
 
 
 @contextlib.contextmanager

@@ -116,13 +116,19 @@ def open_study(cfg, space):
         ) from None
     about = {'space': space, 'settings': cfg.to_yaml()}
     before = study.user_attrs.get('about', about)
-    if before != about:
+    # what an older version wrote may lack settings: they were at their defaults
+    old = {**_flat(config.Config().to_yaml()), **_flat(before['settings'])}
+    if before != about and (before['space'] != space or old != _flat(about['settings'])):
         differs = 'tries other values' if before['space'] != space else 'has other settings'
         raise UsageError(
             f'{folder}: the sweep there {differs}; give this one another name (-o name=...), or remove the folder'
         )
     study.set_user_attr('about', about)
     return study
+
+
+def _flat(text):
+    return dict(schema.flatten(config.parse_yaml(text, 'study.db')))
 
 
 def stopped(study):

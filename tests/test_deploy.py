@@ -1,6 +1,7 @@
 """What leaves the house: static graph and ONNX give the numbers of the network, with what is put around it."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from conftest import picture
 
 import config
 import export
-from zodiac import deploy, inference, model, networks, transforms
+from zodiac import deploy, device, inference, model, networks, transforms
 from zodiac.errors import UsageError, UserError
 
 paddle = export.device.import_paddle()
@@ -65,6 +66,29 @@ def logits_of(network, cfg, pictures):
     network.eval()
     with paddle.no_grad():
         return network(paddle.to_tensor(batch)).numpy()
+
+
+class Config(paddle.inference.Config):
+    """Remembers whether bfloat16 was asked for."""
+
+    asked = False
+
+    def enable_mkldnn_bfloat16(self):
+        Config.asked = True
+
+
+@pytest.mark.parametrize(('precision', 'has_it'), [('bf16', True), ('bf16', False), ('fp32', True)])
+def test_paddle_runs_in_bf16_where_it_was_exported_so_and_the_processor_has_it(
+    tmp_path, monkeypatch, precision, has_it
+):
+    write(tmp_path, network_of('small'), settings(f'export.precision={precision}'))
+    monkeypatch.setattr(Config, 'asked', False)
+    monkeypatch.setattr(paddle.inference, 'Config', Config)
+    monkeypatch.setattr(device, 'has_bf16', lambda: has_it)
+
+    inference.load(str(tmp_path), 'cpu')
+
+    assert Config.asked == (precision == 'bf16' and has_it)
 
 
 def predict(folder, engine, pictures):
@@ -129,6 +153,42 @@ def test_the_manifest_says_what_the_graph_takes_and_gives(exports):
         assert set(manifests[name]['sha256']) == set(os.listdir(folder)) - {'inference.yaml'}
 
 
+def test_an_export_that_is_not_as_it_was_written_is_refused_before_an_engine_sees_it(exports, tmp_path, monkeypatch):
+    """300 flipped bits, cuts and missing files, over all files of the folder."""
+    source = exports['plain'][0]
+    started = []
+    monkeypatch.setitem(inference.ENGINES, 'paddle', lambda *_: started.append(1))
+    inference.load(str(shutil.copytree(source, tmp_path / 'whole')))
+    assert started == [1]
+    contents = {path.name: path.read_bytes() for path in source.iterdir()}
+    rng = np.random.default_rng(0)
+    folder = tmp_path / 'damaged'
+    for number in range(300):
+        name = sorted(contents)[number % len(contents)]
+        shutil.copytree(source, folder)
+        content = bytearray(contents[name])
+        if number % 30 == number % len(contents):
+            (folder / name).unlink()
+        elif number % 3:
+            content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+            (folder / name).write_bytes(content)
+        else:
+            (folder / name).write_bytes(content[: rng.integers(len(content))])
+        with pytest.raises(UserError, match=name.replace('.', r'\.')):
+            inference.load(str(folder))
+        shutil.rmtree(folder)
+    assert started == [1]
+
+
+def test_a_manifest_of_another_shape_is_refused_though_its_hash_is_right(exports, tmp_path):
+    folder = shutil.copytree(exports['plain'][0], tmp_path / 'infer')
+    manifest = inference.read_manifest(folder)
+    for changed in ({}, [], {**manifest, 'labels': 'cat'}, {**manifest, 'sha256': {'../small.json': 'x'}}):
+        inference.write_manifest(folder, changed)
+        with pytest.raises(UserError, match='inference.yaml: is not as'):
+            inference.load(str(folder))
+
+
 @ONNX
 def test_the_onnx_file_names_its_input_and_output_and_takes_batches_of_any_size(exports):
     import onnx
@@ -159,7 +219,44 @@ def test_an_engine_without_its_file_says_what_to_do(tmp_path, monkeypatch):
 
 
 @ONNX
-@pytest.mark.parametrize('engine', ['onnxruntime', 'openvino'])
-def test_an_engine_for_the_cpu_refuses_a_gpu(exports, engine):
-    with pytest.raises(UsageError, match='--device gpu: the engine'):
-        inference.load(str(exports['plain'][0]), 'gpu', engine)
+@pytest.mark.parametrize(
+    ('engine', 'place', 'error', 'words'),
+    [
+        ('openvino', 'gpu', UsageError, '--device gpu: the engine openvino .* --device cpu'),
+        ('tensorrt', 'cpu', UsageError, '--device cpu: the engine tensorrt .* --device gpu'),
+        ('onnxruntime', 'gpu:0', UserError, 'no CUDAExecutionProvider; pip install onnxruntime-gpu'),
+        ('tensorrt', 'auto', UserError, 'no TensorrtExecutionProvider; pip install onnxruntime-gpu'),
+    ],
+)
+def test_an_engine_says_where_it_cannot_run(exports, monkeypatch, engine, place, error, words):
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: ['CPUExecutionProvider'])
+    with pytest.raises(error, match=words):
+        inference.load(str(exports['plain'][0]), place, engine)
+
+
+@ONNX
+@pytest.mark.parametrize(
+    ('engine', 'place', 'providers'),
+    [
+        ('onnxruntime', 'auto', []),
+        ('onnxruntime', 'gpu', [('CUDAExecutionProvider', 0)]),
+        ('tensorrt', 'gpu:1', [('TensorrtExecutionProvider', 1), ('CUDAExecutionProvider', 1)]),
+    ],
+)
+def test_onnx_runtime_is_asked_for_the_gpu_that_was_named(exports, monkeypatch, engine, place, providers):
+    import onnxruntime
+
+    asked = []
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, path, options, providers):
+            asked.extend(providers)
+            super().__init__(path, options, providers=['CPUExecutionProvider'])
+
+    known = ['TensorrtExecutionProvider', 'CUDAExecutionProvider', 'CPUExecutionProvider']
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: known)
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', Session)
+    inference.load(str(exports['plain'][0]), place, engine)
+    assert asked == [*((name, {'device_id': number}) for name, number in providers), 'CPUExecutionProvider']

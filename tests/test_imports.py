@@ -86,10 +86,18 @@ def test_predict_imports_only_the_rooms_of_serving():
     }
 
 
-def test_nothing_that_predict_reaches_is_for_training():
-    assert 'zodiac.inference' in reachable('predict')
-    assert reachable('predict') & TRAINING == set()
-    assert reachable('predict') & set(DOORS) == set()
+def test_serve_imports_only_the_rooms_of_serving():
+    assert imports('serve') <= {
+        *('zodiac.inference', 'zodiac.transforms', 'zodiac.errors'),
+        *('zodiac.batching', 'zodiac.connections', 'zodiac.service'),
+    }
+
+
+@pytest.mark.parametrize('door', ['predict', 'serve'])
+def test_nothing_that_serving_reaches_is_for_training(door):
+    assert 'zodiac.inference' in reachable(door)
+    assert reachable(door) & TRAINING == set()
+    assert reachable(door) & set(DOORS) == set()
 
 
 def test_the_list_of_training_modules_names_modules_that_exist():
@@ -111,7 +119,7 @@ print('modules', *(name for name in ('paddle', 'visualdl', 'sklearn', 'matplotli
 """
 
 
-@pytest.mark.parametrize('script', ['predict.py', 'train.py'])
+@pytest.mark.parametrize('script', ['predict.py', 'serve.py', 'train.py'])
 def test_help_comes_without_importing_paddle(script):
     done = subprocess.run([sys.executable, '-c', HELP, script], cwd=ROOT, capture_output=True, text=True, timeout=120)
     lines = done.stdout.splitlines()

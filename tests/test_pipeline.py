@@ -1,6 +1,7 @@
 """The scripts one after another on a small drawn tree, as a user runs them, and what they say to bad input."""
 
 import csv
+import importlib.util
 import json
 import os
 import shutil
@@ -10,12 +11,16 @@ import sys
 import time
 
 import pytest
+import yaml
 from conftest import ROOT, assert_message, make_tree, picture, run_script
 
 from zodiac import weights
 from zodiac.errors import UserError
 
 LABELS = ['cat', 'dog', '猫']
+ONNX = pytest.mark.skipif(
+    importlib.util.find_spec('paddle2onnx') is None, reason='requirements-deploy.txt is not installed'
+)
 SETTINGS = ['-o', 'name=small', 'data.root=photos', 'data.labels=[cat,dog,猫]', 'image.size=32', 'model.arch=resnet18']
 TRAINING = [
     *SETTINGS,
@@ -419,6 +424,55 @@ def test_an_export_that_does_not_agree_fails_and_leaves_the_old_one(finished, tm
     assert_message(result, 1, 'export.tolerance', 'not exported')
     assert {name: (infer / name).read_bytes() for name in os.listdir(infer)} == before
     assert sorted(os.listdir(cwd / 'output/small')) == sorted(os.listdir(finished / 'output/small'))
+
+
+@ONNX
+def test_an_export_in_8_bit_integers_is_smaller_and_measured_on_its_own(call_script, finished, tmp_path, monkeypatch):
+    cwd = copy_of(finished, tmp_path)
+    infer = cwd / 'output/small/infer'
+    before = (infer / 'small.onnx').stat().st_size
+    settings = [*SETTINGS, 'export.precision=int8']
+
+    assert_message(call_script('export.py', *settings, 'export.agreement=0.5', cwd=cwd), 0)
+
+    manifest = yaml.safe_load((infer / 'inference.yaml').read_text(encoding='utf-8'))
+    assert manifest['precision'] == 'int8'
+    assert (infer / 'small.onnx').stat().st_size < 0.3 * before
+    assert (
+        manifest['parity']['onnxruntime']['largest_difference'] > 1e-4
+    )  # the price, and the static model is as it was:
+    assert manifest['parity']['paddle']['largest_difference'] < 1e-4
+    lines = call_script('predict.py', infer, 'photos/test', '--engine', 'onnxruntime', cwd=cwd).stdout.splitlines()
+    assert len(lines) == 12
+
+    def spoil(path, batches):
+        import onnx
+
+        model = onnx.load(path)
+        last = next(node for node in model.graph.node if node.op_type == 'Softmax')
+        last.op_type = 'Neg'  # what was most probable is least so
+        del last.attribute[:]
+        onnx.save(model, path)
+
+    from zodiac import deploy
+
+    kept = (infer / 'small.onnx').read_bytes()
+    monkeypatch.setattr(deploy, 'quantize_onnx', spoil)
+    failed = call_script('export.py', *settings, cwd=cwd)
+    assert_message(failed, 1, 'onnxruntime', 'export.agreement = 0.98', 'older export is kept')
+    assert (infer / 'small.onnx').read_bytes() == kept
+
+
+def test_a_precision_that_cannot_be_had_here_is_refused(call_script, finished, tmp_path, monkeypatch):
+    from zodiac import deploy, device
+
+    cwd = copy_of(finished, tmp_path)
+    monkeypatch.setattr(device, 'has_bf16', lambda: False)
+    assert_message(call_script('export.py', *SETTINGS, 'export.precision=bf16', cwd=cwd), 1, 'export.precision', 'fp32')
+    monkeypatch.setattr(deploy, 'can_save_onnx', lambda: False)
+    integers = [*SETTINGS, 'export.precision=int8']
+    assert_message(call_script('export.py', *integers, cwd=cwd), 1, 'export.precision', 'requirements-deploy.txt')
+    assert_message(call_script('export.py', *integers, 'export.onnx=false', cwd=cwd), 2, 'export.onnx', 'int8')
 
 
 def test_a_damaged_checkpoint_is_refused(call_script, finished, tmp_path):

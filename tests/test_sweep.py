@@ -177,6 +177,20 @@ def test_a_list_can_be_a_value(runs, workdir):
     assert sorted(row['augment'] for row in table(workdir)) == ['["resize", {"affine": {"rotation": 9}}]', '["resize"]']
 
 
+def test_a_sweep_goes_on_after_an_update_that_brought_new_settings(runs, workdir):
+    runs('-s', 'optim.lr=[0.1, 0.01]')
+    study = sweep.open_study(config.load('a.yaml'), {'optim.lr': [0.1, 0.01]})
+    about = study.user_attrs['about']
+    older = about['settings'].replace('  agreement: 0.98\n', '')
+    assert older != about['settings']
+    study.set_user_attr('about', {**about, 'settings': older})
+
+    runs('-s', 'optim.lr=[0.1, 0.01]')
+    with pytest.raises(UsageError, match='has other settings'):
+        runs('-s', 'optim.lr=[0.1, 0.01]', '-o', 'export.agreement=0.5')
+    assert len(calls(workdir)) == 2
+
+
 def test_visualdl_has_the_settings_and_scores_of_each_run(runs, workdir):
     runs(*GRID)
     logs = files_below(workdir / 'output' / 'a.sweep' / 'visualdl')

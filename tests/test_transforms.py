@@ -254,6 +254,21 @@ def test_a_bomb_is_refused_where_warnings_are_errors(tmp_path):
         images.decode(path)
 
 
+def test_the_limit_of_pixels_may_be_lower(tmp_path):
+    picture(1, (30, 20)).save(tmp_path / 'a.png')
+    assert images.decode(tmp_path / 'a.png', 600).size == (30, 20)
+    with pytest.raises(ImageError, match='30x20, the limit is 599'):
+        images.decode(tmp_path / 'a.png', 599)
+
+
+@pytest.mark.parametrize('kind', ['EPS', 'PPM', 'PCX', 'SGI', 'TGA'])
+def test_a_file_of_a_kind_that_nobody_has_as_a_photo_is_not_even_parsed(tmp_path, kind):
+    """To show an EPS file Pillow starts Ghostscript; the others have decoders that few look after."""
+    picture(1, (30, 20)).save(tmp_path / 'a.jpg', kind)
+    with pytest.raises(ImageError, match='not an image'):
+        images.decode(tmp_path / 'a.jpg')
+
+
 def test_every_refusal_is_a_user_error():
     assert issubclass(ImageError, UserError)
 

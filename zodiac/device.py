@@ -86,6 +86,16 @@ def _keep_freed_memory():
         libc.mallopt(option, value)
 
 
+def has_bf16():
+    """Whether the processor multiplies bfloat16 numbers: where it does not, that precision would only be slower."""
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8', errors='replace') as file:
+            head = file.read(8192)
+    except OSError:
+        return False
+    return ' avx512_bf16' in head or ' amx_bf16' in head
+
+
 def choose(device):
     """Make `device` ('auto', 'cpu', 'gpu', 'gpu:0', ...) Paddle's device and return its name, such as 'gpu:0'.
 

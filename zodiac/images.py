@@ -11,6 +11,7 @@ from PIL import Image
 from zodiac.errors import UserError, one_line
 
 BACKGROUND = (255, 255, 255)  # what shows through the transparent parts of an image
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF')  # others may start programs (EPS) or read other files
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's limit: beyond it a file may be a decompression bomb
 ORIENTATION = 0x0112  # EXIF tag
 TURNS = {
@@ -23,6 +24,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
+TOO_MANY_PIXELS = 'too many pixels'  # the reason of an ImageError
 JUNK_NAMES = ('thumbs.db', 'desktop.ini', '__macosx')
 
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # `open_image` refuses such files itself
@@ -47,26 +49,26 @@ def is_junk(name):
     return name[0] == '.' or name.lower() in JUNK_NAMES
 
 
-def open_image(source):
+def open_image(source, max_pixels=MAX_PIXELS):
     """Open a path or binary file by its header alone; the pixels are not decoded yet.
 
-    Returns: PIL image. Raises ImageError when it is missing, no image, or has more than MAX_PIXELS pixels.
+    Returns: PIL image. Raises ImageError when it is missing, no image of FORMATS, or has more than `max_pixels` pixels.
     """
     try:
-        image = Image.open(source)
+        image = Image.open(source, formats=FORMATS)
     except FileNotFoundError:
         raise _error(source, 'no such file') from None
     except Image.UnidentifiedImageError:
         raise _error(source, 'not an image') from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _error(source, 'too many pixels', str(error).split(',')[0]) from None
+        raise _error(source, TOO_MANY_PIXELS, str(error).split(',')[0]) from None
     except Exception as error:  # a decoder can raise anything on hostile bytes
         if isinstance(error, OSError) and error.errno is not None:
             raise _error(source, 'cannot be read', error.strerror) from None
         raise _error(source, 'truncated or damaged', one_line(error)) from None
-    if image.width * image.height > MAX_PIXELS:
+    if image.width * image.height > max_pixels:
         image.close()
-        raise _error(source, 'too many pixels', f'{image.width}x{image.height}, the limit is {MAX_PIXELS}')
+        raise _error(source, TOO_MANY_PIXELS, f'{image.width}x{image.height}, the limit is {max_pixels}')
     return image
 
 
@@ -123,7 +125,7 @@ def _upright(image):
     return image
 
 
-def decode(source):
+def decode(source, max_pixels=MAX_PIXELS):
     """Read a path or binary file as an upright 8-bit RGB PIL image. Raises ImageError."""
-    with open_image(source) as image:
+    with open_image(source, max_pixels) as image:
         return to_rgb(load_pixels(image, source), source)

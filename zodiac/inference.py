@@ -3,6 +3,7 @@
 Nothing of training is imported here. Only load models that you trust: a static graph can hold operators that write files.
 """
 
+import hashlib
 import importlib
 import itertools
 import os
@@ -15,6 +16,7 @@ from zodiac import device, files, images, transforms
 from zodiac.errors import UsageError, UserError, one_line
 
 MANIFEST = 'inference.yaml'
+SEAL = b'# SHA-256 of the lines above: '
 
 
 @dataclass
@@ -33,8 +35,17 @@ def is_export(path):
     return os.path.isfile(os.path.join(path, MANIFEST))
 
 
+def write_manifest(folder, manifest):
+    """Write inference.yaml; its last line, a comment, is the SHA-256 of those before."""
+    import yaml
+
+    content = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True).encode()
+    with open(os.path.join(folder, MANIFEST), 'wb') as file:
+        file.write(content + SEAL + hashlib.sha256(content).hexdigest().encode() + b'\n')
+
+
 def read_manifest(folder):
-    """inference.yaml of an export as a dict. Raises UserError when the folder is no export or the file is damaged."""
+    """inference.yaml of an export as a dict. Raises UserError when the folder is no export or the file is not as it was written."""
     import yaml
 
     path = os.path.join(folder, MANIFEST)
@@ -42,17 +53,18 @@ def read_manifest(folder):
         raise UserError(
             f'{folder}: no exported model ({MANIFEST} is missing); name the infer/ folder that export.py wrote'
         )
+    with open(path, 'rb') as file:
+        content, _, digest = file.read().rpartition(SEAL)
     try:
-        with open(path, encoding='utf-8') as file:
-            manifest = yaml.safe_load(file)
+        manifest = yaml.safe_load(content) if digest == hashlib.sha256(content).hexdigest().encode() + b'\n' else None
         whole = all(manifest[key] for key in ('name', 'labels', 'transform', 'input', 'output', 'sha256'))
         names = list(manifest['sha256'])
         whole = whole and isinstance(manifest['labels'], list) and all(os.path.basename(name) == name for name in names)
         whole = whole and f'{manifest["name"]}.pdiparams' in names and _network_file(manifest) is not None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
         whole = False
     if not whole:
-        raise UserError(f'{path}: is damaged; export the model again')
+        raise UserError(f'{path}: is not as export.py wrote it; copy it again, or export the model again')
     transforms.check(manifest['transform'], path)
     return manifest
 
@@ -67,7 +79,7 @@ def load(folder, place='auto', engine='paddle'):
     """The model in `folder` (written by export.py), as `Exported`.
 
     Args:
-        place: 'auto', 'cpu', 'gpu' or 'gpu:N'; onnxruntime and openvino take the CPU.
+        place: 'auto', 'cpu', 'gpu' or 'gpu:N'; on 'auto', onnxruntime and openvino take the CPU.
         engine: one of ENGINES.
     Raises: UserError when the folder is no export, a file is missing or not as it was exported, or the engine is not installed.
     """
@@ -96,6 +108,18 @@ def load(folder, place='auto', engine='paddle'):
     return Exported(manifest['name'], labels, manifest['transform'], manifest.get('trained', {}), predict)
 
 
+def best(probabilities, labels, top):
+    """[(label, probability), ...] of the `top` most probable classes, the first one first; probabilities: [classes]."""
+    order = (-probabilities).argsort(kind='stable')[:top]
+    return [(labels[number], float(probabilities[number])) for number in order]
+
+
+def as_dict(guesses):
+    """What `best` gives, ready for JSON."""
+    top = [{'label': label, 'probability': probability} for label, probability in guesses]
+    return {**top[0], 'top': top}
+
+
 def batches(paths, transform, size):
     """Yield (paths, float32 [n, 3, height, width] or [], errors) for groups of up to `size` files, decoded in threads."""
     import concurrent.futures
@@ -121,7 +145,7 @@ def batches(paths, transform, size):
 
 
 def _paddle(folder, manifest, place):
-    """Paddle Inference: on the CPU with oneDNN, else on a GPU."""
+    """Paddle Inference: on the CPU with oneDNN, in bfloat16 where it was exported so and the processor has it; else on a GPU."""
     paddle = device.import_paddle()
     network = os.path.join(folder, _network_file(manifest))
     if network.endswith('.json') and paddle.__version__.startswith('2.'):  # it would crash without a word
@@ -138,6 +162,8 @@ def _paddle(folder, manifest, place):
         config.disable_gpu()
         config.set_cpu_math_library_num_threads(device.cores())
         config.enable_mkldnn()
+        if manifest.get('precision') == 'bf16' and device.has_bf16():
+            config.enable_mkldnn_bfloat16()
     config.disable_glog_info()
     try:
         predictor = inference.create_predictor(config)
@@ -159,49 +185,77 @@ def _paddle(folder, manifest, place):
 
 
 def _onnxruntime(folder, manifest, place):
-    """ONNX Runtime on the CPU."""
+    """ONNX Runtime: on the CPU, or on a GPU that is asked for."""
+    return _run_onnx(
+        folder, manifest, place, 'onnxruntime', ['CUDAExecutionProvider'] if place.startswith('gpu') else []
+    )
 
-    def start(onnxruntime, path):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = device.cores()
-        options.log_severity_level = 3  # errors
-        session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-        name = session.get_inputs()[0].name
-        return lambda batch: session.run(None, {name: batch})[0]
 
-    return _run_onnx('onnxruntime', start, folder, manifest, place)
+def _tensorrt(folder, manifest, place):
+    """TensorRT, through ONNX Runtime; what it cannot run, CUDA does."""
+    if place == 'cpu':
+        raise UsageError('--device cpu: the engine tensorrt runs on a GPU; use --device gpu, or --engine onnxruntime')
+    return _run_onnx(folder, manifest, place, 'tensorrt', ['TensorrtExecutionProvider', 'CUDAExecutionProvider'])
+
+
+def _run_onnx(folder, manifest, place, engine, providers):
+    """The ONNX model in ONNX Runtime, on the first of `providers` (of GPUs) that takes each part of it, else on the CPU."""
+    path = _onnx_file(folder, manifest, engine)
+    onnxruntime = _import(engine, 'onnxruntime')
+    for provider in providers:
+        if provider not in onnxruntime.get_available_providers():
+            raise UserError(
+                f'the engine {engine} on a GPU: this ONNX Runtime has no {provider}; pip install onnxruntime-gpu in place of '
+                'onnxruntime, and CUDA (and TensorRT) in the versions that it names'
+            )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = device.cores()
+    options.log_severity_level = 3  # errors
+    number = {'device_id': int(place.partition(':')[2] or 0)}
+    session = _start(
+        engine,
+        path,
+        lambda: onnxruntime.InferenceSession(
+            path, options, providers=[*((provider, number) for provider in providers), 'CPUExecutionProvider']
+        ),
+    )
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
 
 
 def _openvino(folder, manifest, place):
-    """OpenVINO on the CPU, in float32."""
+    """OpenVINO on the CPU, in float32 but for what was exported as integers."""
+    path = _onnx_file(folder, manifest, 'openvino')
+    if place not in ('auto', 'cpu'):
+        raise UsageError(f'--device {place}: the engine openvino runs on the CPU here; use --device cpu')
+    openvino = _import('openvino', 'openvino')
+    precision = {'INFERENCE_PRECISION_HINT': 'f32'}
+    network = _start('openvino', path, lambda: openvino.Core().compile_model(path, 'CPU', precision))
+    return lambda batch: network(batch)[0].copy()
 
-    def start(openvino, path):
-        network = openvino.Core().compile_model(path, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
-        return lambda batch: network(batch)[0].copy()
 
-    return _run_onnx('openvino', start, folder, manifest, place)
-
-
-def _run_onnx(engine, start, folder, manifest, place):
-    """What `start(module of the engine, path of the ONNX file)` gives. Raises UserError when it cannot."""
+def _onnx_file(folder, manifest, engine):
     name = f'{manifest["name"]}.onnx'
     if name not in manifest['sha256']:
         raise UserError(
-            f'{folder}: has no {name}, which this engine runs; install requirements-deploy.txt and export again, or use engine paddle'
+            f'{folder}: has no {name}, which the engine {engine} runs; install requirements-deploy.txt and export again, or use '
+            'engine paddle'
         )
-    if place not in ('auto', 'cpu'):
-        raise UsageError(
-            f'--device {place}: the engine {engine} runs on the CPU here; use --device cpu, or --engine paddle'
-        )
+    return os.path.join(folder, name)
+
+
+def _import(engine, package):
     try:
-        module = importlib.import_module(engine)
+        return importlib.import_module(package)
     except ImportError:
-        raise UserError(f'the engine {engine} is not installed; pip install {engine}') from None
-    path = os.path.join(folder, name)
+        raise UserError(f'the engine {engine} needs {package}; pip install {package}') from None
+
+
+def _start(engine, path, start):
     try:
-        return start(module, path)
-    except Exception as error:  # whatever it says of a graph that it cannot read
+        return start()
+    except Exception as error:  # whatever an engine says of a graph that it cannot read
         raise UserError(f'{path}: {engine} cannot load it ({one_line(error)}); export the model again') from None
 
 
-ENGINES = {'paddle': _paddle, 'onnxruntime': _onnxruntime, 'openvino': _openvino}
+ENGINES = {'paddle': _paddle, 'onnxruntime': _onnxruntime, 'openvino': _openvino, 'tensorrt': _tensorrt}

@@ -1,0 +1,74 @@
+"""Exported models side by side: how long each takes for an image, in turns.
+
+    python benchmarks/engines.py output/demo/infer output/demo/infer:onnxruntime [--batches 1 8] [--rounds 15]
+
+Each is FOLDER or FOLDER:ENGINE; the first is what the others are compared with. Prints a table and, last, one JSON line; its ratio is
+that of the last at the last size of batches.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from zodiac import inference, transforms  # noqa: E402
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('models', nargs='+', metavar='FOLDER[:ENGINE]', help='exports, and what runs each')
+    parser.add_argument('--batches', type=int, nargs='+', default=[1, 8], help='images a run (default: 1 8)')
+    parser.add_argument('--rounds', type=int, default=15, help='runs of each, in turns (default: 15)')
+    args = parser.parse_args()
+    models = {name: load(name) for name in args.models}
+    ratios = {}
+    print(f'{"model":<48}{"batch":>6}{"ms/image":>10}{"min":>8}{"max":>8}{"ratio":>8}{"min":>7}{"max":>7}')
+    for size in args.batches:
+        times = {name: [] for name in models}
+        for model in models.values():
+            timed(model, size)  # to warm up
+        for _ in range(args.rounds):
+            for name, model in models.items():
+                times[name].append(timed(model, size))
+        first = times[args.models[0]]
+        for name, values in times.items():
+            ratios[name] = [one / other for one, other in zip(first, values)]
+            print(f'{name:<48}{size:>6}' + numbers(values, '10.2f', '8.2f') + numbers(ratios[name], '8.2f', '7.2f'))
+    last = ratios[args.models[-1]]
+    result = {'ratio': statistics.median(last), 'ratio_min': min(last), 'ratio_max': max(last)}
+    result = {key: round(value, 2) for key, value in result.items()}
+    print(json.dumps({'benchmark': 'engines', **result, 'target': 1.0, 'rounds': args.rounds, 'models': args.models}))
+
+
+def load(name):
+    """(exported model, a picture as it takes it) of FOLDER or FOLDER:ENGINE."""
+    folder, _, engine = name.partition(':')
+    model = inference.load(folder, 'cpu', engine or 'paddle')
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    return model, transforms.apply(model.transform, Image.fromarray(noise))
+
+
+def timed(model, size):
+    """Milliseconds an image of one run."""
+    exported, image = model
+    batch = np.stack([image] * size)
+    time.sleep(0.3)  # the threads of the engine before spin for a while
+    start = time.perf_counter()
+    exported.predict(batch)
+    return (time.perf_counter() - start) * 1000 / size
+
+
+def numbers(values, first, others):
+    return f'{statistics.median(values):>{first}}{min(values):>{others}}{max(values):>{others}}'
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,100 @@
+"""serve.py with dynamic batches against the same server one image at a time, at several loads, in turns.
+
+    python benchmarks/serve.py output/demo/infer [--clients 1 4 16 64] [--seconds 5] [--pairs 3] [--size 256]
+
+Each client sends the next JPEG over its own connection as soon as it has the answer to the last. Prints a table and, last, one
+JSON line; its ratio is that of requests a second at the highest load.
+"""
+
+import argparse
+import http.client
+import io
+import json
+import statistics
+import threading
+import time
+import urllib.parse
+
+import numpy as np
+from PIL import Image
+from served import serving
+
+WITHOUT = ['--batch-size', '1', '--max-delay', '0']
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('infer_dir', help='folder that export.py wrote')
+    parser.add_argument('--clients', type=int, nargs='+', default=[1, 4, 16, 64], help='(default: 1 4 16 64)')
+    parser.add_argument('--seconds', type=float, default=5, help='length of a run (default: 5)')
+    parser.add_argument('--pairs', type=int, default=3, help='runs of each, in turns (default: 3)')
+    parser.add_argument('--size', type=int, default=256, help='pixels a side of the JPEGs (default: 256)')
+    args = parser.parse_args()
+    photos = [jpeg(seed, args.size) for seed in range(16)]
+    ratios = {}
+    print(f'{"clients":>7}  {"":<8}{"requests/s":>12}{"min":>8}{"max":>8}{"p50 ms":>9}{"p99 ms":>9}')
+    with serving(args.infer_dir) as (batched, _, _), serving(args.infer_dir, *WITHOUT) as (single, _, _):
+        for clients in args.clients:
+            runs = {'batches': [], 'single': []}
+            for address in (batched, single):
+                load(address, clients, 1, photos)  # to warm up
+            for _ in range(args.pairs):
+                runs['batches'].append(load(batched, clients, args.seconds, photos))
+                runs['single'].append(load(single, clients, args.seconds, photos))
+            for name, found in runs.items():
+                rates = [len(times) / args.seconds for times in found]
+                times = np.concatenate(found) * 1000
+                middle, last = np.percentile(times, [50, 99])
+                print(
+                    f'{clients:>7}  {name:<8}{statistics.median(rates):>12.1f}{min(rates):>8.1f}{max(rates):>8.1f}'
+                    f'{middle:>9.1f}{last:>9.1f}',
+                    flush=True,
+                )
+            ratios[clients] = [len(ours) / len(theirs) for ours, theirs in zip(runs['batches'], runs['single'])]
+    highest = ratios[args.clients[-1]]
+    result = {
+        'benchmark': 'serve',
+        'ratio': round(statistics.median(highest), 2),
+        'ratio_min': round(min(highest), 2),
+        'ratio_max': round(max(highest), 2),
+        'target': 1.0,
+        'pairs': args.pairs,
+        'ratios': {clients: round(statistics.median(values), 2) for clients, values in ratios.items()},
+    }
+    print(json.dumps(result))
+
+
+def jpeg(seed, size):
+    blocks = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(blocks).resize((size, size), Image.Resampling.BICUBIC).save(buffer, 'JPEG', quality=90)
+    return buffer.getvalue()
+
+
+def load(address, clients, seconds, photos):
+    """Seconds of each request that `clients` get answered in a time, float [N]."""
+    where = urllib.parse.urlsplit(address)
+    times, end = [], time.perf_counter() + seconds
+
+    def work(number):
+        link = http.client.HTTPConnection(where.hostname, where.port, timeout=60)
+        for turn in range(10**9):
+            start = time.perf_counter()
+            if start > end:
+                return
+            link.request('POST', '/predict', photos[(number + turn) % len(photos)], {'Content-Type': 'image/jpeg'})
+            answer = link.getresponse()
+            answer.read()
+            assert answer.status == 200, answer.status
+            times.append(time.perf_counter() - start)
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return np.array(times)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,366 @@
+"""serve.py as a process: over real connections, in a real browser."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+
+import pytest
+from conftest import ROOT, assert_message, run_script
+
+httpx = pytest.importorskip('httpx', reason='requirements-dev.txt is not installed')
+uvicorn = pytest.importorskip('uvicorn', reason='requirements-serve.txt is not installed')
+sys.path.insert(0, str(ROOT / 'benchmarks'))
+import uploads  # noqa: E402
+from served import export_colours, serving  # noqa: E402
+
+from zodiac import connections  # noqa: E402
+
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+
+
+@pytest.fixture(scope='module')
+def infer(tmp_path_factory):
+    return export_colours(tmp_path_factory.mktemp('colours') / 'infer')
+
+
+@pytest.fixture(scope='module')
+def server(infer):
+    with serving(infer, '--max-mb', '2') as (address, _, _):
+        yield address
+
+
+def picture_of(label, size=(64, 48)):
+    return uploads.png(uploads.COLOURS[label], size)
+
+
+def test_an_image_is_classified(server):
+    for label in uploads.COLOURS:
+        answer = httpx.post(f'{server}/predict', files={'file': picture_of(label)})
+        assert answer.json()['label'] == label
+
+
+def test_the_answer_is_that_of_predict(server, infer, tmp_path):
+    (tmp_path / 'a.png').write_bytes(picture_of('green'))
+    line = run_script('predict.py', infer, 'a.png', '--json', '--top', '3', cwd=tmp_path).stdout
+
+    answer = httpx.post(f'{server}/predict', files={'file': picture_of('green')}).json()
+
+    assert {'path': 'a.png', **answer} == json.loads(line)
+
+
+def test_hostile_clients_harm_nobody():
+    """The quick part of benchmarks/uploads.py: each kind of malformed request three times, beside slow clients."""
+    command = [sys.executable, str(ROOT / 'benchmarks/uploads.py')]
+    sizes = ['--malformed', str(3 * len(uploads.MALFORMED)), '--good', '200', '--slow', '20']
+    result = subprocess.run([*command, *sizes], capture_output=True, text=True, timeout=240)
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert (found['lost'], found['malformed']) == (0, 3 * len(uploads.MALFORMED))
+    assert found['good_between'] > 10
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals')
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_request_in_progress_is_answered_before_the_server_ends(infer, number, status):
+    with serving(infer) as (address, process, said):
+        where = urllib.parse.urlsplit(address)
+        whole = uploads.image(picture_of('blue'))
+        with socket.create_connection((where.hostname, where.port), timeout=20) as link:
+            link.sendall(whole[:-10])
+            while 'in_progress 1.0' not in httpx.get(f'{address}/metrics').text:
+                time.sleep(0.02)
+            process.send_signal(number)
+            time.sleep(0.5)
+            with pytest.raises(httpx.ConnectError):
+                httpx.get(f'{address}/healthz')
+            link.sendall(whole[-10:])
+            receive_to(link, b'"label":"blue"')
+        assert process.wait(20) == status
+        said.seek(0)
+        assert 'Traceback' not in said.read()
+
+
+def test_a_server_with_a_token_asks_for_it(infer):
+    with serving(infer, env={**os.environ, 'ZODIAC_TOKEN': 'secret'}) as (address, _, _):
+        files = {'file': picture_of('blue')}
+        assert httpx.post(f'{address}/predict', files=files).status_code == 401
+        headers = {'Authorization': 'Bearer secret'}
+        assert httpx.post(f'{address}/predict', files=files, headers=headers).json()['label'] == 'blue'
+
+
+def test_a_server_that_others_can_reach_warns_when_it_has_no_token(infer):
+    with serving(infer, '--host', '0.0.0.0') as (_, _, said):
+        said.seek(0)
+        assert 'ZODIAC_TOKEN' in said.read()
+
+
+WRONG = {
+    'no export': (['.'], 1, ['no exported model', 'export.py']),
+    'not there': (['nowhere'], 1, ['nowhere', 'export.py']),
+    'port': (['INFER', '--port', '70000'], 2, ['--port', '65535']),
+    'host': (['INFER', '--host', 'no.such.host.invalid'], 1, ['no.such.host.invalid', '--host']),
+    'limit': (['INFER', '--max-mb', '0'], 2, ['--max-mb']),
+    'word': (['INFER', '--batch-size', 'many'], 2, ['--batch-size']),
+    'engine': (['INFER', '--engine', 'magic'], 2, ['--engine', 'onnxruntime']),
+}
+
+
+@pytest.mark.parametrize('case', WRONG)
+def test_what_cannot_be_served_ends_in_a_message(infer, tmp_path, case):
+    arguments, status, words = WRONG[case]
+    arguments = [str(infer) if argument == 'INFER' else argument for argument in arguments]
+    assert_message(run_script('serve.py', *arguments, cwd=tmp_path), status, *words)
+
+
+def test_without_its_packages_it_says_what_to_install(infer, tmp_path):
+    (tmp_path / 'fastapi.py').write_text("raise ImportError('not here', name='fastapi')", encoding='utf-8')
+    result = run_script('serve.py', infer, cwd=tmp_path, env={'PYTHONPATH': str(tmp_path)})
+    assert_message(result, 1, 'fastapi is not installed', 'requirements-serve.txt')
+
+
+def test_a_port_that_is_taken_ends_in_a_message(infer, tmp_path):
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert_message(run_script('serve.py', infer, '--port', port, cwd=tmp_path), 1, port, 'in use', '--port')
+
+
+@pytest.mark.parametrize('token', ['', 'two words', 'ключ', 'a\nb'])
+def test_a_token_that_no_header_can_carry_ends_in_a_message(infer, tmp_path, token):
+    result = run_script('serve.py', infer, cwd=tmp_path, env={'ZODIAC_TOKEN': token})
+    assert_message(result, 2, 'ZODIAC_TOKEN')
+
+
+def receive_to(link, end):
+    """Read what comes, until it holds `end`."""
+    received = b''
+    while end not in received:
+        got = link.recv(4096)
+        assert got, f'closed after {received}'
+        received += got
+
+
+def test_an_answer_does_not_wait_for_an_acknowledgement(server):
+    times = []
+    with httpx.Client() as client:
+        for _ in range(20):
+            start = time.perf_counter()
+            client.get(f'{server}/healthz')
+            times.append(time.perf_counter() - start)
+    assert min(times) < 0.03  # Nagle's algorithm and delayed acknowledgements make it 0.04 each time
+
+
+async def hello(scope, receive, send):
+    """An ASGI application that answers at once, whatever is sent."""
+    await send({'type': 'http.response.start', 'status': 413, 'headers': [(b'content-length', b'2')]})
+    await send({'type': 'http.response.body', 'body': b'hi'})
+
+
+@pytest.fixture
+def answering():
+    """A port where `hello` answers, with our connections."""
+    settings = uvicorn.Config(hello, http=connections.Protocol, lifespan='off', log_level='warning', access_log=False)
+    server = uvicorn.Server(settings)
+    with connections.listen('127.0.0.1', 0) as listener:
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+@pytest.mark.parametrize('start', [b'', b'POST / HTTP/1.1\r\nHost: x\r\nX: '])
+def test_a_connection_without_a_whole_header_is_closed(answering, monkeypatch, start):
+    monkeypatch.setattr(connections, 'WAIT_SECONDS', 0.5)
+    with socket.create_connection(('127.0.0.1', answering), timeout=10) as link:
+        begin = time.monotonic()
+        link.sendall(start)
+        assert link.recv(100) == b''
+        assert 0.3 < time.monotonic() - begin < 5
+
+
+def test_a_connection_that_is_kept_has_the_same_time_for_the_next_header(answering, monkeypatch):
+    monkeypatch.setattr(connections, 'WAIT_SECONDS', 0.5)
+    with socket.create_connection(('127.0.0.1', answering), timeout=10) as link:
+        for _ in range(4):  # longer than the limit altogether
+            link.sendall(b'GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+            receive_to(link, b'hi')
+            time.sleep(0.2)
+        link.sendall(b'GET / HTTP')
+        assert link.recv(100) == b''
+
+
+def test_a_client_that_still_sends_sees_the_answer(answering):
+    with socket.create_connection(('127.0.0.1', answering), timeout=10) as link:
+        link.sendall(b'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\n')
+        for _ in range(20):
+            link.sendall(b'x' * 1_000_000)  # as long as it takes: no reset in between
+        receive_to(link, b'hi')
+
+
+def test_a_client_that_never_ends_is_cut_off(answering, monkeypatch):
+    monkeypatch.setattr(connections, 'WAIT_SECONDS', 0.3)
+    with socket.create_connection(('127.0.0.1', answering), timeout=10) as link:
+        link.sendall(b'POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n')
+        begin = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - begin < 10:
+                link.sendall(b'5\r\nhello\r\n')
+        assert time.monotonic() - begin < 8
+
+
+@pytest.fixture(scope='module')
+def browser():
+    if CHROMIUM is None:
+        pytest.skip('there is no Chromium')
+    playwright = pytest.importorskip('playwright.sync_api', reason='requirements-dev.txt is not installed')
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page_of(browser):
+    """Opens the page of a server in a window of its own; fails when the page asks any other host, or its script fails."""
+    contexts, faults = [], []
+
+    def open_page(address, **settings):
+        contexts.append(browser.new_context(**{'locale': 'en-GB', **settings}))
+        page = contexts[-1].new_page()
+        page.on('pageerror', lambda error: faults.append(str(error)))
+        page.on(
+            'request', lambda request: request.url.startswith((address, 'blob:', 'data:')) or faults.append(request.url)
+        )
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def choose(page, content, name='photo.png', kind='image/png'):
+    page.set_input_files('#file', {'name': name, 'mimeType': kind, 'buffer': content})
+
+
+def test_the_page_shows_the_photo_and_the_most_probable_classes(server, page_of):
+    page = page_of(server)
+    assert page.title() == 'colours'
+    assert not page.is_visible('#result')
+
+    choose(page, picture_of('红'))
+    page.wait_for_selector('#guesses li')
+
+    assert page.locator('#guesses .name').all_inner_texts()[0] == '红'
+    shares = [float(text.split()[0]) for text in page.locator('#guesses .number').all_inner_texts()]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.2)
+    widths = [box['width'] for box in (row.bounding_box() for row in page.locator('#guesses .bar').all())]
+    assert widths[0] > 10 * widths[1]
+    assert page.evaluate('document.getElementById("photo").naturalWidth') == 64
+    assert re.fullmatch(r'红, (99\.\d|100\.0) %, in \d+ ms\.', page.inner_text('#message'))
+
+
+def test_the_page_says_what_is_wrong_with_a_text_file_and_takes_the_next(server, page_of):
+    page = page_of(server)
+    choose(page, b'hello', 'note.txt', 'text/plain')
+    page.wait_for_selector('#message.bad')
+
+    assert page.inner_text('[role=status]') == 'This file is no image that can be read.'
+    assert not page.is_visible('#result')
+
+    choose(page, picture_of('blue'))
+    page.wait_for_selector('#guesses li')
+    assert not page.is_visible('#message.bad')
+
+
+def test_the_page_says_when_a_photo_is_too_large(server, page_of):
+    page = page_of(server)
+    choose(page, b'x' * 5_000_000)
+    page.wait_for_selector('#message.bad')
+    assert page.inner_text('#message') == 'This image is too large for the server.'
+
+
+def test_a_photo_can_be_dropped_anywhere(server, page_of):
+    page = page_of(server)
+    page.evaluate(
+        """async () => {
+            const canvas = new OffscreenCanvas(20, 20);
+            const ink = canvas.getContext('2d');
+            ink.fillStyle = 'rgb(30, 200, 30)';
+            ink.fillRect(0, 0, 20, 20);
+            const files = new DataTransfer();
+            files.items.add(new File([await canvas.convertToBlob()], 'a.png', {type: 'image/png'}));
+            document.querySelector('h1').dispatchEvent(new DragEvent('drop', {bubbles: true, dataTransfer: files}));
+        }"""
+    )
+    page.wait_for_selector('#guesses li')
+    assert page.inner_text('#guesses li:first-child .name') == 'green'
+
+
+def test_the_page_speaks_chinese_to_those_who_do_and_to_those_who_ask(server, page_of):
+    page = page_of(server, locale='zh-CN')
+    assert page.get_attribute('html', 'lang') == 'zh-CN'
+    assert '选择照片' in page.inner_text('#drop')
+    choose(page, b'hello')
+    page.wait_for_selector('#message.bad')
+    assert page.inner_text('#message') == '无法读取此文件，它不是有效的图片。'
+
+    page.click('#language')
+
+    assert page.get_attribute('html', 'lang') == 'en'
+    assert page.inner_text('#message') == 'This file is no image that can be read.'
+
+
+def test_the_page_works_with_the_keyboard_alone(server, page_of):
+    page = page_of(server)
+    page.keyboard.press('Tab')
+    assert page.evaluate('document.activeElement.id') == 'language'
+    page.keyboard.press('Tab')
+    assert page.evaluate('document.activeElement.id') == 'file'
+    assert page.evaluate('getComputedStyle(document.getElementById("drop")).outlineStyle') == 'solid'
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press('Enter')
+    chooser.value.set_files({'name': 'a.png', 'mimeType': 'image/png', 'buffer': picture_of('blue')})
+    page.wait_for_selector('#guesses li')
+
+
+@pytest.mark.parametrize('width', [320, 390, 1200])
+def test_the_page_fits_a_window(server, page_of, width):
+    page = page_of(server, viewport={'width': width, 'height': 700})
+    choose(page, picture_of('blue', (900, 300)))
+    page.wait_for_selector('#guesses li')
+    assert page.evaluate('document.documentElement.scrollWidth') <= width
+
+
+def test_the_page_asks_for_the_token_and_then_tries_again(infer, page_of):
+    with serving(infer, env={**os.environ, 'ZODIAC_TOKEN': 'secret'}) as (address, _, _):
+        page = page_of(address)
+        choose(page, picture_of('blue'))
+        page.wait_for_selector('#message.bad')
+        assert page.evaluate('document.activeElement.id') == 'token'
+        page.keyboard.type('secret')
+        page.keyboard.press('Enter')
+        page.wait_for_selector('#guesses li')
+
+
+def test_the_page_says_when_the_server_is_gone(infer, page_of):
+    with serving(infer) as (address, process, _):
+        page = page_of(address)
+        process.kill()
+        process.wait()
+        choose(page, picture_of('blue'))
+        page.wait_for_selector('#message.bad')
+        assert page.inner_text('#message') == 'The server cannot be reached.'

@@ -1,0 +1,356 @@
+"""The application that answers with a model: what it takes, what it refuses, what it tells."""
+
+import base64
+import hashlib
+import io
+import re
+import threading
+import time
+
+import hypothesis
+import pytest
+from conftest import ROOT, picture
+from PIL import Image
+
+from zodiac import images, inference, transforms
+
+pytest.importorskip('fastapi', reason='requirements-serve.txt is not installed')
+from fastapi.testclient import TestClient
+
+from zodiac import service
+
+LABELS = ['红', 'green', 'blue']
+TRANSFORM = transforms.eval_transform(8, [0, 0, 0], [1, 1, 1], 'squash')
+
+
+def shares(batch):
+    """[N, 3, H, W] -> [N, 3]: how much of each colour there is."""
+    means = batch.mean((2, 3)) + 0.01
+    return means / means.sum(1, keepdims=True)
+
+
+def model_of(predict=shares):
+    return inference.Exported('colours', LABELS, TRANSFORM, {}, predict)
+
+
+def limits(**others):
+    return service.Limits(**{'requests': 50, 'images': 16, 'body': 1 << 20, 'pixels': 10**6, 'seconds': 20, **others})
+
+
+def client_of(allowed=None, token=None, predict=shares):
+    return TestClient(service.create(model_of(predict), allowed or limits(), token=token))
+
+
+@pytest.fixture
+def client():
+    with client_of() as client:
+        yield client
+
+
+def encoded(image, kind='PNG'):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def filled(colour, size=(20, 10)):
+    return encoded(Image.new('RGB', size, colour))
+
+
+RED = filled('red')
+
+
+def upload(*contents, name='a.png'):
+    return [('file', (name, content, 'image/png')) for content in contents]
+
+
+def test_one_image_in_a_form_is_answered_by_its_prediction(client):
+    answer = client.post('/predict', files=upload(RED))
+
+    assert answer.status_code == 200
+    found = answer.json()
+    assert found['label'] == '红'
+    assert found['probability'] == pytest.approx(1.01 / 1.03, abs=1e-4)
+    assert [guess['label'] for guess in found['top']] == LABELS
+    assert found['top'][0] == {'label': found['label'], 'probability': found['probability']}
+
+
+@pytest.mark.parametrize('kind', ['image/png', 'image/jpeg', 'application/octet-stream', 'Image/PNG; charset=binary'])
+def test_one_image_may_be_the_body_itself(client, kind):
+    answer = client.post('/predict', content=filled('blue'), headers={'Content-Type': kind})
+
+    assert (answer.status_code, answer.json()['label']) == (200, 'blue')
+
+
+def test_several_images_are_answered_in_their_order(client):
+    colours = ['blue', 'red', 'lime', 'blue', 'lime']
+    answer = client.post('/predict', files=upload(*map(filled, colours)))
+
+    names = {'red': '红', 'lime': 'green', 'blue': 'blue'}
+    assert [found['label'] for found in answer.json()['predictions']] == [names[colour] for colour in colours]
+
+
+@pytest.mark.parametrize(('top', 'count'), [(1, 1), (2, 2), (5, 3), (1000, 3)])
+def test_top_says_how_many_labels(client, top, count):
+    assert len(client.post(f'/predict?top={top}', files=upload(RED)).json()['top']) == count
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF'])
+@pytest.mark.parametrize('mode', ['RGB', 'L'])
+def test_an_answer_is_what_the_model_says_of_the_file(client, kind, mode):
+    content = encoded(picture(3, mode=mode), kind)
+    expected = shares(transforms.apply(TRANSFORM, images.decode(io.BytesIO(content)))[None])[0]
+
+    found = client.post('/predict', files=upload(content)).json()
+
+    got = {guess['label']: guess['probability'] for guess in found['top']}
+    assert [got[label] for label in LABELS] == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_other_fields_of_a_form_do_no_harm(client):
+    answer = client.post('/predict', files=upload(RED), data={'comment': 'x' * 1000})
+    assert answer.status_code == 200
+
+
+def jpeg_as_eps():
+    return b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n'
+
+
+def form(body, boundary='b'):
+    return {'content': body, 'headers': {'Content-Type': f'multipart/form-data; boundary={boundary}'}}
+
+
+PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+REFUSED = {
+    'text': ({'files': upload(b'hello')}, 422, 'a.png: not an image'),
+    'empty file': ({'files': upload(b'')}, 422, 'not an image'),
+    'cut off': ({'files': upload(encoded(picture(1), 'JPEG')[:300])}, 422, 'truncated'),
+    'one of two': ({'files': upload(RED, b'hello')}, 422, 'not an image'),
+    'postscript': ({'files': upload(jpeg_as_eps())}, 422, 'not an image'),
+    'body is text': ({'content': b'hello', 'headers': {'Content-Type': 'image/png'}}, 422, 'the body: not an image'),
+    'empty body': ({'content': b'', 'headers': {'Content-Type': 'image/png'}}, 422, 'not an image'),
+    'json': ({'json': {'path': '/etc/passwd'}}, 415, 'application/json'),
+    'nothing': ({}, 415, 'no Content-Type'),
+    'urlencoded': ({'data': {'file': '/etc/passwd'}}, 415, 'multipart/form-data'),
+    'no file': ({'files': [('image', ('a.png', RED))]}, 400, 'field file'),
+    'text field': (
+        form(b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n/etc/passwd\r\n--b--\r\n'),
+        400,
+        'field file',
+    ),
+    'no boundary': ({'content': b'x', 'headers': {'Content-Type': 'multipart/form-data'}}, 400, 'damaged'),
+    'wrong boundary': (form(PART + RED + b'\r\n--b--\r\n', 'other'), 400, 'damaged'),
+    'no end': (form(PART + RED), 400, 'field file'),
+    'no name': (form(b'--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n'), 400, 'damaged'),
+    'garbage': (form(bytes(range(256)) * 40), 400, 'damaged'),
+    'empty form': (form(b''), 400, 'field file'),
+    'many images': ({'files': upload(*[RED] * 5)}, 413, '4 images'),
+    'many fields': ({'files': upload(RED), 'data': {f'f{n}': 'x' for n in range(200)}}, 400, 'fields'),
+    'large body': ({'content': b'x' * 200_001, 'headers': {'Content-Type': 'image/png'}}, 413, '0.190735 MB'),
+    'large file': ({'files': upload(b'x' * 200_001)}, 413, 'larger'),
+    'endless': (
+        {'content': (b'x' * 1000 for _ in range(300)), 'headers': {'Content-Type': 'image/png'}},
+        413,
+        'larger',
+    ),
+    'many pixels': ({'files': upload(filled('red', (1100, 1000)))}, 413, '1100x1000'),
+    'bomb': ({'files': upload(encoded(Image.new('1', (14000, 14000))))}, 413, 'too many pixels'),
+    'long name': ({'files': upload(b'hello', name='n' * 500)}, 422, 'n…: not an image'),
+}
+
+
+@pytest.mark.filterwarnings('ignore:.*SpooledTemporaryFile')  # Starlette leaves a part without its end to the collector
+@pytest.mark.parametrize('case', REFUSED)
+def test_what_is_refused_says_why_and_the_next_request_is_answered(case):
+    request, status, words = REFUSED[case]
+    with client_of(limits(images=4, body=200_000, pixels=1_000_000)) as client:
+        answer = client.post('/predict', **request)
+
+        assert answer.status_code == status, answer.text
+        assert words in answer.json()['detail']
+        assert len(answer.content) < 400
+        assert client.post('/predict', files=upload(RED)).json()['label'] == '红'
+
+
+@pytest.mark.parametrize('top', ['0', '-1', '1001', 'many', ''])
+def test_a_wrong_number_of_labels_is_refused(client, top):
+    answer = client.post(f'/predict?top={top}', files=upload(RED))
+    assert answer.status_code == 422
+    assert answer.json()['detail'].startswith('top: Input should be')
+
+
+def at_once(client, count):
+    """The answers to `count` requests that are sent at the same time."""
+    answers = [None] * count
+
+    def send(number):
+        answers[number] = client.post('/predict', files=upload(RED))
+
+    threads = [threading.Thread(target=send, args=[number]) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return answers
+
+
+def test_more_requests_than_the_limit_are_told_to_come_again():
+    def slow(batch):
+        time.sleep(0.3)
+        return shares(batch)
+
+    with client_of(limits(requests=3), predict=slow) as client:
+        answers = at_once(client, 8)
+        later = client.post('/predict', files=upload(RED))
+
+    statuses = [answer.status_code for answer in answers]
+    assert sorted(statuses) == [200] * 3 + [503] * 5
+    assert all(int(answer.headers['Retry-After']) >= 1 for answer in answers if answer.status_code == 503)
+    assert later.status_code == 200
+
+
+def test_many_requests_at_once_share_runs_of_the_network():
+    batches = []
+
+    def remember(batch):
+        batches.append(len(batch))
+        time.sleep(0.02)
+        return shares(batch)
+
+    with client_of(predict=remember) as client:
+        answers = at_once(client, 24)
+
+    assert [answer.status_code for answer in answers] == [200] * 24
+    assert sum(batches) == 24 and len(batches) < 20
+
+
+def test_a_request_that_takes_too_long_is_given_up():
+    gate = threading.Event()
+    with client_of(limits(seconds=0.3), predict=lambda batch: gate.wait(20) and shares(batch)) as client:
+        answer = client.post('/predict', files=upload(RED))
+        gate.set()
+        assert (answer.status_code, answer.headers['Retry-After']) == (503, '1')
+        assert '0.3 seconds' in answer.json()['detail']
+        assert client.post('/predict', files=upload(RED)).status_code == 200
+
+
+def test_a_network_that_fails_is_a_fault_of_the_server_and_the_next_request_is_answered():
+    failures = [True]
+
+    def fails_once(batch):
+        if failures and failures.pop():
+            raise RuntimeError('of the engine')
+        return shares(batch)
+
+    app = service.create(model_of(fails_once), limits())
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert client.post('/predict', files=upload(RED)).status_code == 500
+        assert client.post('/predict', files=upload(RED)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    'header', [None, 'Bearer wrong', 'Bearer', 'Basic c2VjcmV0', 'Bearer secret2', 'Bearer s\xe9cret']
+)
+def test_without_the_token_nothing_is_classified_and_no_number_is_told(header):
+    headers = {'Authorization': header.encode('latin-1')} if header else {}
+    with client_of(token='secret') as client:
+        for answer in (
+            client.post('/predict', files=upload(RED), headers=headers),
+            client.get('/metrics', headers=headers),
+        ):
+            assert answer.status_code == 401
+            assert answer.headers['WWW-Authenticate'] == 'Bearer'
+        assert (
+            client.get('/').status_code
+            == client.get('/healthz').status_code
+            == client.get('/readyz').status_code
+            == 200
+        )
+
+
+def test_with_the_token_it_is():
+    headers = {'Authorization': 'Bearer secret'}
+    with client_of(token='secret') as client:
+        assert client.post('/predict', files=upload(RED), headers=headers).status_code == 200
+        assert client.get('/metrics', headers=headers).status_code == 200
+
+
+def test_health_and_readiness(client):
+    assert client.get('/healthz').text == 'ok'
+    assert client.get('/readyz').json() == {'model': 'colours', 'classes': 3}
+
+
+def test_it_is_not_ready_before_it_has_started_and_after_it_has_stopped():
+    app = service.create(model_of(), limits())
+    assert TestClient(app).get('/readyz').status_code == 503
+    with TestClient(app) as client:
+        assert client.get('/readyz').status_code == 200
+    assert TestClient(app).get('/readyz').status_code == 503
+
+
+def test_the_numbers_for_prometheus(client):
+    client.post('/predict', files=upload(RED, RED))
+    client.post('/predict', files=upload(b'hello'))
+
+    lines = dict(line.rsplit(' ', 1) for line in client.get('/metrics').text.splitlines() if line[0] != '#')
+
+    assert float(lines['zodiac_requests_total{status="200"}']) == 1
+    assert float(lines['zodiac_requests_total{status="422"}']) == 1
+    assert float(lines['zodiac_images_total']) == 2
+    assert float(lines['zodiac_batch_images_sum']) == 2
+    assert float(lines['zodiac_request_seconds_count']) == 2
+    assert float(lines['zodiac_requests_in_progress']) == 0
+
+
+def test_no_address_takes_a_path():
+    app = service.create(model_of(), limits())
+    described = app.openapi()
+    assert list(described['paths']) == ['/predict', '/healthz', '/readyz', '/metrics']
+    parameters = [
+        parameter
+        for path in described['paths'].values()
+        for way in path.values()
+        for parameter in way.get('parameters', [])
+    ]
+    assert [parameter['name'] for parameter in parameters] == ['top']
+
+
+@pytest.mark.parametrize('address', ['/', '/docs'])
+def test_pages_name_no_address_outside(client, address):
+    answer = client.get(address)
+    assert answer.status_code == 200
+    assert re.findall(r'(?:https?:)?//[\w.-]+\.\w+', answer.text) == []
+
+
+def test_nothing_runs_in_the_page_but_what_it_holds(client):
+    answer = client.get('/')
+    policy = answer.headers['Content-Security-Policy']
+    for kind, tag in (('script-src', 'script'), ('style-src', 'style')):
+        (content,) = re.findall(f'<{tag}>(.*?)</{tag}>', answer.text, re.S)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{kind} 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy and 'unsafe' not in policy
+
+
+def test_the_page_has_every_text_in_both_languages():
+    page = (ROOT / 'zodiac/service.html').read_text(encoding='utf-8')
+    english, chinese = re.search(r'  en: \{(.*?)\n  \},\n  zh: \{(.*?)\n  \},', page, re.S).groups()
+    keys = [set(re.findall(r'(?:^|[,\s])(\w+): ', text)) for text in (english, chinese)]
+    used = set(re.findall(r'data-text="(\w+)"', page)) | set(re.findall(r'texts\.(\w+)', page))
+    assert keys[0] == keys[1] >= used
+
+
+def test_a_name_cannot_break_the_page():
+    model = inference.Exported('<script>x', LABELS, TRANSFORM, {}, shares)
+    with TestClient(service.create(model, limits())) as client:
+        assert '<h1>&lt;script&gt;x</h1>' in client.get('/').text
+
+
+schemathesis = pytest.importorskip('schemathesis')
+from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
+
+
+@schemathesis.openapi.from_asgi('/openapi.json', service.create(model_of(), limits())).parametrize()
+@hypothesis.settings(max_examples=60)
+def test_answers_are_as_described(case):
+    case.call_and_validate(excluded_checks=[positive_data_acceptance])  # no schema says which bytes are an image
