@@ -120,7 +120,7 @@ class Optim:
 class Evaluate:
     split: Literal['train', 'valid', 'test'] = 'test'
     weights: str = 'best'  # best, last, a checkpoint folder, a .pdparams file; export.py reads it too; or infer/
-    engine: Literal['paddle', 'onnxruntime', 'openvino'] = 'paddle'  # what runs an infer/ folder
+    engine: Literal['paddle', 'onnxruntime', 'openvino', 'tensorrt'] = 'paddle'  # what runs an infer/ folder
     flip_average: bool = False  # average over the image and its mirror image; export.py builds it into the model
     batch_size: int = setting(32, low=1)
     sample: int = setting(6, low=1)  # size of the simple random sample that is listed
