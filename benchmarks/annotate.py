@@ -14,6 +14,8 @@ import sys
 import tempfile
 import time
 
+from ratios import summary
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 TARGET = 3.0
 
@@ -53,9 +55,7 @@ def main():
                 'benchmark': 'annotate',
                 'data': os.path.normpath(args.folder).replace(os.sep, '/'),
                 'accepted': len(expected),
-                'ratio': round(statistics.median(ratios), 2),
-                'ratio_min': round(min(ratios), 2),
-                'ratio_max': round(max(ratios), 2),
+                **summary(ratios),
                 'pairs': args.pairs,
                 'target': TARGET,
             }

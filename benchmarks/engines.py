@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from ratios import summary
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -42,9 +43,7 @@ def main():
         for name, values in times.items():
             ratios[name] = [one / other for one, other in zip(first, values)]
             print(f'{name:<48}{size:>6}' + numbers(values, '10.2f', '8.2f') + numbers(ratios[name], '8.2f', '7.2f'))
-    last = ratios[args.models[-1]]
-    result = {'ratio': statistics.median(last), 'ratio_min': min(last), 'ratio_max': max(last)}
-    result = {key: round(value, 2) for key, value in result.items()}
+    result = summary(ratios[args.models[-1]])
     print(json.dumps({'benchmark': 'engines', **result, 'target': 1.0, 'rounds': args.rounds, 'models': args.models}))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from ratios import summary
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -48,9 +49,7 @@ def main():
     ratios = [many / one for one, many in zip(rates[1], rates[cores])]
     result = {
         'benchmark': 'processes',
-        'ratio': round(statistics.median(ratios), 2),
-        'ratio_min': round(min(ratios), 2),
-        'ratio_max': round(max(ratios), 2),
+        **summary(ratios),
         'target': 1.0,
         'pairs': args.pairs,
         'processes': cores,

@@ -17,6 +17,7 @@ import urllib.parse
 
 import numpy as np
 from PIL import Image
+from ratios import summary
 from served import serving
 
 WITHOUT = ['--batch-size', '1', '--max-delay', '0']
@@ -54,9 +55,7 @@ def main():
     highest = ratios[args.clients[-1]]
     result = {
         'benchmark': 'serve',
-        'ratio': round(statistics.median(highest), 2),
-        'ratio_min': round(min(highest), 2),
-        'ratio_max': round(max(highest), 2),
+        **summary(highest),
         'target': 1.0,
         'pairs': args.pairs,
         'ratios': {clients: round(statistics.median(values), 2) for clients, values in ratios.items()},

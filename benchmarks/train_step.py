@@ -12,6 +12,8 @@ import statistics
 import subprocess
 import sys
 
+from ratios import summary
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 SET_BY_US = ('OMP_NUM_THREADS', 'MKL_DEBUG_CPU_TYPE', 'MALLOC_MMAP_MAX_', 'MALLOC_TRIM_THRESHOLD_')
 STEPS = 4
@@ -40,9 +42,7 @@ def main():
     ratios = [ours / theirs for ours, theirs in zip(rates['ours'], rates['paddle'])]
     result = {
         'benchmark': 'train_step',
-        'ratio': round(statistics.median(ratios), 2),
-        'ratio_min': round(min(ratios), 2),
-        'ratio_max': round(max(ratios), 2),
+        **summary(ratios),
         'pairs': args.pairs,
         'size': args.size,
         'batch': args.batch,

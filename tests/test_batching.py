@@ -35,6 +35,14 @@ def with_batcher(work, size=8, delay=0.0, network=None):
     return asyncio.run(main())
 
 
+async def running(batcher, network):
+    """The task of an image that the network is at."""
+    task = asyncio.create_task(batcher.predict(image(0)))
+    while not network.started.is_set():
+        await asyncio.sleep(0.001)
+    return task
+
+
 def image(number):
     return np.full(3, number, np.float32)
 
@@ -59,9 +67,7 @@ def test_what_comes_while_a_batch_runs_makes_up_the_next():
     network.gate.clear()
 
     async def work(batcher):
-        first = asyncio.create_task(batcher.predict(image(0)))
-        while not network.started.is_set():
-            await asyncio.sleep(0.001)
+        first = await running(batcher, network)
         others = [asyncio.create_task(batcher.predict(image(number))) for number in range(1, 5)]
         await asyncio.sleep(0.01)
         network.gate.set()
@@ -104,9 +110,7 @@ def test_an_image_whose_client_has_left_is_not_run():
     network.gate.clear()
 
     async def work(batcher):
-        first = asyncio.create_task(batcher.predict(image(0)))
-        while not network.started.is_set():
-            await asyncio.sleep(0.001)
+        first = await running(batcher, network)
         left, stays = [asyncio.create_task(batcher.predict(image(number))) for number in (1, 2)]
         await asyncio.sleep(0.05)
         left.cancel()

@@ -65,12 +65,16 @@ def import_paddle():
 
 
 def _is_amd_with_avx2():
+    return 'AuthenticAMD' in _about_processor() and ' avx2 ' in _about_processor()
+
+
+def _about_processor():
+    """What Linux tells of the first processor; '' elsewhere."""
     try:
         with open('/proc/cpuinfo', encoding='utf-8', errors='replace') as file:
-            head = file.read(8192)
+            return file.read(8192)
     except OSError:
-        return False
-    return 'AuthenticAMD' in head and ' avx2 ' in head
+        return ''
 
 
 def _keep_freed_memory():
@@ -88,12 +92,7 @@ def _keep_freed_memory():
 
 def has_bf16():
     """Whether the processor multiplies bfloat16 numbers: where it does not, that precision would only be slower."""
-    try:
-        with open('/proc/cpuinfo', encoding='utf-8', errors='replace') as file:
-            head = file.read(8192)
-    except OSError:
-        return False
-    return ' avx512_bf16' in head or ' amx_bf16' in head
+    return any(f' {flag}' in _about_processor() for flag in ('avx512_bf16', 'amx_bf16'))
 
 
 def choose(device):
