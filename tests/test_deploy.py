@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,13 @@ def test_a_static_model_that_cannot_be_converted_is_named(tmp_path, content):
         (tmp_path / f'small{suffix}').write_bytes(content)
     with pytest.raises(UserError, match='small.onnx: paddle2onnx could not convert .*export.onnx=false'):
         deploy.save_onnx(str(tmp_path / 'small'), 'probabilities')
+
+
+@ONNX
+def test_quantization_without_its_packages_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnxruntime.quantization', None)
+    with pytest.raises(UserError, match='int8 needs .*requirements-deploy.txt'):
+        deploy.quantize_onnx(str(tmp_path / 'a.onnx'), [])
 
 
 def test_an_engine_without_its_file_says_what_to_do(tmp_path, monkeypatch):

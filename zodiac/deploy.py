@@ -75,8 +75,11 @@ def quantize_onnx(path, batches):
         batches: what the network sees of some training images, arrays [N, ...]: the range of each layer is taken from them.
     Raises: UserError when it fails.
     """
-    import onnxruntime
-    from onnxruntime import quantization
+    try:
+        import onnxruntime
+        from onnxruntime import quantization
+    except ImportError as error:
+        raise UserError(f'export.precision=int8 needs {error.name}: pip install -r requirements-deploy.txt') from None
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self):
