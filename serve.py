@@ -14,10 +14,7 @@ import math
 import os
 import sys
 
-import numpy as np
-from PIL import Image
-
-from zodiac import batching, inference, transforms
+from zodiac import inference
 from zodiac.errors import UsageError, UserError, run
 
 
@@ -33,8 +30,7 @@ def main():
     limits = service.Limits(requests=args.max_requests, images=args.max_images, seconds=args.timeout, **sizes)
     listener = connections.listen(args.host, args.port)
     model = inference.load(args.infer_dir, args.device, args.engine)
-    warm_up(model, args.batch_size)
-    app = service.create(model, limits, args.batch_size, args.max_delay / 1000, token)
+    app = service.create(model, limits, args.batch_size, args.max_delay / 1000, token, warm_up=True)
     host, port = listener.getsockname()[:2]
     if not token and not ipaddress.ip_address(host).is_loopback:
         print(
@@ -81,13 +77,6 @@ def read_token():
     if token is not None and not (token.isascii() and token.isprintable() and token.split() == [token]):
         raise UsageError('ZODIAC_TOKEN: must be one word of ASCII characters; try: openssl rand -hex 16')
     return token
-
-
-def warm_up(model, batch_size):
-    """Run the network once for each size of a batch: an engine plans each when it first sees it."""
-    blank = transforms.apply(model.transform, Image.new('RGB', (64, 64)))
-    for size in batching.sizes(batch_size):
-        model.predict(np.stack([blank] * size))
 
 
 if __name__ == '__main__':

@@ -98,7 +98,7 @@ def grow(address, count):
             assert client.post('/predict', files={'file': photo(number)}).status_code == 200
 
         with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
-            list(pool.map(send, range(count // 10)))
+            list(pool.map(send, range(max(200, count // 10))))
             before = memory()
             list(pool.map(send, range(count)))
         return memory() / before - 1

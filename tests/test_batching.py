@@ -134,6 +134,22 @@ def test_an_error_of_the_network_reaches_its_batch_and_the_next_batch_runs():
     assert running
 
 
+def test_warming_up_runs_each_size_once_in_the_thread_of_the_network():
+    network, threads = Network(), []
+
+    def predict(batch):
+        threads.append(threading.current_thread())
+        return network(batch)
+
+    async def work(batcher):
+        await batcher.warm_up(image(1))
+        await batcher.predict(image(2))
+
+    with_batcher(work, network=predict)
+    assert network.batches == [1, 2, 4, 8, 1]
+    assert len(set(threads)) == 1
+
+
 def test_the_sizes_of_batches():
     assert sizes(1) == [1]
     assert sizes(8) == [1, 2, 4, 8]

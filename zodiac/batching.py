@@ -40,6 +40,11 @@ class Batcher:
         self._task.cancel()
         self._thread.shutdown()
 
+    async def warm_up(self, image):
+        """Run the network once for each size of a batch, in its thread: engines make a plan for each, a thread."""
+        for size in sizes(self._size):
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, np.stack([image] * size))
+
     def running(self):
         return self._task is not None and not self._task.done()
 

@@ -22,6 +22,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
+from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from pydantic import BaseModel
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -102,13 +103,14 @@ PROBLEMS = {
 }
 
 
-def create(model, limits, batch=8, delay=0.002, token=None):
+def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
     """The FastAPI application that answers with `model`.
 
     Args:
         model: zodiac.inference.Exported.
         batch: most images a run of the network.
         delay: seconds that an image may wait for others to share its batch.
+        warm_up: run the network once for each size of a batch before the first request.
         token: what clients must send as `Authorization: Bearer TOKEN`; None lets everybody in.
     """
     metrics = Metrics()
@@ -120,6 +122,8 @@ def create(model, limits, batch=8, delay=0.002, token=None):
         app.state.places = asyncio.Semaphore(4 * batch)  # for decoded images; the others wait as files
         with concurrent.futures.ThreadPoolExecutor(device.cores(), 'decode') as app.state.decoders:
             async with batcher:
+                if warm_up:
+                    await batcher.warm_up(transforms.apply(model.transform, Image.new('RGB', (64, 64))))
                 yield
 
     app = FastAPIOffline(
