@@ -99,11 +99,9 @@ def predictor_of_export(cfg):
     def predict_all(dataset):
         outputs = []
         with tqdm(total=len(dataset), desc='evaluating', unit='image', leave=False, disable=None) as bar:
-            for paths, batch, errors in inference.batches(dataset.paths, exported.transform, cfg.evaluate.batch_size):
-                if errors:
-                    raise errors[0]
+            for batch in inference.sound_batches(dataset.paths, exported.transform, cfg.evaluate.batch_size):
                 outputs.append(exported.predict(batch))
-                bar.update(len(paths))
+                bar.update(len(batch))
         return np.concatenate(outputs)
 
     origin = {'weights': folder, 'engine': cfg.evaluate.engine}

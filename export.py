@@ -85,23 +85,11 @@ def describe(cfg, origin, temperature, with_onnx):
 
 def training_images(manifest, cfg):
     """Yield what the network sees of some training images, in batches."""
-    import numpy as np
-
     from dataset import ZodiacDataset
 
     training = ZodiacDataset('train', augment=False, cfg=cfg)
     chosen = training.spread(cfg.export.calibration_images)
-    for part in np.array_split(chosen, -(-len(chosen) // 8)):
-        yield network_input(training, part, manifest)
-
-
-def network_input(dataset, numbers, manifest):
-    """What the network sees of some images of a dataset, [N, ...]."""
-    import numpy as np
-
-    from zodiac import images, transforms
-
-    return np.stack([transforms.apply(manifest['transform'], images.decode(dataset.paths[i])) for i in numbers])
+    yield from inference.sound_batches([training.paths[i] for i in chosen], manifest['transform'], 8)
 
 
 def write_models(layer, manifest, folder, with_onnx, examples=()):
@@ -143,8 +131,7 @@ def compare(layer, manifest, folder, engines, dataset, cfg):
     from scipy.special import softmax
 
     chosen = dataset.spread(cfg.export.parity_images)
-    batch = network_input(dataset, chosen, manifest)
-    parts = np.array_split(batch, -(-len(batch) // 8))
+    parts = list(inference.sound_batches([dataset.paths[i] for i in chosen], manifest['transform'], 8))
     with paddle.no_grad():
         expected = np.concatenate([layer(paddle.to_tensor(part)).numpy() for part in parts])
     if not cfg.export.softmax:

@@ -144,6 +144,14 @@ def batches(paths, transform, size):
             )
 
 
+def sound_batches(paths, transform, size):
+    """Yield what the transform gives of groups of `size` files, [n, ...]. Raises ImageError for the first that cannot be read."""
+    for _, batch, errors in batches(paths, transform, size):
+        if errors:
+            raise errors[0]
+        yield batch
+
+
 def _paddle(folder, manifest, place):
     """Paddle Inference: on the CPU with oneDNN, in bfloat16 where it was exported so and the processor has it; else on a GPU."""
     paddle = device.import_paddle()
