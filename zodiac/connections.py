@@ -9,9 +9,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from zodiac.errors import UserError
 
-WAIT_SECONDS = (
-    10  # for the header of a request, from its connection or its first byte; and for the rest of one that is answered
-)
+WAIT_SECONDS = 10  # for the whole header of a request, and for what is left of a body once it is answered
 
 
 class Protocol(H11Protocol):
