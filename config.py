@@ -34,6 +34,7 @@ class Data:
     labels: List[str] = setting(ZODIAC)  # class names; the position is the class number
     num_workers: Union[Auto, int] = setting('auto', low=0, high=256)  # processes that decode images
     shared_memory: Union[Auto, bool] = 'auto'  # hand batches over through /dev/shm
+    reduced_decoding: bool = True  # a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is enough
 
 
 @dataclass

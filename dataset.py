@@ -11,43 +11,9 @@ import numpy as np
 import config
 from zodiac import augment, device, images, transforms
 from zodiac.errors import UserError
+from zodiac.index import read as read_index
 
 paddle = device.import_paddle()
-
-
-def read_index(path, num_classes):
-    """Read `path<TAB>label` lines.
-
-    Returns: list of image paths, int64 array of labels in [0, num_classes).
-    Raises: UserError naming the file and line when the file is missing, empty, or a line is not of that form.
-    """
-    try:
-        with open(path, encoding='utf-8', newline='\n') as file:
-            lines = file.read().split('\n')
-    except FileNotFoundError:
-        raise UserError(f'{path}: no such index; run annotate.py first') from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{path}: cannot be read ({error}); run annotate.py again') from None
-    paths, labels = [], []
-    for number, line in enumerate(lines, 1):
-        line = line.rstrip('\r')
-        if not line:
-            continue
-        image, tab, label = line.rpartition('\t')
-        if not tab:
-            raise UserError(f'{path}:{number}: no tab between path and label: {line[:80]!r}; run annotate.py again')
-        if not image:
-            raise UserError(f'{path}:{number}: no path before the tab: {line[:80]!r}; run annotate.py again')
-        if not label.isdecimal() or int(label) >= num_classes:
-            raise UserError(
-                f'{path}:{number}: label {label!r} is not a number from 0 to {num_classes - 1}; '
-                'run annotate.py again with the data.labels in use'
-            )
-        paths.append(image)
-        labels.append(int(label))
-    if not paths:
-        raise UserError(f'{path}: has no images; run annotate.py again')
-    return paths, np.array(labels, np.int64)
 
 
 class ZodiacDataset(paddle.io.Dataset):
@@ -74,6 +40,7 @@ class ZodiacDataset(paddle.io.Dataset):
         self.order = None
         self.augment = mode == 'train' if augment is None else augment
         self.transform = train_transform(cfg) if self.augment else eval_transform(cfg)
+        self._normal_factors = transforms.normal_factors(cfg.image.mean, cfg.image.std)
         self._reads = np.frombuffer(
             mmap.mmap(-1, 4 * len(self.paths)), np.uint32
         )  # anonymous memory, shared with worker processes
@@ -82,12 +49,22 @@ class ZodiacDataset(paddle.io.Dataset):
         return len(self.paths)
 
     def __getitem__(self, index):
+        pixels, label = self.sample(index)
+        return transforms.apply(self.transform[-1:], pixels), label
+
+    def sample(self, index):
+        """The pixels of an item, uint8 [size, size, 3], before `finish`; its label."""
         number = index if self.order is None else self.order[index]
         try:
-            image = images.decode(self.paths[number])
+            pixels = transforms.read(self.transform[:-1], self.paths[number], self._generator(index))
         except images.ImageError as error:
             raise UserError(f'{error}; mend or remove the file, then run annotate.py again') from None
-        return transforms.apply(self.transform, image, self._generator(index)), self.labels[number]
+        return pixels, self.labels[number]
+
+    def finish(self, pixels):
+        """What the network sees, on the device of `pixels`: Tensor uint8 [N, size, size, 3] -> float32 [N, 3, size, size]."""
+        factor, shift = (paddle.to_tensor(part[:, None, None]) for part in self._normal_factors)
+        return pixels.transpose([0, 3, 1, 2]).astype('float32') * factor - shift
 
     def spread(self, count):
         """Numbers of `count` images, or of all there are, spread evenly over the index."""
@@ -109,16 +86,20 @@ class ZodiacDataset(paddle.io.Dataset):
 
 def train_transform(cfg):
     """The training transform of a configuration: its `augment` list, then the normalisation of evaluation."""
-    return [*augment.build(cfg.augment, cfg.image.size), eval_transform(cfg)[-1]]
+    reduced = [transforms.REDUCED] if cfg.data.reduced_decoding else []
+    return [*reduced, *augment.build(cfg.augment, cfg.image.size), eval_transform(cfg)[-1]]
 
 
 def eval_transform(cfg):
     """The transform of evaluation, export and prediction, as data."""
-    return transforms.eval_transform(cfg.image.size, cfg.image.mean, cfg.image.std, cfg.image.resize)
+    image = cfg.image
+    return transforms.eval_transform(image.size, image.mean, image.std, image.resize, cfg.data.reduced_decoding)
 
 
 class Loader(paddle.io.DataLoader):
     """A DataLoader over a ZodiacDataset in which a bad file ends the run with its name, also from a worker process.
+
+    Batches come from the workers as pixels, a quarter of the bytes, and are normalised on the device.
 
     With `shuffle` the order is a function of (seed, epoch); call `set_epoch` before each pass. Several processes share
     each batch, see `Batches`.
@@ -132,7 +113,7 @@ class Loader(paddle.io.DataLoader):
     def __init__(self, dataset, batch_size, cfg, shuffle=False, mixer=None, balanced=False):
         processes = paddle.distributed.get_world_size()
         workers = device.loader_workers(cfg.data.num_workers, on_gpu=not paddle.device.get_device().startswith('cpu'))
-        batch_bytes = -(-batch_size // processes) * 3 * cfg.image.size**2 * 4
+        batch_bytes = -(-batch_size // processes) * 3 * cfg.image.size**2
         self.images = dataset
         self.mixer = mixer
         self.balanced = balanced
@@ -159,8 +140,9 @@ class Loader(paddle.io.DataLoader):
     def __iter__(self):
         self.guarded.fault[0] = 0
         # the batches first: asked for one more at the end, Paddle lets its processes go
-        for batch, bounds in zip(super().__iter__(), self.batch_sampler.bounds()):
+        for (pixels, labels), bounds in zip(super().__iter__(), self.batch_sampler.bounds()):
             self.guarded.check()
+            batch = [self.images.finish(pixels), labels]
             if self.mixer:
                 rng = np.random.default_rng([self.images.seed, self.epoch, bounds[0], device.rank()])
                 batch = self.mixer(*batch, rng)
@@ -219,7 +201,7 @@ class _Guarded(paddle.io.Dataset):
     def __init__(self, dataset, size):
         super().__init__()
         self.dataset = dataset
-        self.placeholder = np.zeros([3, size, size], np.float32), np.int64(0)
+        self.placeholder = np.zeros([size, size, 3], np.uint8), np.int64(0)
         self.fault = mmap.mmap(-1, 4096)  # anonymous memory, shared with worker processes: a flag, then the message
 
     def __len__(self):
@@ -227,7 +209,7 @@ class _Guarded(paddle.io.Dataset):
 
     def __getitem__(self, index):
         try:
-            return self.dataset[index]
+            return self.dataset.sample(index)
         except UserError as error:
             text = str(error).encode('utf-8', 'replace')[:4000] + b'\0'
             if not self.fault[0]:

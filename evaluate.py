@@ -10,6 +10,7 @@ are there as PNG too. A simple random sample of the split is listed as in the no
 """
 
 import csv
+import filecmp
 import json
 import os
 import shutil
@@ -337,10 +338,10 @@ def class_counts(cfg):
 
     classes = len(cfg.data.labels)
     present = [split for split in ('train', 'valid', 'test') if os.path.isfile(f'{cfg.data.root}/{split}.txt')]
-    read = {split: read_index(f'{cfg.data.root}/{split}.txt', classes) for split in present}
-    if 'valid' in read and 'test' in read and read['valid'][0] == read['test'][0]:  # annotate.valid_from=test
-        del read['valid']
-    return {split: np.bincount(labels, minlength=classes) for split, (_, labels) in read.items()}
+    index = {split: f'{cfg.data.root}/{split}.txt' for split in present}
+    if 'valid' in index and 'test' in index and filecmp.cmp(index['valid'], index['test'], False):
+        del index['valid']  # annotate.valid_from=test
+    return {split: np.bincount(read_index(path, classes)[1], minlength=classes) for split, path in index.items()}
 
 
 def read_log(path):

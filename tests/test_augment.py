@@ -685,7 +685,8 @@ def test_the_training_transform_of_a_configuration_is_its_list_and_the_normalisa
     cfg = config.load(
         overrides=['image.size=32', 'image.mean=[0, 0.5, 1]', 'augment=[{random_crop: {padding: 0}}, vertical_flip]']
     )
-    transform = dataset.train_transform(cfg)
+    reduced, *transform = dataset.train_transform(cfg)
+    assert reduced == transforms.REDUCED
     assert transform[:2] == [augment.RandomCrop(size=32, padding=0), augment.VerticalFlip()]
     assert transform[2:] == [dataset.eval_transform(cfg)[-1]]
     image = noise((32, 32))

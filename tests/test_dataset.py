@@ -121,6 +121,14 @@ def test_a_batch_stacks_the_items(workdir):
     assert labels.tolist() == [0, 1, 2]
 
 
+def test_a_batch_is_normalised_to_the_very_bits_of_its_items(workdir):
+    draw_split('valid', 5)
+    cfg = settings(**{'image.mean': [0.485, 0.456, 0.406], 'image.std': [0.229, 0.224, 0.225]})
+    dataset = ZodiacDataset('valid', cfg=cfg)
+    assert dataset.sample(0)[0].dtype == np.uint8
+    assert np.array_equal(one_pass(Loader(dataset, 5, cfg))[0], items(dataset))
+
+
 def test_iteration_ends_after_the_last_item(workdir):
     draw_split('valid', 3)
     assert len(list(ZodiacDataset('valid', cfg=settings()))) == 3
@@ -132,14 +140,14 @@ def test_iteration_ends_after_the_last_item(workdir):
 def test_an_index_is_read_as_paths_and_numbers(workdir):
     path = write_index('train', ['signs/train/dog/猫 1.jpg\t0', 'b.jpg\t11'])
     paths, labels = read_index(path, 12)
-    assert paths == ['signs/train/dog/猫 1.jpg', 'b.jpg']
+    assert list(paths) == ['signs/train/dog/猫 1.jpg', 'b.jpg']
     assert (labels.tolist(), labels.dtype) == ([0, 11], np.int64)
 
 
 def test_windows_line_ends_and_empty_lines_are_accepted(workdir):
     path = write_index('train', ['a.jpg\t3', '', 'b.jpg\t4'], end='\r\n')
     paths, labels = read_index(path, 12)
-    assert paths == ['a.jpg', 'b.jpg']
+    assert list(paths) == ['a.jpg', 'b.jpg']
     assert labels.tolist() == [3, 4]
 
 

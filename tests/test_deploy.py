@@ -147,7 +147,7 @@ def test_the_manifest_says_what_the_graph_takes_and_gives(exports):
     assert manifests['pixels']['input'] == {
         **{'name': 'image', 'shape': [-1, 32, 32, 3], 'dtype': 'uint8', 'layout': 'NHWC'}
     }
-    assert [step['op'] for step in manifests['pixels']['transform']] == ['center_crop']
+    assert [step['op'] for step in manifests['pixels']['transform']] == ['decode_reduced', 'center_crop']
     assert [manifests[name]['output']['name'] for name in manifests] == ['probabilities'] * 2 + ['logits'] * 2
     assert manifests['everything']['temperature'] == 1.7
     for name, (folder, *_) in exports.items():

@@ -16,7 +16,7 @@ import yaml
 from conftest import ROOT, SIZES, picture, shape_name
 from PIL import Image
 
-from zodiac import images, transforms
+from zodiac import augment, images, transforms
 from zodiac.errors import UserError
 from zodiac.images import ImageError
 
@@ -276,13 +276,18 @@ def test_every_refusal_is_a_user_error():
 # Geometry
 
 
+def cropped(image, size, resize):
+    """uint8 [size, size, 3] by the transform of evaluation."""
+    return transforms.apply(transforms.eval_transform(size, MEAN, STD, resize)[:-1], image)
+
+
 @pytest.mark.parametrize('size', SIZES, ids=shape_name)
 def test_center_crop_is_resize_of_the_short_side_then_centre_crop(size):
     from paddle.vision.transforms import CenterCrop, Resize
 
     image = noise(size, seed=size[0])
     expected = pixels(CenterCrop(28)(Resize(32, 'bilinear')(image)))
-    result = pixels(transforms.center_crop(image, None, 28, 32))
+    result = cropped(image, 28, 32)
     assert result.shape == expected.shape == (28, 28, 3)
     assert largest_difference(result, expected) <= 1
 
@@ -294,7 +299,7 @@ def test_center_crop_agrees_at_the_sizes_in_use(shape, size, resize):
 
     image = noise(shape)
     expected = pixels(CenterCrop(size)(Resize(resize, 'bilinear')(image)))
-    assert largest_difference(pixels(transforms.center_crop(image, None, size, resize)), expected) <= 1
+    assert largest_difference(cropped(image, size, resize), expected) <= 1
 
 
 MEMORY_OF_LONG_IMAGES = """
@@ -306,8 +311,9 @@ def peak():  # getrusage would start at what pytest itself takes
 before = peak()
 for size in ((1, 3000), (3000, 1)):
     image = Image.new('RGB', size)
-    assert transforms.center_crop(image, None, 224, 256).size == (224, 224)
-    assert transforms.resize(image, None, 224).size == (224, 224)
+    for resize in (256, 'squash'):
+        transform = transforms.eval_transform(224, [0] * 3, [1] * 3, resize)
+        assert transforms.apply(transform[:-1], image).shape == (224, 224, 3)
 print(peak() - before)
 """
 
@@ -325,14 +331,106 @@ def test_resize_squashes_the_whole_image_as_paddle_does(size):
     from paddle.vision.transforms import Resize
 
     image = noise(size, seed=size[0])
-    result = pixels(transforms.resize(image, None, 28))
+    result = cropped(image, 28, 'squash')
     assert result.shape == (28, 28, 3)
     assert largest_difference(result, pixels(Resize((28, 28), 'bilinear')(image))) <= 1
 
 
 def test_resize_leaves_an_image_of_the_size_alone():
     image = noise((28, 28))
-    assert np.array_equal(pixels(transforms.resize(image, None, 28)), pixels(image))
+    assert np.array_equal(cropped(image, 28, 'squash'), pixels(image))
+
+
+# Reduced decoding
+
+
+def photo(size, seed=0):
+    """A PIL image with the frequencies of a photo: noise at every scale, the coarser the stronger."""
+    rng, result = np.random.default_rng(seed), np.zeros((size[1], size[0], 3))
+    for octave in range(2, 9):
+        coarse = Image.fromarray(rng.integers(0, 256, (2**octave, 2**octave, 3), dtype=np.uint8))
+        result += pixels(coarse.resize(size, Image.Resampling.BICUBIC)) / 2.0 ** (octave - 1)
+    return Image.fromarray(result.clip(0, 255).astype(np.uint8))
+
+
+def reduced(transform):
+    return [transforms.REDUCED, *transform]
+
+
+@BOTH
+@pytest.mark.parametrize('shape', [(1200, 800), (801, 1203), (130, 113), (56, 56), (40, 30)], ids=shape_name)
+def test_reduced_decoding_gives_nearly_the_same_pixels(transform, shape):
+    file = encoded(photo(shape), 'JPEG', quality=90)
+    fast, exact = (transforms.read(steps[:-1], file) for steps in (reduced(transform), transform))
+    difference = np.abs(fast.astype(int) - exact)
+    assert fast.shape == exact.shape
+    assert difference.mean() < 2.5
+    assert np.percentile(difference, 99) < 12
+
+
+@BOTH
+def test_reduced_decoding_of_a_large_jpeg_reads_fewer_pixels(transform, monkeypatch):
+    seen = []
+    monkeypatch.setattr(images, 'to_rgb', lambda image, source: seen.append(image.size) or image)
+    file = encoded(photo((1200, 800)), 'JPEG')
+    transforms.read(reduced(transform), file)
+    transforms.read(transform, file)
+    assert seen == [(150, 100), (1200, 800)]
+
+
+@pytest.mark.parametrize('suffix', ['PNG', 'WEBP', 'BMP', 'TIFF'])
+def test_reduced_decoding_changes_no_other_format(suffix):
+    file = encoded(photo((400, 300)), suffix)
+    assert np.array_equal(transforms.read(reduced(eval_64()), file), transforms.read(eval_64(), file))
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_reduced_decoding_cuts_a_turned_photo_where_full_decoding_does(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = encoded(photo((801, 403)), 'JPEG', exif=exif, quality=95)
+    crop = augment.RandomResizedCrop(size=32, scale=[0.3, 0.3])
+    seeds = range(8)
+    fast, exact = (
+        np.stack([transforms.read(steps, file, np.random.default_rng(seed)) for seed in seeds])
+        for steps in (reduced([crop]), [crop])
+    )
+    assert np.abs(fast.astype(int) - exact).mean() < 2.5
+
+
+def test_reduced_decoding_draws_what_full_decoding_draws():
+    file = encoded(photo((640, 480)), 'JPEG')
+    crop = augment.RandomResizedCrop(size=32)
+    states = []
+    for steps in (reduced([crop]), [crop]):
+        rng = np.random.default_rng(3)
+        transforms.read(steps, file, rng)
+        states.append(rng.bit_generator.state)
+    assert states[0] == states[1]
+
+
+def test_where_nothing_scales_first_a_jpeg_is_decoded_in_full():
+    file = encoded(photo((640, 480)), 'JPEG')
+    steps = [augment.HorizontalFlip(p=1.0), *eval_64()]
+    read = [transforms.read(part, file, np.random.default_rng(0)) for part in (reduced(steps), steps)]
+    assert np.array_equal(*read)
+
+
+@pytest.mark.parametrize('mode', ['L', 'CMYK'])
+def test_reduced_decoding_takes_grey_and_cmyk_jpegs(mode):
+    file = encoded(photo((640, 480)).convert(mode), 'JPEG')
+    fast, exact = (transforms.read(steps[:-1], file) for steps in (reduced(eval_64()), eval_64()))
+    assert np.abs(fast.astype(int) - exact).mean() < 2.5
+
+
+@pytest.mark.parametrize('share', [0.1, 0.5, 0.9, 0.99])
+def test_reduced_decoding_finds_a_truncated_jpeg(share, tmp_path):
+    path = tmp_path / 'cut.jpg'
+    content = encoded(photo((640, 480)), 'JPEG').read()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ImageError, match='truncated') as caught:
+        transforms.read(reduced(eval_64()), str(path))
+    assert str(path) in str(caught.value)
 
 
 # Values
@@ -340,7 +438,7 @@ def test_resize_leaves_an_image_of_the_size_alone():
 
 def test_normalize_subtracts_the_mean_and_divides_by_the_deviation():
     values = np.array([[[0, 128, 255]]], np.uint8)
-    result = transforms.normalize(Image.fromarray(values), None, MEAN, STD)
+    result = transforms.normalize(Image.fromarray(values), MEAN, STD)
     expected = [(0 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     assert result.dtype == np.float32
     assert np.allclose(result[0, 0], expected, rtol=0, atol=1e-6)

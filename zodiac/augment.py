@@ -28,8 +28,11 @@ class Resize:
 
     size: int = 0
 
+    def part(self, shape, rng):
+        return transforms.whole(shape, self.size)
+
     def __call__(self, image, rng):
-        return transforms.resize(image, rng, self.size)
+        return transforms.scale(image, self.part(image.size, rng), self.size)
 
 
 @dataclass
@@ -43,8 +46,9 @@ class RandomResizedCrop:
     scale: List[float] = setting([0.08, 1.0], above=0, high=1)
     ratio: List[float] = setting([0.75, 4 / 3], above=0)
 
-    def __call__(self, image, rng):
-        width, height = image.size
+    def part(self, shape, rng):
+        """(left, top, right, bottom) of a picture of this (width, height)."""
+        width, height = shape
         low, high = self.ratio
         for _ in range(10):
             w, h = _random_sides(rng, width * height, self.scale, self.ratio)
@@ -54,7 +58,10 @@ class RandomResizedCrop:
         else:  # a very long image: the largest centred part with an allowed aspect
             w, h = min(width, max(1, round(height * high))), min(height, max(1, round(width / low)))
             left, top = (width - w) // 2, (height - h) // 2
-        return image.resize((self.size, self.size), BILINEAR, box=(left, top, left + w, top + h))
+        return left, top, left + w, top + h
+
+    def __call__(self, image, rng):
+        return transforms.scale(image, self.part(image.size, rng), self.size)
 
 
 @dataclass

@@ -23,6 +23,11 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = tuple(TURNS[orientation] for orientation in (5, 6, 7, 8))
+FLIPS_X = tuple(
+    TURNS[orientation] for orientation in (2, 3, 6, 7)
+)  # what is upright left lies at the end of rows or columns
+FLIPS_Y = tuple(TURNS[orientation] for orientation in (3, 4, 7, 8))
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 TOO_MANY_PIXELS = 'too many pixels'  # the reason of an ImageError
 JUNK_NAMES = ('thumbs.db', 'desktop.ini', '__macosx')
@@ -112,12 +117,16 @@ def _high_byte(image):
     return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
-def _upright(image):
-    """Apply the EXIF orientation; damaged EXIF data counts as none, the picture itself is sound."""
+def _turn(image):
+    """What makes the picture upright, by its EXIF orientation; damaged EXIF data counts as none, the picture itself is sound."""
     try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION))
+        return TURNS.get(image.getexif().get(ORIENTATION))
     except Exception:
-        return image
+        return None
+
+
+def _upright(image):
+    turn = _turn(image)
     if turn is None:
         return image
     info, image = image.info, image.transpose(turn)
@@ -129,3 +138,28 @@ def decode(source, max_pixels=MAX_PIXELS):
     """Read a path or binary file as an upright 8-bit RGB PIL image. Raises ImageError."""
     with open_image(source, max_pixels) as image:
         return to_rgb(load_pixels(image, source), source)
+
+
+def decode_part(source, choose, side, max_pixels=MAX_PIXELS):
+    """What `decode` gives, to have a part of it scaled to `side` x `side` pixels: of a JPEG at a half, a quarter or an eighth of
+    its size where the part has enough pixels even so, which takes less time (libjpeg leaves the finest frequencies out).
+
+    Args:
+        choose: callable, (width, height) of the upright picture -> (left, top, right, bottom), the part.
+    Returns: PIL image, the part of it. Raises ImageError.
+    """
+    with open_image(source, max_pixels) as image:
+        turn = _turn(image)
+        width, height = image.size[::-1] if turn in SIDEWAYS else image.size
+        part = choose((width, height))
+        enough = min(part[2] - part[0], part[3] - part[1]) / side
+        factor = next(factor for factor in (8, 4, 2, 1) if factor == 1 or factor <= enough)
+        if factor == 1 or image.format != 'JPEG':
+            return to_rgb(load_pixels(image, source), source), part
+        image.draft(image.mode, (image.width // factor, image.height // factor))
+        image = to_rgb(load_pixels(image, source), source)
+    # the last of the reduced pixels may stand for less than `factor` ones, and comes first where the picture was turned
+    x = image.width - width / factor if turn in FLIPS_X else 0
+    y = image.height - height / factor if turn in FLIPS_Y else 0
+    left, top, right, bottom = (edge / factor for edge in part)
+    return image, (left + x, top + y, right + x, bottom + y)

@@ -126,7 +126,7 @@ def batches(paths, transform, size):
 
     def read(path):
         try:
-            return path, transforms.apply(transform, images.decode(path)), None
+            return path, transforms.read(transform, path), None
         except images.ImageError as error:
             return path, None, error
 

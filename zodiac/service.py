@@ -141,7 +141,7 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
                 with batcher.announced():
                     image = await asyncio.get_running_loop().run_in_executor(
                         app.state.decoders,
-                        lambda: transforms.apply(model.transform, images.decode(file, limits.pixels)),
+                        lambda: transforms.read(model.transform, file, max_pixels=limits.pixels),
                     )
             except images.ImageError as error:
                 status = 413 if error.reason == images.TOO_MANY_PIXELS else 422

@@ -7,29 +7,42 @@ in inference.yaml. That of training has random operations (augment.py) in front 
 import numpy as np
 from PIL import Image
 
+from zodiac import images
 from zodiac.errors import UserError, one_line
 
 
-def center_crop(image, rng, size, resize):
-    """Scale the short side to `resize` pixels, then cut `size` x `size` from the middle."""
-    short = min(image.size)
-    width, height = resize * image.width // short, resize * image.height // short
+def center_part(shape, size, resize):
+    """What scaling the short side to `resize` pixels and cutting `size` x `size` from the middle leaves of (width, height):
+    (left, top, right, bottom)."""
+    short = min(shape)
+    width, height = resize * shape[0] // short, resize * shape[1] // short
     left, top = round((width - size) / 2), round((height - size) / 2)
-    x, y = image.width / width, image.height / height
-    right, bottom = min((left + size) * x, image.width), min((top + size) * y, image.height)
-    box = (left * x, top * y, right, bottom)  # only what is kept gets scaled
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    x, y = shape[0] / width, shape[1] / height
+    return left * x, top * y, min((left + size) * x, shape[0]), min((top + size) * y, shape[1])
 
 
-def resize(image, rng, size):
-    """Scale to `size` x `size`; the aspect ratio is not kept."""
-    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
+def whole(shape, size):
+    """All of (width, height)."""
+    return 0, 0, *shape
 
 
-def normalize(image, rng, mean, std):
+def scale(image, part, size):
+    """(left, top, right, bottom) of an image, scaled to `size` x `size`; the aspect ratio is not kept."""
+    if image.size == (size, size) and tuple(part) == (0, 0, size, size):
+        return image
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=part)
+
+
+def normalize(image, mean, std):
     """(value / 255 - mean) / std of each channel. Returns float32 [height, width, 3]."""
+    factor, shift = normal_factors(mean, std)
+    return np.asarray(image, np.float32) * factor - shift
+
+
+def normal_factors(mean, std):
+    """float32 [3] each: what the values of 0 to 255 are multiplied by, and what is then subtracted."""
     mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-    return np.asarray(image, np.float32) * (1 / (255 * std)) - mean / std
+    return 1 / (255 * std), mean / std
 
 
 def denormalize(image, mean, std):
@@ -37,17 +50,33 @@ def denormalize(image, mean, std):
     return ((image.transpose(1, 2, 0) * std + mean) * 255).round().clip(0, 255).astype(np.uint8)
 
 
-OPS = {'center_crop': center_crop, 'resize': resize, 'normalize': normalize}
+PARTS = {'center_crop': center_part, 'resize': whole}  # the operations that scale a part of an image
+REDUCED = {'op': 'decode_reduced'}  # comes first: a large JPEG may be decoded at a fraction of its size
 
 
-def eval_transform(size, mean, std, resize='auto'):
+def eval_transform(size, mean, std, resize='auto', reduced=False):
     """The transform of evaluation, as data: short side to `resize` pixels ('auto': size * 256 / 224) and centre crop, or,
     where `resize` is 'squash', both sides to `size`; then normalisation."""
     if resize == 'squash':
         first = {'op': 'resize', 'size': size}
     else:
         first = {'op': 'center_crop', 'size': size, 'resize': round(size * 256 / 224) if resize == 'auto' else resize}
-    return [first, {'op': 'normalize', 'mean': list(mean), 'std': list(std)}]
+    return [*([REDUCED] if reduced else []), first, {'op': 'normalize', 'mean': list(mean), 'std': list(std)}]
+
+
+def read(transform, source, rng=None, max_pixels=images.MAX_PIXELS):
+    """Decode an image file, a path or binary file, and run a transform on it; see `apply`. Raises ImageError."""
+    if transform[0] != REDUCED:
+        return apply(transform, images.decode(source, max_pixels), rng)
+    _, first, *rest = transform
+    if hasattr(first, 'part'):
+        size, choose = first.size, lambda shape: first.part(shape, rng)
+    elif not callable(first) and first['op'] in PARTS:
+        size, choose = first['size'], lambda shape: PARTS[first['op']](shape, **_settings(first))
+    else:
+        return apply(transform, images.decode(source, max_pixels), rng)
+    image, part = images.decode_part(source, choose, size, max_pixels)
+    return apply(rest, scale(image, part, size), rng)
 
 
 def apply(transform, image, rng=None):
@@ -61,9 +90,15 @@ def apply(transform, image, rng=None):
     for step in transform:
         if callable(step):
             image = step(image, rng)
-        else:
-            image = OPS[step['op']](image, rng, **{key: value for key, value in step.items() if key != 'op'})
+        elif step['op'] == 'normalize':
+            image = normalize(image, **_settings(step))
+        elif step != REDUCED:
+            image = scale(image, PARTS[step['op']](image.size, **_settings(step)), step['size'])
     return np.asarray(image) if isinstance(image, Image.Image) else np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+def _settings(step):
+    return {key: value for key, value in step.items() if key != 'op'}
 
 
 def check(transform, where):

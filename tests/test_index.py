@@ -1,0 +1,95 @@
+"""Index files read by blocks: what a plain loop over the lines finds, for any content, from memory and from a mapped file."""
+
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from zodiac import index
+from zodiac.errors import UserError
+
+
+def write(path, content):
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+def plainly(content, num_classes):
+    """The lines as (path, label), read one by one."""
+    found = []
+    for line in content.split('\n'):
+        line = line.rstrip('\r')
+        if line:
+            path, _, label = line.rpartition('\t')
+            assert path and label.isdecimal() and int(label) < num_classes
+            found.append((path, int(label)))
+    return found
+
+
+def random_content(rng, lines):
+    names = ['a.jpg', 'signs/猫 1.jpg', 'x' * 200, 'with\ttab.png', '2\t3', 'é\r.jpg', '٣']
+    labels = ['0', '7', '11', '0011', '000000000000005', '٣', '1']
+    ends = ['\n', '\r\n', '\n\n', '\r\r\n', '\n\r\n']
+    parts = [f'{rng.choice(names)}\t{rng.choice(labels)}{rng.choice(ends)}' for _ in range(lines)]
+    return ''.join(parts) + (f'last.jpg\t{rng.integers(12)}' if rng.random() < 0.5 else '')
+
+
+@pytest.mark.parametrize('mapped', [False, True])
+@pytest.mark.parametrize('block', [1, 50, 1 << 24])
+def test_every_form_of_line_is_read_as_a_plain_loop_reads_it(tmp_path, monkeypatch, block, mapped):
+    monkeypatch.setattr(index, 'BLOCK', block)
+    monkeypatch.setattr(index, 'MAPPED', 0 if mapped else 1 << 26)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        content = random_content(rng, int(rng.integers(1, 60)))
+        paths, labels = index.read(write(tmp_path / 'train.txt', content), 12)
+        assert list(zip(paths, labels.tolist())) == plainly(content, 12)
+
+
+@pytest.mark.parametrize('block', [1, 40, 1 << 24])
+@pytest.mark.parametrize(
+    'bad', ['no tab', '\t3', 'a.jpg\t12', 'a.jpg\tcat', 'a.jpg\t', 'a.jpg\t-1', 'a\t1.5', 'a\t9999999999']
+)
+def test_the_first_bad_line_is_named_by_its_number(tmp_path, monkeypatch, block, bad):
+    monkeypatch.setattr(index, 'BLOCK', block)
+    path = write(tmp_path / 'train.txt', 'a.jpg\t0\r\n\n' * 20 + f'{bad}\nb.jpg\t99\n')
+    with pytest.raises(UserError, match=r'train\.txt:41: '):
+        index.read(path, 12)
+
+
+def test_text_that_is_no_utf8_is_refused_in_a_mapped_file_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(index, 'MAPPED', 0)
+    with pytest.raises(UserError, match=r'train\.txt: cannot be read'):
+        index.read(write(tmp_path / 'train.txt', b'a.jpg\t1\n\xff.jpg\t2\n'), 12)
+
+
+def test_paths_are_a_sequence(tmp_path):
+    paths, _ = index.read(write(tmp_path / 'train.txt', 'a.jpg\t0\nb/猫.jpg\t1\nc.jpg\t2\n'), 3)
+    assert (len(paths), paths[1], paths[-1], paths[np.int64(0)]) == (3, 'b/猫.jpg', 'c.jpg', 'a.jpg')
+    assert paths[1:] == ['b/猫.jpg', 'c.jpg']
+    assert 'c.jpg' in paths
+    with pytest.raises(IndexError):
+        paths[3]
+
+
+@pytest.mark.parametrize('mapped', [False, True])
+def test_paths_go_to_another_process(tmp_path, monkeypatch, mapped):
+    monkeypatch.setattr(index, 'MAPPED', 0 if mapped else 1 << 26)
+    paths, _ = index.read(write(tmp_path / 'train.txt', 'a.jpg\t0\nb.jpg\t1\n'), 3)
+    assert list(pickle.loads(pickle.dumps(paths))) == ['a.jpg', 'b.jpg']
+
+
+def test_a_line_costs_a_few_bytes_and_no_object(tmp_path, monkeypatch):
+    monkeypatch.setattr(index, 'MAPPED', 0)
+    monkeypatch.setattr(index, 'BLOCK', 1 << 20)
+    lines = 200_000
+    path = write(tmp_path / 'train.txt', ''.join(f'signs/train/dog/{number:06d}.jpg\t7\n' for number in range(lines)))
+    tracemalloc.start()
+    try:
+        paths, labels = index.read(path, 12)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(paths), paths[lines - 1], labels.sum()) == (lines, 'signs/train/dog/199999.jpg', 7 * lines)
+    assert kept < 24 * lines
