@@ -34,6 +34,11 @@ class Data:
     labels: List[str] = setting(ZODIAC)  # class names; the position is the class number
     num_workers: Union[Auto, int] = setting('auto', low=0, high=256)  # processes that decode images
     shared_memory: Union[Auto, bool] = 'auto'  # hand batches over through /dev/shm
+    cache: Union[bool, str] = False  # keep decoded pictures on disk; true: in output/.cache; or a folder
+    cache_gb: float = setting(20.0, above=0)  # what that folder may take, in GB
+    cache_side: Union[Auto, int] = setting(
+        'auto', low=8, high=8192
+    )  # short side of the pictures that are kept to be cut at random; auto: that of evaluation, see image.resize
     reduced_decoding: bool = True  # a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is enough
 
 

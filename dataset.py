@@ -7,6 +7,7 @@ image, label = ZodiacDataset(mode='valid')[0]      # float32 [3, 224, 224], int6
 import mmap
 
 import numpy as np
+from PIL import Image
 
 import config
 from zodiac import augment, device, images, transforms
@@ -40,6 +41,7 @@ class ZodiacDataset(paddle.io.Dataset):
         self.order = None
         self.augment = mode == 'train' if augment is None else augment
         self.transform = train_transform(cfg) if self.augment else eval_transform(cfg)
+        self.stored = self.pictures = None  # see `keep_pictures`
         self._normal_factors = transforms.normal_factors(cfg.image.mean, cfg.image.std)
         self._reads = np.frombuffer(
             mmap.mmap(-1, 4 * len(self.paths)), np.uint32
@@ -56,10 +58,30 @@ class ZodiacDataset(paddle.io.Dataset):
         """The pixels of an item, uint8 [size, size, 3], before `finish`; its label."""
         number = index if self.order is None else self.order[index]
         try:
-            pixels = transforms.read(self.transform[:-1], self.paths[number], self._generator(index))
+            pixels = self._pixels(number, self._generator(index))
         except images.ImageError as error:
             raise UserError(f'{error}; mend or remove the file, then run annotate.py again') from None
         return pixels, self.labels[number]
+
+    def _pixels(self, number, rng):
+        if not self.stored:
+            return transforms.read(self.transform[:-1], self.paths[number], rng)
+        pixels = self.pictures.get(number) if self.pictures else None
+        if pixels is None:
+            pixels = transforms.read(self.stored, self.paths[number])
+        return transforms.apply(self.rest, Image.fromarray(pixels), rng) if self.rest else pixels
+
+    def keep_pictures(self, cfg, say):
+        """Read the images from a cache of decoded pictures, which is made now if there is none; `say` takes texts for the user.
+
+        Kept is what the transform gives before its first random operation; where that is none, the whole picture with a short
+        side of data.cache_side at most, for cuts at random to be taken from.
+        """
+        from zodiac import cache
+
+        self.stored, self.rest = before_random(self.transform[:-1], cache_side(cfg))
+        folder = 'output/.cache' if cfg.data.cache is True else cfg.data.cache
+        self.pictures = cache.open_or_make(folder, self.paths, self.stored, int(cfg.data.cache_gb * 10**9), say)
 
     def finish(self, pixels):
         """What the network sees, on the device of `pixels`: Tensor uint8 [N, size, size, 3] -> float32 [N, 3, size, size]."""
@@ -94,6 +116,27 @@ def eval_transform(cfg):
     """The transform of evaluation, export and prediction, as data."""
     image = cfg.image
     return transforms.eval_transform(image.size, image.mean, image.std, image.resize, cfg.data.reduced_decoding)
+
+
+def cache_side(cfg):
+    """Pixels of the short side of a picture that is kept to be cut at random."""
+    if cfg.data.cache_side != 'auto':
+        return cfg.data.cache_side
+    return next((step['resize'] for step in eval_transform(cfg) if 'resize' in step), cfg.image.size)
+
+
+def before_random(transform, short):
+    """A transform in two parts: what comes before its first random operation, as data, and the rest.
+
+    Where it begins with one, the first part scales the short side to `short` pixels.
+    """
+    steps = [step for step in transform if step != transforms.REDUCED]
+    reduced, first = transform[: len(transform) - len(steps)], steps[0]
+    if isinstance(first, augment.Resize):
+        return [*reduced, {'op': 'resize', 'size': first.size}], steps[1:]
+    if not callable(first):
+        return [*reduced, first], steps[1:]
+    return [*reduced, {'op': 'shrink', 'short': short}], steps
 
 
 class Loader(paddle.io.DataLoader):

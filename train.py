@@ -66,6 +66,9 @@ def main():
     train_set = ZodiacDataset('train', cfg=cfg)
     valid_set = ZodiacDataset('valid', cfg=cfg)
     require_every_class(train_set, cfg.data.labels)
+    if cfg.data.cache:
+        for images in (train_set, valid_set):
+            images.keep_pictures(cfg, note)
     if processes.count() > min(cfg.train.batch_size, len(train_set), len(valid_set)):
         raise UsageError(
             f'--nproc {processes.count()}: {cfg.train.batch_size} images a batch (train.batch_size), {len(train_set)} training and '

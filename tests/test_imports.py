@@ -30,6 +30,8 @@ TRAINING = {
     'zodiac.gradcam',
     'zodiac.deploy',
     'zodiac.augment',
+    'zodiac.cache',
+    'zodiac.index',
     'zodiac.batches',
     'zodiac.lr_finder',
     'zodiac.networks',

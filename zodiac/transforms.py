@@ -33,6 +33,14 @@ def scale(image, part, size):
     return image.resize((size, size), Image.Resampling.BILINEAR, box=part)
 
 
+def shrink(image, short):
+    """Scale the short side to `short` pixels where it has more."""
+    if min(image.size) <= short:
+        return image
+    size = [max(short, round(side * short / min(image.size))) for side in image.size]
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
 def normalize(image, mean, std):
     """(value / 255 - mean) / std of each channel. Returns float32 [height, width, 3]."""
     factor, shift = normal_factors(mean, std)
@@ -50,6 +58,7 @@ def denormalize(image, mean, std):
     return ((image.transpose(1, 2, 0) * std + mean) * 255).round().clip(0, 255).astype(np.uint8)
 
 
+OPS = {'normalize': normalize, 'shrink': shrink}
 PARTS = {'center_crop': center_part, 'resize': whole}  # the operations that scale a part of an image
 REDUCED = {'op': 'decode_reduced'}  # comes first: a large JPEG may be decoded at a fraction of its size
 
@@ -73,6 +82,9 @@ def read(transform, source, rng=None, max_pixels=images.MAX_PIXELS):
         size, choose = first.size, lambda shape: first.part(shape, rng)
     elif not callable(first) and first['op'] in PARTS:
         size, choose = first['size'], lambda shape: PARTS[first['op']](shape, **_settings(first))
+    elif not callable(first) and first['op'] == 'shrink':
+        image, _ = images.decode_part(source, lambda shape: (0, 0, *shape), first['short'], max_pixels)
+        return apply(transform, image, rng)
     else:
         return apply(transform, images.decode(source, max_pixels), rng)
     image, part = images.decode_part(source, choose, size, max_pixels)
@@ -90,10 +102,10 @@ def apply(transform, image, rng=None):
     for step in transform:
         if callable(step):
             image = step(image, rng)
-        elif step['op'] == 'normalize':
-            image = normalize(image, **_settings(step))
-        elif step != REDUCED:
+        elif step['op'] in PARTS:
             image = scale(image, PARTS[step['op']](image.size, **_settings(step)), step['size'])
+        elif step != REDUCED:
+            image = OPS[step['op']](image, **_settings(step))
     return np.asarray(image) if isinstance(image, Image.Image) else np.ascontiguousarray(image.transpose(2, 0, 1))
 
 

@@ -1,0 +1,273 @@
+"""The cache of decoded pictures: never another pixel than without it, whatever becomes of its files."""
+
+import csv
+import json
+import os
+import pickle
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import assert_message, make_tree, picture
+
+import config
+from dataset import Loader, ZodiacDataset
+from zodiac import cache, files
+
+FIXED = 'augment=[resize, horizontal_flip]'  # begins with what is not random
+GB = 2**30
+STEPS = [{'op': 'center_crop', 'size': 16, 'resize': 18}]
+
+
+@pytest.fixture
+def photos(workdir):
+    """Eight pictures of several sizes and formats, with an index for train and valid."""
+    os.mkdir('signs')
+    paths = []
+    for number in range(8):
+        size = (90 + 10 * number, 120) if number % 2 else (130, 70 + number)
+        paths.append(f'signs/{number}.{"png" if number % 3 else "jpg"}')
+        picture(number, size).save(paths[-1])
+    lines = ''.join(f'{path}\t{number % 12}\n' for number, path in enumerate(paths))
+    for split in ('train', 'valid'):
+        Path(f'signs/{split}.txt').write_text(lines)
+    return paths
+
+
+def dataset(mode='train', *overrides, kept=True):
+    cfg = config.load(overrides=['image.size=32', 'data.cache=cache', *overrides])
+    images, said = ZodiacDataset(mode, cfg=cfg), []
+    if kept:
+        images.keep_pictures(cfg, said.append)
+    images.epoch = 3
+    return images, said
+
+
+def pixels(images):
+    return np.stack([images.sample(number)[0] for number in range(len(images))])
+
+
+def folders():
+    return sorted(str(path) for path in Path('cache').iterdir() if path.is_dir())
+
+
+def made(paths, steps=STEPS, limit=GB):
+    said = []
+    pictures = cache.open_or_make('cache', paths, steps, limit, said.append)
+    return pictures, said
+
+
+# What is in it
+
+
+def test_evaluation_sees_the_same_pixels_from_the_cache(photos):
+    assert np.array_equal(pixels(dataset('valid')[0]), pixels(dataset('valid', kept=False)[0]))
+
+
+def test_training_that_begins_with_a_fixed_scale_sees_the_same_pixels(photos):
+    assert np.array_equal(pixels(dataset('train', FIXED)[0]), pixels(dataset('train', FIXED, kept=False)[0]))
+
+
+def test_cuts_at_random_come_from_pictures_of_the_asked_side(photos):
+    images, _ = dataset('train', 'data.cache_side=50')
+    assert {min(images.pictures.get(number).shape[:2]) for number in range(8)} == {50}
+    exact = pixels(dataset('train', kept=False)[0]).astype(int)
+    assert np.abs(pixels(images) - exact).mean() < 8  # the same cuts, of less sharp pictures
+
+
+def test_small_pictures_are_kept_as_they_are(photos):
+    images, _ = dataset('train', 'data.cache_side=500', 'data.reduced_decoding=false')
+    exact, _ = dataset('train', 'data.reduced_decoding=false', kept=False)
+    assert np.array_equal(pixels(images), pixels(exact))
+
+
+def test_batches_from_worker_processes_are_those_of_one_process(photos):
+    passes = []
+    for workers in (0, 2):
+        images, _ = dataset('train', f'data.num_workers={workers}')
+        loader = Loader(
+            images, 3, config.load(overrides=['image.size=32', f'data.num_workers={workers}']), shuffle=True
+        )
+        loader.set_epoch(1)
+        passes.append(np.concatenate([batch.numpy() for batch, _ in loader]))
+    assert np.array_equal(*passes)
+
+
+def test_a_picture_costs_no_file_once_it_is_kept(photos, monkeypatch):
+    images, _ = dataset('train')
+    expected = pixels(images)
+    monkeypatch.setattr('zodiac.transforms.read', None)
+    assert np.array_equal(pixels(images), expected)
+    assert np.array_equal(pixels(pickle.loads(pickle.dumps(images))), expected)  # as another process gets it
+
+
+# What becomes of it
+
+
+def test_a_second_run_takes_what_the_first_has_kept(photos, monkeypatch):
+    first, _ = made(photos)
+    monkeypatch.setattr(cache, '_make', None)
+    second, said = made(photos)
+    assert all(np.array_equal(first.get(number), second.get(number)) for number in range(8))
+    assert 'cache: 8 of 8 pictures' in said[-1]
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda paths: picture(99, (60, 60)).save(paths[0]),
+        lambda paths: os.utime(paths[3], ns=(1, 1)),
+        lambda paths: paths.pop(),
+        lambda paths: paths.reverse(),
+        lambda paths: os.unlink(paths[2]),
+    ],
+    ids=['content', 'time', 'one less', 'order', 'removed'],
+)
+def test_other_files_make_another_cache(photos, change):
+    made(photos)
+    change(photos)
+    made(photos)
+    assert len(folders()) == 2
+
+
+def test_other_settings_make_another_cache(photos):
+    made(photos)
+    made(photos, [{'op': 'center_crop', 'size': 16, 'resize': 17}])
+    assert len(folders()) == 2
+
+
+@pytest.mark.parametrize('name', ['pixels', 'index.npy', 'about.json'])
+@pytest.mark.parametrize('damage', ['gone', 'empty', 'cut', 'noise'])
+def test_a_damaged_cache_is_made_again_or_passed_over(photos, name, damage):
+    expected = pixels(dataset('train')[0])
+    path = Path(folders()[0], name)
+    content = path.read_bytes()
+    path.unlink()
+    if damage != 'gone':
+        noise = np.random.default_rng(0).bytes(len(content))
+        path.write_bytes({'empty': b'', 'cut': content[:-1], 'noise': noise}[damage])
+    images, said = dataset('train')
+    assert np.array_equal(pixels(images), expected)
+    if (name, damage) == ('pixels', 'noise'):  # found picture by picture
+        assert images.pictures.get(0) is None
+    else:
+        assert 'is damaged' in said[0] and folders()[0] in said[0]
+
+
+def test_one_flipped_bit_is_found_and_the_file_read_instead(photos):
+    expected = pixels(dataset('train')[0])
+    path = Path(folders()[0], 'pixels')
+    content = bytearray(path.read_bytes())
+    content[100] ^= 4
+    path.write_bytes(content)
+    images, _ = dataset('train')
+    assert np.array_equal(pixels(images), expected)
+    assert images.pictures.get(0) is None and images.pictures.get(1) is not None
+
+
+def test_the_cache_may_be_deleted_under_a_running_training(photos):
+    images, _ = dataset('train')
+    expected = pixels(images)
+    shutil.rmtree('cache')
+    assert np.array_equal(pixels(images), expected)
+
+
+def test_a_file_that_is_no_image_is_named_when_it_is_its_turn(photos):
+    Path(photos[2]).write_bytes(b'no image')
+    images, said = dataset('train')
+    assert 'cache: 7 of 8 pictures' in said[-1]
+    with pytest.raises(cache.UserError, match=photos[2]):
+        images.sample(2)
+
+
+# How much it takes
+
+
+def test_it_stays_within_its_limit_and_the_rest_is_read_from_the_files(photos):
+    expected = pixels(dataset('train')[0])
+    total = sum(entry.stat().st_size for entry in os.scandir(folders()[0]))
+    shutil.rmtree('cache')
+    images, said = dataset('train', f'data.cache_gb={total / 2e9}')
+    assert 0 < len(images.pictures) < 8
+    assert images.pictures.bytes <= total / 2
+    assert np.array_equal(pixels(images), expected)
+
+
+def test_an_old_cache_makes_room_for_a_new_one_but_not_one_of_this_run(photos, monkeypatch):
+    made(photos)
+    (old,) = folders()
+    size = sum(entry.stat().st_size for entry in os.scandir(old))
+    other = [{'op': 'center_crop', 'size': 16, 'resize': 17}]
+    assert len(made(photos, other, limit=size)[0]) == 0 and old in folders()
+    os.utime(old, (1, 1))
+    for folder in set(folders()) - {old}:
+        files.remove_folder(folder)
+    assert len(made(photos, other, limit=size)[0]) > 0
+    assert old not in folders()
+
+
+def test_a_disk_that_is_nearly_full_is_left_alone(photos, monkeypatch):
+    usage = shutil.disk_usage('.')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=cache.SPARE + 100))
+    pictures, _ = made(photos)
+    assert len(pictures) == 0 and pictures.bytes == 0
+
+
+def test_where_nothing_can_be_written_training_goes_on_and_is_told(photos):
+    expected = pixels(dataset('train')[0])
+    shutil.rmtree('cache')
+    Path('cache').write_text('a file')
+    images, said = dataset('train')
+    assert said[-1].startswith('WARNING: cache: no cache can be kept there')
+    assert np.array_equal(pixels(images), expected)
+
+
+def test_a_write_that_fails_leaves_no_half(photos, monkeypatch):
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(np, 'save', full)
+    pictures, said = made(photos)
+    assert pictures is None and 'No space left' in said[-1]
+    assert folders() == []
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+def test_of_two_processes_one_decodes_and_the_other_waits(photos, tmp_path):
+    calls = tmp_path / 'calls'
+    real, children = cache._make, []
+
+    def slow(*arguments):
+        with open(calls, 'a') as file:
+            file.write('x')
+        time.sleep(0.3)
+        real(*arguments)
+
+    for _ in range(2):
+        child = os.fork()
+        if not child:
+            cache._make = slow
+            os._exit(0 if made(photos)[0] is not None else 1)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    assert calls.read_text() == 'x'
+
+
+# In a training
+
+
+def test_a_training_with_the_cache_is_the_training_without_it_to_the_bit(tmp_path, call_script):
+    make_tree(tmp_path / 'photos', ['cat', 'dog'], {'train': 4, 'valid': 2, 'test': 1})
+    shared = ['-o', 'data.root=photos', 'data.labels=[cat,dog]', 'image.size=32', 'model.arch=resnet18', FIXED]
+    shared += ['device=cpu', 'model.pretrained=false', 'data.num_workers=0', 'train.epochs=2', 'train.batch_size=4']
+    assert_message(call_script('annotate.py', *shared, cwd=tmp_path), 0)
+    rows = []
+    for name, more in (('plain', []), ('kept', ['data.cache=true'])):
+        done = call_script('train.py', *shared, f'name={name}', *more, cwd=tmp_path)
+        assert_message(done, 0, *(['cache: 8 of 8 pictures', 'cache: 4 of 4 pictures'] if more else []))
+        with open(tmp_path / f'output/{name}/log.csv', newline='') as file:
+            rows.append([[row['train_loss'], row['valid_loss'], row['valid_top1']] for row in csv.DictReader(file)])
+    assert rows[0] == rows[1]
+    assert json.loads(next((tmp_path / 'output/.cache').glob('*/about.json')).read_text())['steps']

@@ -1,0 +1,202 @@
+"""Decoded pictures on disk, mapped into memory and shared by all processes, so that an epoch decodes no file.
+
+A folder for each set of files and way to read them: whole or absent, each picture checked, safe to delete at any time. Nothing
+depends on what is in it: a picture that is missing or damaged is read from its file, to the same pixels.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import hashlib
+import itertools
+import json
+import mmap
+import os
+import shutil
+import sys
+import time
+import zlib
+
+import numpy as np
+
+from zodiac import device, files, images, transforms
+from zodiac.errors import UserError
+
+VERSION = 1
+ENTRY = np.dtype([('offset', '<i8'), ('height', '<u4'), ('width', '<u4'), ('crc', '<u4')])
+ABSENT = -1  # offset of a picture that is not kept
+SPARE = 1 << 30  # bytes of the disk that are left free
+AHEAD = 64  # pictures that are decoded before they are written
+STARTED = time.time()
+
+
+class Pictures:
+    """The kept pictures of a list of files, by their number.
+
+    Args:
+        folder: what `open_or_make` has written.
+    Raises: OSError, ValueError or KeyError where it is not whole.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        with open(f'{folder}/about.json', encoding='utf-8') as file:
+            about = json.load(file)
+        self.entries = np.load(f'{folder}/index.npy', allow_pickle=False)
+        if self.entries.dtype != ENTRY or zlib.crc32(self.entries) != about['index_crc']:
+            raise ValueError('index.npy is damaged')
+        if os.path.getsize(f'{folder}/pixels') != about['bytes']:
+            raise ValueError('pixels is cut off')
+        self.bytes = about['bytes']
+        self._pixels = np.zeros(0, np.uint8)
+        if self.bytes:
+            self._pixels = np.memmap(f'{folder}/pixels', np.uint8, 'r').view(np.ndarray)
+        self._sound = np.frombuffer(
+            mmap.mmap(-1, max(1, len(self.entries))), np.uint8
+        )  # checked by any of the processes
+
+    def __len__(self):
+        return int((self.entries['offset'] != ABSENT).sum())
+
+    def get(self, number):
+        """uint8 [height, width, 3], not to be written to; None where it is not kept or damaged."""
+        offset, height, width, crc = self.entries[number].item()
+        if offset == ABSENT:
+            return None
+        pixels = self._pixels[offset : offset + height * width * 3]
+        if not self._sound[number]:  # once is enough
+            if zlib.crc32(pixels) != crc:
+                return None
+            self._sound[number] = 1
+        return pixels.reshape(height, width, 3)
+
+    def __getstate__(self):  # where processes are not forked
+        return self.folder
+
+    def __setstate__(self, folder):
+        self.__init__(folder)
+
+
+def open_or_make(folder, paths, steps, limit, say=lambda text: None):
+    """The pictures of `paths`, each as `transforms.read(steps, path)` gives it; decoded now, unless that was done before.
+
+    Args:
+        folder: holds caches of all kinds; the oldest make room for a new one.
+        steps: data alone, without random operations.
+        limit: bytes that the folder may take; pictures that do not fit are not kept.
+        say: takes a text for the user.
+    Returns: Pictures, or None where the folder cannot be written.
+    """
+    place = f'{folder}/{_key(paths, steps)}'
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with _locked(f'{folder}/lock'):  # of several processes one decodes, the others wait
+            pictures = _open(place, say)
+            if pictures is None:
+                _make(place, paths, steps, _make_room(folder, paths, steps, limit), say)
+                pictures = Pictures(place)
+            os.utime(place)
+    except (OSError, UserError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        say(
+            f'WARNING: {folder}: no cache can be kept there ({reason}); every image is decoded each time. See data.cache'
+        )
+        return None
+    say(f'cache: {len(pictures)} of {len(paths)} pictures, {pictures.bytes / 2**30:.2f} GB in {place}')
+    return pictures
+
+
+def _key(paths, steps):
+    """A name that changes with the files, by name, size and time, and with the way to read them."""
+    from PIL import __version__
+
+    digest = hashlib.sha256(json.dumps([VERSION, __version__, steps]).encode())
+    for path in paths:
+        try:
+            status = os.stat(path)
+            digest.update(f'{path}\t{status.st_size}\t{status.st_mtime_ns}\n'.encode())
+        except OSError:
+            digest.update(f'{path}\n'.encode())
+    return digest.hexdigest()[:16]
+
+
+def _open(place, say):
+    if not os.path.isdir(place):
+        return None
+    try:
+        return Pictures(place)
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        say(f'{place}: the cache is damaged ({error}); it is made again')
+        files.remove_folder(place)
+        return None
+
+
+def _make_room(folder, paths, steps, limit):
+    """Bytes that a new cache may take, after the least recently used ones have gone that it needs the room of."""
+    some = [paths[int(number)] for number in np.linspace(0, len(paths) - 1, min(16, len(paths)))]
+    wanted = len(paths) * max((_read(steps, path).nbytes for path in some), default=0)
+    others = sorted((item for item in os.scandir(folder) if item.is_dir()), key=lambda item: item.stat().st_mtime)
+    taken = {item.path: sum(file.stat().st_size for file in os.scandir(item)) for item in others}
+    for item in others:
+        if sum(taken.values()) + wanted > limit and item.stat().st_mtime < STARTED:  # not those of this very run
+            files.remove_folder(item.path)
+            del taken[item.path]
+    return min(limit - sum(taken.values()), shutil.disk_usage(folder).free - SPARE)
+
+
+def _make(place, paths, steps, room, say):
+    from tqdm import tqdm
+
+    entries = np.zeros(len(paths), ENTRY)
+    entries['offset'] = ABSENT
+    at = 0
+    if not sys.stderr.isatty():
+        say(f'decoding {len(paths)} pictures into {place}')
+    with files.atomic_folder(place) as folder:
+        with open(f'{folder}/pixels', 'wb') as file, tqdm(total=len(paths), desc='decoding', disable=None) as bar:
+            for number, pixels in enumerate(_in_threads(lambda path: _read(steps, path), paths)):
+                bar.update()
+                if not pixels.size:
+                    continue
+                if at + pixels.nbytes > room:
+                    break
+                file.write(pixels)
+                height, width = pixels.shape[:2]
+                entries[number] = at, height, width, zlib.crc32(pixels)
+                at += pixels.nbytes
+        np.save(f'{folder}/index.npy', entries)
+        with open(f'{folder}/about.json', 'w', encoding='utf-8') as file:
+            json.dump({'bytes': at, 'index_crc': zlib.crc32(entries), 'steps': steps}, file)
+
+
+def _read(steps, path):
+    """The picture of a file; of size 0 where it cannot be read, which whoever asks for it will hear of."""
+    try:
+        return np.ascontiguousarray(transforms.read(steps, path))
+    except images.ImageError:
+        return np.zeros((0, 0, 3), np.uint8)
+
+
+def _in_threads(work, items):
+    """Yield work(item) of each, in order; Pillow decodes without Python's lock."""
+    items = iter(items)
+    with concurrent.futures.ThreadPoolExecutor(device.cores()) as pool:
+        waiting = collections.deque(pool.submit(work, item) for item in itertools.islice(items, AHEAD))
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(work, item) for item in itertools.islice(items, 1))
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextlib.contextmanager
+def _locked(path):
+    """Hold a file alone among all processes, where the system can."""
+    with open(path, 'w') as file:
+        with contextlib.suppress(ImportError):  # Windows
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
