@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | clean. Each makes .venv first and installs what it needs.
+# make demo | test | lint | bench | bench-gpu | clean. Each makes .venv first and installs what it needs.
 # make bench IMAGES=FOLDER INFER=FOLDER takes a folder of class folders and an export; the defaults are what make demo made.
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,10 +19,14 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(RUN) benchmarks/annotate.py $(IMAGES)
-	$(RUN) benchmarks/train_step.py
-	$(RUN) benchmarks/processes.py
+	$(RUN) benchmarks/loader.py --pairs 2 --photos 128
+	$(RUN) benchmarks/training.py --pairs 1
+	$(RUN) benchmarks/processes.py --pairs 2
 	$(RUN) benchmarks/serve.py $(INFER) --pairs 2 --clients 1 16 --seconds 3
 	$(RUN) benchmarks/uploads.py --infer $(INFER) --malformed 500 --good 500
+
+bench-gpu: $(VENV)/.installed
+	$(RUN) benchmarks/gpu.py
 
 $(VENV)/.installed: requirements-base.txt requirements-deploy.txt requirements-serve.txt requirements-dev.txt $(REQUIREMENTS)
 	$(PYTHON) -m venv $(VENV)
@@ -33,4 +37,4 @@ $(VENV)/.installed: requirements-base.txt requirements-deploy.txt requirements-s
 clean:
 	rm -rf $(VENV) output demo_images
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-gpu clean

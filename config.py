@@ -82,6 +82,9 @@ class Train:
     batch_size: int = setting(32, low=1)  # images a step; several processes share them
     accumulate: int = setting(1, low=1)  # batches a step of the optimizer; each counts 1 / accumulate
     amp: Literal['O0', 'O1', 'O2'] = 'O0'  # mixed precision level, on a GPU
+    amp_dtype: Literal['float16', 'bfloat16'] = 'float16'  # of mixed precision; bfloat16 from Ampere on
+    autotune: bool = False  # on a GPU, try the kernels and layouts of each convolution in the first steps
+    read_steps: Union[Auto, int] = setting('auto', low=1)  # read loss and top1 so often; auto: 1, on a GPU 10
     sync_batch_norm: bool = False  # several GPUs: BatchNorm over the whole batch instead of each one's share
     sampling: Literal['shuffle', 'balanced'] = 'shuffle'  # balanced: each class equally often, by drawing with return
     class_weights: Literal['none', 'balanced'] = 'none'  # balanced: the loss of an image counts 1 / images of its class

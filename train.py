@@ -61,6 +61,10 @@ def main():
         raise UserError(f'train.amp = {cfg.train.amp}: mixed precision brings nothing on the CPU; set train.amp=O0')
     if cfg.train.sync_batch_norm and place == 'cpu':
         raise UserError('train.sync_batch_norm = true: Paddle has it for GPUs only; set train.sync_batch_norm=false')
+    if cfg.train.autotune:
+        if not place.startswith('gpu'):
+            raise UserError('train.autotune = true: chooses among the kernels of a GPU; set train.autotune=false')
+        paddle.incubate.autotune.set_config({'kernel': {'enable': True}, 'layout': {'enable': True}})
     paddle.seed(cfg.seed)
 
     train_set = ZodiacDataset('train', cfg=cfg)
@@ -119,20 +123,17 @@ def build_network(cfg, train_set):
 
 
 def build_trainer(cfg, train_set, steps):
-    """A prepared paddle.Model (network, loss, optimizer with its schedule over `steps` an epoch, accuracy), and the names of
-    its frozen parameters."""
-    import paddle
-
+    """A prepared `Trainer` (network, loss, optimizer with its schedule over `steps` an epoch), and the names of its frozen
+    parameters."""
     from zodiac import batches, optim
+    from zodiac.trainer import Trainer
 
     network, frozen = build_network(cfg, train_set)
     rate = optim.schedule(cfg.optim, steps, cfg.train.epochs)
-    trainer = paddle.Model(network)
+    trainer = Trainer(network, cfg.train.amp, cfg.train.amp_dtype)
     trainer.prepare(
         optim.optimizer(cfg.optim, rate, network, frozen),
         batches.Loss(class_weights(cfg, train_set.labels), cfg.train.accumulate),
-        paddle.metric.Accuracy(),
-        amp_configs=None if cfg.train.amp == 'O0' else cfg.train.amp,
     )
     return trainer, frozen
 
@@ -172,7 +173,10 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
         with contextlib.redirect_stdout(sys.stderr):
             trainer.summary((1, *config.get('image_shape')))
     run_dir = cfg.run_dir if writes else None
-    clock = callbacks.Clock(train_loader, cfg.train.epochs, cfg.train.accumulate)
+    every = cfg.train.read_steps
+    if every == 'auto':
+        every = 1 if paddle.device.get_device() == 'cpu' else 10
+    clock = callbacks.Clock(train_loader, cfg.train.epochs, cfg.train.accumulate, every)
     log = run_log.RunLog(run_dir, clock, sample_images(train_loader.images))
     best = run_log.Best(log, cfg.train.monitor, cfg.train.patience)
     ema = callbacks.Ema(clock, cfg.train.ema) if cfg.train.ema else None
@@ -195,12 +199,12 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
         start_run(cfg)
 
     # The schedule and the average move first, so that a checkpoint taken after a step holds what belongs to the next one.
-    watchers = [clock, callbacks.Processes(clock), paddle.callbacks.LRScheduler(), callbacks.StopOnBadLoss(clock)]
+    watchers = [clock, callbacks.Processes(clock), paddle.callbacks.LRScheduler()]
     watchers += [*([ema] if ema else []), log, best]
     if cfg.model.unfreeze_epoch:
         watchers.append(callbacks.Unfreeze(clock, cfg.model.unfreeze_epoch, frozen))
     keeper = callbacks.Checkpoints(run_dir, clock, cfg.train, origin, log, best, ema)
-    watchers += [*([callbacks.Progress(clock)] if writes else []), keeper, callbacks.Interrupts(clock)]
+    watchers += [*([callbacks.Progress(clock, log)] if writes else []), keeper, callbacks.Interrupts(clock)]
     validation = callbacks.Validation(valid_loader, watchers)
     if cfg.train.evaluate_first and not folder:
         callbacks.Validation(valid_loader, [log]).run(trainer)

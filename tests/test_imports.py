@@ -35,6 +35,7 @@ TRAINING = {
     'zodiac.batches',
     'zodiac.lr_finder',
     'zodiac.networks',
+    'zodiac.trainer',
 }
 
 

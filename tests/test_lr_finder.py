@@ -14,6 +14,8 @@ from zodiac import device, lr_finder, optim
 
 paddle = device.import_paddle()
 
+from zodiac.trainer import Trainer  # noqa: E402
+
 
 class Scripted:
     """A loss whose value, but not whose gradient, is read from a list; keeps the labels that it was called with."""
@@ -29,13 +31,13 @@ class Scripted:
 
 
 def toy_trainer(loss=None, seed=0, **settings):
-    """A prepared paddle.Model of one linear layer, 4 numbers to 3 classes."""
+    """A prepared `Trainer` of one linear layer, 4 numbers to 3 classes."""
     settings = config.Optim(**{'lr': 0.01, 'weight_decay': 0.0, 'schedule': 'constant', **settings})
     paddle.seed(seed)
     network = paddle.nn.Linear(4, 3)
-    trainer = paddle.Model(network)
+    trainer = Trainer(network)
     optimizer = optim.optimizer(settings, optim.schedule(settings, 10, 10), network)
-    trainer.prepare(optimizer, loss or paddle.nn.CrossEntropyLoss(), paddle.metric.Accuracy())
+    trainer.prepare(optimizer, loss or paddle.nn.CrossEntropyLoss())
     return trainer
 
 
@@ -95,9 +97,9 @@ def test_a_backbone_keeps_its_share_of_the_rate():
     settings = config.Optim(name='sgd', lr=0.1, backbone_lr=0.01, weight_decay=0.0, schedule='constant')
     network = paddle.nn.Linear(4, 3)
     start = {name: parameter.numpy().astype('float64') for name, parameter in network.named_parameters()}
-    trainer = paddle.Model(network)
+    trainer = Trainer(network)
     optimizer = optim.optimizer(settings, optim.schedule(settings, 10, 10), network, ['weight'])
-    trainer.prepare(optimizer, Scripted([1.0] * 5), paddle.metric.Accuracy())
+    trainer.prepare(optimizer, Scripted([1.0] * 5))
     rates, _ = lr_finder.sweep(trainer, numbered_batches(1), low=1e-2, high=1.0, steps=5)
     for name, share in (('weight', 0.1), ('bias', 1.0)):
         np.testing.assert_allclose(start[name] - getattr(network, name).numpy(), share * rates.sum() / 3, rtol=1e-3)
@@ -173,7 +175,10 @@ def test_the_proposal_lets_a_toy_network_learn():
     rates, losses = lr_finder.sweep(toy_trainer(name='sgd'), toy_batches(4), low=1e-5, high=100.0)
     proposal = lr_finder.propose(rates, losses)
     trainer = toy_trainer(name='sgd', lr=proposal)
-    seen = [trainer.train_batch([x], [y])[0][0].item() for _ in range(25) for x, y in toy_batches(4)]
+    for _ in range(25):
+        for x, y in toy_batches(4):
+            trainer.train_batch([x], [y])
+    seen = trainer.read()[:, 0]
     assert 1e-3 < proposal < 100
     assert np.mean(seen[-10:]) < 0.5 * seen[0]
 

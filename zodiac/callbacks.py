@@ -1,6 +1,5 @@
 """What happens during `paddle.Model.fit`: steps numbered, progress shown, weights averaged and kept, faults stopped."""
 
-import math
 import os
 import signal
 import sys
@@ -12,7 +11,7 @@ from paddle.callbacks import Callback
 from tqdm import tqdm
 
 from zodiac import checkpoint, device, model, processes
-from zodiac.errors import Stopped, UserError, stop_on_signals
+from zodiac.errors import Stopped, stop_on_signals
 
 
 class Clock(Callback):
@@ -27,13 +26,15 @@ class Clock(Callback):
 
     Args:
         parts: batches a step of the optimizer.
+        every: steps after which the device is asked what they have come to.
     """
 
-    def __init__(self, loader, epochs, parts=1):
+    def __init__(self, loader, epochs, parts=1, every=1):
         super().__init__()
         self.loader = loader
         self.epochs = epochs
         self.parts = parts
+        self.every = every
         self.steps = len(loader)
         self.epoch, self.images, self.done, self.step = 0, 0, 0, 0
         self.first = 0
@@ -49,6 +50,11 @@ class Clock(Callback):
     def between_updates(self):
         """Whether gradients wait for more batches before the optimizer moves."""
         return self.passed % self.parts != 0 and self.passed != len(self.bounds)
+
+    @property
+    def reading(self):
+        """Whether this is a step after which the device is waited for."""
+        return self.done % self.every == 0 or self.done == self.steps
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch > 0:
@@ -90,22 +96,6 @@ class Processes(Callback):
         processes.average(model.moving_statistics(self.model.network))
 
 
-class StopOnBadLoss(Callback):
-    """Ends the run at the first loss that is not finite, before a checkpoint of it is kept."""
-
-    def __init__(self, clock):
-        super().__init__()
-        self.clock = clock
-
-    def on_train_batch_end(self, step, logs=None):
-        loss = logs['loss'][0]
-        if not math.isfinite(loss):
-            raise UserError(
-                f'the loss is {loss} at epoch {self.clock.epoch + 1}, step {self.clock.done} of that epoch; lower optim.lr, '
-                'raise optim.warmup_epochs or check the images. The checkpoints of the epochs before are kept'
-            )
-
-
 class Interrupts(Callback):
     """Turns SIGINT (Ctrl-C) and SIGTERM into `Stopped` between two steps, when the weights are whole; a second one acts at
     once."""
@@ -137,7 +127,7 @@ class Interrupts(Callback):
             print('\nstopping after this step; a second Ctrl-C or SIGTERM leaves at once', file=sys.stderr)
 
     def on_train_batch_end(self, step, logs=None):
-        if not self.clock.between_updates:
+        if self.clock.reading and not self.clock.between_updates:
             self.on_eval_batch_end(step)
 
     def on_eval_batch_end(self, step, logs=None):
@@ -165,12 +155,12 @@ class Validation(Callback):
         """Measure the network of a paddle.Model."""
         import paddle
 
-        network, level = trainer.network, trainer._adapter._amp_level
+        network = trainer.network
         for watcher in self.watchers:
             watcher.on_eval_begin()
         network.eval()
         sums = np.zeros(3)
-        with paddle.no_grad(), paddle.amp.auto_cast(enable=level != 'O0', level='O1' if level == 'O0' else level):
+        with paddle.no_grad(), trainer.auto_cast():
             for number, (images, labels) in enumerate(self.loader):
                 logits = network(images).astype('float32')
                 loss = paddle.nn.functional.cross_entropy(logits, labels, reduction='sum')
@@ -187,9 +177,10 @@ class Validation(Callback):
 class Progress(Callback):
     """A progress bar on a terminal; elsewhere a line every `every` seconds."""
 
-    def __init__(self, clock, every=20.0):
+    def __init__(self, clock, log, every=20.0):
         super().__init__()
         self.clock = clock
+        self.log = log
         self.every = every
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -199,7 +190,7 @@ class Progress(Callback):
         self.said = time.monotonic()
 
     def on_train_batch_end(self, step, logs=None):
-        scores = f'loss {logs["loss"][0]:.3f} top1 {logs["acc"]:.3f}'
+        scores = f'loss {self.log.loss:.3f} top1 {self.log.top1:.3f}'
         self.bar.set_postfix_str(scores, refresh=False)
         self.bar.update()
         if self.bar.disable and time.monotonic() - self.said > self.every:
@@ -303,7 +294,7 @@ class Checkpoints(Callback):
     def on_train_batch_end(self, step, logs=None):
         steps, minutes = self.settings.save_steps, self.settings.save_minutes
         due = steps and self.clock.step - self.saved >= steps
-        if minutes:  # the first process decides
+        if minutes and self.clock.reading:  # the first process decides
             due = (
                 processes.highest(self.run_dir is not None and time.monotonic() - self.saved_at >= 60 * minutes) or due
             )

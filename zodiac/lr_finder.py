@@ -13,7 +13,7 @@ def sweep(trainer, loader, low=1e-6, high=1.0, steps=100):
     loss has grown to four times its lowest. The network is changed by it.
 
     Args:
-        trainer: a prepared paddle.Model whose learning rate has no schedule.
+        trainer: a prepared `Trainer` whose learning rate has no schedule.
         loader: its training batches, gone through again when they are few.
     Returns: float arrays [n] of the rates and of the smoothed losses (mean with decay 0.9, corrected for its start).
     """
@@ -21,8 +21,9 @@ def sweep(trainer, loader, low=1e-6, high=1.0, steps=100):
     for step, (images, labels) in enumerate(itertools.islice(_again_and_again(loader), steps)):
         rate = low * (high / low) ** (step / (steps - 1))
         trainer._optimizer.set_lr(rate)
-        (loss,), _ = trainer.train_batch([images], [labels])
-        mean = 0.9 * mean + 0.1 * loss.item()
+        trainer.train_batch([images], [labels])
+        ((loss, _),) = trainer.read()
+        mean = 0.9 * mean + 0.1 * float(loss)
         smooth = mean / (1 - 0.9 ** (step + 1))
         if not math.isfinite(smooth) or (losses and smooth > 4 * min(losses)):
             break

@@ -69,14 +69,12 @@ def go_on(cfg, folder, state, origin, trainer, clock, log, best, ema=None):
     Raises UserError when the weights are those of another network.
     """
     import numpy as np
-    import paddle
 
     same_optimizer = state['config']['optim']['name'] == cfg.optim.name
     averaged = checkpoint.restore(folder, trainer.network, trainer._optimizer if same_optimizer else None)
     if ema and averaged:
         ema.average, ema.step = averaged, state['ema_step']
-    if state.get('loss_scale'):
-        trainer._scaler = paddle.amp.GradScaler(**trainer._adapter._amp_configs)
+    if state.get('loss_scale') and trainer._scaler:
         scale = np.array([state['loss_scale']['scale']], np.float32)
         trainer._scaler.load_state_dict({**state['loss_scale'], 'scale': scale})
     same_images = state['data'] == origin['data']

@@ -10,6 +10,7 @@ import numpy as np
 from paddle.callbacks import Callback
 
 from zodiac import device, files, metrics, processes
+from zodiac.errors import UserError
 
 LOG_COLUMNS = (
     'epoch',
@@ -26,7 +27,7 @@ COUNTED = ('images', 'loss_sum', 'hits')  # of the images of one process in an e
 
 
 class RunLog(Callback):
-    """Writes log.csv and VisualDL scalars, and tells the scores of each epoch.
+    """Writes log.csv and VisualDL scalars, tells the scores of each epoch, and ends the run at a loss that is not finite.
 
     Args:
         run_dir: folder of the run; None on a process that does not write.
@@ -42,6 +43,8 @@ class RunLog(Callback):
         self.rows = []
         self.row = {'epoch': 0, 'step': 0}  # of a validation before the first step
         self.so_far = {}  # what the row of this epoch is made of, see `sums`
+        self.unread = []  # (images of this process, learning rate) of the steps that are not in it yet
+        self.loss = self.top1 = math.nan  # of the step last read, and of the epoch up to there
         self.writer = None
 
     def go_on(self, rows, sums, written):
@@ -60,6 +63,7 @@ class RunLog(Callback):
 
     def sums(self):
         """What the row of this epoch is made of so far, as JSON-ready values; all processes must call it."""
+        self.read()
         counts = np.zeros([processes.count(), len(COUNTED)])
         counts[device.rank()] = [self.so_far[name] for name in COUNTED]
         parts = np.reshape(processes.total(counts.ravel()), counts.shape)
@@ -101,23 +105,35 @@ class RunLog(Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if self.clock.images == 0:
             self.so_far = {'images': 0, 'loss_sum': 0.0, 'hits': 0, 'seconds': 0.0}
-        metric = self.model._metrics[0]
-        metric.total, metric.count = [self.so_far['hits']], [self.so_far['images']]
         self.started = time.perf_counter() - self.so_far['seconds']
 
     def on_train_batch_begin(self, step, logs=None):
         self.lr = self.model._optimizer.get_lr()  # the rate of this step; the schedule moves on right after it
 
     def on_train_batch_end(self, step, logs=None):
-        share = self.clock.share
-        self.so_far = {
-            'images': self.so_far['images'] + share,
-            'loss_sum': self.so_far['loss_sum'] + logs['loss'][0] * share,
-            'hits': int(self.model._metrics[0].total[0]),
-            'seconds': time.perf_counter() - self.started,
-            'lr': self.lr,
-        }
-        self._scalars({'train/loss': logs['loss'][0], 'train/top1': logs['acc'], 'train/lr': self.lr})
+        self.unread.append((self.clock.share, self.lr))
+        if self.clock.reading:
+            self.read()
+
+    def read(self):
+        """Take up the steps that have not been read yet. Raises UserError for a loss that is not finite, before a checkpoint of
+        it is kept."""
+        first = self.clock.step - len(self.unread) + 1
+        for number, ((share, lr), (loss, hits)) in enumerate(zip(self.unread, self.model.read())):
+            if not math.isfinite(loss):
+                back = len(self.unread) - 1 - number
+                raise UserError(
+                    f'the loss is {loss} at epoch {self.clock.epoch + 1}, step {self.clock.done - back} of that epoch; lower '
+                    'optim.lr, raise optim.warmup_epochs or check the images. The checkpoints of the epochs before are kept'
+                )
+            so_far = self.so_far
+            images, all_hits = so_far['images'] + share, so_far['hits'] + int(hits)
+            self.so_far = {**so_far, 'images': images, 'loss_sum': so_far['loss_sum'] + loss * share, 'hits': all_hits}
+            self.so_far['lr'] = lr
+            self.loss, self.top1 = loss, all_hits / images
+            self._scalars({'train/loss': loss, 'train/top1': self.top1, 'train/lr': lr}, first + number)
+        self.so_far['seconds'] = time.perf_counter() - self.started
+        self.unread = []
 
     def on_epoch_end(self, epoch, logs=None):
         images, loss_sum, hits = processes.total([self.so_far[name] for name in COUNTED])
@@ -154,10 +170,10 @@ class RunLog(Callback):
             file=sys.stderr,
         )
 
-    def _scalars(self, values):
+    def _scalars(self, values, step=None):
         if self.writer:
             for tag, value in values.items():
-                self.writer.add_scalar(tag, float(value), self.clock.step)
+                self.writer.add_scalar(tag, float(value), self.clock.step if step is None else step)
 
     def _write_csv(self):
         with files.atomic_write(f'{self.run_dir}/log.csv') as file:
