@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import assert_message, make_tree, picture
+from PIL import Image
 
 import config
 from dataset import Loader, ZodiacDataset
@@ -271,3 +272,30 @@ def test_a_training_with_the_cache_is_the_training_without_it_to_the_bit(tmp_pat
             rows.append([[row['train_loss'], row['valid_loss'], row['valid_top1']] for row in csv.DictReader(file)])
     assert rows[0] == rows[1]
     assert json.loads(next((tmp_path / 'output/.cache').glob('*/about.json')).read_text())['steps']
+
+
+def test_training_on_large_jpegs_learns_as_well_from_reduced_and_kept_pictures(tmp_path, call_script):
+    rng = np.random.default_rng(0)
+    for split, count in (('train', 12), ('valid', 8), ('test', 1)):
+        for label, across in (('stripes', (1, 16)), ('bars', (16, 1))):
+            os.makedirs(tmp_path / 'photos' / split / label)
+            for number in range(count):
+                pattern = np.broadcast_to(rng.integers(0, 256, (*across, 3), dtype=np.uint8), (16, 16, 3))
+                image = Image.fromarray(np.ascontiguousarray(pattern)).resize((480, 320), Image.Resampling.BICUBIC)
+                image.save(tmp_path / 'photos' / split / label / f'{number}.jpg')
+    shared = ['-o', 'data.root=photos', 'data.labels=[stripes,bars]', 'image.size=32', 'model.arch=resnet18']
+    shared += ['device=cpu', 'model.pretrained=false', 'data.num_workers=0', 'train.epochs=6', 'train.batch_size=8']
+    shared += [
+        'augment=[{random_resized_crop: {scale: [0.5, 1.0]}}, horizontal_flip]',
+        'optim.lr=0.003',
+        'optim.name=adam',
+    ]
+    shared += ['model.zero_init_residual=true', 'optim.schedule=constant']
+    assert_message(call_script('annotate.py', *shared, cwd=tmp_path), 0)
+    best = {}
+    for name, fast in (('plain', ['data.reduced_decoding=false']), ('fast', ['data.cache=true'])):
+        assert_message(call_script('train.py', *shared, f'name={name}', *fast, cwd=tmp_path), 0)
+        with open(tmp_path / f'output/{name}/log.csv', newline='') as file:
+            best[name] = max(float(row['valid_top1']) for row in csv.DictReader(file))
+    assert min(best.values()) >= 0.8
+    assert abs(best['plain'] - best['fast']) <= 0.125, best  # two images
