@@ -141,8 +141,8 @@ def decode(source, max_pixels=MAX_PIXELS):
 
 
 def decode_part(source, choose, side, max_pixels=MAX_PIXELS):
-    """What `decode` gives, to have a part of it scaled to `side` x `side` pixels: of a JPEG at a half, a quarter or an eighth of
-    its size where the part has enough pixels even so, which takes less time (libjpeg leaves the finest frequencies out).
+    """What `decode` gives, to have a part of it scaled to `side` pixels and more: of a JPEG at a half, a quarter or an eighth of
+    its size where the part has as many even so, which takes less time (libjpeg leaves the finest frequencies out).
 
     Args:
         choose: callable, (width, height) of the upright picture -> (left, top, right, bottom), the part.

@@ -60,6 +60,7 @@ def denormalize(image, mean, std):
 
 OPS = {'normalize': normalize, 'shrink': shrink}
 PARTS = {'center_crop': center_part, 'resize': whole}  # the operations that scale a part of an image
+ENOUGH_TO_CUT = 0.75  # of the pixels a side, decoded for a cut at random, which is scaled up as often as down
 REDUCED = {'op': 'decode_reduced'}  # comes first: a large JPEG may be decoded at a fraction of its size
 
 
@@ -79,15 +80,16 @@ def read(transform, source, rng=None, max_pixels=images.MAX_PIXELS):
         return apply(transform, images.decode(source, max_pixels), rng)
     _, first, *rest = transform
     if hasattr(first, 'part'):
-        size, choose = first.size, lambda shape: first.part(shape, rng)
+        size, least, choose = first.size, ENOUGH_TO_CUT * first.size, lambda shape: first.part(shape, rng)
     elif not callable(first) and first['op'] in PARTS:
-        size, choose = first['size'], lambda shape: PARTS[first['op']](shape, **_settings(first))
+        size = least = first['size']
+        choose = lambda shape: PARTS[first['op']](shape, **_settings(first))  # noqa: E731
     elif not callable(first) and first['op'] == 'shrink':
         image, _ = images.decode_part(source, lambda shape: (0, 0, *shape), first['short'], max_pixels)
         return apply(transform, image, rng)
     else:
         return apply(transform, images.decode(source, max_pixels), rng)
-    image, part = images.decode_part(source, choose, size, max_pixels)
+    image, part = images.decode_part(source, choose, least, max_pixels)
     return apply(rest, scale(image, part, size), rng)
 
 
