@@ -56,7 +56,7 @@ def parse():
     parser.add_argument('--json', action='store_true', help='print a JSON object a line')
     parser.add_argument('--csv', metavar='FILE', help='write a CSV file instead of printing lines')
     parser.add_argument(
-        '--batch-size', type=_positive, default=8, metavar='N', help='images a run of the network (default: 8)'
+        '--batch-size', type=_positive, default=16, metavar='N', help='images a run of the network (default: 16)'
     )
     parser.add_argument('--device', default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
     engines = ['auto', *inference.ENGINES]

@@ -12,7 +12,7 @@ from typing import Callable, List
 
 import numpy as np
 
-from zodiac import files, images, transforms
+from zodiac import device, files, images, transforms
 from zodiac.engines import ENGINES, fastest, network_file
 from zodiac.errors import UserError
 
@@ -135,7 +135,7 @@ def batches(paths, transform, size):
         except images.ImageError as error:
             return path, None, error
 
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    with concurrent.futures.ThreadPoolExecutor(device.cores() + 1) as pool:  # one may wait for the disk
         waiting = iter(paths)
         ahead = [pool.submit(read, path) for path in itertools.islice(waiting, 2 * size)]
         while ahead:
