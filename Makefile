@@ -22,6 +22,7 @@ bench: $(VENV)/.installed
 	$(RUN) benchmarks/train_step.py
 	$(RUN) benchmarks/processes.py
 	$(RUN) benchmarks/serve.py $(INFER) --pairs 2 --clients 1 16 --seconds 3
+	$(RUN) benchmarks/start.py $(INFER)
 	$(RUN) benchmarks/uploads.py --infer $(INFER) --malformed 500 --good 500
 
 $(VENV)/.installed: requirements-base.txt requirements-deploy.txt requirements-serve.txt requirements-dev.txt $(REQUIREMENTS)

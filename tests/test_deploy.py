@@ -161,6 +161,15 @@ def test_the_engine_is_the_fastest_of_those_that_the_export_has_compared(
     assert engines.fastest({'precision': precision}, place) == 'paddle'
 
 
+@ONNX
+def test_auto_takes_the_onnx_model_only_where_the_export_has_compared_it(exports, tmp_path):
+    folder = str(shutil.copytree(exports['plain'][0], tmp_path / 'infer'))
+    assert inference.load(folder, 'cpu', 'auto').engine == 'paddle'
+    manifest = inference.read_manifest(folder)
+    inference.write_manifest(folder, {**manifest, 'parity': {'onnxruntime': {'top1_agreement': 1.0}}})
+    assert inference.load(folder, 'cpu', 'auto').engine == 'onnxruntime'
+
+
 def test_a_machine_with_a_gpu_keeps_paddle(monkeypatch):
     monkeypatch.setattr(device.shutil, 'which', lambda name: '/usr/bin/nvidia-smi')
     monkeypatch.setattr(engines, 'installed', lambda package: True)
