@@ -23,6 +23,7 @@ bench: $(VENV)/.installed
 	$(RUN) benchmarks/training.py --pairs 1
 	$(RUN) benchmarks/processes.py --pairs 2
 	$(RUN) benchmarks/serve.py $(INFER) --pairs 2 --clients 1 16 --seconds 3
+	$(RUN) benchmarks/start.py $(INFER)
 	$(RUN) benchmarks/uploads.py --infer $(INFER) --malformed 500 --good 500
 
 bench-gpu: $(VENV)/.installed

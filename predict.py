@@ -16,8 +16,6 @@ import json
 import os
 import sys
 
-from tqdm import tqdm
-
 from zodiac import images, inference
 from zodiac.errors import UserError, run
 from zodiac.files import atomic_write
@@ -25,6 +23,8 @@ from zodiac.files import atomic_write
 
 def main():
     args = parse()
+    from tqdm import tqdm
+
     require(args.paths)
     model = inference.load(args.infer_dir, args.device, args.engine)
     classified = unread = 0
@@ -56,12 +56,12 @@ def parse():
     parser.add_argument('--json', action='store_true', help='print a JSON object a line')
     parser.add_argument('--csv', metavar='FILE', help='write a CSV file instead of printing lines')
     parser.add_argument(
-        '--batch-size', type=_positive, default=8, metavar='N', help='images a run of the network (default: 8)'
+        '--batch-size', type=_positive, default=16, metavar='N', help='images a run of the network (default: 16)'
     )
     parser.add_argument('--device', default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
-    parser.add_argument(
-        '--engine', choices=inference.ENGINES, default='paddle', help='what runs the model (default: paddle)'
-    )
+    engines = ['auto', *inference.ENGINES]
+    help_on_engine = 'what runs the model; auto is the fastest that export.py has checked (default: auto)'
+    parser.add_argument('--engine', choices=engines, default='auto', help=help_on_engine)
     return parser.parse_args()
 
 

@@ -36,7 +36,8 @@ def main():
         print(
             f'warning: {host}: others can reach this server; set ZODIAC_TOKEN to ask them for a token', file=sys.stderr
         )
-    print(f'serving {model.name} at http://{f"[{host}]" if ":" in host else host}:{port} (Ctrl-C stops)', flush=True)
+    address = f'http://{f"[{host}]" if ":" in host else host}:{port}'
+    print(f'serving {model.name} with {model.engine} at {address} (Ctrl-C stops)', flush=True)
     connections.serve(app, listener, 4 * args.max_requests, math.ceil(args.timeout))
 
 
@@ -47,7 +48,8 @@ def parse():
     add('--host', default='127.0.0.1', help='address to listen at; 0.0.0.0 is all (default: 127.0.0.1)')
     add('--port', type=_number(int, 0, 65535), default=8000, help='0 takes a free one (default: 8000)')
     add('--device', default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
-    add('--engine', choices=inference.ENGINES, default='paddle', help='what runs the model (default: paddle)')
+    help_on_engine = 'what runs the model; auto is the fastest that export.py has checked (default: auto)'
+    add('--engine', choices=['auto', *inference.ENGINES], default='auto', help=help_on_engine)
 
     def limit(name, default, text, kind=int, low=1):
         add(name, type=_number(kind, low, 10**6), default=default, metavar='N', help=f'{text} (default: {default})')

@@ -2,8 +2,9 @@
 
     python benchmarks/engines.py output/demo/infer output/demo/infer:onnxruntime [--batches 1 8] [--rounds 15]
 
-Each is FOLDER or FOLDER:ENGINE; the first is what the others are compared with. Prints a table and, last, one JSON line; its ratio is
-that of the last at the last size of batches.
+Each is FOLDER or FOLDER:ENGINE; the first is what the others are compared with. The engine `alone` is OpenVINO on the same ONNX without
+this project: its hint for throughput and the precision that it takes for this processor. Prints a table and, last, one JSON line; its
+ratio is that of the last at the last size of batches.
 """
 
 import argparse
@@ -44,15 +45,32 @@ def main():
             ratios[name] = [one / other for one, other in zip(first, values)]
             print(f'{name:<48}{size:>6}' + numbers(values, '10.2f', '8.2f') + numbers(ratios[name], '8.2f', '7.2f'))
     result = summary(ratios[args.models[-1]])
-    print(json.dumps({'benchmark': 'engines', **result, 'target': 1.0, 'rounds': args.rounds, 'models': args.models}))
+    print(json.dumps({'benchmark': 'engines', **result, 'target': 1.0, 'pairs': args.rounds, 'models': args.models}))
 
 
 def load(name):
     """(exported model, a picture as it takes it) of FOLDER or FOLDER:ENGINE."""
     folder, _, engine = name.partition(':')
-    model = inference.load(folder, 'cpu', engine or 'paddle')
+    model = alone(folder) if engine == 'alone' else inference.load(folder, 'cpu', engine or 'paddle')
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     return model, transforms.apply(model.transform, Image.fromarray(noise))
+
+
+def alone(folder):
+    """What OpenVINO's own documentation has for throughput: single images in as many streams as it finds best."""
+    import openvino
+
+    manifest = inference.read_manifest(folder)
+    path = f'{folder}/{manifest["name"]}.onnx'
+    network = openvino.Core().compile_model(path, 'CPU', {'PERFORMANCE_HINT': 'THROUGHPUT'})
+    queue = openvino.AsyncInferQueue(network)
+
+    def predict(batch):
+        for number in range(len(batch)):
+            queue.start_async({0: batch[number : number + 1]})
+        queue.wait_all()
+
+    return inference.Exported(manifest['name'], manifest['labels'], manifest['transform'], {}, predict)
 
 
 def timed(model, size):

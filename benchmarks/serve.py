@@ -1,9 +1,10 @@
-"""serve.py with dynamic batches against the same server one image at a time, at several loads, in turns.
+"""serve.py with dynamic batches against one image at a time, at several loads, in turns.
 
     python benchmarks/serve.py output/demo/infer [--clients 1 4 16 64] [--seconds 5] [--pairs 3] [--size 256]
+    python benchmarks/serve.py output/demo_int8/infer:openvino --against output/demo/infer:paddle
 
 Each client sends the next JPEG over its own connection as soon as it has the answer to the last. Prints a table and, last, one
-JSON line; its ratio is that of requests a second at the highest load.
+JSON line a load: requests a second of ours over theirs, and our p99. --against is another model, or engine, for the one at a time.
 """
 
 import argparse
@@ -25,16 +26,18 @@ WITHOUT = ['--batch-size', '1', '--max-delay', '0']
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('infer_dir', help='folder that export.py wrote')
+    parser.add_argument('infer_dir', metavar='FOLDER[:ENGINE]', help='folder that export.py wrote, and what runs it')
+    parser.add_argument('--against', metavar='FOLDER[:ENGINE]', help='what runs one at a time (default: the same)')
     parser.add_argument('--clients', type=int, nargs='+', default=[1, 4, 16, 64], help='(default: 1 4 16 64)')
     parser.add_argument('--seconds', type=float, default=5, help='length of a run (default: 5)')
     parser.add_argument('--pairs', type=int, default=3, help='runs of each, in turns (default: 3)')
     parser.add_argument('--size', type=int, default=256, help='pixels a side of the JPEGs (default: 256)')
     args = parser.parse_args()
     photos = [jpeg(seed, args.size) for seed in range(16)]
-    ratios = {}
+    lines = []
     print(f'{"clients":>7}  {"":<8}{"requests/s":>12}{"min":>8}{"max":>8}{"p50 ms":>9}{"p99 ms":>9}')
-    with serving(args.infer_dir) as (batched, _, _), serving(args.infer_dir, *WITHOUT) as (single, _, _):
+    ours, theirs = model(args.infer_dir), model(args.against or args.infer_dir)
+    with serving(*ours) as (batched, _, _), serving(*theirs, *WITHOUT) as (single, _, _):
         for clients in args.clients:
             runs = {'batches': [], 'single': []}
             for address in (batched, single):
@@ -51,16 +54,17 @@ def main():
                     f'{middle:>9.1f}{last:>9.1f}',
                     flush=True,
                 )
-            ratios[clients] = [len(ours) / len(theirs) for ours, theirs in zip(runs['batches'], runs['single'])]
-    highest = ratios[args.clients[-1]]
-    result = {
-        'benchmark': 'serve',
-        **summary(highest),
-        'target': 1.0,
-        'pairs': args.pairs,
-        'ratios': {clients: round(statistics.median(values), 2) for clients, values in ratios.items()},
-    }
-    print(json.dumps(result))
+            ratios = [len(mine) / len(one) for mine, one in zip(runs['batches'], runs['single'])]
+            last = np.percentile(np.concatenate(runs['batches']) * 1000, 99)
+            result = {'benchmark': 'serve', 'clients': clients, **summary(ratios), 'p99_ms': round(last, 1)}
+            lines.append({**result, 'target': 4.0, 'pairs': args.pairs})
+    print('\n'.join(map(json.dumps, lines)))
+
+
+def model(name):
+    """The arguments of serve.py for FOLDER or FOLDER:ENGINE."""
+    folder, _, engine = name.partition(':')
+    return folder, '--engine', engine or 'auto'
 
 
 def jpeg(seed, size):

@@ -12,14 +12,21 @@ from conftest import picture
 
 import config
 import export
-from zodiac import deploy, device, inference, model, networks, transforms
+from zodiac import deploy, device, engines, inference, model, networks, transforms
 from zodiac.errors import UsageError, UserError
 
 paddle = export.device.import_paddle()
 
 LABELS = ['a', 'b', 'c', 'd']
 ONNX = pytest.mark.skipif(not deploy.can_save_onnx(), reason='requirements-deploy.txt is not installed')
-ENGINES = ['paddle', pytest.param('onnxruntime', marks=ONNX)]
+OPENVINO = pytest.mark.skipif(
+    not (deploy.can_save_onnx() and engines.installed('openvino')), reason='openvino is not installed'
+)
+ENGINES = [
+    'paddle',
+    pytest.param('onnxruntime', marks=ONNX),
+    pytest.param('openvino', marks=OPENVINO),
+]
 
 
 class Small(paddle.nn.Layer):
@@ -90,6 +97,83 @@ def test_paddle_runs_in_bf16_where_it_was_exported_so_and_the_processor_has_it(
     inference.load(str(tmp_path), 'cpu')
 
     assert Config.asked == (precision == 'bf16' and has_it)
+
+
+@OPENVINO
+@pytest.mark.parametrize(
+    ('precision', 'has_it', 'hint'), [('bf16', True, 'bf16'), ('bf16', False, 'f32'), ('fp32', True, 'f32')]
+)
+def test_openvino_is_asked_for_bf16_only_where_it_was_exported_so(tmp_path, monkeypatch, precision, has_it, hint):
+    import openvino
+
+    asked = []
+
+    class Core(openvino.Core):
+        def compile_model(self, graph, place, settings):
+            asked.append(settings['INFERENCE_PRECISION_HINT'])
+            return super().compile_model(graph, place)
+
+    write(tmp_path, network_of('small'), settings(f'export.precision={precision}'))
+    monkeypatch.setattr(openvino, 'Core', Core)
+    monkeypatch.setattr(device, 'has_bf16', lambda: has_it)
+
+    predict(tmp_path, 'openvino', PICTURES[:1])
+
+    assert asked == [hint]
+
+
+@OPENVINO
+def test_openvino_gives_the_same_for_an_image_alone_and_in_batches_of_any_size(exports):
+    exported = inference.load(str(exports['plain'][0]), 'cpu', 'openvino')
+    batch = np.stack([transforms.apply(exported.transform, image) for image in PICTURES])
+    expected = exported.predict(batch[:1]), exported.predict(batch)
+    for count in (1, 2, 3, 5, 1):
+        assert np.abs(exported.predict(batch[:count]) - expected[1][:count]).max() < 1e-6
+    assert np.abs(expected[0] - expected[1][:1]).max() < 1e-6
+
+
+ALL = ('paddle', 'onnxruntime', 'openvino')
+
+
+@pytest.mark.parametrize(
+    ('place', 'compared', 'there', 'precision', 'expected'),
+    [
+        ('cpu', ALL, ('openvino', 'onnxruntime'), 'fp32', 'openvino'),
+        ('auto', ALL, ('openvino', 'onnxruntime'), 'int8', 'openvino'),
+        ('cpu', ALL, ('onnxruntime',), 'fp32', 'onnxruntime'),
+        ('cpu', ALL[:2], ('openvino', 'onnxruntime'), 'fp32', 'onnxruntime'),
+        ('cpu', ALL, (), 'fp32', 'paddle'),
+        ('cpu', (), ('openvino', 'onnxruntime'), 'fp32', 'paddle'),
+        ('gpu', ALL, ('openvino', 'onnxruntime'), 'fp32', 'paddle'),
+        ('cpu', ALL, ('onnxruntime',), 'bf16', 'paddle'),
+        ('cpu', ALL, ('openvino', 'onnxruntime'), 'bf16', 'openvino'),
+    ],
+)
+def test_the_engine_is_the_fastest_of_those_that_the_export_has_compared(
+    monkeypatch, place, compared, there, precision, expected
+):
+    monkeypatch.setattr(engines, 'installed', there.__contains__)
+    monkeypatch.setattr(device.shutil, 'which', lambda name: None)
+    monkeypatch.setattr(device, 'has_bf16', lambda: True)
+    manifest = {'parity': {engine: {'top1_agreement': 1.0} for engine in compared}, 'precision': precision}
+
+    assert engines.fastest(manifest, place) == expected
+    assert engines.fastest({'precision': precision}, place) == 'paddle'
+
+
+@ONNX
+def test_auto_takes_the_onnx_model_only_where_the_export_has_compared_it(exports, tmp_path):
+    folder = str(shutil.copytree(exports['plain'][0], tmp_path / 'infer'))
+    assert inference.load(folder, 'cpu', 'auto').engine == 'paddle'
+    manifest = inference.read_manifest(folder)
+    inference.write_manifest(folder, {**manifest, 'parity': {'onnxruntime': {'top1_agreement': 1.0}}})
+    assert inference.load(folder, 'cpu', 'auto').engine == 'onnxruntime'
+
+
+def test_a_machine_with_a_gpu_keeps_paddle(monkeypatch):
+    monkeypatch.setattr(device.shutil, 'which', lambda name: '/usr/bin/nvidia-smi')
+    monkeypatch.setattr(engines, 'installed', lambda package: True)
+    assert engines.fastest({'parity': dict.fromkeys(ALL)}, 'auto') == 'paddle'
 
 
 def predict(folder, engine, pictures):

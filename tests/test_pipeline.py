@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, assert_message, make_tree, picture, run_script
@@ -424,6 +425,24 @@ def test_an_export_that_does_not_agree_fails_and_leaves_the_old_one(finished, tm
     assert_message(result, 1, 'export.tolerance', 'not exported')
     assert {name: (infer / name).read_bytes() for name in os.listdir(infer)} == before
     assert sorted(os.listdir(cwd / 'output/small')) == sorted(os.listdir(finished / 'output/small'))
+
+
+@ONNX
+def test_openvino_where_it_disagrees_is_left_to_those_who_name_it(call_script, finished, tmp_path, monkeypatch):
+    from zodiac import engines
+
+    cwd = copy_of(finished, tmp_path)
+    monkeypatch.setattr(engines, 'installed', lambda package: True)
+    monkeypatch.setitem(
+        engines.ENGINES, 'openvino', lambda *_: lambda batch: np.full((len(batch), 3), 1 / 3, 'float32')
+    )
+
+    result = call_script('export.py', *SETTINGS, cwd=cwd)
+
+    assert_message(result, 0, 'warning', 'openvino', 'will not choose openvino')
+    manifest = yaml.safe_load((cwd / 'output/small/infer/inference.yaml').read_text(encoding='utf-8'))
+    assert set(manifest['parity']) & set(engines.ENGINES) == {'paddle', 'onnxruntime'}
+    assert manifest['parity']['top1_agreement'] == 1.0
 
 
 @ONNX

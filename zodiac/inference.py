@@ -3,8 +3,8 @@
 Nothing of training is imported here. Only load models that you trust: a static graph can hold operators that write files.
 """
 
+import concurrent.futures
 import hashlib
-import importlib
 import itertools
 import os
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from typing import Callable, List
 import numpy as np
 
 from zodiac import device, files, images, transforms
-from zodiac.errors import UsageError, UserError, one_line
+from zodiac.engines import ENGINES, fastest, network_file
+from zodiac.errors import UserError
 
 MANIFEST = 'inference.yaml'
 SEAL = b'# SHA-256 of the lines above: '
@@ -28,6 +29,7 @@ class Exported:
     transform: list  # see zodiac.transforms
     trained: dict  # what export.py says of the weights
     predict: Callable  # a batch of what the transform gives, [N, ...] -> float32 [N, classes], probabilities
+    engine: str = 'paddle'  # one of ENGINES
 
 
 def is_export(path):
@@ -60,7 +62,7 @@ def read_manifest(folder):
         whole = all(manifest[key] for key in ('name', 'labels', 'transform', 'input', 'output', 'sha256'))
         names = list(manifest['sha256'])
         whole = whole and isinstance(manifest['labels'], list) and all(os.path.basename(name) == name for name in names)
-        whole = whole and f'{manifest["name"]}.pdiparams' in names and _network_file(manifest) is not None
+        whole = whole and f'{manifest["name"]}.pdiparams' in names and network_file(manifest) is not None
     except (yaml.YAMLError, KeyError, TypeError, ValueError):
         whole = False
     if not whole:
@@ -69,29 +71,18 @@ def read_manifest(folder):
     return manifest
 
 
-def _network_file(manifest):
-    """Name of the static graph: .json from Paddle 3, .pdmodel from Paddle 2."""
-    names = [f'{manifest["name"]}{suffix}' for suffix in ('.json', '.pdmodel')]
-    return next((name for name in names if name in manifest['sha256']), None)
-
-
 def load(folder, place='auto', engine='paddle'):
     """The model in `folder` (written by export.py), as `Exported`.
 
     Args:
         place: 'auto', 'cpu', 'gpu' or 'gpu:N'; on 'auto', onnxruntime and openvino take the CPU.
-        engine: one of ENGINES.
+        engine: one of ENGINES, or 'auto' for the fastest that is safe, see engines.fastest.
     Raises: UserError when the folder is no export, a file is missing or not as it was exported, or the engine is not installed.
     """
     manifest = read_manifest(folder)
-    for name, digest in manifest['sha256'].items():
-        path = os.path.join(folder, name)
-        if not os.path.isfile(path):
-            raise UserError(f'{path}: is missing; export the model again')
-        if files.sha256(path) != digest:
-            raise UserError(
-                f'{path}: is not the file that was exported (its SHA-256 differs); copy it again, or export again'
-            )
+    _check_hashes(folder, manifest['sha256'])
+    if engine == 'auto':
+        engine = fastest(manifest, place)
     run = ENGINES[engine](folder, manifest, place)
     dtype = manifest['input'].get('dtype', 'float32')
     logits = manifest['output']['name'] == 'logits'
@@ -105,7 +96,22 @@ def load(folder, place='auto', engine='paddle'):
         return result
 
     labels = [str(label) for label in manifest['labels']]
-    return Exported(manifest['name'], labels, manifest['transform'], manifest.get('trained', {}), predict)
+    return Exported(manifest['name'], labels, manifest['transform'], manifest.get('trained', {}), predict, engine)
+
+
+def _check_hashes(folder, digests):
+    """Raise UserError unless each file is there and has its digest; they are read side by side."""
+    paths = {name: os.path.join(folder, name) for name in digests}
+    for path in paths.values():
+        if not os.path.isfile(path):
+            raise UserError(f'{path}: is missing; export the model again')
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        found = dict(zip(paths, pool.map(files.sha256, paths.values())))
+    for name, digest in digests.items():
+        if found[name] != digest:
+            raise UserError(
+                f'{paths[name]}: is not the file that was exported (its SHA-256 differs); copy it again, or export again'
+            )
 
 
 def best(probabilities, labels, top):
@@ -122,7 +128,6 @@ def as_dict(guesses):
 
 def batches(paths, transform, size):
     """Yield (paths, float32 [n, 3, height, width] or [], errors) for groups of up to `size` files, decoded in threads."""
-    import concurrent.futures
 
     def read(path):
         try:
@@ -130,7 +135,7 @@ def batches(paths, transform, size):
         except images.ImageError as error:
             return path, None, error
 
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    with concurrent.futures.ThreadPoolExecutor(device.cores() + 1) as pool:  # one may wait for the disk
         waiting = iter(paths)
         ahead = [pool.submit(read, path) for path in itertools.islice(waiting, 2 * size)]
         while ahead:
@@ -150,120 +155,3 @@ def sound_batches(paths, transform, size):
         if errors:
             raise errors[0]
         yield batch
-
-
-def _paddle(folder, manifest, place):
-    """Paddle Inference: on the CPU with oneDNN, in bfloat16 where it was exported so and the processor has it; else on a GPU."""
-    paddle = device.import_paddle()
-    network = os.path.join(folder, _network_file(manifest))
-    if network.endswith('.json') and paddle.__version__.startswith('2.'):  # it would crash without a word
-        raise UserError(
-            f'{network}: needs Paddle 3, this is {paddle.__version__}; install Paddle 3, or export with this one'
-        )
-    from paddle import inference
-
-    config = inference.Config(network, os.path.join(folder, f'{manifest["name"]}.pdiparams'))
-    place = device.choose(place)
-    if place.startswith('gpu'):
-        config.enable_use_gpu(256, int(place.partition(':')[2] or 0))
-    else:
-        config.disable_gpu()
-        config.set_cpu_math_library_num_threads(device.cores())
-        config.enable_mkldnn()
-        if manifest.get('precision') == 'bf16' and device.has_bf16():
-            config.enable_mkldnn_bfloat16()
-    config.disable_glog_info()
-    try:
-        predictor = inference.create_predictor(config)
-    except Exception as error:  # Paddle raises its own kinds for a graph that it cannot read
-        raise UserError(
-            f'{network}: Paddle Inference cannot load it ({str(error).strip().splitlines()[-1]}); '
-            'export it again with the Paddle that is installed here'
-        ) from None
-    source = predictor.get_input_handle(predictor.get_input_names()[0])
-    result = predictor.get_output_handle(predictor.get_output_names()[0])
-
-    def run(batch):
-        source.reshape(batch.shape)
-        source.copy_from_cpu(batch)
-        predictor.run()
-        return result.copy_to_cpu()
-
-    return run
-
-
-def _onnxruntime(folder, manifest, place):
-    """ONNX Runtime: on the CPU, or on a GPU that is asked for."""
-    return _run_onnx(
-        folder, manifest, place, 'onnxruntime', ['CUDAExecutionProvider'] if place.startswith('gpu') else []
-    )
-
-
-def _tensorrt(folder, manifest, place):
-    """TensorRT, through ONNX Runtime; what it cannot run, CUDA does."""
-    if place == 'cpu':
-        raise UsageError('--device cpu: the engine tensorrt runs on a GPU; use --device gpu, or --engine onnxruntime')
-    return _run_onnx(folder, manifest, place, 'tensorrt', ['TensorrtExecutionProvider', 'CUDAExecutionProvider'])
-
-
-def _run_onnx(folder, manifest, place, engine, providers):
-    """The ONNX model in ONNX Runtime, on the first of `providers` (of GPUs) that takes each part of it, else on the CPU."""
-    path = _onnx_file(folder, manifest, engine)
-    onnxruntime = _import(engine, 'onnxruntime')
-    for provider in providers:
-        if provider not in onnxruntime.get_available_providers():
-            raise UserError(
-                f'the engine {engine} on a GPU: this ONNX Runtime has no {provider}; pip install onnxruntime-gpu in place of '
-                'onnxruntime, and CUDA (and TensorRT) in the versions that it names'
-            )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = device.cores()
-    options.log_severity_level = 3  # errors
-    number = {'device_id': int(place.partition(':')[2] or 0)}
-    session = _start(
-        engine,
-        path,
-        lambda: onnxruntime.InferenceSession(
-            path, options, providers=[*((provider, number) for provider in providers), 'CPUExecutionProvider']
-        ),
-    )
-    name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})[0]
-
-
-def _openvino(folder, manifest, place):
-    """OpenVINO on the CPU, in float32 but for what was exported as integers."""
-    path = _onnx_file(folder, manifest, 'openvino')
-    if place not in ('auto', 'cpu'):
-        raise UsageError(f'--device {place}: the engine openvino runs on the CPU here; use --device cpu')
-    openvino = _import('openvino', 'openvino')
-    precision = {'INFERENCE_PRECISION_HINT': 'f32'}
-    network = _start('openvino', path, lambda: openvino.Core().compile_model(path, 'CPU', precision))
-    return lambda batch: network(batch)[0].copy()
-
-
-def _onnx_file(folder, manifest, engine):
-    name = f'{manifest["name"]}.onnx'
-    if name not in manifest['sha256']:
-        raise UserError(
-            f'{folder}: has no {name}, which the engine {engine} runs; install requirements-deploy.txt and export again, or use '
-            'engine paddle'
-        )
-    return os.path.join(folder, name)
-
-
-def _import(engine, package):
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise UserError(f'the engine {engine} needs {package}; pip install {package}') from None
-
-
-def _start(engine, path, start):
-    try:
-        return start()
-    except Exception as error:  # whatever an engine says of a graph that it cannot read
-        raise UserError(f'{path}: {engine} cannot load it ({one_line(error)}); export the model again') from None
-
-
-ENGINES = {'paddle': _paddle, 'onnxruntime': _onnxruntime, 'openvino': _openvino, 'tensorrt': _tensorrt}

@@ -1,0 +1,45 @@
+"""The notebook's own prediction of a folder, as the baseline of benchmarks/predict.py.
+
+python benchmarks/notebook_predict.py WEIGHTS FOLDER CLASSES
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle.vision import transforms
+from PIL import Image
+
+
+class Photos(paddle.io.Dataset):
+    def __init__(self, folder):
+        self.paths = sorted(Path(folder).iterdir())
+        self.transforms = transforms.Compose(
+            [
+                transforms.Resize(256),
+                transforms.CenterCrop(224),
+                transforms.ToTensor(),
+                transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+            ]
+        )
+
+    def __getitem__(self, index):
+        return self.transforms(Image.open(self.paths[index]).convert('RGB'))
+
+    def __len__(self):
+        return len(self.paths)
+
+
+if __name__ == '__main__':
+    weights, folder, classes = sys.argv[1:]
+    model = paddle.Model(paddle.vision.models.resnet50(num_classes=int(classes)))
+    model.load(weights)
+    model.prepare()
+    photos = Photos(folder)
+    start = time.perf_counter()
+    result = model.predict(photos, verbose=0)
+    for path, logits in zip(photos.paths, result[0]):
+        print(f'{path}\t{np.argmax(logits)}')
+    print('seconds', time.perf_counter() - start, file=sys.stderr)

@@ -1,0 +1,29 @@
+"""A folder through ONNX Runtime as it comes, an image a run, decoded as by predict.py: a baseline of benchmarks/predict.py.
+
+python benchmarks/onnx_predict.py INFER_DIR FOLDER
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import onnxruntime
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from zodiac import inference  # noqa: E402
+
+if __name__ == '__main__':
+    infer, folder = sys.argv[1:]
+    manifest = inference.read_manifest(infer)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    model = f'{infer}/{manifest["name"]}.onnx'
+    session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
+    paths = sorted(str(path) for path in Path(folder).iterdir())
+    start = time.perf_counter()
+    for path, image in zip(paths, inference.sound_batches(paths, manifest['transform'], 1)):
+        (probabilities,) = session.run(None, {'image': image})
+        print(f'{path}\t{probabilities.argmax()}')
+    print('seconds', time.perf_counter() - start, file=sys.stderr)

@@ -1,0 +1,196 @@
+"""What runs an exported model: each engine is a function (folder, manifest, place) -> run, batch [N, ...] -> float32 [N, classes]."""
+
+import importlib
+import os
+
+import numpy as np
+
+from zodiac import device
+from zodiac.errors import UsageError, UserError, one_line
+
+CACHED_PIXELS = (
+    224 * 224
+)  # of the images of one run: a core is faster while what is between the layers stays in its cache
+
+
+def fastest(manifest, place):
+    """Name of the fastest engine that is installed here, of those that export.py has compared with the network (`parity`).
+
+    Paddle but on a CPU; and no engine that would run in float32 what was exported as bfloat16.
+    """
+    engines = ['openvino', 'onnxruntime']
+    if _in_bf16(manifest):
+        engines.remove('onnxruntime')
+    compared = (engine for engine in engines if engine in manifest.get('parity', {}) and installed(engine))
+    return next(compared, 'paddle') if device.is_cpu(place) else 'paddle'
+
+
+def _in_bf16(manifest):
+    """Whether to run in bfloat16: where it was exported so and the processor has it."""
+    return manifest.get('precision') == 'bf16' and device.has_bf16()
+
+
+def installed(package):
+    """Whether a package can be imported."""
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        return False
+    return True
+
+
+def network_file(manifest):
+    """Name of the static graph: .json from Paddle 3, .pdmodel from Paddle 2."""
+    names = [f'{manifest["name"]}{suffix}' for suffix in ('.json', '.pdmodel')]
+    return next((name for name in names if name in manifest['sha256']), None)
+
+
+def _paddle(folder, manifest, place):
+    """Paddle Inference: on the CPU with oneDNN, in bfloat16 where it was exported so and the processor has it; else on a GPU."""
+    paddle = device.import_paddle()
+    network = os.path.join(folder, network_file(manifest))
+    if network.endswith('.json') and paddle.__version__.startswith('2.'):  # it would crash without a word
+        raise UserError(
+            f'{network}: needs Paddle 3, this is {paddle.__version__}; install Paddle 3, or export with this one'
+        )
+    from paddle import inference
+
+    config = inference.Config(network, os.path.join(folder, f'{manifest["name"]}.pdiparams'))
+    place = device.choose(place)
+    if place.startswith('gpu'):
+        config.enable_use_gpu(256, int(place.partition(':')[2] or 0))
+    else:
+        config.disable_gpu()
+        config.set_cpu_math_library_num_threads(device.cores())
+        config.enable_mkldnn()
+        if _in_bf16(manifest):
+            config.enable_mkldnn_bfloat16()
+    config.disable_glog_info()
+    try:
+        predictor = inference.create_predictor(config)
+    except Exception as error:  # Paddle raises its own kinds for a graph that it cannot read
+        raise UserError(
+            f'{network}: Paddle Inference cannot load it ({str(error).strip().splitlines()[-1]}); '
+            'export it again with the Paddle that is installed here'
+        ) from None
+    source = predictor.get_input_handle(predictor.get_input_names()[0])
+    result = predictor.get_output_handle(predictor.get_output_names()[0])
+
+    def run(batch):
+        source.reshape(batch.shape)
+        source.copy_from_cpu(batch)
+        predictor.run()
+        return result.copy_to_cpu()
+
+    return run
+
+
+def _onnxruntime(folder, manifest, place):
+    """ONNX Runtime: on the CPU, or on a GPU that is asked for."""
+    return _run_onnx(
+        folder, manifest, place, 'onnxruntime', ['CUDAExecutionProvider'] if place.startswith('gpu') else []
+    )
+
+
+def _tensorrt(folder, manifest, place):
+    """TensorRT, through ONNX Runtime; what it cannot run, CUDA does."""
+    if place == 'cpu':
+        raise UsageError('--device cpu: the engine tensorrt runs on a GPU; use --device gpu, or --engine onnxruntime')
+    return _run_onnx(folder, manifest, place, 'tensorrt', ['TensorrtExecutionProvider', 'CUDAExecutionProvider'])
+
+
+def _run_onnx(folder, manifest, place, engine, providers):
+    """The ONNX model in ONNX Runtime, on the first of `providers` (of GPUs) that takes each part of it, else on the CPU."""
+    path = _onnx_file(folder, manifest, engine)
+    onnxruntime = _import(engine, 'onnxruntime')
+    for provider in providers:
+        if provider not in onnxruntime.get_available_providers():
+            raise UserError(
+                f'the engine {engine} on a GPU: this ONNX Runtime has no {provider}; pip install onnxruntime-gpu in place of '
+                'onnxruntime, and CUDA (and TensorRT) in the versions that it names'
+            )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = device.cores()
+    options.log_severity_level = 3  # errors
+    number = {'device_id': int(place.partition(':')[2] or 0)}
+    session = _start(
+        engine,
+        path,
+        lambda: onnxruntime.InferenceSession(
+            path, options, providers=[*((provider, number) for provider in providers), 'CPUExecutionProvider']
+        ),
+    )
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
+
+
+def _openvino(folder, manifest, place):
+    """OpenVINO on the CPU, in float32 but for what was exported as integers, or as bfloat16 where the processor has it.
+
+    A batch runs in parts, in as many streams side by side as OpenVINO finds best; a single image on all cores.
+    """
+    path = _onnx_file(folder, manifest, 'openvino')
+    if place not in ('auto', 'cpu'):
+        raise UsageError(f'--device {place}: the engine openvino runs on the CPU here; use --device cpu')
+    openvino = _import('openvino', 'openvino')
+    core, streams = openvino.Core(), {}
+    graph = _start('openvino', path, lambda: core.read_model(path))
+    precision = 'bf16' if _in_bf16(manifest) else 'f32'
+    settings = {'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': device.cores()}
+
+    def streams_for(count):
+        hint = 'LATENCY' if count == 1 and 'THROUGHPUT' not in streams else 'THROUGHPUT'
+        if hint not in streams:
+            how = {**settings, 'PERFORMANCE_HINT': hint}
+            network = _start('openvino', path, lambda: core.compile_model(graph, 'CPU', how))
+            number = network.get_property('OPTIMAL_NUMBER_OF_INFER_REQUESTS')
+            streams[hint] = [network.create_infer_request() for _ in range(number)]
+        return streams[hint]
+
+    def run(batch):
+        requests = streams_for(len(batch))
+        images = max(1, CACHED_PIXELS // (batch[0].size // 3))
+        parts = np.array_split(batch, max(-(-len(batch) // images), min(len(requests), len(batch))))
+        results = []
+
+        def collect():
+            request = requests[len(results) % len(requests)]
+            request.wait()
+            results.append(request.get_output_tensor(0).data.copy())
+
+        for number, part in enumerate(parts):
+            if number >= len(requests):
+                collect()
+            requests[number % len(requests)].start_async({0: part})
+        while len(results) < len(parts):
+            collect()
+        return np.concatenate(results)
+
+    return run
+
+
+def _onnx_file(folder, manifest, engine):
+    name = f'{manifest["name"]}.onnx'
+    if name not in manifest['sha256']:
+        raise UserError(
+            f'{folder}: has no {name}, which the engine {engine} runs; install requirements-deploy.txt and export again, or use '
+            'engine paddle'
+        )
+    return os.path.join(folder, name)
+
+
+def _import(engine, package):
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise UserError(f'the engine {engine} needs {package}; pip install {package}') from None
+
+
+def _start(engine, path, start):
+    try:
+        return start()
+    except Exception as error:  # whatever an engine says of a graph that it cannot read
+        raise UserError(f'{path}: {engine} cannot load it ({one_line(error)}); export the model again') from None
+
+
+ENGINES = {'paddle': _paddle, 'onnxruntime': _onnxruntime, 'openvino': _openvino, 'tensorrt': _tensorrt}
