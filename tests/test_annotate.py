@@ -20,7 +20,7 @@ from conftest import assert_message, make_tree, picture, run_script
 from PIL import Image
 
 import annotate
-from zodiac import images, validate
+from zodiac import images, inspection, validate
 from zodiac.errors import UserError
 
 LABELS = ['cat', 'dog']
@@ -254,8 +254,8 @@ def test_accepted_by_default_is_what_the_notebooks_loop_accepts(tmp_path, decode
 def test_every_sound_picture_is_accepted_with_convert(tmp_path, decoder, name):
     found = validate.inspect(draw(name, tmp_path), convert=True)
     assert found.reason == ''
-    assert (found.mode == 'RGB') == (name in RGB)
-    assert found.pixels
+    assert (found.verdict.mode == 'RGB') == (name in RGB)
+    assert len(found.picture) == inspection.PICTURE.size
 
 
 @pytest.mark.parametrize('name', BROKEN)
@@ -264,7 +264,7 @@ def test_no_broken_file_is_accepted(tmp_path, decoder, name, convert):
     found = validate.inspect(draw(name, tmp_path), convert)
     damaged = ('truncated or damaged', 'not an image', 'cannot be read')
     assert found.reason in (('too many pixels',) if 'bomb' in name else damaged)
-    assert found.pixels == b''
+    assert found.picture == b''
 
 
 @pytest.mark.parametrize('size', [(10000, 9500), (20000, 20000)])
@@ -273,7 +273,7 @@ def test_too_many_pixels_are_refused_with_the_size_or_the_limit(tmp_path, decode
     path.write_bytes(png(size, 8, 2, bytes(100_000)))
     found = validate.inspect(path, convert=False)
     assert found.reason == 'too many pixels'
-    assert str(size[0] * size[1]) in found.detail or f'{size[0]}x{size[1]}' in found.detail
+    assert str(size[0] * size[1]) in found.verdict.detail or f'{size[0]}x{size[1]}' in found.verdict.detail
 
 
 @pytest.mark.parametrize('name', OTHER_MODES)
@@ -282,7 +282,7 @@ def test_a_picture_of_another_mode_is_left_out_by_default_naming_its_mode(tmp_pa
     with Image.open(path) as image:
         mode = image.mode
     found = validate.inspect(path, convert=False)
-    assert (found.reason, found.mode) == (f'mode {mode}', mode)
+    assert (found.reason, found.verdict.mode) == (f'mode {mode}', mode)
 
 
 @pytest.mark.parametrize('name', ZOO)
@@ -304,17 +304,18 @@ def test_what_is_accepted_can_be_decoded_for_training(tmp_path, name):
 @pytest.mark.parametrize('name', [*RGB, *OTHER_MODES])
 def test_a_picture_is_known_again_when_what_training_sees_of_it_is_saved_as_png_or_bmp(tmp_path, decoder, name):
     path = draw(name, tmp_path)
-    pixels = validate.inspect(path, convert=True).pixels
+    pixels = inspection.pixels(validate.inspect(path, convert=True).picture)
     image = images.decode(path)
     for copy in (tmp_path / 'copy.png', tmp_path / 'copy.bmp'):
         image.save(copy)
-        assert validate.inspect(copy, convert=True).pixels == pixels
+        assert inspection.pixels(validate.inspect(copy, convert=True).picture) == pixels
 
 
 def test_pictures_of_equal_bytes_but_another_shape_differ(tmp_path):
     for size in ((6, 4), (4, 6)):
         Image.new('RGB', size).save(tmp_path / f'{size[0]}.png')
-    assert validate.inspect(tmp_path / '6.png', False).pixels != validate.inspect(tmp_path / '4.png', False).pixels
+    keys = {inspection.same_as(validate.inspect(tmp_path / name, False).picture) for name in ('6.png', '4.png')}
+    assert len(keys) == 2
 
 
 def test_float_pixels_are_refused_saying_so(tmp_path):
@@ -326,7 +327,7 @@ def test_a_missing_file_and_a_folder_are_refused_with_the_systems_word(tmp_path)
     for path in (tmp_path / 'gone.jpg', tmp_path):
         found = validate.inspect(path, convert=False)
         assert found.reason == 'cannot be read'
-        assert found.detail
+        assert found.verdict.detail
 
 
 def test_two_processes_give_the_same_in_the_same_order_as_one(tmp_path):
@@ -1069,7 +1070,7 @@ def test_a_failed_run_leaves_the_old_index_byte_for_byte(run, monkeypatch, fault
             yield validate.inspect('signs/train/cat/cat_0.png', False)
             raise error('stopped')
 
-        monkeypatch.setattr(annotate, 'inspect_all', stop)
+        monkeypatch.setattr(validate, 'inspect_all', stop)
     with pytest.raises(error):
         run(*overrides)
     assert contents() == before
@@ -1105,7 +1106,7 @@ def test_images_are_read_only(run):
     draw('alpha.png', 'signs/train/cat')
 
     def state():
-        files = [path for path in Path('signs').rglob('*') if path.is_file() and path.name not in INDEX]
+        files = [path for path in Path('signs').rglob('*') if path.is_file() and path.name not in (*INDEX, '.inspected')]
         return {path: (hashlib.sha256(path.read_bytes()).digest(), path.stat().st_mtime_ns) for path in files}
 
     before = state()

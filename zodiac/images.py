@@ -23,9 +23,14 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = (
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+)
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 TOO_MANY_PIXELS = 'too many pixels'  # the reason of an ImageError
-JUNK_NAMES = ('thumbs.db', 'desktop.ini', '__macosx')
 
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # `open_image` refuses such files itself
 
@@ -42,11 +47,6 @@ class ImageError(UserError):
 def _error(source, reason, detail=''):
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else 'image'
     return ImageError(f'{name}: {reason}' + (f' ({detail})' if detail else ''), reason, detail)
-
-
-def is_junk(name):
-    """Whether a file or folder name is litter of an operating system or an editor, never meant as an image."""
-    return name[0] == '.' or name.lower() in JUNK_NAMES
 
 
 def open_image(source, max_pixels=MAX_PIXELS):
@@ -112,15 +112,19 @@ def _high_byte(image):
     return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
-def _upright(image):
-    """Apply the EXIF orientation; damaged EXIF data counts as none, the picture itself is sound."""
+def turn(image):
+    """The Image.Transpose that EXIF asks for, or None; damaged EXIF data counts as none, the picture itself is sound."""
     try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION))
+        return TURNS.get(image.getexif().get(ORIENTATION))
     except Exception:
+        return None
+
+
+def _upright(image):
+    wanted = turn(image)
+    if wanted is None:
         return image
-    if turn is None:
-        return image
-    info, image = image.info, image.transpose(turn)
+    info, image = image.info, image.transpose(wanted)
     image.info = info
     return image
 
