@@ -48,6 +48,7 @@ def main():
         report(_read_json(f'{cfg.data.root}/annotation.json'), cfg)
         return
     unread = record.recall(before, tree.root, readable, stamps) if before else range(len(readable))
+    del before  # a list of all files
     validate(readable, unread, stamps, cfg)
     accepted = [entry for entry in tree.entries if not entry.verdict.reason]
     repeated = same_picture.repeated(accepted)
@@ -60,7 +61,10 @@ def main():
     summary = summarise(tree, splits, repeated, drawn, valid_is_test, cfg)
     write(summary, splits, cfg)
     report(summary, cfg)
-    record.save(tree.root, maker, outcome(tree, cfg), readable, stamps)
+    try:
+        record.save(tree.root, maker, outcome(tree, cfg), readable, stamps)
+    except UserError as error:  # the work is done all the same
+        print(f'{error}; the next run will read all files again', file=sys.stderr)
 
 
 def unpack(cfg):

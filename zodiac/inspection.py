@@ -9,8 +9,10 @@ import time
 from typing import NamedTuple
 
 SKETCH_BYTES = 243  # see near_duplicates
-PICTURE = struct.Struct(f'<II16s16s{SKETCH_BYTES}s')
-UNKNOWN = bytes(16)  # in the place of a hash
+HASH_BYTES = 10  # of a SHA-256: among a million pictures two are taken for one with a probability below 1e-12
+PICTURE = struct.Struct(f'<II{HASH_BYTES}s{HASH_BYTES}s{SKETCH_BYTES}s')
+PIXELS, EXACT = slice(8, 8 + HASH_BYTES), slice(8 + HASH_BYTES, 8 + 2 * HASH_BYTES)
+UNKNOWN = bytes(HASH_BYTES)  # in the place of a hash
 STAMP = struct.Struct('<QQQ')
 NEVER = bytes(STAMP.size)  # the stamp of a file that is read anew each time
 SETTLED = 2 * 10**9  # ns; a file changed less than this before it was read may change again and show the same time
@@ -48,22 +50,18 @@ def size(picture):
     return PICTURE.unpack_from(picture)[:2]
 
 
-def sketch(picture):
-    return picture[-SKETCH_BYTES:]
-
-
 def pixels(picture):
     """The hash of the pixels as they were decoded, at reduced size perhaps."""
-    return picture[8:24]
+    return picture[PIXELS]
 
 
 def exact(picture):
     """The hash of all pixels of an image that was decoded at reduced size first; UNKNOWN unless it was asked for."""
-    return picture[24:40]
+    return picture[EXACT]
 
 
 def with_exact(picture, digest):
-    return picture[:24] + digest + picture[40:]
+    return picture[: EXACT.start] + digest + picture[EXACT.stop :]
 
 
 def same_as(picture):

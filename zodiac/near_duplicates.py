@@ -105,13 +105,18 @@ def _cells(pictures):
 
 def _hashes(pictures):
     """Of the M pictures that have contrast: the hashes, uint64 [2, M]; the bands of these, int16 [BANDS, M]; their numbers, int64 [M]."""
-    words, bands, numbers = [np.empty((2, 0), np.uint64)], [np.empty((BANDS, 0), np.int16)], [np.empty(0, np.int64)]
+    words = np.empty((2, len(pictures)), np.uint64)
+    bands = np.empty((BANDS, len(pictures)), np.int16)
+    numbers = np.empty(len(pictures), np.int64)
+    done = 0
     for start in range(0, len(pictures), HASHED):
         bits, of_block = _hash(_cells(pictures[start : start + HASHED]))
-        words.append(np.packbits(bits, axis=1).view(np.uint64).T)
-        bands.append(np.stack([_key(bits, band) for band in range(BANDS)]))
-        numbers.append(of_block + start)
-    return np.concatenate(words, 1), np.concatenate(bands, 1), np.concatenate(numbers)
+        part = slice(done, done + len(bits))
+        words[:, part] = np.packbits(bits, axis=1).view(np.uint64).T
+        bands[:, part] = [_key(bits, band) for band in range(BANDS)]
+        numbers[part] = of_block + start
+        done = part.stop
+    return words[:, :done], bands[:, :done], numbers[:done]
 
 
 def _hash(cells):

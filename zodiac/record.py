@@ -8,13 +8,14 @@ this order: the SHA-256 of the header; the header, a line of JSON; the paths bel
 import array
 import contextlib
 import hashlib
+import io
+import itertools
 import json
 import os
 import sys
 from typing import NamedTuple
 
 from zodiac import files, inspection
-from zodiac.errors import UserError
 from zodiac.inspection import PICTURE, STAMP, Verdict
 
 NAME = '.inspected'
@@ -56,18 +57,27 @@ def load(root, maker):
             if header['maker'] != maker:
                 return None
             paths, stamps = file.read(header['path_bytes']), file.read(header['files'] * STAMP.size)
-            if hashlib.sha256(paths + stamps).hexdigest() != header['listing_sha256']:
+            if _sha256([paths, stamps]) != header['listing_sha256']:
                 return None
             verdicts = [Verdict(*verdict) for verdict in header['verdicts']]
             return Record(path, header['outcome'], verdicts, paths, stamps, file.tell(), header['findings_sha256'])
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def _sha256(parts):
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def listing(root, entries):
     """The paths of entries below `root` as UTF-8 text, a line each."""
-    start = len(root) + 1
-    return '\n'.join([entry.path[start:] for entry in entries]).encode()
+    start, text = len(root) + 1, bytearray()
+    for entry in entries:
+        text += entry.path[start:].encode() + b'\n'
+    return text
 
 
 def stamps(entries):
@@ -111,33 +121,25 @@ def _positions(record, root, entries):
     paths = listing(root, entries)
     if paths == record.paths:
         return range(len(entries))
-    return map({path: number for number, path in enumerate(paths.split(b'\n'))}.get, record.paths.split(b'\n'))
+    return map({path: number for number, path in enumerate(io.BytesIO(paths))}.get, io.BytesIO(record.paths))
 
 
 def save(root, maker, outcome, entries, stamps):
-    """Write the record of a run; raises no error where that fails, for only the next run would have had use for it. Returns the
-    reason, or ''."""
+    """Write the record of a run. Raises UserError when it cannot be written."""
     numbers = {}
     verdicts = array.array('I', [numbers.setdefault(entry.verdict, len(numbers)) for entry in entries])
     paths = listing(root, entries)
-    findings = hashlib.sha256(verdicts)
-    for entry in entries:
-        findings.update(entry.picture)
     header = {
         'maker': maker,
         'outcome': outcome,
         'files': len(entries),
         'path_bytes': len(paths),
         'verdicts': list(numbers),
-        'listing_sha256': hashlib.sha256(paths + stamps).hexdigest(),
-        'findings_sha256': findings.hexdigest(),
+        'listing_sha256': _sha256([paths, stamps]),
+        'findings_sha256': _sha256(itertools.chain([verdicts], (entry.picture for entry in entries))),
     }
     line = json.dumps(header).encode() + b'\n'
-    try:
-        with files.atomic_write(f'{root}/{NAME}', binary=True) as file:
-            file.write(hashlib.sha256(line).hexdigest().encode() + b'\n' + line)
-            file.writelines((paths, stamps, verdicts))
-            file.writelines(entry.picture for entry in entries)
-    except UserError as error:
-        return str(error)
-    return ''
+    with files.atomic_write(f'{root}/{NAME}', binary=True) as file:
+        file.write(hashlib.sha256(line).hexdigest().encode() + b'\n' + line)
+        file.writelines((paths, stamps, verdicts))
+        file.writelines(entry.picture for entry in entries)

@@ -11,6 +11,7 @@ from zodiac.files import is_junk
 from zodiac.inspection import Verdict
 
 ARCHIVE_SUFFIXES = ('.zip', '.tar', '.tgz', '.tar.gz', '.tar.bz2', '.tar.xz')
+UNREAD = Verdict('not read')
 SPLITS = ('train', 'valid', 'test')
 OWN_FILES = tuple(f'{split}.txt' for split in SPLITS) + ('annotation.json', 'unpacked.json', '.inspected')
 
@@ -24,7 +25,7 @@ class Entry:
         self.path = path  # as it stands in the index
         self.split = split
         self.label = label
-        self.verdict = Verdict()
+        self.verdict = UNREAD
         self.picture = b''
 
     @property

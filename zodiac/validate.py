@@ -197,7 +197,7 @@ def _inspect_any(file, path, convert, reduce):
 
 def _usable(pixels, size, mode='RGB', animated=False, reduced=False):
     """Verdict and picture of uint8 [H, W, 3]."""
-    digest = hashlib.sha256(pixels).digest()[:16]  # processors have instructions for SHA-256
+    digest = hashlib.sha256(pixels).digest()[: inspection.HASH_BYTES]  # processors have instructions for SHA-256
     return _accepted(mode, animated, reduced), (size, digest, near_duplicates.sample(pixels))
 
 
