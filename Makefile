@@ -19,6 +19,7 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(RUN) benchmarks/annotate.py $(IMAGES)
+	$(RUN) benchmarks/annotate.py --photos 300
 	$(RUN) benchmarks/train_step.py
 	$(RUN) benchmarks/processes.py
 	$(RUN) benchmarks/serve.py $(INFER) --pairs 2 --clients 1 16 --seconds 3

@@ -246,7 +246,7 @@ def summarise(tree, splits, repeated, drawn, valid_is_test, cfg):
         'same_picture_in_two_classes': [_paths(same) for same in repeated if len({entry.label for entry in same}) > 1],
         'sizes': sizes(accepted),
         'modes': dict(collections.Counter(entry.verdict.mode for entry in accepted).most_common()),
-        'near_duplicates': looks_like_training(accepted),
+        'near_duplicates': looks_like_training(splits),
         'outside_class_folders': [_printable(path) for path in tree.stray],
         'junk': [_printable(path) for path in tree.junk],
     }
@@ -272,12 +272,12 @@ def _range_of_side(counts, side):
     return {'min': lengths[0], 'median': lengths[bisect.bisect(up_to, (up_to[-1] - 1) // 2)], 'max': lengths[-1]}
 
 
-def looks_like_training(entries):
+def looks_like_training(splits):
     """The images of valid and test that look like a training image, each with the nearest such image; the surest pairs first."""
     from zodiac import near_duplicates  # which loads NumPy
 
-    training = [entry for entry in entries if entry.split == 'train']
-    others = [entry for entry in entries if entry.split != 'train']
+    training = splits['train']
+    others = splits['test'] if splits['valid'] is splits['test'] else splits['valid'] + splits['test']
     nearest, distance = near_duplicates.find(*([entry.picture for entry in part] for part in (training, others)))
     pairs = [
         {
