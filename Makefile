@@ -19,6 +19,7 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(RUN) benchmarks/annotate.py $(IMAGES)
+	$(RUN) benchmarks/annotate.py --photos 300
 	$(RUN) benchmarks/loader.py --pairs 2 --photos 128
 	$(RUN) benchmarks/training.py --pairs 1
 	$(RUN) benchmarks/processes.py --pairs 2

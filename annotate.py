@@ -9,9 +9,11 @@ class by class, with `seed`. No image is moved or changed. An index line is `pat
 to the working directory.
 """
 
+import bisect
 import collections
 import contextlib
 import gc
+import hashlib
 import itertools
 import json
 import operator
@@ -21,13 +23,14 @@ import re
 import sys
 
 import config
-from zodiac import files, near_duplicates
+from zodiac import files, inspection, record, same_picture
 from zodiac.device import cores
 from zodiac.errors import UserError, run
+from zodiac.inspection import Verdict
 from zodiac.scan import SPLITS, labels_setting, scan
-from zodiac.validate import Inspection, inspect_all
 
 BREAKS_A_LINE = re.compile(r'[\t\n\r]')
+OUTPUTS = (*(f'{split}.txt' for split in SPLITS), 'annotation.json')
 
 
 def main():
@@ -35,18 +38,33 @@ def main():
     if cfg.annotate.archive:
         unpack(cfg)
     tree = scan(cfg.data.root, cfg.data.labels, cfg.annotate.unknown_class)
-    validate(tree.entries, cfg.annotate.non_rgb == 'convert', cfg.annotate.workers)
-    accepted = [entry for entry in tree.entries if not entry.found.reason]
-    pictures = by_pixels(accepted)
+    readable = [entry for entry in tree.entries if not refuse_name(entry)]
+    maker = record.made_by(cfg.annotate.non_rgb)
+    before = record.load(tree.root, maker)
+    stamps = record.stamps(readable) if before else bytearray(len(readable) * len(inspection.NEVER))
+    same_files = before and before.stamps == stamps and before.paths == record.listing(tree.root, readable)
+    if same_files and before.outcome == outcome(tree, cfg):
+        print('no file has changed since the last run')
+        report(_read_json(f'{cfg.data.root}/annotation.json'), cfg)
+        return
+    unread = record.recall(before, tree.root, readable, stamps) if before else range(len(readable))
+    del before  # a list of all files
+    validate(readable, unread, stamps, cfg)
+    accepted = [entry for entry in tree.entries if not entry.verdict.reason]
+    repeated = same_picture.repeated(accepted)
     valid_is_test = cfg.annotate.valid_from == 'test' and 'valid' not in tree.given_splits
-    drawn = draw_splits(pictures, [*tree.given_splits, *(['valid'] if valid_is_test else [])], cfg)
+    drawn = draw_splits(accepted, repeated, [*tree.given_splits, *(['valid'] if valid_is_test else [])], cfg)
     splits = {split: [entry for entry in accepted if entry.split == split] for split in SPLITS}
     if valid_is_test:
         splits['valid'] = splits['test']
     require_images(splits, tree, cfg)
-    summary = summarise(tree, splits, pictures, drawn, valid_is_test, cfg)
+    summary = summarise(tree, splits, repeated, drawn, valid_is_test, cfg)
     write(summary, splits, cfg)
     report(summary, cfg)
+    try:
+        record.save(tree.root, maker, outcome(tree, cfg), readable, stamps)
+    except UserError as error:  # the work is done all the same
+        print(f'{error}; the next run will read all files again', file=sys.stderr)
 
 
 def unpack(cfg):
@@ -75,23 +93,55 @@ def unpack(cfg):
     print(f'{path} unpacked into {root}')
 
 
-def validate(entries, convert, workers):
-    """Fill in what each entry is, with a progress bar; an entry whose name cannot stand in an index is refused unread."""
-    readable = []
-    for entry in entries:
-        problem = _name_problem(entry.path)
-        if problem:
-            entry.found = Inspection(problem)
-        else:
-            readable.append(entry)
-    workers = min(cores() if workers == 'auto' else workers, max(1, len(readable) // 32))
-    found = inspect_all([entry.path for entry in readable], convert, workers)
+def refuse_name(entry):
+    """Give an entry whose name cannot stand in an index its verdict, unread; returns whether it was one."""
+    problem = _name_problem(entry.path)
+    if problem:
+        entry.verdict = Verdict(problem)
+    return bool(problem)
+
+
+def validate(entries, unread, stamps, cfg):
+    """Fill in what each entry is: those of the numbers `unread` are read, and the stamps of these set; then those again, in full,
+    that were read at reduced size and may hold the picture of another."""
+    verdicts = {}
+    for number, found in zip(unread, inspect([entries[number] for number in unread], cfg)):
+        entry = entries[number]
+        entry.verdict, entry.picture = verdicts.setdefault(found.verdict, found.verdict), found.picture
+        stamps[number * len(found.stamp) : (number + 1) * len(found.stamp)] = found.stamp
+    undecided = same_picture.undecided([entry for entry in entries if entry.picture])
+    undecided = [entry for entry in undecided if inspection.exact(entry.picture) == inspection.UNKNOWN]
+    for entry, found in zip(undecided, inspect(undecided, cfg, reduce=False)):
+        if found.picture:  # else it has changed meanwhile
+            entry.picture = inspection.with_exact(entry.picture, inspection.pixels(found.picture))
+
+
+def inspect(entries, cfg, reduce=True):
+    """Yield the `Inspection` of each entry, with a progress bar."""
+    if not entries:
+        return
+    from zodiac import validate  # which loads NumPy and Pillow
+
+    workers = cores() if cfg.annotate.workers == 'auto' else cfg.annotate.workers
+    workers = min(workers, max(1, len(entries) // 32))
+    found = validate.inspect_all([entry.path for entry in entries], cfg.annotate.non_rgb == 'convert', workers, reduce)
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        found = tqdm(found, 'checking images', total=len(readable), unit='')
-    for entry, inspection in zip(readable, found):
-        entry.found = inspection
+        found = tqdm(found, 'checking images' if reduce else 'comparing images', total=len(entries), unit='')
+    yield from found
+
+
+def outcome(tree, cfg):
+    """What a run depends on beside the files it reads, as a hash, and the hashes of the files it has written."""
+    settings = {**vars(cfg.annotate), 'workers': None}
+    unread = [entry.path for entry in tree.entries if _name_problem(entry.path)]
+    given = [cfg.data.root, cfg.data.labels, cfg.seed, settings, tree.given_splits, tree.stray, tree.junk, unread]
+    written = {}
+    for name in OUTPUTS:
+        path = f'{cfg.data.root}/{name}'
+        written[name] = files.sha256(path) if os.path.isfile(path) else ''
+    return {'given': hashlib.sha256(json.dumps(given).encode()).hexdigest(), 'written': written}
 
 
 def _name_problem(path):
@@ -104,7 +154,7 @@ def _name_problem(path):
     return ''
 
 
-def draw_splits(pictures, given_splits, cfg):
+def draw_splits(entries, repeated, given_splits, cfg):
     """Move a seeded, stratified share of the training entries to each split that has no folder; returns those splits.
 
     Entries with the same pixels go to one split. A class keeps at least one picture to train on.
@@ -113,28 +163,25 @@ def draw_splits(pictures, given_splits, cfg):
     fractions = {split: fraction for split, fraction in fractions.items() if split not in given_splits}
     if not fractions:
         return []
-    by_label = collections.defaultdict(list)
-    for same in pictures:
+    copies = {}  # the path of the first training entry of a picture: the others
+    for same in repeated:
         in_train = [entry for entry in same if entry.split == 'train']
-        if in_train:
-            by_label[in_train[0].label].append(in_train)
-    for label, groups in by_label.items():
-        total = len(groups)
-        random.Random(f'{cfg.seed}/{label}').shuffle(groups)  # a text seeds the same on every machine
-        for later, (split, fraction) in zip(range(len(fractions) - 1, -1, -1), fractions.items()):
-            count = min(max(1, round(total * fraction)), len(groups) - 1 - later) if total > len(fractions) else 0
-            for entry in itertools.chain.from_iterable(groups[:count]):
-                entry.split = split
-            groups = groups[count:]
-    return list(fractions)
-
-
-def by_pixels(entries):
-    """Lists of entries that share their pixels, in the order of the first of each."""
-    groups = collections.defaultdict(list)
+        copies.update({entry.path: in_train[1:] for entry in in_train[:1]})
+    others = {entry.path for same in copies.values() for entry in same}
+    by_label = collections.defaultdict(list)
     for entry in entries:
-        groups[entry.found.pixels].append(entry)
-    return list(groups.values())
+        if entry.split == 'train' and entry.path not in others:
+            by_label[entry.label].append(entry)
+    for label, firsts in by_label.items():
+        total = len(firsts)
+        random.Random(f'{cfg.seed}/{label}').shuffle(firsts)  # a text seeds the same on every machine
+        for later, (split, fraction) in zip(range(len(fractions) - 1, -1, -1), fractions.items()):
+            count = min(max(1, round(total * fraction)), len(firsts) - 1 - later) if total > len(fractions) else 0
+            for entry in firsts[:count]:
+                for one in (entry, *copies.get(entry.path, ())):
+                    one.split = split
+            firsts = firsts[count:]
+    return list(fractions)
 
 
 def require_images(splits, tree, cfg):
@@ -153,15 +200,14 @@ def require_images(splits, tree, cfg):
 
 
 def _reasons(entries):
-    counts = collections.Counter(entry.found.reason for entry in entries if entry.found.reason)
+    counts = collections.Counter(entry.verdict.reason for entry in entries if entry.verdict.reason)
     return ', '.join(f'{count} {reason}' for reason, count in counts.most_common())
 
 
-def summarise(tree, splits, pictures, drawn, valid_is_test, cfg):
+def summarise(tree, splits, repeated, drawn, valid_is_test, cfg):
     """The content of annotation.json."""
-    accepted = [entry for entry in tree.entries if not entry.found.reason]
-    rejected = [entry for entry in tree.entries if entry.found.reason]
-    repeated = [same for same in pictures if len(same) > 1]
+    accepted = [entry for entry in tree.entries if not entry.verdict.reason]
+    rejected = [entry for entry in tree.entries if entry.verdict.reason]
     counts = collections.Counter((split, entry.label) for split in SPLITS for entry in splits[split])
     lost = collections.Counter((entry.split, entry.label) for entry in rejected)
     return {
@@ -182,25 +228,25 @@ def summarise(tree, splits, pictures, drawn, valid_is_test, cfg):
             for split in SPLITS
         },
         'converted_by_mode': dict(
-            collections.Counter(entry.found.mode for entry in accepted if entry.found.mode != 'RGB').most_common()
+            collections.Counter(entry.verdict.mode for entry in accepted if entry.verdict.mode != 'RGB').most_common()
         ),
-        'first_frame_of_animation': [entry.path for entry in accepted if entry.found.animated],
-        'rejected_by_reason': dict(collections.Counter(entry.found.reason for entry in rejected).most_common()),
+        'first_frame_of_animation': [entry.path for entry in accepted if entry.verdict.animated],
+        'rejected_by_reason': dict(collections.Counter(entry.verdict.reason for entry in rejected).most_common()),
         'rejected': [
             {
                 'path': _printable(entry.path),
                 'split': entry.split,
                 'class': entry.label,
-                'reason': entry.found.reason,
-                'detail': entry.found.detail,
+                'reason': entry.verdict.reason,
+                'detail': entry.verdict.detail,
             }
             for entry in rejected
         ],
         'same_picture_in_two_splits': [_paths(same) for same in repeated if len({entry.split for entry in same}) > 1],
         'same_picture_in_two_classes': [_paths(same) for same in repeated if len({entry.label for entry in same}) > 1],
         'sizes': sizes(accepted),
-        'modes': dict(collections.Counter(entry.found.mode for entry in accepted).most_common()),
-        'near_duplicates': looks_like_training(accepted),
+        'modes': dict(collections.Counter(entry.verdict.mode for entry in accepted).most_common()),
+        'near_duplicates': looks_like_training(splits),
         'outside_class_folders': [_printable(path) for path in tree.stray],
         'junk': [_printable(path) for path in tree.junk],
     }
@@ -208,22 +254,31 @@ def summarise(tree, splits, pictures, drawn, valid_is_test, cfg):
 
 def sizes(entries):
     """The range of each side, and the sizes that most images have."""
-    counts = collections.Counter(entry.found.size for entry in entries)
-    width, height = (sorted(side) for side in zip(*counts.elements()))
-    middle = (len(width) - 1) // 2
+    counts = collections.Counter(entry.size for entry in entries)
     return {
-        'width': {'min': width[0], 'median': width[middle], 'max': width[-1]},
-        'height': {'min': height[0], 'median': height[middle], 'max': height[-1]},
+        'width': _range_of_side(counts, 0),
+        'height': _range_of_side(counts, 1),
         'different': len(counts),
         'most_common': [{'width': w, 'height': h, 'images': count} for (w, h), count in counts.most_common(5)],
     }
 
 
-def looks_like_training(entries):
+def _range_of_side(counts, side):
+    of_length = collections.Counter()
+    for size, count in counts.items():
+        of_length[size[side]] += count
+    lengths = sorted(of_length)
+    up_to = list(itertools.accumulate(of_length[length] for length in lengths))
+    return {'min': lengths[0], 'median': lengths[bisect.bisect(up_to, (up_to[-1] - 1) // 2)], 'max': lengths[-1]}
+
+
+def looks_like_training(splits):
     """The images of valid and test that look like a training image, each with the nearest such image; the surest pairs first."""
-    training = [entry for entry in entries if entry.split == 'train']
-    others = [entry for entry in entries if entry.split != 'train']
-    nearest, distance = near_duplicates.find(*([entry.found.sketch for entry in part] for part in (training, others)))
+    from zodiac import near_duplicates  # which loads NumPy
+
+    training = splits['train']
+    others = splits['test'] if splits['valid'] is splits['test'] else splits['valid'] + splits['test']
+    nearest, distance = near_duplicates.find(*([entry.picture for entry in part] for part in (training, others)))
     pairs = [
         {
             'distance': int(bits),
@@ -246,14 +301,13 @@ def _paths(entries):
 def write(summary, splits, cfg):
     """Write the three index files and annotation.json; all of them, or on a full disk none."""
     number = {label: index for index, label in enumerate(cfg.data.labels)}
-    contents = {'annotation.json': json.dumps(summary, ensure_ascii=False, indent=1)}
+    contents = {'annotation.json': [json.dumps(summary, ensure_ascii=False, indent=1)]}
     for split in SPLITS:
-        lines = (f'{entry.path}\t{number[entry.label]}\n' for entry in splits[split])
-        contents[f'{split}.txt'] = ''.join(lines)
+        contents[f'{split}.txt'] = (f'{entry.path}\t{number[entry.label]}\n' for entry in splits[split])
     with contextlib.ExitStack() as renames:  # the files get their names only when the content of each is on disk
         for name, content in contents.items():
             file = renames.enter_context(files.atomic_write(f'{cfg.data.root}/{name}'))
-            file.write(content)
+            file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
 

@@ -16,9 +16,8 @@ import json
 import os
 import sys
 
-from zodiac import images, inference
+from zodiac import files, images, inference
 from zodiac.errors import UserError, run
-from zodiac.files import atomic_write
 
 
 def main():
@@ -87,9 +86,9 @@ def find_images(paths):
             continue
         found = other = 0
         for folder, inner, names in os.walk(path):
-            inner[:] = sorted(name for name in inner if not images.is_junk(name))
+            inner[:] = sorted(name for name in inner if not files.is_junk(name))
             for name in sorted(names):
-                if name.lower().endswith(images.IMAGE_SUFFIXES) and not images.is_junk(name):
+                if name.lower().endswith(images.IMAGE_SUFFIXES) and not files.is_junk(name):
                     found += 1
                     yield os.path.join(folder, name)
                 else:
@@ -116,7 +115,7 @@ def output(args):
     if not args.csv:
         yield lambda row: print(as_json(row) if args.json else as_line(row))
         return
-    with atomic_write(args.csv) as file:
+    with files.atomic_write(args.csv) as file:
         table = csv.writer(file, lineterminator='\n')
         titles = []
 

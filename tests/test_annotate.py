@@ -20,7 +20,7 @@ from conftest import assert_message, make_tree, picture, run_script
 from PIL import Image
 
 import annotate
-from zodiac import images, validate
+from zodiac import images, inspection, validate
 from zodiac.errors import UserError
 
 LABELS = ['cat', 'dog']
@@ -138,6 +138,9 @@ def grey16(rows=None):
     return png((len(rows[0]), len(rows)), 16, 0, body)
 
 
+LARGE = (517, 389)  # is decoded at an eighth
+
+
 RGB = {
     'plain.jpg': lambda: jpeg(),
     'progressive.jpg': lambda: jpeg(progressive=True),
@@ -145,6 +148,17 @@ RGB = {
     'half subsampling.jpg': lambda: jpeg(subsampling=1),
     'odd size.jpg': lambda: jpeg(size=(301, 203)),
     'narrow.jpg': lambda: jpeg(size=(3, 1)),
+    'large.jpg': lambda: jpeg(LARGE),
+    'large progressive.jpg': lambda: jpeg(LARGE, progressive=True),
+    'large, no subsampling.jpg': lambda: jpeg(LARGE, subsampling=0),
+    'large, half subsampling.jpg': lambda: jpeg(LARGE, subsampling=1),
+    'large, turned by exif.jpg': lambda: jpeg(LARGE, exif=exif()),
+    'large, flipped bits.jpg': lambda: patched(jpeg(LARGE), len(jpeg(LARGE)) - 60, b'\x00\x11'),
+    'large, two pictures.jpg': lambda: saved(
+        picture(1, LARGE), 'MPO', save_all=True, append_images=[picture(2, LARGE)]
+    ),
+    'flat.jpg': lambda: jpeg((3000, 70)),
+    'large.png': lambda: saved(picture(1, LARGE), 'PNG'),
     'worst quality.jpg': lambda: jpeg(quality=1),
     'best quality.jpg': lambda: jpeg(quality=100),
     'stored as rgb.jpg': lambda: jpeg(keep_rgb=True),
@@ -171,6 +185,8 @@ RGB = {
 OTHER_MODES = {
     'grey.jpg': lambda: jpeg(mode='L'),
     'cmyk.jpg': lambda: jpeg(mode='CMYK'),
+    'large grey.jpg': lambda: jpeg(LARGE, 'L'),
+    'large cmyk.jpg': lambda: jpeg(LARGE, 'CMYK'),
     'grey.png': lambda: saved(picture(1, mode='L'), 'PNG'),
     'one colour of grey is transparent.png': lambda: saved(picture(1, mode='L'), 'PNG', transparency=0),
     'bilevel.png': lambda: saved(picture(1, mode='1'), 'PNG'),
@@ -193,6 +209,9 @@ BROKEN = {
     'half.jpg': lambda: jpeg()[: len(jpeg()) // 2],
     'almost whole.jpg': lambda: jpeg()[:-10],
     'without its end.jpg': lambda: jpeg()[:-2],
+    'half, large.jpg': lambda: jpeg(LARGE)[: len(jpeg(LARGE)) // 2],
+    'large, without its end.jpg': lambda: jpeg(LARGE)[:-2],
+    'half, large, turned by exif.jpg': lambda: jpeg(LARGE, exif=exif())[: len(jpeg(LARGE)) // 2],
     'half progressive.jpg': lambda: jpeg(size=(301, 203), progressive=True)[:2500],
     'half.png': lambda: saved(picture(1), 'PNG')[:300],
     'half.bmp': lambda: saved(picture(1), 'BMP')[:900],
@@ -254,8 +273,8 @@ def test_accepted_by_default_is_what_the_notebooks_loop_accepts(tmp_path, decode
 def test_every_sound_picture_is_accepted_with_convert(tmp_path, decoder, name):
     found = validate.inspect(draw(name, tmp_path), convert=True)
     assert found.reason == ''
-    assert (found.mode == 'RGB') == (name in RGB)
-    assert found.pixels
+    assert (found.verdict.mode == 'RGB') == (name in RGB)
+    assert len(found.picture) == inspection.PICTURE.size
 
 
 @pytest.mark.parametrize('name', BROKEN)
@@ -264,7 +283,7 @@ def test_no_broken_file_is_accepted(tmp_path, decoder, name, convert):
     found = validate.inspect(draw(name, tmp_path), convert)
     damaged = ('truncated or damaged', 'not an image', 'cannot be read')
     assert found.reason in (('too many pixels',) if 'bomb' in name else damaged)
-    assert found.pixels == b''
+    assert found.picture == b''
 
 
 @pytest.mark.parametrize('size', [(10000, 9500), (20000, 20000)])
@@ -273,7 +292,7 @@ def test_too_many_pixels_are_refused_with_the_size_or_the_limit(tmp_path, decode
     path.write_bytes(png(size, 8, 2, bytes(100_000)))
     found = validate.inspect(path, convert=False)
     assert found.reason == 'too many pixels'
-    assert str(size[0] * size[1]) in found.detail or f'{size[0]}x{size[1]}' in found.detail
+    assert str(size[0] * size[1]) in found.verdict.detail or f'{size[0]}x{size[1]}' in found.verdict.detail
 
 
 @pytest.mark.parametrize('name', OTHER_MODES)
@@ -282,7 +301,7 @@ def test_a_picture_of_another_mode_is_left_out_by_default_naming_its_mode(tmp_pa
     with Image.open(path) as image:
         mode = image.mode
     found = validate.inspect(path, convert=False)
-    assert (found.reason, found.mode) == (f'mode {mode}', mode)
+    assert (found.reason, found.verdict.mode) == (f'mode {mode}', mode)
 
 
 @pytest.mark.parametrize('name', ZOO)
@@ -304,17 +323,48 @@ def test_what_is_accepted_can_be_decoded_for_training(tmp_path, name):
 @pytest.mark.parametrize('name', [*RGB, *OTHER_MODES])
 def test_a_picture_is_known_again_when_what_training_sees_of_it_is_saved_as_png_or_bmp(tmp_path, decoder, name):
     path = draw(name, tmp_path)
-    pixels = validate.inspect(path, convert=True).pixels
+    pixels = inspection.pixels(validate.inspect(path, convert=True, reduce=False).picture)
     image = images.decode(path)
     for copy in (tmp_path / 'copy.png', tmp_path / 'copy.bmp'):
         image.save(copy)
-        assert validate.inspect(copy, convert=True).pixels == pixels
+        assert inspection.pixels(validate.inspect(copy, convert=True).picture) == pixels
+
+
+@pytest.mark.parametrize('name', [name for name in {**RGB, **OTHER_MODES} if name.endswith('.jpg')])
+def test_a_large_jpeg_is_decoded_at_reduced_size_and_known_in_full_upright(tmp_path, decoder, name):
+    path = draw(name, tmp_path)
+    found = validate.inspect(path, convert=True)
+    assert inspection.size(found.picture) == images.decode(path).size
+    assert found.verdict.reduced == name.startswith(('large', 'flat'))
+    assert not validate.inspect(path, convert=True, reduce=False).verdict.reduced
+
+
+@pytest.mark.parametrize(
+    'options', [{}, {'progressive': True}, {'exif': exif()}, {'restart_marker_blocks': 5}], ids=str
+)
+def test_a_large_jpeg_cut_or_damaged_anywhere_is_judged_as_the_notebooks_loop_judges_it(tmp_path, decoder, options):
+    whole = saved(noisy(LARGE), 'JPEG', **options)
+    path = tmp_path / 'a.jpg'
+    rng = np.random.default_rng(0)
+    cuts = [whole[:end] for end in [*range(len(whole) - 12, len(whole)), *rng.integers(2, len(whole), 30)]]
+    flips = []
+    for at, bit in zip(rng.integers(2, len(whole), 60).tolist(), rng.integers(0, 8, 60).tolist()):
+        flips.append(patched(whole, at, bytes([whole[at] ^ 1 << bit])))
+    for number, data in enumerate([whole, *cuts, *flips]):
+        path.write_bytes(data)
+        assert (validate.inspect(path, False).reason == '') == notebook_accepts(path), number
+
+
+def noisy(size):
+    pixels = np.asarray(picture(1, size)) + np.random.default_rng(0).normal(0, 10, (size[1], size[0], 1))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 def test_pictures_of_equal_bytes_but_another_shape_differ(tmp_path):
     for size in ((6, 4), (4, 6)):
         Image.new('RGB', size).save(tmp_path / f'{size[0]}.png')
-    assert validate.inspect(tmp_path / '6.png', False).pixels != validate.inspect(tmp_path / '4.png', False).pixels
+    keys = {inspection.same_as(validate.inspect(tmp_path / name, False).picture) for name in ('6.png', '4.png')}
+    assert len(keys) == 2
 
 
 def test_float_pixels_are_refused_saying_so(tmp_path):
@@ -326,7 +376,7 @@ def test_a_missing_file_and_a_folder_are_refused_with_the_systems_word(tmp_path)
     for path in (tmp_path / 'gone.jpg', tmp_path):
         found = validate.inspect(path, convert=False)
         assert found.reason == 'cannot be read'
-        assert found.detail
+        assert found.verdict.detail
 
 
 def test_two_processes_give_the_same_in_the_same_order_as_one(tmp_path):
@@ -949,6 +999,32 @@ def test_the_same_picture_in_two_splits_is_found_in_any_format(run, decoder, cap
     assert f'signs/train/cat/x.{first} = signs/test/cat/y.{second}' in out
 
 
+@pytest.mark.parametrize('second', ['png', 'bmp', 'jpg'])
+@pytest.mark.parametrize('first', ['large.jpg', 'large, turned by exif.jpg'])
+def test_the_same_large_picture_is_found_in_any_format(run, decoder, first, second):
+    full_tree(1)
+    draw('large.png', 'signs/train/cat')  # of the same size, another picture: that of the JPEG before it was saved
+    path = draw(first, 'signs/train/cat')
+    if second == 'jpg':  # other bytes
+        data = Path(path).read_bytes()
+        Path('signs/test/cat/y.jpg').write_bytes(data[:2] + segment(0xFE, b'a comment') + data[2:])
+    else:
+        images.decode(path).save(f'signs/test/cat/y.{second}')
+    assert run()['same_picture_in_two_splits'] == [[path, f'signs/test/cat/y.{second}']]
+
+
+def test_large_jpegs_that_are_alike_at_reduced_size_only_are_two_pictures(run, decoder):
+    full_tree(1)
+    pixels = np.full((320, 320, 3), 128, np.uint8)
+    Image.fromarray(pixels).save('signs/train/cat/x.jpg', subsampling=0)
+    pixels[::8] += 60
+    pixels[1::8] -= 60  # no block of 8 x 8 has another mean
+    Image.fromarray(pixels).save('signs/test/cat/y.jpg', subsampling=0)
+    found = [validate.inspect(f'signs/{name}.jpg', False) for name in ('train/cat/x', 'test/cat/y')]
+    assert inspection.pixels(found[0].picture) == inspection.pixels(found[1].picture)
+    assert run()['same_picture_in_two_splits'] == []
+
+
 def test_the_same_picture_in_two_classes_is_found(run, capsys):
     full_tree(1)
     shutil.copy('signs/train/cat/cat_0.png', 'signs/train/dog/z.png')
@@ -1069,7 +1145,7 @@ def test_a_failed_run_leaves_the_old_index_byte_for_byte(run, monkeypatch, fault
             yield validate.inspect('signs/train/cat/cat_0.png', False)
             raise error('stopped')
 
-        monkeypatch.setattr(annotate, 'inspect_all', stop)
+        monkeypatch.setattr(validate, 'inspect_all', stop)
     with pytest.raises(error):
         run(*overrides)
     assert contents() == before
@@ -1105,7 +1181,9 @@ def test_images_are_read_only(run):
     draw('alpha.png', 'signs/train/cat')
 
     def state():
-        files = [path for path in Path('signs').rglob('*') if path.is_file() and path.name not in INDEX]
+        files = [
+            path for path in Path('signs').rglob('*') if path.is_file() and path.name not in (*INDEX, '.inspected')
+        ]
         return {path: (hashlib.sha256(path.read_bytes()).digest(), path.stat().st_mtime_ns) for path in files}
 
     before = state()

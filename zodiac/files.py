@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, folder swaps, hashes."""
+"""Files that are whole or absent: atomic writes, folder swaps, hashes; and names that are litter."""
 
 import contextlib
 import ctypes
@@ -9,6 +9,8 @@ import shutil
 import tempfile
 
 from zodiac.errors import UserError
+
+JUNK_NAMES = ('thumbs.db', 'desktop.ini', '__macosx')
 
 
 @contextlib.contextmanager
@@ -116,12 +118,22 @@ def cannot_write(path, error):
     )
 
 
+def is_junk(name):
+    """Whether a file or folder name is litter of an operating system or an editor, never meant as an image."""
+    return name[0] == '.' or name.lower() in JUNK_NAMES
+
+
 def sha256(path):
     """Hex digest of a file's bytes."""
-    digest = hashlib.sha256()
     with open(path, 'rb') as file:
-        for block in iter(lambda: file.read(1 << 20), b''):
-            digest.update(block)
+        return sha256_of(file)
+
+
+def sha256_of(file):
+    """The same for what is left to read of a binary file."""
+    digest = hashlib.sha256()
+    for block in iter(lambda: file.read(1 << 20), b''):
+        digest.update(block)
     return digest.hexdigest()
 
 

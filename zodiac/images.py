@@ -24,13 +24,10 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = tuple(TURNS[orientation] for orientation in (5, 6, 7, 8))
-FLIPS_X = tuple(
-    TURNS[orientation] for orientation in (2, 3, 6, 7)
-)  # what is upright left lies at the end of rows or columns
+FLIPS_X = tuple(TURNS[orientation] for orientation in (2, 3, 6, 7))  # upright left lies at the end of rows or columns
 FLIPS_Y = tuple(TURNS[orientation] for orientation in (3, 4, 7, 8))
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 TOO_MANY_PIXELS = 'too many pixels'  # the reason of an ImageError
-JUNK_NAMES = ('thumbs.db', 'desktop.ini', '__macosx')
 
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # `open_image` refuses such files itself
 
@@ -47,11 +44,6 @@ class ImageError(UserError):
 def _error(source, reason, detail=''):
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else 'image'
     return ImageError(f'{name}: {reason}' + (f' ({detail})' if detail else ''), reason, detail)
-
-
-def is_junk(name):
-    """Whether a file or folder name is litter of an operating system or an editor, never meant as an image."""
-    return name[0] == '.' or name.lower() in JUNK_NAMES
 
 
 def open_image(source, max_pixels=MAX_PIXELS):
@@ -117,8 +109,8 @@ def _high_byte(image):
     return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
-def _turn(image):
-    """What makes the picture upright, by its EXIF orientation; damaged EXIF data counts as none, the picture itself is sound."""
+def turn(image):
+    """The Image.Transpose that EXIF asks for, or None; damaged EXIF data counts as none, the picture itself is sound."""
     try:
         return TURNS.get(image.getexif().get(ORIENTATION))
     except Exception:
@@ -126,10 +118,10 @@ def _turn(image):
 
 
 def _upright(image):
-    turn = _turn(image)
-    if turn is None:
+    wanted = turn(image)
+    if wanted is None:
         return image
-    info, image = image.info, image.transpose(turn)
+    info, image = image.info, image.transpose(wanted)
     image.info = info
     return image
 
@@ -149,8 +141,8 @@ def decode_part(source, choose, side, max_pixels=MAX_PIXELS):
     Returns: PIL image, the part of it. Raises ImageError.
     """
     with open_image(source, max_pixels) as image:
-        turn = _turn(image)
-        width, height = image.size[::-1] if turn in SIDEWAYS else image.size
+        turned = turn(image)
+        width, height = image.size[::-1] if turned in SIDEWAYS else image.size
         part = choose((width, height))
         enough = min(part[2] - part[0], part[3] - part[1]) / side
         factor = next(factor for factor in (8, 4, 2, 1) if factor == 1 or factor <= enough)
@@ -159,7 +151,7 @@ def decode_part(source, choose, side, max_pixels=MAX_PIXELS):
         image.draft(image.mode, (image.width // factor, image.height // factor))
         image = to_rgb(load_pixels(image, source), source)
     # the last of the reduced pixels may stand for less than `factor` ones, and comes first where the picture was turned
-    x = image.width - width / factor if turn in FLIPS_X else 0
-    y = image.height - height / factor if turn in FLIPS_Y else 0
+    x = image.width - width / factor if turned in FLIPS_X else 0
+    y = image.height - height / factor if turned in FLIPS_Y else 0
     left, top, right, bottom = (edge / factor for edge in part)
     return image, (left + x, top + y, right + x, bottom + y)

@@ -12,7 +12,9 @@ import functools
 
 import numpy as np
 
-CELLS = 9  # a side
+from zodiac.inspection import SKETCH_BYTES
+
+CELLS = 9  # a side; each has three colours, which makes SKETCH_BYTES
 BITS = 2 * (CELLS - 1) ** 2
 MAX_DISTANCE = 12  # bits; chosen, like the next, by looking at what is found in CIFAR-10, Natural Images and flowers
 MIN_CORRELATION = 0.97
@@ -21,6 +23,7 @@ SAMPLES = 64  # pixels a side that are averaged at most, so that large images co
 BANDS = 10  # of the hash: more would compare ten times as many pairs for a hundredth of the finds
 CROWD = 1000  # known images in a band that are compared at most: where all are alike, one of them is found anyway
 BLOCK = 1 << 16  # pairs compared at a time
+HASHED = 1 << 12  # sketches hashed at a time
 
 
 def sample(pixels):
@@ -63,7 +66,7 @@ def find(known, images):
     """For each image the one of `known` that looks the same and has the nearest hash.
 
     Args:
-        known, images: lists of sketches.
+        known, images: lists of bytes that end with the sketch of an image.
     Returns: int64 [images], its number in `known`, or -1; int64 [images], the bits in which the hashes differ.
 
     Only images whose hashes agree in one of BANDS bands of bits are compared. Hashes that differ in fewer bits than there are bands do,
@@ -71,11 +74,8 @@ def find(known, images):
     for the band of number k differ in at least k bits, so that whoever has found a nearer one is done.
     """
     nearest, distance = np.full(len(images), -1), np.full(len(images), MAX_DISTANCE + 1)
-    known, images = _cells(known), _cells(images)
-    (known_bits, known_numbers), (bits, numbers) = _hash(known), _hash(images)
-    known_words, words = (np.packbits(part, axis=1).view(np.uint64).T.copy() for part in (known_bits, bits))
-    for band in range(BANDS):
-        known_keys, keys = _key(known_bits, band), _key(bits, band)
+    (known_words, known_bands, known_numbers), (words, bands, numbers) = _hashes(known), _hashes(images)
+    for band, (known_keys, keys) in enumerate(zip(known_bands, bands)):
         order = np.argsort(known_keys, kind='stable')
         first = np.searchsorted(known_keys[order], np.arange(keys.max(initial=0) + 2))
         count = np.minimum(first[keys + 1] - first[keys], CROWD) * (distance[numbers] > band)
@@ -87,15 +87,36 @@ def find(known, images):
             i, j = numbers[i], known_numbers[j]
             closer = differing < distance[i]
             i, j, differing = i[closer], j[closer], differing[closer]
-            same = _correlation(known[j], images[i]) >= MIN_CORRELATION
+            same = (
+                _correlation(*(_cells([part[n] for n in at]) for part, at in ((known, j), (images, i))))
+                >= MIN_CORRELATION
+            )
             i, j, differing = i[same], j[same], differing[same]
             best_last = np.argsort(-differing, kind='stable')
             nearest[i[best_last]], distance[i[best_last]] = j[best_last], differing[best_last]
     return nearest, distance
 
 
-def _cells(sketches):
-    return np.frombuffer(b''.join(sketches), np.uint8).reshape(-1, CELLS, CELLS, 3)
+def _cells(pictures):
+    return np.frombuffer(b''.join([picture[-SKETCH_BYTES:] for picture in pictures]), np.uint8).reshape(
+        -1, CELLS, CELLS, 3
+    )
+
+
+def _hashes(pictures):
+    """Of the M pictures that have contrast: the hashes, uint64 [2, M]; the bands of these, int16 [BANDS, M]; their numbers, int64 [M]."""
+    words = np.empty((2, len(pictures)), np.uint64)
+    bands = np.empty((BANDS, len(pictures)), np.int16)
+    numbers = np.empty(len(pictures), np.int64)
+    done = 0
+    for start in range(0, len(pictures), HASHED):
+        bits, of_block = _hash(_cells(pictures[start : start + HASHED]))
+        part = slice(done, done + len(bits))
+        words[:, part] = np.packbits(bits, axis=1).view(np.uint64).T
+        bands[:, part] = [_key(bits, band) for band in range(BANDS)]
+        numbers[part] = of_block + start
+        done = part.stop
+    return words[:, :done], bands[:, :done], numbers[:done]
 
 
 def _hash(cells):

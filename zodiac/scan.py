@@ -5,23 +5,33 @@ import operator
 import os
 from dataclasses import dataclass, field
 
+from zodiac import inspection
 from zodiac.errors import UserError
-from zodiac.images import is_junk
-from zodiac.validate import Inspection
+from zodiac.files import is_junk
+from zodiac.inspection import Verdict
 
 ARCHIVE_SUFFIXES = ('.zip', '.tar', '.tgz', '.tar.gz', '.tar.bz2', '.tar.xz')
+UNREAD = Verdict('not read')
 SPLITS = ('train', 'valid', 'test')
-OWN_FILES = tuple(f'{split}.txt' for split in SPLITS) + ('annotation.json', 'unpacked.json')
+OWN_FILES = tuple(f'{split}.txt' for split in SPLITS) + ('annotation.json', 'unpacked.json', '.inspected')
 
 
-@dataclass
 class Entry:
-    """One file below a class folder."""
+    """One file below a class folder; `verdict` and `picture`: see `inspection`."""
 
-    path: str  # as it stands in the index
-    split: str
-    label: str
-    found: Inspection = None
+    __slots__ = ('path', 'split', 'label', 'verdict', 'picture')  # there may be a million
+
+    def __init__(self, path, split, label):
+        self.path = path  # as it stands in the index
+        self.split = split
+        self.label = label
+        self.verdict = UNREAD
+        self.picture = b''
+
+    @property
+    def size(self):
+        """(width, height) of a usable image."""
+        return inspection.size(self.picture)
 
 
 @dataclass
@@ -32,6 +42,7 @@ class Tree:
     junk: list = field(default_factory=list)  # litter of operating systems
     stray: list = field(default_factory=list)  # files that are in no class folder
     given_splits: tuple = ()
+    root: str = ''  # with which the paths begin
 
 
 def scan(root, labels, unknown_class):
@@ -41,7 +52,7 @@ def scan(root, labels, unknown_class):
     if not os.path.isdir(root):
         raise UserError(f'{root}: no such folder; set data.root to the folder of the images')
     root = root.replace(os.sep, '/').rstrip('/') or '/'
-    tree = Tree(given_splits=tuple(split for split in SPLITS if os.path.isdir(f'{root}/{split}')))
+    tree = Tree(given_splits=tuple(split for split in SPLITS if os.path.isdir(f'{root}/{split}')), root=root)
     if tree.given_splits and 'train' not in tree.given_splits:
         raise UserError(
             f'{root}: there is {tree.given_splits[0]}/ but no train/; put the training images into {root}/train/<class>/'

@@ -4,16 +4,16 @@ import concurrent.futures
 import contextlib
 import functools
 import hashlib
+import io
 import itertools
 import os
 import signal
-import struct
-from typing import NamedTuple
 
 import numpy as np
 
-from zodiac import images, near_duplicates
+from zodiac import images, inspection, near_duplicates
 from zodiac.errors import UserError
+from zodiac.inspection import NEVER, Inspection, Verdict
 
 # For these formats the header alone tells the mode, so a file refused for its mode need not be decoded.
 MODE_IN_HEADER = ('JPEG', 'MPO', 'PNG', 'GIF', 'WEBP', 'BMP')
@@ -23,72 +23,56 @@ BLOCK = 1 << 16  # bytes
 READ = os.O_RDONLY | getattr(os, 'O_BINARY', 0)  # which Windows has; for a small file os.open is faster than open
 FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 TABLES = (0xC4, 0xDB, 0xDD)  # Huffman and quantization tables, restart interval
+SMALL = 1 << 16  # pixels; decoding fewer at reduced size saves next to nothing
+SIDE = 32  # pixels of a reduced image at least: 3 in a cell of the sketch
 
 
-class Inspection(NamedTuple):
-    """`reason` is '' for a usable image. `size` is (width, height), upright. `pixels` is a hash of the decoded pixels, equal for the same
-    picture in another file; `sketch` is alike for a picture that looks alike, see `near_duplicates`."""
+def inspect(path, convert, reduce=True):
+    """Read one file as `Inspection`. Without `convert` only images of mode RGB are usable.
 
-    reason: str
-    detail: str = ''
-    mode: str = ''
-    size: tuple = ()
-    pixels: bytes = b''
-    animated: bool = False
-    sketch: bytes = b''
+    Args:
+        reduce: decode a large JPEG at a fraction of its size, where all of its data is read but most of the work is saved.
+    """
+    return Inspection(*(column[0] for column in _inspect_together([path], convert, reduce)))
 
 
-def inspect(path, convert):
-    """Read one file as `Inspection`. Without `convert` only images of mode RGB are usable."""
-    return _inspect_together([path], convert)[0]
+def _inspect_together(paths, convert, reduce):
+    """The same for several files, whose sketches are made at once: lists of their verdicts, pictures and stamps."""
+    found = [_inspect(path, convert, reduce) for path in paths]
+    sketches = iter(near_duplicates.sketches([sample for _, (_, _, sample), _ in found if sample is not None]))
+    pictures = [
+        b'' if sample is None else inspection.pack(size, digest, next(sketches))
+        for _, (size, digest, sample), _ in found
+    ]
+    return [verdict for verdict, _, _ in found], pictures, [stamp for _, _, stamp in found]
 
 
-def _inspect_together(paths, convert):
-    """The same for several files, whose sketches are made at once."""
-    found = [_inspect(path, convert) for path in paths]
-    usable = [number for number, inspection in enumerate(found) if not inspection.reason]
-    sketches = near_duplicates.sketches([found[number].sketch for number in usable])
-    for number, sketch in zip(usable, sketches):
-        found[number] = Inspection(*found[number][:-1], sketch)
-    return found
-
-
-def _inspect(path, convert):
-    """One file, with a sample of its pixels in the place of the sketch."""
-    try:
-        found = _inspect_jpeg(path)
-        if found:
-            return found
-        with open(path, 'rb') as file:
-            return _inspect_any(file, path, convert)
-    except images.ImageError as error:
-        return Inspection(error.reason, error.detail)
-    except OSError as error:
-        return Inspection('cannot be read', error.strerror or str(error))
-
-
-def inspect_all(paths, convert, workers):
+def inspect_all(paths, convert, workers, reduce=True):
     """Yield the `Inspection` of each path, in order, decoded by `workers` processes.
 
     Raises UserError when a process dies, as it does when memory runs out.
     """
-    work = functools.partial(_inspect_together, convert=convert)
-    size = max(1, min(64, len(paths) // (32 * workers)))
-    parts = [paths[start : start + size] for start in range(0, len(paths), size)]
+    work = functools.partial(_inspect_together, convert=convert, reduce=reduce)
+    size = max(1, min(256, len(paths) // (32 * workers)))
+    parts = (paths[start : start + size] for start in range(0, len(paths), size))
     if workers == 1:
-        yield from itertools.chain.from_iterable(map(work, parts))
+        yield from _one_by_one(map(work, parts))
         return
     pool = concurrent.futures.ProcessPoolExecutor(workers, initializer=_leave_interrupts_to_parent)
     try:
         with _interrupts_held():  # one that came while the processes are forked would be lost
             found = pool.map(work, parts)
-        yield from itertools.chain.from_iterable(found)
+        yield from _one_by_one(found)
     except concurrent.futures.process.BrokenProcessPool:
         raise UserError(
             'a decoding process was killed, most often because memory ran out; set annotate.workers=1'
         ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _one_by_one(parts):
+    return itertools.chain.from_iterable(map(Inspection, *columns) for columns in parts)
 
 
 @contextlib.contextmanager
@@ -117,27 +101,56 @@ def fast_decoder():
     return simplejpeg
 
 
-def _inspect_jpeg(path):
-    """The quick way for a sound, plain colour JPEG; None for any other file, which `_inspect_any` then judges."""
-    file = os.open(path, READ)
+NOTHING = (None, None, None)  # in the place of size, hash and sample of an image
+
+
+def _inspect(path, convert, reduce):
+    """Verdict, (size, hash, sample of the pixels) and stamp of one file."""
+    stamp = NEVER
     try:
-        data = os.read(file, BLOCK)
-        if data[:2] != b'\xff\xd8':
-            return None
-        if len(data) == BLOCK:
-            with open(file, 'rb', closefd=False) as rest:
-                data += rest.read()
-    finally:
-        os.close(file)
+        file = os.open(path, READ)
+        try:
+            stamp = inspection.stamp_when_read(os.fstat(file))
+            data = os.read(file, BLOCK)
+            is_jpeg, is_whole = data[:2] == b'\xff\xd8', len(data) < BLOCK
+            if is_jpeg and not is_whole:
+                with open(file, 'rb', closefd=False) as rest:
+                    data += rest.read()
+        finally:
+            os.close(file)
+        picture = _decode_plain_jpeg(data, reduce) if is_jpeg else None
+        if picture:
+            return (*picture, stamp)
+        with io.BytesIO(data) if is_jpeg or is_whole else open(path, 'rb') as source:
+            return (*_inspect_any(source, path, convert, reduce), stamp)
+    except images.ImageError as error:
+        cause = error.__context__  # where memory or the disk has failed, the file may be sound
+        passing = isinstance(cause, MemoryError) or isinstance(cause, OSError) and cause.errno is not None
+        return Verdict(error.reason, error.detail), NOTHING, NEVER if passing else stamp
+    except OSError as error:
+        return Verdict('cannot be read', error.strerror or str(error)), NOTHING, NEVER
+
+
+def _decode_plain_jpeg(data, reduce):
+    """The quick way for a sound, plain colour JPEG; None for any other file, which `_inspect_any` then judges."""
     size = _plain_size(data)
     simplejpeg = fast_decoder() if size else None
     if simplejpeg is None or size[0] * size[1] > images.MAX_PIXELS:
         return None
+    fraction = _fraction(size) if reduce else 1
+    wanted = {} if fraction == 1 else {'min_width': -(-size[0] // fraction), 'min_height': -(-size[1] // fraction)}
     try:
-        pixels = simplejpeg.decode_jpeg(data, strict=True)
+        pixels = simplejpeg.decode_jpeg(data, strict=True, **wanted)
     except ValueError:
         return None
-    return _usable(pixels)
+    return _usable(pixels, size, reduced=fraction > 1)
+
+
+def _fraction(size):
+    """By how much a JPEG can be decoded smaller with enough left to tell it from others: 1, 2, 4 or 8."""
+    if size[0] * size[1] < SMALL:
+        return 1
+    return next((fraction for fraction in (8, 4, 2) if min(size) // fraction >= SIDE), 1)
 
 
 def _plain_size(data):
@@ -164,20 +177,30 @@ def _plain_size(data):
     return None
 
 
-def _inspect_any(file, path, convert):
+def _inspect_any(file, path, convert, reduce):
     with images.open_image(file) as image:
         if image.mode != 'RGB' and not convert and image.format in MODE_IN_HEADER:
-            return Inspection(f'mode {image.mode}', mode=image.mode)
+            return Verdict(f'mode {image.mode}', mode=image.mode), NOTHING
         animated = getattr(image, 'is_animated', False)
+        size, fraction = image.size, _fraction(image.size) if reduce else 1
+        if fraction > 1:
+            image.draft(None, (size[0] // fraction, size[1] // fraction))  # changes nothing where the file is no JPEG
+        reduced = image.size != size
         images.load_pixels(image, path)
         mode = image.mode
         if mode != 'RGB' and not convert:
-            return Inspection(f'mode {mode}', mode=mode)
-        return _usable(np.asarray(images.to_rgb(image, path)), mode, animated)
+            return Verdict(f'mode {mode}', mode=mode), NOTHING
+        if images.turn(image) in images.SIDEWAYS:
+            size = size[::-1]
+        return _usable(np.asarray(images.to_rgb(image, path)), size, mode, animated, reduced)
 
 
-def _usable(pixels, mode='RGB', animated=False):
-    """The `Inspection` of uint8 [H, W, 3]."""
-    size = pixels.shape[1::-1]
-    digest = struct.pack('<II', *size) + hashlib.sha256(pixels).digest()  # processors have instructions for SHA-256
-    return Inspection('', '', mode, size, digest, animated, near_duplicates.sample(pixels))
+def _usable(pixels, size, mode='RGB', animated=False, reduced=False):
+    """Verdict and picture of uint8 [H, W, 3]."""
+    digest = hashlib.sha256(pixels).digest()[: inspection.HASH_BYTES]  # processors have instructions for SHA-256
+    return _accepted(mode, animated, reduced), (size, digest, near_duplicates.sample(pixels))
+
+
+@functools.cache
+def _accepted(mode, animated, reduced):
+    return Verdict(mode=mode, animated=animated, reduced=reduced)

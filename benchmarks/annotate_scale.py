@@ -1,0 +1,95 @@
+"""Time and memory of annotate.py on up to a million files, without decoding them.
+
+    python benchmarks/annotate_scale.py [--entries 10000 100000 1000000]
+
+The files are hard links to a few small ones in a temporary folder. What is simulated is what each file is found to be: the stand-in
+makes up a picture for each, no two alike. Scanning, drawing splits, looking for equal and similar pictures, writing the index files
+and the record, and reading that again are real. Each row is a process of its own. Prints a table and, last, one JSON line: the bytes
+that each entry adds to the peak of the memory, between the last two numbers of entries.
+"""
+
+import argparse
+import gc
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+LABELS = [f'class{number}' for number in range(10)]
+LINKS = 10_000  # to one file; ext4 allows 65,000
+TARGET = 600  # bytes an entry
+RUNS = ('first', 'some changed', 'unchanged')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--entries', type=int, nargs='+', default=[10_000, 100_000, 1_000_000])
+    parser.add_argument('--run', metavar='ROOT', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.run:
+        return annotate(args.run)
+    peaks = {}
+    print(f'{"entries":>9}  {"run":<13}{"seconds":>8}{"cpu s":>8}{"us an entry":>13}{"peak MB":>9}', flush=True)
+    for entries in args.entries:
+        with tempfile.TemporaryDirectory() as root:
+            draw(root, entries)
+            for run in RUNS:
+                if run == 'some changed':
+                    os.utime(f'{root}/{LABELS[0]}/{0:010d}.jpg', (0, 0))  # and its links: 10,000 at most
+                time.sleep(2.1)  # a file that was changed just now is read again by the next run
+                started = time.perf_counter()
+                done = subprocess.run(
+                    [sys.executable, __file__, '--run', root], check=True, stdout=subprocess.PIPE, text=True
+                )
+                seconds = time.perf_counter() - started
+                peak, cpu = json.loads(done.stdout.splitlines()[-1])
+                peaks[run, entries] = peak
+                us = cpu / entries * 1e6
+                print(f'{entries:>9}  {run:<13}{seconds:>8.2f}{cpu:>8.2f}{us:>13.1f}{peak / 1e6:>9.0f}', flush=True)
+    few, many = sorted(args.entries)[-2:]
+    added = {run: round((peaks[run, many] - peaks[run, few]) / (many - few)) for run in RUNS}
+    print(json.dumps({'benchmark': 'annotate_scale', 'entries': many, 'bytes_an_entry': added, 'target_bytes': TARGET}))
+
+
+def draw(root, entries):
+    """Files named as a data set's would be, in folders of classes."""
+    for label in LABELS:
+        os.mkdir(f'{root}/{label}')
+    for number in range(entries):
+        path = f'{root}/{LABELS[number % len(LABELS)]}/{number:010d}.jpg'
+        if number % LINKS == 0:
+            first = path
+            with open(path, 'wb') as file:
+                file.write(b'stands for an image')
+        else:
+            os.link(first, path)
+
+
+def annotate(root):
+    """annotate.py in this process, with made-up findings; prints the peak of its memory in bytes, and the seconds of CPU."""
+    sys.path.insert(0, os.path.dirname(HERE))
+    gc.disable()  # as annotate.py does
+    import annotate
+    from zodiac import inspection, validate
+
+    def made_up(paths, convert, workers, reduce=True):
+        found = inspection.Verdict(mode='RGB')
+        for path in paths:
+            made = hashlib.shake_128(path.encode()).digest(inspection.HASH_BYTES + inspection.SKETCH_BYTES)
+            picture = inspection.pack((640, 480), made[: inspection.HASH_BYTES], made[inspection.HASH_BYTES :])
+            yield inspection.Inspection(found, picture, inspection.stamp_when_read(os.stat(path)))
+
+    validate.inspect_all = made_up
+    sys.argv = ['annotate.py', '-o', f'data.root={root}', f'data.labels={json.dumps(LABELS)}']
+    annotate.main()
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(json.dumps([used.ru_maxrss * (1 if sys.platform == 'darwin' else 1024), used.ru_utime + used.ru_stime]))
+
+
+if __name__ == '__main__':
+    main()

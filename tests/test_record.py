@@ -1,0 +1,254 @@
+"""A second run reads only what has changed, and writes what a first run would have written."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import assert_message, make_tree, picture, run_script
+from PIL import Image
+
+import annotate
+from zodiac import inspection, record, validate
+from zodiac.errors import UserError
+
+LABELS = ['cat', 'dog']
+INDEX = ('train.txt', 'valid.txt', 'test.txt', 'annotation.json')
+RECORD = Path('signs/.inspected')
+LARGE = (517, 389)
+
+
+@pytest.fixture
+def run(workdir, monkeypatch):
+    """Call annotate.py's main on signs/; returns the paths that were decoded, sorted, those in full once more."""
+    monkeypatch.setattr(inspection, 'SETTLED', 0)  # the files of these tests have only just been drawn
+    decoded, inspect_all = [], validate.inspect_all
+
+    def counted(paths, *rest):
+        decoded.extend(paths)
+        return inspect_all(paths, *rest)
+
+    monkeypatch.setattr(validate, 'inspect_all', counted)
+
+    def call(*overrides):
+        decoded.clear()
+        monkeypatch.setattr(
+            sys, 'argv', ['annotate.py', '-o', 'data.root=signs', f'data.labels=[{", ".join(LABELS)}]', *overrides]
+        )
+        annotate.main()
+        return sorted(decoded)
+
+    return call
+
+
+def contents():
+    return {name: Path('signs', name).read_bytes() for name in INDEX}
+
+
+def assert_as_a_first_run(run, *overrides):
+    """What was written is to the byte what a run without a record writes."""
+    written = contents()
+    RECORD.unlink()
+    assert len(run(*overrides)) > 0
+    assert contents() == written
+
+
+def tree():
+    make_tree('signs', LABELS, {'': 10}, '.jpg')
+    picture(0).save('signs/cat/same.png')
+    picture(1, mode='L').save('signs/cat/grey.jpg')
+    picture(50, LARGE).save('signs/dog/large.jpg')
+    picture(51, LARGE).save('signs/dog/larger.jpg')
+    Path('signs/dog/text.jpg').write_text('no image')
+
+
+def every_file():
+    return sorted(str(path) for path in Path('signs').glob('*/*'))
+
+
+def test_a_second_run_reads_no_image_and_writes_nothing(run, capsys):
+    tree()
+    assert run() == every_file()
+    said, before = capsys.readouterr().out, contents()
+    times = {path: path.stat().st_mtime_ns for path in Path('signs').iterdir()}
+    assert run() == []
+    assert contents() == before
+    assert {path: path.stat().st_mtime_ns for path in Path('signs').iterdir()} == times
+    assert capsys.readouterr().out == 'no file has changed since the last run\n' + said
+    assert_as_a_first_run(run)
+
+
+def replace(path, image, **options):
+    image.save('new' + Path(path).suffix, **options)
+    os.replace('new' + Path(path).suffix, path)
+
+
+def replace_unnoticed():
+    """Another file of the same size and time of change."""
+    path = 'signs/cat/cat_1.jpg'
+    data, status = bytearray(Path(path).read_bytes()), os.stat(path)
+    data[-40] ^= 0xFF
+    Path('new').write_bytes(data)
+    os.utime('new', ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.replace('new', path)
+
+
+CHANGES = {  # what is done, and what is to be read
+    'changed': (lambda: picture(77).save('signs/cat/cat_1.jpg'), ['signs/cat/cat_1.jpg']),
+    'replaced': (lambda: replace('signs/cat/cat_1.jpg', picture(77)), ['signs/cat/cat_1.jpg']),
+    'replaced by one of its size and time': (replace_unnoticed, ['signs/cat/cat_1.jpg']),
+    'added': (lambda: picture(77).save('signs/cat/a.jpg'), ['signs/cat/a.jpg']),
+    'removed': (lambda: os.unlink('signs/cat/cat_1.jpg'), []),
+    'renamed': (lambda: os.rename('signs/cat/cat_1.jpg', 'signs/dog/new.jpg'), ['signs/dog/new.jpg']),
+    'cut off': (lambda: os.truncate('signs/cat/cat_1.jpg', 300), ['signs/cat/cat_1.jpg']),
+    'mended': (lambda: picture(77).save('signs/dog/text.jpg'), ['signs/dog/text.jpg']),
+    'index edited': (lambda: Path('signs/train.txt').write_text('signs/cat/cat_1.jpg\t0\n'), []),
+    'annotation.json removed': (lambda: os.unlink('signs/annotation.json'), []),
+    'litter': (lambda: Path('signs/cat/Thumbs.db').write_bytes(b''), []),
+    'a stray file': (lambda: Path('signs/README').write_bytes(b''), []),
+    'a name that cannot stand in an index': (lambda: picture(77).save('signs/cat/a\tb.jpg'), []),
+    'now a broken link': (
+        lambda: (os.unlink('signs/cat/cat_1.jpg'), os.symlink('gone', 'signs/cat/cat_1.jpg')),
+        ['signs/cat/cat_1.jpg'],
+    ),
+    'the copy of a large image in another format': (
+        lambda: replace('signs/cat/same.png', Image.open('signs/dog/large.jpg')),
+        ['signs/cat/same.png', 'signs/dog/large.jpg', 'signs/dog/larger.jpg'],
+    ),
+    'the copy of a large image': (
+        lambda: shutil.copy('signs/dog/large.jpg', 'signs/cat/large.jpg'),
+        ['signs/cat/large.jpg', 'signs/cat/large.jpg', 'signs/dog/large.jpg'],
+    ),
+}
+
+
+@pytest.mark.parametrize(('change', 'to_read'), CHANGES.values(), ids=CHANGES)
+def test_a_change_is_seen_and_nothing_else_is_read(run, change, to_read):
+    tree()
+    run()
+    change()
+    assert run() == to_read
+    assert_as_a_first_run(run)
+    assert run() == []
+
+
+def test_when_a_twin_is_gone_the_outcome_is_that_of_a_first_run(run):
+    tree()
+    with Image.open('signs/dog/large.jpg') as image:
+        image.save('signs/cat/twin.png')
+    assert run().count('signs/dog/large.jpg') == 2
+    os.unlink('signs/cat/twin.png')
+    assert run() == []
+    assert_as_a_first_run(run)
+
+
+@pytest.mark.parametrize('override', ['seed=3', 'annotate.valid_fraction=0.3', 'data.labels=[dog, cat]'])
+def test_another_setting_gives_other_files_from_what_is_known(run, override):
+    tree()
+    run()
+    before = contents()
+    assert run(override) == []
+    assert contents() != before
+    assert_as_a_first_run(run, override)
+
+
+def test_what_is_known_under_another_non_rgb_does_not_count(run):
+    tree()
+    run()
+    assert run('annotate.non_rgb=convert') == every_file()
+    assert_as_a_first_run(run, 'annotate.non_rgb=convert')
+
+
+def test_another_version_of_the_code_or_of_pillow_reads_all_again(run, monkeypatch):
+    tree()
+    run()
+    monkeypatch.setattr('PIL.__version__', '99')
+    assert run() == every_file()
+    monkeypatch.setattr(record, 'SOURCES', record.SOURCES[1:])
+    assert run() == every_file()
+
+
+def test_a_file_that_was_changed_just_before_it_was_read_is_not_trusted(run, monkeypatch):
+    tree()
+    monkeypatch.setattr(inspection, 'SETTLED', 10**12)
+    assert run() == run() == every_file()
+
+
+def test_a_file_of_the_future_is_not_trusted(run):
+    tree()
+    os.utime('signs/cat/cat_1.jpg', (2**33, 2**33))
+    run()
+    assert run() == ['signs/cat/cat_1.jpg']
+
+
+@pytest.mark.parametrize('place', [0, 70, 0.1, 0.3, 0.5, 0.9, -1])
+def test_a_damaged_record_counts_as_none(run, place):
+    tree()
+    run()
+    before, data = contents(), bytearray(RECORD.read_bytes())
+    data[int(place * len(data)) if isinstance(place, float) else place] ^= 0x10
+    RECORD.write_bytes(data)
+    Path('signs/README').write_bytes(b'so that the findings are asked for')
+    assert run() == every_file()
+    Path('signs/README').unlink()
+    assert run() == []
+    assert contents() == before
+
+
+@pytest.mark.parametrize('length', [0, 1, 64, 200, 0.5, 0.9])
+def test_a_record_cut_off_counts_as_none(run, length):
+    tree()
+    run()
+    before, data = contents(), RECORD.read_bytes()
+    RECORD.write_bytes(data[: int(length * len(data)) if isinstance(length, float) else length])
+    os.unlink('signs/train.txt')
+    assert run() == every_file()
+    assert contents() == before
+
+
+@pytest.mark.parametrize('fault', ['folder', 'text', 'list'])
+def test_what_is_no_record_counts_as_none(run, fault, capsys):
+    tree()
+    run()
+    RECORD.unlink()
+    if fault == 'folder':
+        RECORD.mkdir()
+    elif fault == 'text':
+        RECORD.write_text('mine\n' * 100)
+    else:  # with the right checksum
+        RECORD.write_text('4f53cda18c2baa0c0354bb5f9a3ecbe5ed12ab4d8e11ba873c2f11161202b945\n[]\n')
+    before = contents()
+    assert run() == every_file()
+    assert contents() == before
+    assert ('cannot write' in capsys.readouterr().err) == (fault == 'folder')
+
+
+def test_a_record_that_cannot_be_written_is_said_and_the_index_files_stand(run, monkeypatch, capsys):
+    tree()
+
+    def full(*args):
+        raise UserError('signs/.inspected: cannot write (No space left on device)')
+
+    monkeypatch.setattr(record, 'save', full)
+    run()
+    assert len(contents()) == 4
+    assert 'signs/.inspected: cannot write' in capsys.readouterr().err
+    assert run() == every_file()
+
+
+def test_the_record_is_no_litter_and_not_above_what_is_promised_for_an_image(run):
+    make_tree('signs', LABELS, {'train': 40, 'valid': 1, 'test': 1})
+    run()
+    assert b'.inspected' not in Path('signs/annotation.json').read_bytes()
+    assert RECORD.stat().st_size < 84 * 400 + 1000
+
+
+def test_the_script_reads_nothing_twice_where_files_are_old_enough(workdir):
+    tree()
+    arguments = ('annotate.py', '-o', 'data.labels=[cat, dog]')
+    first = run_script(*arguments, cwd=workdir)
+    second = run_script(*arguments, cwd=workdir)
+    for result in (first, second):
+        assert_message(result, 0)
+    assert first.stdout == second.stdout  # these are not
