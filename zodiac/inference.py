@@ -160,17 +160,25 @@ def _paddle(folder, manifest, place):
         raise UserError(
             f'{network}: needs Paddle 3, this is {paddle.__version__}; install Paddle 3, or export with this one'
         )
+    weights = os.path.join(folder, f'{manifest["name"]}.pdiparams')
+    return paddle_runner(network, weights, device.choose(place), manifest.get('precision') == 'bf16')
+
+
+def paddle_runner(network, weights, place, bf16=False):
+    """A callable, array [N, ...] -> the first output of a static graph, by Paddle Inference on a device as `device.choose` names it.
+
+    Raises: UserError where the graph cannot be loaded.
+    """
     from paddle import inference
 
-    config = inference.Config(network, os.path.join(folder, f'{manifest["name"]}.pdiparams'))
-    place = device.choose(place)
+    config = inference.Config(network, weights)
     if place.startswith('gpu'):
         config.enable_use_gpu(256, int(place.partition(':')[2] or 0))
     else:
         config.disable_gpu()
         config.set_cpu_math_library_num_threads(device.cores())
         config.enable_mkldnn()
-        if manifest.get('precision') == 'bf16' and device.has_bf16():
+        if bf16 and device.has_bf16():
             config.enable_mkldnn_bfloat16()
     config.disable_glog_info()
     try:
