@@ -4,7 +4,6 @@ View v of an image is what the training transform draws of it in epoch v; epoch 
 A folder for each view of a list of images: whole or absent, checked when it is opened, safe to delete between runs.
 """
 
-import contextlib
 import copy
 import functools
 import hashlib
@@ -18,8 +17,9 @@ import zlib
 import numpy as np
 import paddle
 from paddle import nn
+from tqdm import tqdm
 
-from zodiac import cache, deploy, inference, model
+from zodiac import cache, deploy, files, inference, model
 from zodiac.errors import UserError
 
 BATCH = 32  # images in one run of the backbone
@@ -79,15 +79,20 @@ class Backbone:
 
     def check(self, images):
         """Raise UserError unless the rest of the network makes of the features what the network makes of the images."""
+        before = [parameter.clone() for parameter in self.rest.parameters()]
         self.network.eval()
         with paddle.no_grad():
+            for parameter in self.rest.parameters():  # biases start at zero, and would hide a factor behind the head
+                parameter.set_value(parameter + 0.1)
             expected, found = self.network(images).numpy(), self.rest(paddle.to_tensor(self.run(images))).numpy()
+            for parameter, value in zip(self.rest.parameters(), before):
+                parameter.set_value(value)
         self.network.train()
         difference = np.abs(expected - found).max() / max(1, np.abs(expected).max())
         if not difference <= TOLERANCE:
             raise UserError(
-                f'train.views: the head gives other logits on the features than the network on the images (by {difference:.1e}); '
-                'set train.views=0'
+                'train.views: the head gives other logits on the features than the network on the images (by '
+                f'{difference:.1e}); set train.views=0'
             )
 
 
@@ -148,18 +153,9 @@ def _crc(values):
 
 def _make(place, backbone, loader, title, missing, limit, say):
     """Compute one view; `missing` of them, with this one, are to come and must fit."""
-    from tqdm import tqdm
-
-    from zodiac import files
-
     count, about = len(loader.images), None
-    with (
-        files.atomic_folder(place) as folder,
-        open(f'{folder}/values', 'wb') as file,
-        contextlib.closing(
-            tqdm(total=count, desc=f'features, {title}', unit='image', leave=False, disable=None)
-        ) as bar,
-    ):
+    bar = tqdm(total=count, desc=f'features, {title}', unit='image', leave=False, disable=None)
+    with files.atomic_folder(place) as folder, open(f'{folder}/values', 'wb') as file, bar:
         for images, _ in loader:
             if about is None:
                 backbone.check(images[:CHECKED])
@@ -177,7 +173,7 @@ def _make(place, backbone, loader, title, missing, limit, say):
 
 
 def _require_room(folder, wanted, limit):
-    room = cache.make_room(folder, wanted, limit)
+    room = cache.make_room(folder, wanted, limit) if wanted <= limit else limit  # else nothing has to go for it
     if wanted > room:
         raise UserError(
             f'train.views: the features need {wanted / 1e9:.3g} GB, and {folder} has room for {max(0, room) / 1e9:.3g} GB '
