@@ -289,6 +289,14 @@ def test_what_the_features_do_not_depend_on_does_not_matter(photos, change, trai
         assert computed(kept(network, *change, mode=mode)[1]) == expected
 
 
+def test_other_layers_of_the_head_that_learn_take_the_same_features(photos):
+    small = ['image.size=32', 'image.resize=32']
+    expected, _ = kept(frozen_network(head=['global_avg_pool', 'flatten', 'linear']), *small)
+    found, said = kept(frozen_network(head=['global_avg_pool', 'flatten', {'linear': 7}, 'relu', 'linear']), *small)
+    assert computed(said) == 0 and np.array_equal(found.features[0], expected.features[0])
+    assert computed(kept(frozen_network(head=['global_max_pool', 'flatten', 'linear']), *small)[1]) == 1
+
+
 def test_another_image_makes_other_features(photos):
     network = Network()
     kept(network)
