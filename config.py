@@ -80,6 +80,10 @@ class Model:
 class Train:
     epochs: int = setting(20, low=1)
     batch_size: int = setting(32, low=1)  # images a step; several processes share them
+    views: int = setting(
+        0, low=0
+    )  # with model.freeze=backbone: compute its features of so many augmented views of each image once and train the head
+    # on them; 0: run the backbone in every step
     accumulate: int = setting(1, low=1)  # batches a step of the optimizer; each counts 1 / accumulate
     amp: Literal['O0', 'O1', 'O2'] = 'O0'  # mixed precision level, on a GPU
     amp_dtype: Literal['float16', 'bfloat16'] = 'float16'  # of mixed precision; bfloat16 from Ampere on
@@ -169,6 +173,11 @@ class Config:
     def run_dir(self):
         """output/<name>: everything that a run writes, relative to the working directory."""
         return f'output/{self.name}'
+
+    @property
+    def cache_dir(self):
+        """The folder of what is kept between runs: decoded pictures, features."""
+        return self.data.cache if isinstance(self.data.cache, str) else 'output/.cache'
 
     @property
     def identity(self):
@@ -374,6 +383,14 @@ def _check_whole(cfg):
         'train.class_weights',
         'none with train.sampling=balanced: one of them is enough',
     )
+    views, train = cfg.train.views, cfg.train
+    for holds, allowed in (
+        (cfg.model.freeze == 'backbone', '0 unless model.freeze is backbone'),
+        (not cfg.model.unfreeze_epoch, '0 with model.unfreeze_epoch: features are of a backbone that never learns'),
+        (not (train.mixup or train.cutmix), '0 with train.mixup or train.cutmix, which mix the pixels'),
+        (train.amp != 'O2', '0 with train.amp=O2; set train.amp=O1'),
+    ):
+        require(not views or holds, 'train.views', allowed)
 
 
 def _count_lines(path):

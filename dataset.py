@@ -42,6 +42,9 @@ class ZodiacDataset(paddle.io.Dataset):
         self.augment = mode == 'train' if augment is None else augment
         self.transform = train_transform(cfg) if self.augment else eval_transform(cfg)
         self.stored = self.pictures = None  # see `keep_pictures`
+        self.features = (
+            None  # of each view, float32 [n, ...]: what an item is then, in place of pixels; see zodiac/features.py
+        )
         self._normal_factors = transforms.normal_factors(cfg.image.mean, cfg.image.std)
         self._reads = np.frombuffer(
             mmap.mmap(-1, 4 * len(self.paths)), np.uint32
@@ -51,19 +54,26 @@ class ZodiacDataset(paddle.io.Dataset):
         return len(self.paths)
 
     def __getitem__(self, index):
-        pixels, label = self.sample(index)
-        return transforms.apply(self.transform[-1:], pixels), label
+        number = self._number(index)
+        return transforms.apply(self.transform[-1:], self._pixels(number, index)), self.labels[number]
 
     def sample(self, index):
-        """The pixels of an item, uint8 [size, size, 3], before `finish`; its label."""
-        number = index if self.order is None else self.order[index]
+        """The pixels of an item, uint8 [size, size, 3], or its features, before `finish`; its label."""
+        number = self._number(index)
+        if self.features:
+            return self.features[(self.epoch or 0) % len(self.features)][number], self.labels[number]
+        return self._pixels(number, index), self.labels[number]
+
+    def _number(self, index):
+        return index if self.order is None else self.order[index]
+
+    def _pixels(self, number, index):
         try:
-            pixels = self._pixels(number, self._generator(index))
+            return self._read(number, self._generator(index))
         except images.ImageError as error:
             raise UserError(f'{error}; mend or remove the file, then run annotate.py again') from None
-        return pixels, self.labels[number]
 
-    def _pixels(self, number, rng):
+    def _read(self, number, rng):
         if not self.stored:
             return transforms.read(self.transform[:-1], self.paths[number], rng)
         pixels = self.pictures.get(number) if self.pictures else None
@@ -80,11 +90,15 @@ class ZodiacDataset(paddle.io.Dataset):
         from zodiac import cache
 
         self.stored, self.rest = before_random(self.transform[:-1], cache_side(cfg))
-        folder = 'output/.cache' if cfg.data.cache is True else cfg.data.cache
-        self.pictures = cache.open_or_make(folder, self.paths, self.stored, int(cfg.data.cache_gb * 10**9), say)
+        self.pictures = cache.open_or_make(cfg.cache_dir, self.paths, self.stored, int(cfg.data.cache_gb * 10**9), say)
 
     def finish(self, pixels):
-        """What the network sees, on the device of `pixels`: Tensor uint8 [N, size, size, 3] -> float32 [N, 3, size, size]."""
+        """What the network sees, on the device of `pixels`: Tensor uint8 [N, size, size, 3] -> float32 [N, 3, size, size].
+
+        Features are what they should be.
+        """
+        if self.features:
+            return pixels
         factor, shift = (paddle.to_tensor(part[:, None, None]) for part in self._normal_factors)
         return pixels.transpose([0, 3, 1, 2]).astype('float32') * factor - shift
 
@@ -151,11 +165,14 @@ class Loader(paddle.io.DataLoader):
         batch_size: images a batch, over all processes.
         mixer: callable (images, labels, numpy Generator) -> (images, labels), see batches.Mixer; None for none.
         balanced: draw each class equally often, with return, instead of each image once.
+        workers: processes that read; None for data.num_workers.
     """
 
-    def __init__(self, dataset, batch_size, cfg, shuffle=False, mixer=None, balanced=False):
+    def __init__(self, dataset, batch_size, cfg, shuffle=False, mixer=None, balanced=False, workers=None):
         processes = paddle.distributed.get_world_size()
-        workers = device.loader_workers(cfg.data.num_workers, on_gpu=not paddle.device.get_device().startswith('cpu'))
+        if workers is None:
+            on_gpu = not paddle.device.get_device().startswith('cpu')
+            workers = device.loader_workers(cfg.data.num_workers, on_gpu)
         batch_bytes = -(-batch_size // processes) * 3 * cfg.image.size**2
         self.images = dataset
         self.mixer = mixer

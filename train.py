@@ -46,7 +46,11 @@ def main():
     cfg = config.use(args.config, config.overrides_of(args))
     if args.nproc is not None and args.nproc < 1:
         raise UsageError(f'--nproc {args.nproc}: write a number of 1 or more')
-    alone = processes.launched() or args.find_lr or args.plot_schedule
+    if cfg.train.views and max(args.nproc or 1, int(os.environ.get('PADDLE_TRAINERS_NUM', 1))) > 1:
+        raise UsageError(
+            'train.views: training on features is work for one process; leave --nproc out, or set train.views=0'
+        )
+    alone = processes.launched() or args.find_lr or args.plot_schedule or cfg.train.views
     number = 1 if alone else args.nproc or processes.suited(cfg.device, cfg.train.batch_size)
     if number > 1:
         status = processes.launch([*sys.argv, '--nproc', str(number)], number, f'{cfg.run_dir}.processes')
@@ -79,8 +83,10 @@ def main():
             f'{len(valid_set)} validation images do not give each process one; start fewer'
         )
     balanced = cfg.train.sampling == 'balanced'
-    train_loader = Loader(train_set, cfg.train.batch_size, cfg, shuffle=True, mixer=build_mixer(cfg), balanced=balanced)
-    valid_loader = Loader(valid_set, cfg.train.batch_size, cfg)
+    workers = 0 if cfg.train.views else None  # features are there, there is nothing to decode
+    mixer = build_mixer(cfg)
+    train_loader = Loader(train_set, cfg.train.batch_size, cfg, True, mixer, balanced, workers)
+    valid_loader = Loader(valid_set, cfg.train.batch_size, cfg, workers=workers)
     if args.plot_schedule:
         return plot_schedule(cfg, len(train_loader))
     note(
@@ -195,7 +201,10 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
         for change in resume.changed_settings(state, origin):
             note(f'changed since: {change}')
         note(f'going on from {folder}: epoch {clock.epoch + 1}, step {clock.step}')
-    elif writes:
+    if cfg.train.views:
+        use_features(cfg, trainer.network, train_loader.images, valid_loader.images)
+        clock.loader.set_epoch(clock.epoch, skip=clock.images)
+    if writes and not folder:
         start_run(cfg)
 
     # The schedule and the average move first, so that a checkpoint taken after a step holds what belongs to the next one.
@@ -234,6 +243,22 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
                 file.write(weights.dump(values))
 
 
+def use_features(cfg, network, train_set, valid_set=None):
+    """From now on the items of the datasets are features of the backbone, and the network takes these: its forward is the head."""
+    from dataset import Loader
+    from zodiac import features
+
+    backbone = features.Backbone(network)
+    for images, views in ((valid_set, 1), (train_set, cfg.train.views)):
+        if images:
+            reader, order = Loader(images, features.BATCH, cfg), images.order
+            images.order = None
+            limit = int(cfg.data.cache_gb * 10**9)
+            images.features = features.keep(backbone, images, views, reader, cfg.cache_dir, limit, note)
+            images.order = order
+    network.forward = backbone.rest.forward
+
+
 def plot_schedule(cfg, steps):
     """Draw the learning rate of every step of the run beside its folder."""
     from zodiac import optim, plots
@@ -255,6 +280,8 @@ def find_lr(cfg, loader):
     cfg.optim.schedule, cfg.optim.warmup_epochs = 'constant', 0.0
     cfg.train.accumulate = 1  # each batch is a step, at a rate of its own
     trainer, _ = build_trainer(cfg, loader.images, len(loader))
+    if cfg.train.views:
+        use_features(cfg, trainer.network, loader.images)
     loader.set_epoch(0)
     rates, losses = lr_finder.sweep(trainer, loader)
     if device.rank() > 0:

@@ -31,6 +31,7 @@ TRAINING = {
     'zodiac.deploy',
     'zodiac.augment',
     'zodiac.cache',
+    'zodiac.features',
     'zodiac.index',
     'zodiac.batches',
     'zodiac.lr_finder',

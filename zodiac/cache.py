@@ -87,15 +87,14 @@ def open_or_make(folder, paths, steps, limit, say=lambda text: None):
         say: takes a text for the user.
     Returns: Pictures, or None where the folder cannot be written.
     """
-    place = f'{folder}/{_key(paths, steps)}'
+    place = f'{folder}/{key(paths, steps)}'
     try:
-        os.makedirs(folder, exist_ok=True)
-        with _locked(f'{folder}/lock'):  # of several processes one decodes, the others wait
-            pictures = _open(place, say)
-            if pictures is None:
-                _make(place, paths, steps, _make_room(folder, paths, steps, limit), say)
-                pictures = Pictures(place)
-            os.utime(place)
+        pictures = find_or_make(
+            place,
+            Pictures,
+            lambda: _make(place, paths, steps, make_room(folder, _wanted(paths, steps), limit), say),
+            say,
+        )
     except (OSError, UserError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         say(
@@ -106,11 +105,11 @@ def open_or_make(folder, paths, steps, limit, say=lambda text: None):
     return pictures
 
 
-def _key(paths, steps):
-    """A name that changes with the files, by name, size and time, and with the way to read them."""
+def key(paths, how):
+    """A name that changes with the files, by name, size and time, and with how they are used, a JSON-ready value."""
     from PIL import __version__
 
-    digest = hashlib.sha256(json.dumps([VERSION, __version__, steps]).encode())
+    digest = hashlib.sha256(json.dumps([VERSION, __version__, how]).encode())
     for path in paths:
         try:
             status = os.stat(path)
@@ -120,21 +119,45 @@ def _key(paths, steps):
     return digest.hexdigest()[:16]
 
 
-def _open(place, say):
+def find_or_make(place, load, make, say):
+    """What `load(place)` makes of the folder `place` of a cache; where there is none or it raises, `make()` writes it first.
+
+    Of several processes one writes, the others wait. Raises: OSError, UserError where it cannot be written.
+    """
+    folder = os.path.dirname(place)
+    os.makedirs(folder, exist_ok=True)
+    with _locked(f'{folder}/lock'):
+        found = _open(place, load, say)
+        if found is None:
+            make()
+            found = load(place)
+        os.utime(place)
+    return found
+
+
+def _open(place, load, say):
     if not os.path.isdir(place):
         return None
     try:
-        return Pictures(place)
+        return load(place)
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         say(f'{place}: the cache is damaged ({error}); it is made again')
         files.remove_folder(place)
         return None
 
 
-def _make_room(folder, paths, steps, limit):
-    """Bytes that a new cache may take, after the least recently used ones have gone that it needs the room of."""
+def _wanted(paths, steps):
+    """Bytes that the pictures may need, at most, to judge by some of them."""
     some = [paths[int(number)] for number in np.linspace(0, len(paths) - 1, min(16, len(paths)))]
-    wanted = len(paths) * max((_read(steps, path).nbytes for path in some), default=0)
+    return len(paths) * max((_read(steps, path).nbytes for path in some), default=0)
+
+
+def make_room(folder, wanted, limit):
+    """Bytes that a new cache may take, after the least recently used ones have gone where it needs their room.
+
+    Args:
+        wanted: bytes that it would like to take; limit: that the folder may take.
+    """
     others = sorted((item for item in os.scandir(folder) if item.is_dir()), key=lambda item: item.stat().st_mtime)
     taken = {item.path: sum(file.stat().st_size for file in os.scandir(item)) for item in others}
     for item in others:

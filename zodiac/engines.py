@@ -53,17 +53,25 @@ def _paddle(folder, manifest, place):
         raise UserError(
             f'{network}: needs Paddle 3, this is {paddle.__version__}; install Paddle 3, or export with this one'
         )
+    weights = os.path.join(folder, f'{manifest["name"]}.pdiparams')
+    return paddle_runner(network, weights, device.choose(place), _in_bf16(manifest))
+
+
+def paddle_runner(network, weights, place, bf16=False):
+    """A callable, array [N, ...] -> the first output of a static graph, by Paddle Inference on a device as `device.choose` names it.
+
+    Raises: UserError where the graph cannot be loaded.
+    """
     from paddle import inference
 
-    config = inference.Config(network, os.path.join(folder, f'{manifest["name"]}.pdiparams'))
-    place = device.choose(place)
+    config = inference.Config(network, weights)
     if place.startswith('gpu'):
         config.enable_use_gpu(256, int(place.partition(':')[2] or 0))
     else:
         config.disable_gpu()
         config.set_cpu_math_library_num_threads(device.cores())
         config.enable_mkldnn()
-        if _in_bf16(manifest):
+        if bf16:
             config.enable_mkldnn_bfloat16()
     config.disable_glog_info()
     try:

@@ -1,0 +1,383 @@
+"""Training on the kept features of a frozen backbone: the same training, and the backbone runs once."""
+
+import csv
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from conftest import assert_message, picture, run_script
+from paddle import nn
+
+import config
+import train
+from dataset import Loader, ZodiacDataset
+from zodiac import callbacks, checkpoint, deploy, features, model, weights
+from zodiac.errors import UsageError, UserError
+
+TRAIN, VALID = 13, 7
+FROZEN = ['model.freeze=backbone', 'data.cache=cache']
+SETTINGS = [
+    *('name=run', 'data.root=.', 'data.labels=[a,b,c]', 'data.num_workers=0', 'image.size=8', 'image.resize=8'),
+    *('augment=[random_resized_crop,horizontal_flip]', 'device=cpu', 'model.pretrained=false', 'train.batch_size=4'),
+    *('train.epochs=3', 'optim.lr=0.05', *FROZEN),
+]
+STILL = 'augment=[resize]'  # draws nothing
+
+
+class Network(nn.Layer):
+    factor = 1
+
+    def __init__(self):
+        super().__init__()
+        self.stage = nn.Sequential(nn.Conv2D(3, 4, 3), nn.BatchNorm2D(4), nn.ReLU())
+        self.fc = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(144, 6), nn.BatchNorm1D(6), nn.Linear(6, 3))
+
+    def forward(self, x):
+        return self.fc(self.stage(x)) * self.factor
+
+
+@pytest.fixture
+def photos(workdir):
+    """An index of pictures of 12 x 12 pixels for train and valid."""
+    for split, count in (('train', TRAIN), ('valid', VALID)):
+        os.mkdir(split)
+        for number in range(count):
+            picture(number + 1000 * (split == 'valid'), (12, 12)).save(f'{split}/{number}.png')
+        lines = ''.join(f'{split}/{number}.png\t{number % 3 if number < 9 else 0}\n' for number in range(count))
+        Path(f'{split}.txt').write_text(lines, encoding='utf-8')
+
+
+@pytest.fixture
+def fit(photos, monkeypatch):
+    """Call train.py's main with a small network, each time as in a new process; `asked`: the step after which Ctrl-C is pressed."""
+
+    def call(*overrides, flags=(), asked=None, network=Network):
+        def build(cfg, *_):
+            paddle.seed(0)
+            layer = network()
+            return layer, model.freeze(layer, cfg.model.freeze)
+
+        class Interrupts(callbacks.Interrupts):
+            def on_train_batch_begin(self, step, logs=None):
+                self.asked = asked is not None and self.clock.step + 1 >= asked
+
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            with monkeypatch.context() as patch, paddle.utils.unique_name.guard():
+                patch.setattr(train, 'build_network', build)
+                patch.setattr(callbacks, 'Interrupts', Interrupts)
+                patch.setattr(sys, 'argv', ['train.py', '-o', *SETTINGS, *overrides, *flags])
+                train.main()
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        return Path(train.config.active().run_dir)
+
+    return call
+
+
+def rows_of(run):
+    with open(run / 'log.csv', encoding='utf-8', newline='') as file:
+        return [
+            {key: float(value) for key, value in row.items() if value and key not in ('seconds', 'images_per_second')}
+            for row in csv.DictReader(file)
+        ]
+
+
+def frozen_network(arch='resnet18', head='auto', size=32):
+    paddle.seed(0)
+    network = model.build(arch, 3, size, head)
+    if hasattr(network, 'learn_from'):
+        network.learn_from(paddle.randn([8, 3, size, size]))
+    model.freeze(network, 'backbone')
+    return network
+
+
+def kept(network, *overrides, mode='train', views=1, limit=10**9):
+    """The features of the index's images as training has them, the dataset, and what was said."""
+    cfg, said = config.load(overrides=[*SETTINGS, *overrides]), []
+    images = ZodiacDataset(mode, cfg=cfg)
+    images.features = features.keep(
+        features.Backbone(network), images, views, Loader(images, 5, cfg), 'cache', limit, said.append
+    )
+    return images, said
+
+
+def computed(said):
+    return int(said[-1].split(' computed now')[0].rpartition(' ')[2])
+
+
+# What they are
+
+
+@pytest.mark.parametrize(
+    ('arch', 'head', 'shape'),
+    [
+        ('resnet18', 'auto', [512]),
+        ('resnet18', ['flatten', {'dropout': 0.4}, {'linear': 5}, 'elu', 'linear'], [512]),
+        ('resnet18', ['global_avg_pool', 'flatten', 'linear'], [512]),
+        ('resnet9', 'auto', [512]),
+        ('cifarnet', 'auto', [256]),
+    ],
+    ids=['resnet', 'dense head', 'pooled head', 'resnet9', 'cifarnet'],
+)
+def test_the_head_makes_of_the_features_what_the_network_makes_of_the_images(photos, arch, head, shape):
+    network = frozen_network(arch, head)
+    images, _ = kept(network, 'image.size=32', 'image.resize=32', mode='valid')
+    backbone = features.Backbone(network)
+    inputs = paddle.to_tensor(np.stack([images[number][0] for number in range(VALID)]))
+    network.eval()
+    with paddle.no_grad():
+        expected, features_now = network(inputs).numpy(), backbone.layer(inputs).numpy()
+        logits = backbone.rest(paddle.to_tensor(images.features[0])).numpy()
+    assert list(images.features[0].shape) == [VALID, *shape]
+    assert np.allclose(images.features[0], features_now, atol=1e-4 * np.abs(features_now).max())
+    assert np.allclose(logits, expected, atol=1e-4 * max(1, np.abs(expected).max()))
+
+
+def test_a_network_that_does_more_behind_its_head_is_refused(fit):
+    class Scaled(Network):
+        factor = 2
+
+    with pytest.raises(UserError, match='train.views: the head gives other logits .*; set train.views=0'):
+        fit('train.views=1', network=Scaled)
+    assert not list(Path('cache').glob('*/values'))
+
+
+def test_view_v_is_what_the_training_draws_in_epoch_v_and_epochs_take_the_views_in_turn(photos):
+    network = Network()
+    images, _ = kept(network, views=2)
+    backbone = features.Backbone(network).layer
+    plain = ZodiacDataset('train', cfg=config.load(overrides=SETTINGS))
+    for epoch in range(4):
+        images.epoch, plain.epoch = epoch, epoch % 2
+        expected = backbone(paddle.to_tensor(np.stack([plain[number][0] for number in range(TRAIN)]))).numpy()
+        found = np.stack([images.sample(number)[0] for number in range(TRAIN)])
+        assert np.allclose(found, expected, atol=1e-4)
+    assert not np.allclose(images.features[0], images.features[1], atol=1e-2)
+
+
+def test_with_balanced_sampling_an_item_has_the_features_of_its_image(photos):
+    images, _ = kept(Network())
+    images.order = [5, 5, 0, *range(10)]
+    for index, number in enumerate(images.order):
+        values, label = images.sample(index)
+        assert np.array_equal(values, images.features[0][number]) and label == images.labels[number]
+
+
+# The training
+
+
+@pytest.mark.parametrize(
+    'more',
+    [
+        [],
+        [
+            'optim.nesterov=true',
+            'train.accumulate=2',
+            'optim.clip_norm=1',
+        ],  # Adam makes much of a bias before BatchNorm
+        ['train.ema=0.7', 'train.label_smoothing=0.1', 'train.evaluate_first=true', 'train.class_weights=balanced'],
+        ['train.sampling=balanced'],
+    ],
+    ids=['momentum', 'nesterov', 'average', 'balanced'],
+)
+def test_without_random_changes_a_training_on_features_is_the_training_without(fit, more):
+    runs = [fit(f'name=run{views}', f'train.views={views}', STILL, *more) for views in (0, 1)]
+    expected, found = map(rows_of, runs)
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected):
+        assert ours == pytest.approx(theirs, abs=1e-3)
+    theirs, ours = (weights.read(f'{run}.pdparams') for run in runs)
+    assert list(ours) == list(theirs)
+    for name in ours:
+        if name.startswith('stage.'):
+            assert np.array_equal(ours[name], theirs[name]), name
+        else:
+            assert np.allclose(ours[name], theirs[name], atol=1e-3), name
+
+
+def test_random_changes_of_the_first_epochs_are_those_of_a_training_without(fit):
+    expected, found = (rows_of(fit(f'name=run{views}', f'train.views={views}')) for views in (0, 3))
+    for ours, theirs in zip(found, expected):
+        assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+@pytest.mark.parametrize('more', [[], ['train.ema=0.7', 'train.sampling=balanced']], ids=['plain', 'average'])
+def test_a_training_that_was_stopped_goes_on_exactly(fit, more):
+    settings = ['train.views=2', *more]
+    expected = fit('name=whole', *settings)
+    for asked in (2, 4, 6):
+        with pytest.raises(KeyboardInterrupt):
+            fit(f'name=stopped{asked}', *settings, asked=asked)
+        if asked == 6:
+            shutil.rmtree('cache')  # it is nothing that the run depends on
+        run = fit(f'name=stopped{asked}', *settings, flags=['--resume'])
+        assert rows_of(run) == rows_of(expected)
+        for suffix in ('.pdparams', '.pdopt'):
+            ours, theirs = (weights.read(f'{one}{suffix}') for one in (run, expected))
+            for name in theirs:
+                if name != 'LR_Scheduler':
+                    assert np.array_equal(ours[name], theirs[name]), name
+
+
+def test_a_training_goes_on_with_the_backbone_of_its_checkpoint(fit):
+    class Other(Network):
+        def __init__(self):
+            super().__init__()
+            self.stage[0].weight.set_value(self.stage[0].weight + 1)
+
+    expected = fit('name=whole', 'train.views=1')
+    with pytest.raises(KeyboardInterrupt):
+        fit('name=stopped', 'train.views=1', asked=5)
+    assert rows_of(fit('name=stopped', 'train.views=1', flags=['--resume'], network=Other)) == rows_of(expected)
+
+
+def test_the_last_epoch_leaves_a_checkpoint_and_a_quick_one_before_none(fit):
+    run = fit('train.views=1')
+    assert checkpoint.epochs(run) == ['step_0000012']
+    assert len(rows_of(run)) == 3
+
+
+def test_the_learning_rate_finder_runs_on_features(fit, capsys, monkeypatch):
+    monkeypatch.setattr('zodiac.lr_finder.propose', lambda *_: 0.1)
+    monkeypatch.setattr('zodiac.plots.plot_lr_finder', lambda *_: None)
+    run = fit('train.views=1', flags=['--find-lr'])
+    assert list(Path('cache').glob('*/values')) and not run.exists()
+    assert 'proposed: -o optim.lr=0.1' in capsys.readouterr().out
+
+
+# What is kept
+
+
+def test_a_second_training_computes_nothing(fit, monkeypatch, capsys):
+    fit('name=one', 'train.views=2')
+    monkeypatch.setattr(features, '_make', None)
+    monkeypatch.setattr(deploy, 'save_static', None)
+    capsys.readouterr()
+    fit('name=two', 'train.views=2', 'optim.lr=0.01', 'train.batch_size=6')
+    assert capsys.readouterr().err.count('; 0 computed now') == 2
+
+
+def test_more_views_leave_those_that_are_there(photos):
+    assert computed(kept(Network(), views=2)[1]) == 2
+    paddle.seed(1)
+    network = Network()
+    assert computed(kept(network, views=2)[1]) == 2  # another backbone
+    assert computed(kept(network, views=3)[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ('change', 'train_views', 'valid_views'),
+    [
+        (['seed=1'], 1, 0),
+        (['augment=[resize]'], 1, 0),
+        (['image.std=[1,1,1]'], 1, 1),
+        (['data.reduced_decoding=false'], 1, 1),
+        (['optim.lr=0.1', 'train.batch_size=2'], 0, 0),
+    ],
+    ids=['seed', 'augment', 'normalisation', 'decoding', 'optimizer'],
+)
+def test_what_the_features_do_not_depend_on_does_not_matter(photos, change, train_views, valid_views):
+    network = Network()
+    for mode, expected in (('train', train_views), ('valid', valid_views)):
+        kept(network, mode=mode)
+        assert computed(kept(network, *change, mode=mode)[1]) == expected
+
+
+def test_other_layers_of_the_head_that_learn_take_the_same_features(photos):
+    small = ['image.size=32', 'image.resize=32']
+    expected, _ = kept(frozen_network(head=['global_avg_pool', 'flatten', 'linear']), *small)
+    found, said = kept(frozen_network(head=['global_avg_pool', 'flatten', {'linear': 7}, 'relu', 'linear']), *small)
+    assert computed(said) == 0 and np.array_equal(found.features[0], expected.features[0])
+    assert computed(kept(frozen_network(head=['global_max_pool', 'flatten', 'linear']), *small)[1]) == 1
+
+
+def test_another_image_makes_other_features(photos):
+    network = Network()
+    kept(network)
+    picture(99, (12, 12)).save('train/3.png')
+    assert computed(kept(network)[1]) == 1
+
+
+@pytest.mark.parametrize('name', ['values', 'about.json'])
+@pytest.mark.parametrize('damage', ['gone', 'empty', 'cut', 'long', 'noise', 'bit'])
+def test_damaged_features_are_computed_again(photos, name, damage):
+    network = Network()
+    before = kept(network)[0].features[0].copy()
+    (path,) = Path('cache').glob(f'*/{name}')
+    content = path.read_bytes()
+    path.unlink()
+    if damage != 'gone':
+        flipped = bytearray(content)
+        flipped[len(content) // 2] ^= 128
+        noise = np.random.default_rng(0).bytes(len(content))
+        path.write_bytes(
+            {'empty': b'', 'cut': content[:-1], 'long': content + b'}', 'noise': noise, 'bit': flipped}[damage]
+        )
+    images, said = kept(network)
+    assert np.array_equal(images.features[0], before)
+    assert computed(said) == 1 and 'is damaged' in said[0]
+
+
+def test_features_may_be_deleted_under_a_running_training(photos):
+    images, _ = kept(Network())
+    before = images.features[0].copy()
+    shutil.rmtree('cache')
+    assert np.array_equal(images.features[0], before)
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_file_that_is_no_image_is_named_and_leaves_nothing(photos, workers):
+    Path('train/4.png').write_bytes(b'no image')
+    with pytest.raises(UserError, match='train/4.png.*run annotate.py'):
+        kept(Network(), f'data.num_workers={workers}')
+    assert os.listdir('cache') == ['lock']
+
+
+def test_features_that_do_not_fit_are_refused_before_any_is_written_and_no_run_is_moved(fit):
+    run = fit('train.views=1')
+    shutil.rmtree('cache')
+    with pytest.raises(UserError, match='train.views: .*data.cache_gb = 1e-05.*train.views=0'):
+        fit('train.views=40', 'data.cache_gb=0.00001')
+    assert run.is_dir() and not Path(f'{run}.previous').exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(photos):
+    Path('cache').write_text('a file')
+    with pytest.raises(UserError, match='cache: .*data.cache=FOLDER, or train.views=0'):
+        kept(Network())
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'word'),
+    [
+        (['model.freeze=none'], 'model.freeze is backbone'),
+        (['model.freeze=layer3'], 'model.freeze is backbone'),
+        (['model.unfreeze_epoch=2'], 'model.unfreeze_epoch'),
+        (['train.mixup=0.2'], 'mix the pixels'),
+        (['train.cutmix=1'], 'mix the pixels'),
+        (['train.amp=O2'], 'train.amp=O1'),
+    ],
+)
+def test_settings_that_do_not_go_with_features_are_refused(overrides, word):
+    with pytest.raises(UsageError, match=f'train.views = 2: allowed is 0 .*{word}'):
+        config.load(overrides=['model.freeze=backbone', 'train.views=2', *overrides])
+
+
+def test_several_processes_are_refused(photos):
+    done = run_script('train.py', '--nproc', '2', '-o', *SETTINGS, 'train.views=1', cwd='.')
+    assert_message(done, 2, 'train.views', '--nproc')
+
+
+def test_paddle_inference_gives_what_the_network_gives(photos):
+    backbone = features.Backbone(frozen_network())
+    images = paddle.randn([3, 3, 32, 32])
+    assert np.allclose(backbone.run(images), backbone._run_network(images), atol=1e-4)
