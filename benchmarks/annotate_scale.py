@@ -33,7 +33,7 @@ def main():
     args = parser.parse_args()
     if args.run:
         return annotate(args.run)
-    peaks = {}
+    peaks, rows = {}, []
     print(f'{"entries":>9}  {"run":<13}{"seconds":>8}{"cpu s":>8}{"us an entry":>13}{"peak MB":>9}', flush=True)
     for entries in args.entries:
         with tempfile.TemporaryDirectory() as root:
@@ -49,11 +49,13 @@ def main():
                 seconds = time.perf_counter() - started
                 peak, cpu = json.loads(done.stdout.splitlines()[-1])
                 peaks[run, entries] = peak
+                rows.append({'run': run, 'images': entries, 'seconds': round(seconds, 2), 'mb': round(peak / 1e6, 1)})
                 us = cpu / entries * 1e6
                 print(f'{entries:>9}  {run:<13}{seconds:>8.2f}{cpu:>8.2f}{us:>13.1f}{peak / 1e6:>9.0f}', flush=True)
     few, many = sorted(args.entries)[-2:]
     added = {run: round((peaks[run, many] - peaks[run, few]) / (many - few)) for run in RUNS}
-    print(json.dumps({'benchmark': 'annotate_scale', 'entries': many, 'bytes_an_entry': added, 'target_bytes': TARGET}))
+    sizes = {'bytes_an_entry': added, 'target_bytes': TARGET}
+    print(json.dumps({'benchmark': 'annotate_scale', 'entries': many, **sizes, 'rows': rows}))
 
 
 def draw(root, entries):

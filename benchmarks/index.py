@@ -40,13 +40,13 @@ def main():
             write(lines)
             command = [sys.executable, __file__, '--child', '--workers', str(args.workers)]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            rows.append({'lines': lines, **json.loads(output.splitlines()[-1])})
+            rows.append({'images': lines, **json.loads(output.splitlines()[-1])})
         os.chdir(ROOT)
     empty = rows.pop(0)['mb']
-    print(f'{"lines":>10}{"open s":>8}{"shuffle s":>11}{"MB":>7}')
+    print(f'{"images":>10}{"open s":>8}{"shuffle s":>11}{"MB":>7}')
     for row in rows:
         row['mb'] = round(row['mb'] - empty, 1)
-        print(f'{row["lines"]:>10}{row["seconds"]:>8.2f}{row["shuffle_seconds"]:>11.2f}{row["mb"]:>7.0f}')
+        print(f'{row["images"]:>10}{row["seconds"]:>8.2f}{row["shuffle_seconds"]:>11.2f}{row["mb"]:>7.0f}')
     last = rows[-1]
     targets = {'target': TARGET_SECONDS, 'target_mb': TARGET_MB}
     print(json.dumps({'benchmark': 'index', **last, **targets, 'processes': 1 + args.workers, 'rows': rows}))
