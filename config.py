@@ -80,10 +80,9 @@ class Model:
 class Train:
     epochs: int = setting(20, low=1)
     batch_size: int = setting(32, low=1)  # images a step; several processes share them
-    views: int = setting(
-        0, low=0
-    )  # with model.freeze=backbone: compute its features of so many augmented views of each image once and train the head
-    # on them; 0: run the backbone in every step
+    # with model.freeze=backbone: compute its features of so many augmented views of each image once, and train the head on
+    # them; 0: run the backbone in every step
+    views: int = setting(0, low=0)
     accumulate: int = setting(1, low=1)  # batches a step of the optimizer; each counts 1 / accumulate
     amp: Literal['O0', 'O1', 'O2'] = 'O0'  # mixed precision level, on a GPU
     amp_dtype: Literal['float16', 'bfloat16'] = 'float16'  # of mixed precision; bfloat16 from Ampere on

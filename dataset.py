@@ -42,9 +42,7 @@ class ZodiacDataset(paddle.io.Dataset):
         self.augment = mode == 'train' if augment is None else augment
         self.transform = train_transform(cfg) if self.augment else eval_transform(cfg)
         self.stored = self.pictures = None  # see `keep_pictures`
-        self.features = (
-            None  # of each view, float32 [n, ...]: what an item is then, in place of pixels; see zodiac/features.py
-        )
+        self.features = None  # or float32 [n, ...] of each view: items are rows of these then, see zodiac/features.py
         self._normal_factors = transforms.normal_factors(cfg.image.mean, cfg.image.std)
         self._reads = np.frombuffer(
             mmap.mmap(-1, 4 * len(self.paths)), np.uint32
@@ -95,7 +93,7 @@ class ZodiacDataset(paddle.io.Dataset):
     def finish(self, pixels):
         """What the network sees, on the device of `pixels`: Tensor uint8 [N, size, size, 3] -> float32 [N, 3, size, size].
 
-        Features are what they should be.
+        Features stay as they are.
         """
         if self.features:
             return pixels

@@ -203,7 +203,6 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
         note(f'going on from {folder}: epoch {clock.epoch + 1}, step {clock.step}')
     if cfg.train.views:
         use_features(cfg, trainer.network, train_loader.images, valid_loader.images)
-        clock.loader.set_epoch(clock.epoch, skip=clock.images)
     if writes and not folder:
         start_run(cfg)
 
@@ -249,13 +248,11 @@ def use_features(cfg, network, train_set, valid_set=None):
     from zodiac import features
 
     backbone = features.Backbone(network)
-    for images, views in ((valid_set, 1), (train_set, cfg.train.views)):
+    for images, views in ((valid_set, 1), (train_set, min(cfg.train.views, cfg.train.epochs))):
         if images:
-            reader, order = Loader(images, features.BATCH, cfg), images.order
-            images.order = None
-            limit = int(cfg.data.cache_gb * 10**9)
+            images.order = None  # until the next epoch begins: features are by the number of the image
+            reader, limit = Loader(images, features.BATCH, cfg), int(cfg.data.cache_gb * 10**9)
             images.features = features.keep(backbone, images, views, reader, cfg.cache_dir, limit, note)
-            images.order = order
     network.forward = backbone.rest.forward
 
 

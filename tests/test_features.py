@@ -346,7 +346,7 @@ def test_features_that_do_not_fit_are_refused_before_any_is_written_and_no_run_i
     run = fit('train.views=1')
     shutil.rmtree('cache')
     with pytest.raises(UserError, match='train.views: .*data.cache_gb = 1e-05.*train.views=0'):
-        fit('train.views=40', 'data.cache_gb=0.00001')
+        fit('train.views=40', 'train.epochs=40', 'data.cache_gb=0.00001')
     assert run.is_dir() and not Path(f'{run}.previous').exists()
 
 
