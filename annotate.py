@@ -306,10 +306,11 @@ def write(summary, splits, cfg):
         contents[f'{split}.txt'] = (f'{entry.path}\t{number[entry.label]}\n' for entry in splits[split])
     with contextlib.ExitStack() as renames:  # the files get their names only when the content of each is on disk
         for name, content in contents.items():
-            file = renames.enter_context(files.atomic_write(f'{cfg.data.root}/{name}'))
+            file = renames.enter_context(files.atomic_write(f'{cfg.data.root}/{name}', sync=False))
             file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
+    files.sync_folder(cfg.data.root)
 
 
 def report(summary, cfg):
@@ -399,5 +400,8 @@ def _read_json(path):
 
 
 if __name__ == '__main__':
+    os.environ.setdefault(
+        'OPENBLAS_NUM_THREADS', '1'
+    )  # NumPy starts without threads, which it has no use for here, in 20 ms less
     gc.disable()  # entries by the hundred thousand, none of them in a cycle: collecting takes a tenth of the time
     run(main)

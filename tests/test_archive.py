@@ -418,7 +418,7 @@ def test_a_full_disk_while_unpacking_leaves_nothing(tmp_path, monkeypatch):
     def full(path):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(files, '_sync_folder', full)
+    monkeypatch.setattr(files, 'sync_folder', full)
     with pytest.raises(UserError, match='No space left on device') as caught:
         unpack(archive, tmp_path / 'target')
     assert str(tmp_path / 'target') in str(caught.value)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import assert_message, picture
+from conftest import ROOT, assert_message, picture
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -99,3 +101,15 @@ def test_of_a_thousand_damaged_images_each_is_in_the_index_or_among_the_rejected
     assert 200 < len(rejected) < 1000  # some damage cannot be seen
     for path in accepted:
         assert images.decode(path).mode == 'RGB'
+
+
+def test_only_the_decoders_of_photo_formats_are_ever_loaded(tmp_path):
+    (tmp_path / 'a.jpg').write_text('no image')
+    code = (
+        'import sys; from zodiac import images\n'
+        'try: images.decode(sys.argv[1])\n'
+        'except images.ImageError: pass\n'
+        "print(*sorted({'PIL.EpsImagePlugin', 'PIL.PdfImagePlugin', 'PIL.WmfImagePlugin'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, '-c', code, tmp_path / 'a.jpg'], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ''), done.stderr

@@ -14,9 +14,10 @@ JUNK_NAMES = ('thumbs.db', 'desktop.ini', '__macosx')
 
 
 @contextlib.contextmanager
-def atomic_write(path, binary=False):
+def atomic_write(path, binary=False, sync=True):
     """Open a file beside `path` for writing; it takes the name `path` only when the block ended well and all is on disk.
 
+    With `sync` false the caller puts the content, and then the folder (`sync_folder`), on disk: together with other files that is faster.
     Text is UTF-8 with `\\n`. Missing parent folders are made. Raises UserError naming `path` when it cannot be written.
     """
     folder = os.path.dirname(path) or '.'
@@ -28,12 +29,14 @@ def atomic_write(path, binary=False):
             handle, 'wb' if binary else 'w', **({} if binary else {'encoding': 'utf-8', 'newline': '\n'})
         ) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         temporary = None
-        _sync_folder(folder)
+        if sync:
+            sync_folder(folder)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
@@ -61,14 +64,14 @@ def atomic_folder(path):
             for name in names:
                 with open(os.path.join(folder, name), 'rb+') as file:
                     os.fsync(file.fileno())
-            _sync_folder(folder)
+            sync_folder(folder)
         if not (os.path.isdir(path) and _exchange(temporary, path)):
             if os.path.isdir(path):
                 retired = tempfile.mkdtemp(prefix=f'.{os.path.basename(path)}.', suffix='.old', dir=parent)
                 os.rmdir(retired)  # only its name is wanted: Windows renames onto no folder
                 os.replace(path, retired)
             os.replace(temporary, path)
-        _sync_folder(parent)
+        sync_folder(parent)
     except (OSError, UserError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(cause, OSError):  # else also that of `atomic_write` within the folder
@@ -150,7 +153,8 @@ def _exchange(one, other):
     )
 
 
-def _sync_folder(folder):
+def sync_folder(folder):
+    """Put the names of a folder's files on disk."""
     if hasattr(os, 'O_DIRECTORY'):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -6,7 +6,15 @@ Nothing here needs numpy to be imported, so that a process that only looks at fi
 import os
 import warnings
 
-from PIL import Image
+from PIL import (  # noqa: F401  # what FORMATS needs; without them Pillow loads the plugins of all formats at the first WebP or text file
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from zodiac.errors import UserError, one_line
 

@@ -23,8 +23,8 @@ BLOCK = 1 << 16  # bytes
 READ = os.O_RDONLY | getattr(os, 'O_BINARY', 0)  # which Windows has; for a small file os.open is faster than open
 FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 TABLES = (0xC4, 0xDB, 0xDD)  # Huffman and quantization tables, restart interval
-SMALL = 1 << 16  # pixels; decoding fewer at reduced size saves next to nothing
-SIDE = 32  # pixels of a reduced image at least: 3 in a cell of the sketch
+SMALL = 1 << 13  # pixels; decoding fewer at reduced size saves next to nothing
+SIDE = 27  # pixels of a reduced image at least: 3 in a cell of the sketch
 
 
 def inspect(path, convert, reduce=True):
