@@ -27,6 +27,7 @@ class Resize:
     """Scale to size x size; the aspect ratio is not kept."""
 
     size: int = 0
+    enough = 1.0  # of `size`: pixels a side that a JPEG has to be decoded to
 
     def part(self, shape, rng):
         return transforms.whole(shape, self.size)
@@ -45,6 +46,7 @@ class RandomResizedCrop:
     size: int = 0
     scale: List[float] = setting([0.08, 1.0], above=0, high=1)
     ratio: List[float] = setting([0.75, 4 / 3], above=0)
+    enough = 0.75  # as in Resize; less, for it is scaled up as often as down
 
     def part(self, shape, rng):
         """(left, top, right, bottom) of a picture of this (width, height)."""

@@ -60,7 +60,6 @@ def denormalize(image, mean, std):
 
 OPS = {'normalize': normalize, 'shrink': shrink}
 PARTS = {'center_crop': center_part, 'resize': whole}  # the operations that scale a part of an image
-ENOUGH_TO_CUT = 0.75  # of the pixels a side, decoded for a cut at random, which is scaled up as often as down
 REDUCED = {'op': 'decode_reduced'}  # comes first: a large JPEG may be decoded at a fraction of its size
 
 
@@ -80,7 +79,8 @@ def read(transform, source, rng=None, max_pixels=images.MAX_PIXELS):
         return apply(transform, images.decode(source, max_pixels), rng)
     _, first, *rest = transform
     if hasattr(first, 'part'):
-        size, least, choose = first.size, ENOUGH_TO_CUT * first.size, lambda shape: first.part(shape, rng)
+        size, least = first.size, first.enough * first.size
+        choose = lambda shape: first.part(shape, rng)  # noqa: E731
     elif not callable(first) and first['op'] in PARTS:
         size = least = first['size']
         choose = lambda shape: PARTS[first['op']](shape, **_settings(first))  # noqa: E731
