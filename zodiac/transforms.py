@@ -4,6 +4,8 @@ The transform of evaluation is plain data, a list of dicts `{'op': name, **param
 in inference.yaml. That of training has random operations (augment.py) in front of the same normalisation.
 """
 
+import functools
+
 import numpy as np
 from PIL import Image
 
@@ -79,11 +81,10 @@ def read(transform, source, rng=None, max_pixels=images.MAX_PIXELS):
         return apply(transform, images.decode(source, max_pixels), rng)
     _, first, *rest = transform
     if hasattr(first, 'part'):
-        size, least = first.size, first.enough * first.size
-        choose = lambda shape: first.part(shape, rng)  # noqa: E731
+        size, least, choose = first.size, first.enough * first.size, functools.partial(first.part, rng=rng)
     elif not callable(first) and first['op'] in PARTS:
         size = least = first['size']
-        choose = lambda shape: PARTS[first['op']](shape, **_settings(first))  # noqa: E731
+        choose = functools.partial(PARTS[first['op']], **_settings(first))
     elif not callable(first) and first['op'] == 'shrink':
         image, _ = images.decode_part(source, lambda shape: (0, 0, *shape), first['short'], max_pixels)
         return apply(transform, image, rng)
