@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import assert_message, make_tree, picture, run_script
+from conftest import make_tree, picture
 from PIL import Image
 
 import annotate
@@ -242,13 +242,3 @@ def test_the_record_is_no_litter_and_not_above_what_is_promised_for_an_image(run
     run()
     assert b'.inspected' not in Path('signs/annotation.json').read_bytes()
     assert RECORD.stat().st_size < 84 * 400 + 1000
-
-
-def test_the_script_reads_nothing_twice_where_files_are_old_enough(workdir):
-    tree()
-    arguments = ('annotate.py', '-o', 'data.labels=[cat, dog]')
-    first = run_script(*arguments, cwd=workdir)
-    second = run_script(*arguments, cwd=workdir)
-    for result in (first, second):
-        assert_message(result, 0)
-    assert first.stdout == second.stdout  # these are not
