@@ -147,7 +147,9 @@ def _openvino(folder, manifest, place):
     settings = {'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': device.cores()}
 
     def streams_for(count):
-        hint = 'LATENCY' if count == 1 and 'THROUGHPUT' not in streams else 'THROUGHPUT'
+        # no second plan for the one image of a folder that is left over
+        alone = count == 1 and ('LATENCY' in streams or not streams)
+        hint = 'LATENCY' if alone else 'THROUGHPUT'
         if hint not in streams:
             how = {**settings, 'PERFORMANCE_HINT': hint}
             network = _start('openvino', path, lambda: core.compile_model(graph, 'CPU', how))
