@@ -74,9 +74,6 @@ def main():
     train_set = ZodiacDataset('train', cfg=cfg)
     valid_set = ZodiacDataset('valid', cfg=cfg)
     require_every_class(train_set, cfg.data.labels)
-    if cfg.data.cache:
-        for images in (train_set, valid_set):
-            images.keep_pictures(cfg, note)
     if processes.count() > min(cfg.train.batch_size, len(train_set), len(valid_set)):
         raise UsageError(
             f'--nproc {processes.count()}: {cfg.train.batch_size} images a batch (train.batch_size), {len(train_set)} training and '
@@ -89,6 +86,9 @@ def main():
     valid_loader = Loader(valid_set, cfg.train.batch_size, cfg, workers=workers)
     if args.plot_schedule:
         return plot_schedule(cfg, len(train_loader))
+    if cfg.data.cache:
+        for images in (train_set, valid_set):
+            images.keep_pictures(cfg, note)
     note(
         f'{len(train_set)} training and {len(valid_set)} validation images, {len(cfg.data.labels)} classes, '
         f'on {place}, {train_loader.num_workers} loader processes'

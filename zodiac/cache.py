@@ -4,11 +4,9 @@ A folder for each set of files and way to read them: whole or absent, each pictu
 depends on what is in it: a picture that is missing or damaged is read from its file, to the same pixels.
 """
 
-import collections
-import concurrent.futures
 import contextlib
+import functools
 import hashlib
-import itertools
 import json
 import mmap
 import os
@@ -177,7 +175,7 @@ def _make(place, paths, steps, room, say):
         say(f'decoding {len(paths)} pictures into {place}')
     with files.atomic_folder(place) as folder:
         with open(f'{folder}/pixels', 'wb') as file, tqdm(total=len(paths), desc='decoding', disable=None) as bar:
-            for number, pixels in enumerate(_in_threads(lambda path: _read(steps, path), paths)):
+            for number, pixels in enumerate(device.in_threads(functools.partial(_read, steps), paths, AHEAD)):
                 bar.update()
                 if not pixels.size:
                     continue
@@ -198,20 +196,6 @@ def _read(steps, path):
         return np.ascontiguousarray(transforms.read(steps, path))
     except images.ImageError:
         return np.zeros((0, 0, 3), np.uint8)
-
-
-def _in_threads(work, items):
-    """Yield work(item) of each, in order; Pillow decodes without Python's lock."""
-    items = iter(items)
-    with concurrent.futures.ThreadPoolExecutor(device.cores()) as pool:
-        waiting = collections.deque(pool.submit(work, item) for item in itertools.islice(items, AHEAD))
-        try:
-            while waiting:
-                yield waiting.popleft().result()
-                waiting.extend(pool.submit(work, item) for item in itertools.islice(items, 1))
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
 """What the machine offers: cores, threads, shared memory, and the device to run on."""
 
+import collections
 import contextlib
 import ctypes
 import io
+import itertools
 import os
 import platform
 import shutil
@@ -20,6 +22,22 @@ MALLOC_SETTINGS = ('MALLOC_TRIM_THRESHOLD_', 'MALLOC_MMAP_MAX_', 'MALLOC_MMAP_TH
 def cores():
     """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def in_threads(work, items, ahead):
+    """Yield work(item) of each item, in order, done in threads, up to `ahead` items ahead: Pillow decodes without Python's lock."""
+    import concurrent.futures
+
+    items = iter(items)
+    with concurrent.futures.ThreadPoolExecutor(cores() + 1) as pool:  # one may wait for the disk
+        waiting = collections.deque(pool.submit(work, item) for item in itertools.islice(items, ahead))
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(work, item) for item in itertools.islice(items, 1))
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def rank():

@@ -135,18 +135,14 @@ def batches(paths, transform, size):
         except images.ImageError as error:
             return path, None, error
 
-    with concurrent.futures.ThreadPoolExecutor(device.cores() + 1) as pool:  # one may wait for the disk
-        waiting = iter(paths)
-        ahead = [pool.submit(read, path) for path in itertools.islice(waiting, 2 * size)]
-        while ahead:
-            group, ahead = [future.result() for future in ahead[:size]], ahead[size:]
-            ahead += [pool.submit(read, path) for path in itertools.islice(waiting, size)]
-            good = [(path, image) for path, image, error in group if error is None]
-            yield (
-                [path for path, _ in good],
-                np.stack([image for _, image in good]) if good else [],
-                [error for *_, error in group if error],
-            )
+    found = device.in_threads(read, paths, 2 * size)
+    while group := list(itertools.islice(found, size)):
+        good = [(path, image) for path, image, error in group if error is None]
+        yield (
+            [path for path, _ in good],
+            np.stack([image for _, image in good]) if good else [],
+            [error for *_, error in group if error],
+        )
 
 
 def sound_batches(paths, transform, size):
