@@ -34,7 +34,11 @@ OUTPUTS = (*(f'{split}.txt' for split in SPLITS), 'annotation.json')
 
 
 def main():
-    cfg = config.from_command_line(__doc__)
+    annotate(config.from_command_line(__doc__))
+
+
+def annotate(cfg):
+    """Do what this script does, with the settings of a `config.Config`. Raises UserError."""
     if cfg.annotate.archive:
         unpack(cfg)
     tree = scan(cfg.data.root, cfg.data.labels, cfg.annotate.unknown_class)

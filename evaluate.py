@@ -27,8 +27,13 @@ def main():
     )
     args = parser.parse_args()
     if args.compare:
-        return compare_runs(*args.compare)
-    cfg = config.use(args.config, config.overrides_of(args))
+        compare_runs(*args.compare)
+    else:
+        evaluate(config.use(args.config, config.overrides_of(args)))
+
+
+def evaluate(cfg):
+    """Measure the network and write its report, with the settings of a `config.Config`. Raises UserError."""
     paddle = device.import_paddle()
     from dataset import ZodiacDataset
     from zodiac import checkpoint, findings, inference, metrics

@@ -21,7 +21,11 @@ REDUCED = {'bf16': ('paddle', 'openvino'), 'int8': ('onnxruntime', 'openvino')} 
 
 
 def main():
-    cfg = config.from_command_line(__doc__)
+    export(config.from_command_line(__doc__))
+
+
+def export(cfg):
+    """Do what this script does, with the settings of a `config.Config`. Raises UserError."""
     device.import_paddle()
     from dataset import Loader, ZodiacDataset
     from zodiac import calibration, checkpoint, model, networks

@@ -17,7 +17,6 @@ Ctrl-C or SIGTERM stops after the current step and leaves a checkpoint; exit sta
 goes on.
 """
 
-import contextlib
 import os
 import sys
 
@@ -57,6 +56,28 @@ def main():
         if status == 0:
             tell_results(cfg)
         return status
+    train_loader, valid_loader = loaders(cfg)
+    if args.plot_schedule:
+        return plot_schedule(cfg, len(train_loader))
+    keep_pictures(cfg, train_loader, valid_loader)
+    if args.find_lr:
+        return find_lr(cfg, train_loader)
+    fit(cfg, train_loader, valid_loader, args.resume, args.accept_changes)
+    told_by_parent = processes.launched() and args.nproc
+    if device.rank() == 0 and not told_by_parent:
+        tell_results(cfg)
+
+
+def train(cfg, must_resume=False):
+    """Do what this script does, in this one process, with the settings of a `config.Config`. Raises UserError."""
+    train_loader, valid_loader = loaders(cfg)
+    keep_pictures(cfg, train_loader, valid_loader)
+    fit(cfg, train_loader, valid_loader, must_resume)
+    tell_results(cfg)
+
+
+def loaders(cfg):
+    """The loaders of training and validation images, when the device and the settings have been found to go together."""
     paddle = device.import_paddle()
     from dataset import Loader, ZodiacDataset
 
@@ -83,22 +104,18 @@ def main():
     workers = 0 if cfg.train.views else None  # features are there, there is nothing to decode
     mixer = build_mixer(cfg)
     train_loader = Loader(train_set, cfg.train.batch_size, cfg, True, mixer, balanced, workers)
-    valid_loader = Loader(valid_set, cfg.train.batch_size, cfg, workers=workers)
-    if args.plot_schedule:
-        return plot_schedule(cfg, len(train_loader))
-    if cfg.data.cache:
-        for images in (train_set, valid_set):
-            images.keep_pictures(cfg, note)
     note(
         f'{len(train_set)} training and {len(valid_set)} validation images, {len(cfg.data.labels)} classes, '
         f'on {place}, {train_loader.num_workers} loader processes'
     )
-    if args.find_lr:
-        return find_lr(cfg, train_loader)
-    fit(cfg, train_loader, valid_loader, args.resume, args.accept_changes)
-    told_by_parent = processes.launched() and args.nproc
-    if device.rank() == 0 and not told_by_parent:
-        tell_results(cfg)
+    return train_loader, Loader(valid_set, cfg.train.batch_size, cfg, workers=workers)
+
+
+def keep_pictures(cfg, *loaders):
+    """Let the loaders read from the cache of decoded pictures, where data.cache asks for it."""
+    if cfg.data.cache:
+        for loader in loaders:
+            loader.images.keep_pictures(cfg, note)
 
 
 def note(text):
@@ -171,13 +188,12 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
     """Train, and keep everything that is worth keeping in output/<name>/."""
     import paddle
 
-    from zodiac import callbacks, checkpoint, resume, run_log, weights
+    from zodiac import callbacks, checkpoint, model, resume, run_log, weights
 
     trainer, frozen = build_trainer(cfg, train_loader.images, len(train_loader))
     writes = device.rank() == 0
-    if writes:
-        with contextlib.redirect_stdout(sys.stderr):
-            trainer.summary((1, *config.get('image_shape')))
+    total, learning = model.count_parameters(trainer.network)
+    note(f"{cfg.model.arch}: {total:,} parameters, BatchNorm's statistics among them; {learning:,} learn")
     run_dir = cfg.run_dir if writes else None
     every = cfg.train.read_steps
     if every == 'auto':
@@ -212,29 +228,31 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
     if cfg.model.unfreeze_epoch:
         watchers.append(callbacks.Unfreeze(clock, cfg.model.unfreeze_epoch, frozen))
     keeper = callbacks.Checkpoints(run_dir, clock, cfg.train, origin, log, best, ema)
-    watchers += [*([callbacks.Progress(clock, log)] if writes else []), keeper, callbacks.Interrupts(clock)]
+    interrupts = callbacks.Interrupts(clock)
+    watchers += [*([callbacks.Progress(clock, log)] if writes else []), keeper, interrupts]
     validation = callbacks.Validation(valid_loader, watchers)
     if cfg.train.evaluate_first and not folder:
         callbacks.Validation(valid_loader, [log]).run(trainer)
-    try:
-        if clock.epoch < cfg.train.epochs and not best.exhausted:
-            trainer.fit(
-                train_loader,
-                epochs=cfg.train.epochs - clock.epoch,
-                verbose=0,
-                callbacks=[*watchers, validation],
-                accumulate_grad_batches=cfg.train.accumulate,
+    with interrupts:
+        try:
+            if clock.epoch < cfg.train.epochs and not best.exhausted:
+                trainer.fit(
+                    train_loader,
+                    epochs=cfg.train.epochs - clock.epoch,
+                    verbose=0,
+                    callbacks=[*watchers, validation],
+                    accumulate_grad_batches=cfg.train.accumulate,
+                )
+        except Stopped as stop:
+            if not stop.between_steps:
+                note('stopped at once; --resume goes on from the newest checkpoint')
+                raise
+            folder = keeper.save_within_epoch()
+            note(
+                f'stopped in epoch {clock.epoch + 1}; the weights of step {clock.step} are in {folder}; '
+                'the same command with --resume goes on'
             )
-    except Stopped as stop:
-        if not stop.between_steps:
-            note('stopped at once; --resume goes on from the newest checkpoint')
             raise
-        folder = keeper.save_within_epoch()
-        note(
-            f'stopped in epoch {clock.epoch + 1}; the weights of step {clock.step} are in {folder}; '
-            'the same command with --resume goes on'
-        )
-        raise
     if writes:
         weights_to_use = ema.average if ema and ema.average else trainer.network.state_dict()
         for suffix, values in (('.pdparams', weights_to_use), ('.pdopt', trainer._optimizer.state_dict())):

@@ -514,6 +514,16 @@ def test_gradients_wait_until_the_optimizer_moves_and_it_always_moves_at_the_end
     assert waiting == between
 
 
+def test_after_training_the_signals_do_what_they_did_before():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Stopped), callbacks.Interrupts(clock_of()) as interrupts:
+        assert signal.getsignal(signal.SIGINT) == signal.getsignal(signal.SIGTERM) == interrupts._ask
+        signal.raise_signal(signal.SIGINT)
+        assert interrupts.asked == signal.SIGINT
+        signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
 @pytest.mark.parametrize(('parts', 'last'), [(1, 1), (2, 2), (3, 3), (9, 5)])
 def test_ctrl_c_waits_until_the_optimizer_has_moved(parts, last):
     clock = clock_of(steps=5, parts=parts)

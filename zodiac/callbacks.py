@@ -11,7 +11,7 @@ from paddle.callbacks import Callback
 from tqdm import tqdm
 
 from zodiac import checkpoint, device, model, processes
-from zodiac.errors import Stopped, stop_on_signals
+from zodiac.errors import Stopped
 
 SPARED = 30  # seconds of training on features that need no checkpoint
 
@@ -100,22 +100,23 @@ class Processes(Callback):
 
 class Interrupts(Callback):
     """Turns SIGINT (Ctrl-C) and SIGTERM into `Stopped` between two steps, when the weights are whole; a second one acts at
-    once."""
+    once. Within a `with` statement only: what these signals did before, they do again after it."""
 
     def __init__(self, clock):
         super().__init__()
         self.clock = clock
         self.asked = 0  # number of the signal
         self.process = os.getpid()
+        self.before = {}  # handlers of the signals
 
-    def on_train_begin(self, logs=None):
+    def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._ask)
+            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
 
-    def on_train_end(self, logs=None):
-        if threading.current_thread() is threading.main_thread():
-            stop_on_signals()
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def _ask(self, number, frame):
         if os.getpid() != self.process:  # a loader's worker, which has inherited this

@@ -12,6 +12,10 @@ class UserError(Exception):
 
     status = 1
 
+    def _render_traceback_(self):
+        """What a notebook shows of it."""
+        return [f'error: {self}']
+
 
 class UsageError(UserError):
     """A wrong setting or a wrong command line. Exit status 2."""
@@ -30,6 +34,9 @@ class Stopped(KeyboardInterrupt):
         super().__init__()
         self.status = 128 + number
         self.between_steps = between_steps
+
+    def _render_traceback_(self):
+        return ['interrupted']
 
 
 def stop_on_signals():

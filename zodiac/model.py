@@ -153,6 +153,15 @@ def unfreeze(network, frozen):
     _set_learning(network, frozen, True)
 
 
+def count_parameters(network):
+    """How many numbers the network holds, BatchNorm's running means and variances among them, and how many of them learn."""
+    parameters = network.parameters()
+    return (
+        sum(parameter.size for parameter in parameters),
+        sum(parameter.size for parameter in parameters if not parameter.stop_gradient),
+    )
+
+
 def sync_batch_norm(network):
     """Let the BatchNorm layers that learn take their statistics over the images of all processes, with the parameters they have."""
     from paddle import nn
