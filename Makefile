@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 	$(RUN) demo.py
 
 test: $(VENV)/.installed
-	$(RUN) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	$(RUN) -m pytest -q -n auto --dist loadfile
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
@@ -30,13 +30,13 @@ bench: $(VENV)/.installed
 bench-gpu: $(VENV)/.installed
 	$(RUN) benchmarks/gpu.py
 
-$(VENV)/.installed: requirements-base.txt requirements-deploy.txt requirements-serve.txt requirements-dev.txt $(REQUIREMENTS)
+$(VENV)/.installed: constraints.txt requirements-base.txt requirements-deploy.txt requirements-serve.txt requirements-dev.txt $(REQUIREMENTS)
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -q --upgrade pip
-	$(RUN) -m pip install -q -r $(REQUIREMENTS) -r requirements-dev.txt
+	$(RUN) -m pip install -q -c constraints.txt -r $(REQUIREMENTS) -r requirements-dev.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) output demo_images
+	rm -rf $(VENV) output demo_images notebook_images
 
 .PHONY: demo test lint bench bench-gpu clean
