@@ -1,0 +1,237 @@
+"""What is installed (see `facts`), judged: ok, a warning (works, but slower or less) or a failure, and what mends it.
+
+Pure functions, and syntax of Python 3.8; `surroundings` has those for the machine and the images.
+"""
+
+import re
+from typing import NamedTuple
+
+OK, WARNING, FAILURE = 'ok', 'warning', 'failure'
+MODULES = {'pillow': 'PIL', 'pyyaml': 'yaml', 'scikit-learn': 'sklearn'}  # of packages with another name
+NOT_NEEDED = ('simplejpeg',)  # there is another way, a slower one
+WHEELS = {(2, 6): ((3, 8), (3, 12)), (3, 0): ((3, 8), (3, 13))}  # Paddle: the oldest and the newest Python
+NEWER_WHEELS = ((3, 9), (3, 13))  # from Paddle 3.1 on
+BUILDS = ('paddlepaddle', 'paddlepaddle-gpu')
+# Of the wheels that do not tell it (the later Paddle 3 do). No PTX, so nothing for newer cards.
+ARCHS = {('2.6.2', '11.8'): (61, 70, 75, 80, 86)}
+LIBRARIES = {'libgomp.so.1': 'libgomp1', 'libGL.so.1': 'libgl1', 'libstdc++.so.6': 'libstdc++6'}  # Debian's packages
+
+
+class Finding(NamedTuple):
+    """What one check has found. `mend`: the next step, '' where all is well."""
+
+    name: str
+    state: str
+    found: str
+    mend: str = ''
+
+
+def see(anchor):
+    """The end of a line on which a section of the documentation says more."""
+    return f'; docs/troubleshooting.md#{anchor}'
+
+
+def numbers(version):
+    """The leading numbers of a version as a tuple: '2.6.2.post120' -> (2, 6, 2)."""
+    return tuple(int(part) for part in re.match(r'\d+(\.\d+)*|', version).group().split('.') if part)
+
+
+def requirements(text):
+    """{package: [(operator, version), ...]} of the lines of a requirements file that name a package."""
+    found = {}
+    for line in text.splitlines():
+        match = re.match(r'([A-Za-z][\w.-]*)([<>=!][^#;]*)?', line)
+        if match:
+            found[match.group(1).lower()] = re.findall(r'(<=|>=|==|!=|<|>)\s*([\w.]+)', match.group(2) or '')
+    return found
+
+
+def outside(version, bounds):
+    """-1 where a version is below its bounds, 1 where it is above, 0 within."""
+    own = numbers(version)
+    for operator, text in bounds:
+        bound = numbers(text)
+        length = max(len(own), len(bound))
+        left, right = (number + (0,) * (length - len(number)) for number in (own, bound))
+        if (operator in ('>=', '==') and left < right) or (operator == '>' and left <= right):
+            return -1
+        if (operator in ('<=', '==') and left > right) or (operator == '<' and left >= right):
+            return 1
+        if operator == '!=' and left == right:
+            return 1
+    return 0
+
+
+def python(version, paddle):
+    """version: (major, minor); paddle: version text of the one that is installed, '' without."""
+    name = '.'.join(map(str, version))
+    if version < (3, 9):
+        return Finding(
+            'python', FAILURE, f'Python {name} is too old, 3.9 or newer', 'make the .venv with Python 3.9 to 3.13'
+        )
+    oldest, newest = WHEELS.get(numbers(paddle)[:2], NEWER_WHEELS)
+    if not oldest <= version <= newest:
+        of = f'Paddle {paddle}' if paddle else 'Paddle'
+        between = ' to '.join('.'.join(map(str, end)) for end in (max(oldest, (3, 9)), newest))
+        return Finding(
+            'python', FAILURE, f'there is no {of} for Python {name}', f'make the .venv with Python {between}'
+        )
+    return Finding('python', OK, f'Python {name}')
+
+
+def paddle(versions, imported, bounds, avx, install, uninstall):
+    """Which Paddle there is, and whether it starts.
+
+    Args:
+        versions: {package: version}, installed; imported: {module: what `facts.imports` tells}.
+        bounds: of requirements; avx: whether the processor has it, None where unknown.
+        install: command that installs the right one; uninstall: 'pip uninstall -y' as this Python has it.
+    """
+    builds = [name for name in BUILDS if name in versions]
+    if len(builds) > 1:
+        text = ' and '.join(f'{name} {versions[name]}' for name in builds)
+        mend = f'{uninstall} {" ".join(BUILDS)} && {install}' + see('both-paddles')
+        return Finding('paddle', FAILURE, f'{text} are both installed, in one folder: one of them is broken', mend)
+    about = imported.get('paddle', {'error': 'not tried'})
+    version = about.get('version') or ''.join(versions[name] for name in builds)
+    if not version:
+        return Finding('paddle', FAILURE, 'not installed', install)
+    if numbers(version)[:2] == (2, 6) and numbers(versions.get('numpy', '')) >= (2,):
+        found = f'Paddle {version} is built for NumPy 1, this is NumPy {versions["numpy"]}'
+        return Finding('paddle', FAILURE, found, f"{install.partition(' -r ')[0]} 'numpy<2'" + see('numpy-2'))
+    if 'error' in about:
+        return cannot_import('paddle', version, about['error'], avx, install)
+    side = outside(version, bounds)
+    if side:
+        state = FAILURE if side < 0 and numbers(version) > (0, 0, 0) else WARNING
+        return Finding('paddle', state, f'Paddle {version}; these scripts are tested with {as_text(bounds)}', install)
+    return Finding('paddle', OK, f'Paddle {version}, for {"CUDA " + about["cuda"] if about["cuda"] else "the CPU"}')
+
+
+def as_text(bounds):
+    return ','.join(operator + version for operator, version in bounds) or 'any version'
+
+
+def cannot_import(name, version, error, avx, install, state=FAILURE):
+    """A package that is there, but cannot be imported: what is known of such errors."""
+    pip = install.partition(' -r ')[0]
+    library = next((file for file in LIBRARIES if file in error), None)
+    if 'SIGILL' in error and avx is False:
+        mend = 'this processor has no AVX, which Paddle is built for: use another machine'
+    elif 'Descriptors cannot' in error:
+        mend = f"{pip} 'protobuf>=3.20.2,<4'" + see('protobuf')
+    elif 'protobuf' in error:
+        mend = f'{pip} --upgrade protobuf' + see('protobuf')
+    elif 'numpy.core.multiarray' in error or '_ARRAY_API' in error or 'NumPy 1.x' in error:
+        mend = f"{pip} 'numpy<2'" + see('numpy-2')
+    elif library:
+        mend = f'apt-get install {LIBRARIES[library]}'
+    else:
+        mend = f'{pip} --force-reinstall --no-deps {name}=={version}' if version else install
+    return Finding(name, state, f'{name} {version} cannot be imported ({error})', mend)
+
+
+def packages(file, text, versions, imported, install, worst=FAILURE):
+    """The packages of one requirements file: a finding for each that is wrong, else one for all.
+
+    Args:
+        worst: WARNING where the scripts work without them; that none is there is well then.
+    """
+    wanted, wrong = requirements(text), []
+    title = file[len('requirements-') : -len('.txt')] + ' packages'
+    missing = [name for name in wanted if name not in versions]
+    if worst == WARNING and len(missing) == len(wanted):
+        return [Finding(title, OK, f'not installed; where wanted: {install}')]
+    for name, bounds in wanted.items():
+        version = versions.get(name)
+        error = imported.get(MODULES.get(name, name), {}).get('error')
+        least = WARNING if name in NOT_NEEDED else worst
+        side = outside(version, bounds) if version else 0
+        if error and version:
+            wrong.append(cannot_import(name, version, error, None, install, least))
+        elif side:
+            state = least if side < 0 else WARNING
+            anchor = see('onnx-export') if name in ('onnx', 'paddle2onnx') else ''
+            found = f'{name} {version} is {"older" if side < 0 else "newer"} than what is tested, {as_text(bounds)}'
+            wrong.append(
+                Finding(name, state, found, f"{install.partition(' -r ')[0]} '{name}{as_text(bounds)}'" + anchor)
+            )
+    if missing:
+        state = WARNING if set(missing) <= set(NOT_NEEDED) else worst
+        wrong.append(Finding(title, state, f'not installed: {", ".join(missing)}', install))
+    return wrong or [Finding(title, OK, f'{len(wanted)} as {file} has them')]
+
+
+def converter(versions, paddle_version, pip):
+    """Whether paddle2onnx, where it is installed, is the one for this Paddle."""
+    version = versions.get('paddle2onnx')
+    if not version or not paddle_version:
+        return []
+    old = numbers(paddle_version)[:1] == (2,)
+    if (numbers(version) < (2,)) == old:
+        return [Finding('onnx export', OK, f'paddle2onnx {version} for Paddle {paddle_version}')]
+    right = "'paddle2onnx<2'" if old else "'paddle2onnx>=2,<3'"
+    found = f'paddle2onnx {version} is not for Paddle {paddle_version}: no ONNX file will be written'
+    return [Finding('onnx export', WARNING, found, f'{pip} {right}' + see('onnx-export'))]
+
+
+def cards(smi):
+    """[(name, compute capability such as 86 or None, driver)] of nvidia-smi's table, see `facts.nvidia_smi`."""
+    titles, *rows = [
+        [cell.strip() for cell in line.split(',')] for line in smi['table'].splitlines() if ',' in line
+    ] or [[]]
+    found = [dict(zip(titles, row)) for row in rows]
+    capability = [re.sub(r'\D', '', row.get('compute_cap', '')) for row in found]
+    return [
+        (row['name'], int(digits) if digits else None, row['driver_version']) for row, digits in zip(found, capability)
+    ]
+
+
+def runs_on(capability, archs):
+    """Whether kernels compiled for `archs` (80: compute capability 8.0) run on a card: of the same generation, no newer."""
+    return any(arch // 10 == capability // 10 and arch <= capability for arch in archs)
+
+
+def gpu(smi, about, device, right_build):
+    """The NVIDIA GPU, its driver, and what this Paddle makes of them.
+
+    Args:
+        smi: of `facts.nvidia_smi`; about: what `facts.imports` tells of Paddle; device: the setting.
+        right_build: commands that put Paddle for GPUs in the place of the one that is there.
+    """
+    wanted = device.startswith('gpu')
+    bad, instead = FAILURE if wanted else WARNING, '; or -o device=cpu'
+    driver = f'install the NVIDIA driver; in Docker, start the container with --gpus all{instead}'
+    if smi is None:
+        if wanted:
+            return Finding('gpu', FAILURE, f'device = {device}, and there is no nvidia-smi', driver)
+        return Finding('gpu', OK, 'none; everything runs on the CPU')
+    found = [] if 'error' in smi else cards(smi)
+    if not found:
+        return Finding('gpu', bad, f'nvidia-smi sees none ({smi.get("error") or "an empty table"})', driver)
+    name, capability, version = found[0]
+    text = f'{len(found)} x {name}, driver {version}'
+    if 'cuda' not in about:
+        return Finding('gpu', WARNING, f'{text}; not tried, for Paddle cannot be imported', 'mend paddle first')
+    if not about['cuda']:
+        return Finding('gpu', bad, f'{text}; but this Paddle is built for the CPU', right_build)
+    text = f'{text}; Paddle for CUDA {about["cuda"]}, cuDNN {about["cudnn"]}'
+    newest = re.search(r'CUDA Version: *([\d.]+)', smi['header'])
+    if newest and numbers(newest.group(1))[:1] < numbers(about['cuda'])[:1]:
+        mend = f'install a newer NVIDIA driver, or Paddle for CUDA {newest.group(1)} or older: the index in requirements.txt'
+        return Finding('gpu', bad, f'{text}; the driver ends at CUDA {newest.group(1)}', mend + instead)
+    archs = about['archs'] or ARCHS.get((about['version'], about['cuda']), ())
+    if capability and archs and not runs_on(capability, archs):
+        built = ' '.join(map(str, archs))
+        mend = 'Paddle 3 for CUDA 12.9: cu129 for cu126 in requirements.txt, then ' + right_build
+        found = f'{text}; its kernels are for compute capability {built}, this card has {capability}'
+        return Finding('gpu', FAILURE, found, mend + instead + see('gpu-arch'))
+    if not about['gpus']:
+        return Finding(
+            'gpu', bad, f'{text}; Paddle sees none of them', f'unset CUDA_VISIBLE_DEVICES, or a newer driver{instead}'
+        )
+    if about['missing']:
+        mend = 'where the self-test fails too: add their folder to LD_LIBRARY_PATH' + instead
+        return Finding('gpu', WARNING, f'{text}; not found: {", ".join(about["missing"])}', mend)
+    known = '' if archs and capability else '; which cards its kernels are for is not known, the self-test shows it'
+    return Finding('gpu', OK, text + known)
