@@ -41,7 +41,7 @@ def main():
     parser.add_argument('--json', action='store_true', help='print one JSON document')
     parser.add_argument('--no-self-test', action='store_true', help='leave out the ten seconds of training')
     args = parser.parse_args()
-    cfg = settings(args)
+    cfg, readable = settings(args)
     findings = []
 
     def tell(checks):
@@ -51,7 +51,7 @@ def main():
                 if not args.json:
                     print(line(finding), flush=True)
 
-    tell(environment(cfg))
+    tell([*environment(cfg), ('settings', lambda: readable)])
     runs = not any(finding.state == checkup.FAILURE for finding in findings if finding.name != 'gpu')
     given = [
         *(['-c', args.config] if args.config else []),
@@ -73,11 +73,15 @@ def main():
 
 
 def settings(args):
-    """The settings; the defaults where PyYAML, which reads them, is missing: `environment` tells of it."""
+    """The settings, and a Finding on them: where PyYAML is missing they cannot be read, and the defaults stand for them."""
     try:
-        return config.use(args.config, config.overrides_of(args))
-    except ImportError:
-        return config.Config()
+        cfg = config.use(args.config, config.overrides_of(args))
+    except errors.UserError:
+        raise
+    except Exception as error:
+        found = f'cannot be read ({errors.one_line(error)}); what follows is for the defaults'
+        return config.Config(), checkup.Finding('settings', checkup.FAILURE, found, 'install the packages above')
+    return cfg, checkup.Finding('settings', checkup.OK, args.config or 'configs/zodiac.yaml')
 
 
 def examine(name, check):
@@ -156,7 +160,8 @@ def imported():
     _note('importing Paddle and its companions ...')
     serving = checkup.requirements(facts.requirements('requirements-serve.txt'))
     names = [name for name in versions() if name not in checkup.BUILDS and name not in serving]
-    return facts.imports(['paddle', *(checkup.MODULES.get(name, name) for name in names)])
+    modules = [checkup.MODULES.get(name, name) for name in names if name != 'numpy']
+    return checkup.causes(facts.imports(['numpy', 'paddle', *modules]))
 
 
 def _paddle_version():

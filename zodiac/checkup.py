@@ -9,8 +9,11 @@ from typing import NamedTuple
 OK, WARNING, FAILURE = 'ok', 'warning', 'failure'
 MODULES = {'pillow': 'PIL', 'pyyaml': 'yaml', 'scikit-learn': 'sklearn'}  # of packages with another name
 NOT_NEEDED = ('simplejpeg',)  # there is another way, a slower one
-WHEELS = {(2, 6): ((3, 8), (3, 12)), (3, 0): ((3, 8), (3, 13))}  # Paddle: the oldest and the newest Python
-NEWER_WHEELS = ((3, 9), (3, 13))  # from Paddle 3.1 on
+OLDEST = (3, 9)  # Python that these scripts run on
+NEWEST_WHEELS = ((3, 9), (3, 13))
+# Paddle: the oldest and the newest Python that it is published for
+WHEELS = {(2, 6): ((3, 8), (3, 12)), (3, 0): ((3, 8), (3, 13)), **{(3, minor): NEWEST_WHEELS for minor in (1, 2, 3)}}
+VENV = 'python3.12 -m venv .venv, or with another Python from'
 BUILDS = ('paddlepaddle', 'paddlepaddle-gpu')
 # Of the wheels that do not tell it (the later Paddle 3 do). No PTX, so nothing for newer cards.
 ARCHS = {('2.6.2', '11.8'): (61, 70, 75, 80, 86)}
@@ -62,21 +65,32 @@ def outside(version, bounds):
     return 0
 
 
+def causes(imported):
+    """What `facts.imports` tells, without the errors that follow from another: of all that need NumPy, of what needs Paddle."""
+    failed = [name for name, about in imported.items() if 'error' in about]
+    for base, needing in (('numpy', failed), ('paddle', ['paddle2onnx'])):
+        if base in failed:
+            return {
+                name: about
+                for name, about in imported.items()
+                if name not in needing or name not in failed or name == base
+            }
+    return imported
+
+
 def python(version, paddle):
     """version: (major, minor); paddle: version text of the one that is installed, '' without."""
     name = '.'.join(map(str, version))
-    if version < (3, 9):
-        return Finding(
-            'python', FAILURE, f'Python {name} is too old, 3.9 or newer', 'make the .venv with Python 3.9 to 3.13'
-        )
-    oldest, newest = WHEELS.get(numbers(paddle)[:2], NEWER_WHEELS)
-    if not oldest <= version <= newest:
-        of = f'Paddle {paddle}' if paddle else 'Paddle'
-        between = ' to '.join('.'.join(map(str, end)) for end in (max(oldest, (3, 9)), newest))
-        return Finding(
-            'python', FAILURE, f'there is no {of} for Python {name}', f'make the .venv with Python {between}'
-        )
-    return Finding('python', OK, f'Python {name}')
+    if version < OLDEST:
+        return Finding('python', FAILURE, f'Python {name} is too old, 3.9 or newer', f'{VENV} 3.9 to 3.13')
+    oldest, newest = WHEELS.get(numbers(paddle)[:2], (OLDEST, version)) if paddle else NEWEST_WHEELS
+    if oldest <= version <= newest:
+        return Finding('python', OK, f'Python {name}')
+    between = ' to '.join('.'.join(map(str, end)) for end in (max(oldest, OLDEST), newest))
+    state, of = (
+        (WARNING, f'Paddle {paddle}') if paddle else (FAILURE, 'Paddle')
+    )  # of an installed one, its import is the proof
+    return Finding('python', state, f'{of} is not published for Python {name}', f'{VENV} {between}')
 
 
 def paddle(versions, imported, bounds, avx, install, uninstall):
@@ -87,20 +101,26 @@ def paddle(versions, imported, bounds, avx, install, uninstall):
         bounds: of requirements; avx: whether the processor has it, None where unknown.
         install: command that installs the right one; uninstall: 'pip uninstall -y' as this Python has it.
     """
+    pip = install.partition(' -r ')[0]
     builds = [name for name in BUILDS if name in versions]
     if len(builds) > 1:
         text = ' and '.join(f'{name} {versions[name]}' for name in builds)
         mend = f'{uninstall} {" ".join(BUILDS)} && {install}' + see('both-paddles')
         return Finding('paddle', FAILURE, f'{text} are both installed, in one folder: one of them is broken', mend)
-    about = imported.get('paddle', {'error': 'not tried'})
+    about = imported.get('paddle', {})
     version = about.get('version') or ''.join(versions[name] for name in builds)
     if not version:
         return Finding('paddle', FAILURE, 'not installed', install)
     if numbers(version)[:2] == (2, 6) and numbers(versions.get('numpy', '')) >= (2,):
         found = f'Paddle {version} is built for NumPy 1, this is NumPy {versions["numpy"]}'
-        return Finding('paddle', FAILURE, found, f"{install.partition(' -r ')[0]} 'numpy<2'" + see('numpy-2'))
+        return Finding('paddle', FAILURE, found, f"{pip} 'numpy<2'" + see('numpy-2'))
+    if not about:
+        return Finding(
+            'paddle', FAILURE, f'Paddle {version}: not tried, for NumPy cannot be imported', 'mend numpy first'
+        )
     if 'error' in about:
-        return cannot_import('paddle', version, about['error'], avx, install)
+        again = f'{uninstall} {" ".join(builds)} && {install}' if builds else install
+        return cannot_import('paddle', version, about, avx, pip, again)
     side = outside(version, bounds)
     if side:
         state = FAILURE if side < 0 and numbers(version) > (0, 0, 0) else WARNING
@@ -112,12 +132,18 @@ def as_text(bounds):
     return ','.join(operator + version for operator, version in bounds) or 'any version'
 
 
-def cannot_import(name, version, error, avx, install, state=FAILURE):
-    """A package that is there, but cannot be imported: what is known of such errors."""
-    pip = install.partition(' -r ')[0]
+def cannot_import(name, version, about, avx, pip, again, state=FAILURE):
+    """A package that is there, but cannot be imported: what is known of such errors.
+
+    Args:
+        about: what `facts.imports` tells of it; pip: 'pip install' as this Python has it; again: command that installs it again.
+    """
+    error, place = about['error'], about.get('file', '')
     library = next((file for file in LIBRARIES if file in error), None)
     if 'SIGILL' in error and avx is False:
         mend = 'this processor has no AVX, which Paddle is built for: use another machine'
+    elif place and '-packages' not in place:
+        mend = f'rename {place}, which takes the place of the package'
     elif 'Descriptors cannot' in error:
         mend = f"{pip} 'protobuf>=3.20.2,<4'" + see('protobuf')
     elif 'protobuf' in error:
@@ -127,8 +153,8 @@ def cannot_import(name, version, error, avx, install, state=FAILURE):
     elif library:
         mend = f'apt-get install {LIBRARIES[library]}'
     else:
-        mend = f'{pip} --force-reinstall --no-deps {name}=={version}' if version else install
-    return Finding(name, state, f'{name} {version} cannot be imported ({error})', mend)
+        mend = again
+    return Finding(name, state, f'{name} {version} cannot be imported ({error})'.replace('  ', ' '), mend)
 
 
 def packages(file, text, versions, imported, install, worst=FAILURE):
@@ -138,24 +164,24 @@ def packages(file, text, versions, imported, install, worst=FAILURE):
         worst: WARNING where the scripts work without them; that none is there is well then.
     """
     wanted, wrong = requirements(text), []
+    pip = install.partition(' -r ')[0]
     title = file[len('requirements-') : -len('.txt')] + ' packages'
     missing = [name for name in wanted if name not in versions]
     if worst == WARNING and len(missing) == len(wanted):
         return [Finding(title, OK, f'not installed; where wanted: {install}')]
     for name, bounds in wanted.items():
         version = versions.get(name)
-        error = imported.get(MODULES.get(name, name), {}).get('error')
+        about = imported.get(MODULES.get(name, name), {})
         least = WARNING if name in NOT_NEEDED else worst
         side = outside(version, bounds) if version else 0
-        if error and version:
-            wrong.append(cannot_import(name, version, error, None, install, least))
+        if version and 'error' in about:
+            again = f'{pip} --force-reinstall --no-deps {name}=={version}'
+            wrong.append(cannot_import(name, version, about, None, pip, again, least))
         elif side:
             state = least if side < 0 else WARNING
             anchor = see('onnx-export') if name in ('onnx', 'paddle2onnx') else ''
             found = f'{name} {version} is {"older" if side < 0 else "newer"} than what is tested, {as_text(bounds)}'
-            wrong.append(
-                Finding(name, state, found, f"{install.partition(' -r ')[0]} '{name}{as_text(bounds)}'" + anchor)
-            )
+            wrong.append(Finding(name, state, found, f"{pip} '{name}{as_text(bounds)}'" + anchor))
     if missing:
         state = WARNING if set(missing) <= set(NOT_NEEDED) else worst
         wrong.append(Finding(title, state, f'not installed: {", ".join(missing)}', install))

@@ -1,4 +1,4 @@
-"""What there is: of this Python, its packages, the machine, the disks and the images. Found out here, judged in `checkup` and `surroundings`.
+"""What there is: this Python, its packages, the machine, its disks, the images. Judged in `checkup` and `surroundings`.
 
 Only the standard library, and syntax of Python 3.8: doctor.py must speak where nothing else can be imported. What may crash or
 hang is tried in a process of its own.
@@ -6,7 +6,7 @@ hang is tried in a process of its own.
 
 import collections
 import glob
-import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -74,7 +74,7 @@ def _end(child):
 def imports(modules, seconds=IMPORT_SECONDS):
     """Import modules one after another in a child process, and in another one those behind a module that ends it.
 
-    Returns: {module: {'version': str, ...}}, or {'error': str}; see `ABOUT` for what else is told.
+    Returns: {module: {'version': str, ...}}, or {'error': str, 'file': where it lies}; see `ABOUT` for what else is told.
     """
     found, rest = {}, list(modules)
     while rest:
@@ -125,7 +125,16 @@ def try_imports(modules):
                 about = ABOUT.get(name, lambda module: {})(module)
                 say(name=name, version=str(getattr(module, '__version__', '')), **about)
             except BaseException as error:  # a package may raise anything, SystemExit too
-                say(name=name, error=f'{type(error).__name__}: {" ".join(str(error).split())[:300]}')
+                text = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
+                say(name=name, error=text, file=_file_of(name))
+
+
+def _file_of(module):
+    """Where Python finds a module, '' where it does not."""
+    try:
+        return importlib.util.find_spec(module).origin or ''
+    except (AttributeError, ImportError, ValueError):
+        return ''
 
 
 def _about_paddle(paddle):

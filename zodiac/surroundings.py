@@ -21,7 +21,7 @@ def threads(machine):
     cores, quota, omp = machine['cores'], machine['quota'], machine['omp']
     usable = cores if quota is None else max(1, min(cores, round(quota)))
     if omp and (not omp.isdigit() or int(omp) < usable):
-        found = f'OMP_NUM_THREADS={omp} leaves {usable} cores to one process of fewer threads'
+        found = f'OMP_NUM_THREADS={omp}: one process of fewer threads than the {usable} cores'
         return Finding('cores', WARNING, found, 'unset OMP_NUM_THREADS' + see('slow-cpu'))
     if usable < cores and (not omp or int(omp) > usable):
         found = f'the container may use {quota:g} of {cores} cores, and Paddle would start {omp or cores} threads'
