@@ -202,7 +202,7 @@ def around(cfg, given):
 
     @functools.lru_cache  # not functools.cache, which Python 3.8 has not
     def tree():
-        return facts.images(root, data.labels)
+        return facts.images(root, data.labels, cfg.annotate.unknown_class)
 
     def index():
         splits = {split: facts.index(f'{root}/{split}.txt', len(data.labels)) for split in SPLITS}

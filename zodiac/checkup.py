@@ -15,8 +15,8 @@ NEWEST_WHEELS = ((3, 9), (3, 13))
 WHEELS = {(2, 6): ((3, 8), (3, 12)), (3, 0): ((3, 8), (3, 13)), **{(3, minor): NEWEST_WHEELS for minor in (1, 2, 3)}}
 VENV = 'python3.12 -m venv .venv, or with another Python from'
 BUILDS = ('paddlepaddle', 'paddlepaddle-gpu')
-# Of the wheels that do not tell it (the later Paddle 3 do). No PTX, so nothing for newer cards.
-ARCHS = {('2.6.2', '11.8'): (61, 70, 75, 80, 86)}
+# Compute capabilities that kernels are for, in wheels that do not tell it as Paddle 3.3 does. No PTX, so nothing for newer cards.
+ARCHS_OF_2_6_2 = (61, 70, 75, 80, 86)  # for CUDA 11.8
 LIBRARIES = {'libgomp.so.1': 'libgomp1', 'libGL.so.1': 'libgl1', 'libstdc++.so.6': 'libstdc++6'}  # Debian's packages
 
 
@@ -246,10 +246,15 @@ def gpu(smi, about, device, right_build):
     if newest and numbers(newest.group(1))[:1] < numbers(about['cuda'])[:1]:
         mend = f'install a newer NVIDIA driver, or Paddle for CUDA {newest.group(1)} or older: the index in requirements.txt'
         return Finding('gpu', bad, f'{text}; the driver ends at CUDA {newest.group(1)}', mend + instead)
-    archs = about['archs'] or ARCHS.get((about['version'], about['cuda']), ())
+    archs = about['archs'] or (ARCHS_OF_2_6_2 if (about['version'], about['cuda']) == ('2.6.2', '11.8') else ())
     if capability and archs and not runs_on(capability, archs):
+        if capability > max(archs):
+            mend = f'try cu129 for cu126 in requirements.txt: {right_build}'
+        elif runs_on(capability, ARCHS_OF_2_6_2):
+            mend = "Paddle 2.6.2 has kernels for it: 'paddlepaddle-gpu==2.6.2' with 'numpy<2', on Python 3.12 or older"
+        else:
+            mend = 'another card'
         built = ' '.join(map(str, archs))
-        mend = 'Paddle 3 for CUDA 12.9: cu129 for cu126 in requirements.txt, then ' + right_build
         found = f'{text}; its kernels are for compute capability {built}, this card has {capability}'
         return Finding('gpu', FAILURE, found, mend + instead + see('gpu-arch'))
     if not about['gpus']:

@@ -147,7 +147,7 @@ def _about_paddle(paddle):
     return {
         'cuda': cuda,
         'cudnn': cudnn,
-        'archs': list(getattr(paddle.version, 'cuda_archs', list)() or []),  # from Paddle 3.1 or 3.2 on
+        'archs': list(getattr(paddle.version, 'cuda_archs', list)() or []),  # Paddle 3.3 tells them
         'gpus': paddle.device.cuda.device_count(),
         'missing': [name for name in wanted if sys.platform == 'linux' and not _library(name, paddle)],
     }
@@ -275,7 +275,7 @@ def space(path):
     return {'folder': folder, 'free': free, 'problem': problem}
 
 
-def images(root, labels):
+def images(root, labels, unknown_class='stop'):
     """What lies below data.root by names alone: {'found': files of each class, 'problem': what annotate.py would stop at}, or None
     without such a folder."""
     from zodiac import scan
@@ -283,9 +283,11 @@ def images(root, labels):
     if not os.path.isdir(root):
         return None
     try:
-        tree = scan.scan(root, labels, 'skip')
+        tree = scan.scan(root, labels, unknown_class)
     except UserError as error:
         return {'found': {}, 'problem': str(error)}
+    except ImportError:  # PyYAML, with which it spells the labels that are there
+        tree = scan.scan(root, labels, 'skip')
     return {'found': dict(collections.Counter(entry.label for entry in tree.entries)), 'problem': ''}
 
 

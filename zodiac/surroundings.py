@@ -125,7 +125,7 @@ def images(root, labels, tree, place, annotate):
             'images', WARNING, found, 'make the folder writable, or link its class folders into another data.root'
         )
     if tree['problem']:
-        return Finding('images', FAILURE, tree['problem'], 'see configs/zodiac.yaml for the form of the settings')
+        return Finding('images', FAILURE, tree['problem'], f'then {annotate}')
     empty = [label for label in labels if label not in tree['found']]
     if empty:
         found = (
