@@ -244,7 +244,8 @@ def test_paddle_2_6_2_has_kernels_for_some_cards(card, runs):
 def test_a_wheel_that_tells_its_architectures_is_believed_and_one_that_does_not_is_not_judged():
     assert 'paddlepaddle-gpu==2.6.2' in gpu('NVIDIA GeForce GTX 1080, 6.1').mend
     assert 'another card' in gpu('Tesla K80, 3.7').mend
-    assert 'cu129' in gpu('NVIDIA GeForce RTX 5090, 12.0').mend
+    assert gpu('NVIDIA GeForce RTX 5090, 12.0').mend.startswith('try cu129')
+    assert gpu('NVIDIA H100 80GB HBM3, 9.0', cuda='11.8', archs=[75, 80, 86]).mend.startswith('REINSTALL')
     state, text = told(gpu('NVIDIA GeForce GTX 1080, 6.1', archs=[]))
     assert state == 'ok' and 'is not known' in text
     older_driver = {'header': HEADER, 'table': 'name, driver_version\nTesla T4, 450.80\n'}

@@ -248,7 +248,9 @@ def gpu(smi, about, device, right_build):
         return Finding('gpu', bad, f'{text}; the driver ends at CUDA {newest.group(1)}', mend + instead)
     archs = about['archs'] or (ARCHS_OF_2_6_2 if (about['version'], about['cuda']) == ('2.6.2', '11.8') else ())
     if capability and archs and not runs_on(capability, archs):
-        if capability > max(archs):
+        if 90 == capability > max(archs) and not about['cuda'].startswith('12'):
+            mend = right_build
+        elif capability > max(archs):
             mend = f'try cu129 for cu126 in requirements.txt: {right_build}'
         elif runs_on(capability, ARCHS_OF_2_6_2):
             mend = "Paddle 2.6.2 has kernels for it: 'paddlepaddle-gpu==2.6.2' with 'numpy<2', on Python 3.12 or older"
