@@ -63,7 +63,7 @@ def save_onnx(path, output):
         said = (ended.stderr.strip().splitlines() or ['it said nothing'])[-1]
         raise UserError(
             f'{target}: paddle2onnx could not convert the static model ({said}); see the versions in requirements-deploy.txt, or '
-            'set export.onnx=false'
+            'set export.onnx=false; see docs/troubleshooting.md#onnx-export'
         )
     _rename_output(target, output)
 
