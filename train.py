@@ -2,7 +2,7 @@
 
     python train.py                                                       # configs/zodiac.yaml
     python train.py -c configs/demo.yaml -o train.epochs=5 device=cpu
-    visualdl --logdir output/zodiac/visualdl --host 127.0.0.1             # watch the curves
+    visualdl --logdir output/zodiac/visualdl --host 127.0.0.1 --disable-telemetry     # watch the curves
 
 Several processes share each batch: on a CPU one a core, unless told otherwise; on several GPUs, and on several machines through
 Paddle's launcher:
