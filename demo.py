@@ -89,7 +89,7 @@ def main():
         f'{scores["n"]} held-out renderings), {time.perf_counter() - started:.0f} s in all'
     )
     print(f'look at: {cfg.run_dir}/report/predictions.png, confusion_matrix.png and curves.png')
-    print(f'curves:  visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1')
+    print(f'curves:  visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1 --disable-telemetry')
     print(f'model:   {infer}/ (python predict.py {infer} IMAGE_OR_FOLDER)')
     return 0
 

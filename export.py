@@ -33,7 +33,8 @@ def export(cfg):
     with_onnx = cfg.export.onnx is not False and deploy.can_save_onnx()
     if (cfg.export.onnx is True or cfg.export.precision == 'int8') and not with_onnx:
         raise UserError(
-            'export.onnx=true and export.precision=int8 need more packages: pip install -r requirements-deploy.txt'
+            'export.onnx=true and export.precision=int8 need more packages: pip install -r requirements-deploy.txt (with Paddle 2.6 '
+            'paddle2onnx<2); see docs/troubleshooting.md#onnx-export'
         )
     if device.choose(cfg.device) == 'cpu' and cfg.export.precision == 'bf16' and not device.has_bf16():
         raise UserError(

@@ -2,7 +2,7 @@
 
     python sweep.py -c configs/natural_images.yaml -s optim.lr='[0.001, 0.0001]' seed='[0, 1, 2]' -o train.epochs=5
     python sweep.py -c configs/demo.yaml -s optim.lr='{low: 1.0e-4, high: 0.1, log: true}' --trials 20
-    visualdl --logdir output/natural_images.sweep/visualdl --host 127.0.0.1       # hparams
+    visualdl --logdir output/natural_images.sweep/visualdl --host 127.0.0.1 --disable-telemetry     # hparams
 
 A list is tried value by value, every combination once; {low, high} is a range to search, with Optuna's TPE sampler. A run
 is judged by the best value of train.monitor, on the validation split. Stop it at any time: the same command goes on, each

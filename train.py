@@ -2,7 +2,7 @@
 
     python train.py                                                       # configs/zodiac.yaml
     python train.py -c configs/demo.yaml -o train.epochs=5 device=cpu
-    visualdl --logdir output/zodiac/visualdl --host 127.0.0.1             # watch the curves
+    visualdl --logdir output/zodiac/visualdl --host 127.0.0.1 --disable-telemetry     # watch the curves
 
 Several processes share each batch: on a CPU one a core, unless told otherwise; on several GPUs, and on several machines through
 Paddle's launcher:
@@ -208,7 +208,10 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
     if must_resume or cfg.train.resume == 'auto':
         folder, state = checkpoint.latest(cfg.run_dir, note)
         if must_resume and not folder:
-            raise UserError(f'{cfg.run_dir}: has no checkpoint to go on from; leave --resume out to start a run')
+            raise UserError(
+                f'{cfg.run_dir}: has no checkpoint to go on from; leave --resume out to start a run; see '
+                'docs/troubleshooting.md#resume'
+            )
     if folder:
         for place in (cfg.run_dir, f'{cfg.run_dir}/checkpoints') if writes else ():
             files.clear_leftovers(place)
@@ -320,7 +323,9 @@ def tell_results(cfg):
     chosen = '' if cfg.train.monitor == 'valid_top1' else f' (by {cfg.train.monitor} {row[cfg.train.monitor]:.4f})'
     print(f'best epoch {row["epoch"]}{chosen}: validation top-1 {row["valid_top1"]:.4f} in {cfg.run_dir}/best')
     print(f'last weights: {cfg.run_dir}.pdparams')
-    print(f'curves: {cfg.run_dir}/log.csv, or visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1')
+    print(
+        f'curves: {cfg.run_dir}/log.csv, or visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1 --disable-telemetry'
+    )
 
 
 def require_every_class(train_set, labels):
@@ -329,7 +334,7 @@ def require_every_class(train_set, labels):
     if missing:
         raise UserError(
             f'class {", ".join(missing)} has no images in the training index; add some and run annotate.py, '
-            'or leave the class out of data.labels'
+            'or leave the class out of data.labels; see docs/troubleshooting.md#class-order'
         )
 
 

@@ -63,6 +63,85 @@ def write(folder, network, cfg, temperature=1.0):
     export.write_models(layer, export.describe(cfg, {}, temperature, with_onnx), str(folder), with_onnx)
 
 
+class Enlarging(paddle.nn.Layer):
+    """float32 [N, 3, 8, 8] -> [N, 3]; Paddle 3.3 hands oneDNN no scale of `interpolate`, and fails at the first batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = paddle.nn.Conv2D(3, 3, 3)
+
+    def forward(self, image):
+        return paddle.nn.functional.interpolate(self.convolution(image), scale_factor=2, mode='bilinear').mean([2, 3])
+
+
+@pytest.fixture
+def enlarging(tmp_path):
+    """A layer, and the files of its static graph."""
+    layer = Enlarging()
+    layer.eval()
+    deploy.save_static(layer, str(tmp_path / 'a'), [-1, 3, 8, 8], 'float32')
+    graph = next(str(path) for path in tmp_path.iterdir() if path.suffix in ('.json', '.pdmodel'))
+    return layer, graph, str(tmp_path / 'a.pdiparams')
+
+
+BATCH = np.random.default_rng(0).random((2, 3, 8, 8), np.float32)
+
+
+def test_a_graph_that_paddle_fails_at_on_onednn_is_run_all_the_same(enlarging, capsys):
+    layer, graph, weights = enlarging
+    run = engines.paddle_runner(graph, weights, 'cpu')
+    for count in (2, 1):
+        expected = layer(paddle.to_tensor(BATCH[:count])).numpy()
+        np.testing.assert_allclose(run(BATCH[:count]), expected, atol=1e-5)
+    if paddle.__version__.startswith('3.3'):
+        said = capsys.readouterr().err
+        assert said.count('\n') == 1 and said.startswith(f'{graph}: oneDNN cannot run it (')
+        assert 'ConvertPirAttribute2RuntimeAttribute' in said and said.endswith('docs/troubleshooting.md#onednn\n')
+
+
+class Failing:
+    """A predictor that raises where oneDNN is on, or always."""
+
+    def __init__(self, predictor, fails):
+        self.predictor, self.fails = predictor, fails
+
+    def __getattr__(self, name):
+        return getattr(self.predictor, name)
+
+    def run(self):
+        if self.fails:
+            raise NotImplementedError('stack\n(Unimplemented) no such attribute  (at /paddle/onednn.cc:116)\n')
+        return self.predictor.run()
+
+
+@pytest.mark.parametrize('place', ['first run', 'creation'])
+def test_the_first_failure_of_onednn_turns_it_off_and_is_told_once(enlarging, monkeypatch, capsys, place):
+    layer, graph, weights = enlarging
+    create, modes = paddle.inference.create_predictor, []
+
+    def created(config):
+        modes.append(config.mkldnn_enabled())
+        if place == 'creation' and modes[-1]:
+            raise RuntimeError('could not create a primitive descriptor')
+        return Failing(create(config), modes[-1])
+
+    monkeypatch.setattr(paddle.inference, 'create_predictor', created)
+    run = engines.paddle_runner(graph, weights, 'cpu')
+    for _ in range(3):
+        np.testing.assert_allclose(run(BATCH), layer(paddle.to_tensor(BATCH)).numpy(), atol=1e-5)
+    assert modes == [True, False]
+    assert capsys.readouterr().err.count('oneDNN cannot run it') == 1
+
+
+def test_a_graph_that_runs_neither_way_is_named_and_onednn_is_not_blamed(enlarging, monkeypatch, capsys):
+    _, graph, weights = enlarging
+    create = paddle.inference.create_predictor
+    monkeypatch.setattr(paddle.inference, 'create_predictor', lambda config: Failing(create(config), True))
+    with pytest.raises(UserError, match=r'Paddle cannot run it \(\(Unimplemented\) no such attribute\)'):
+        engines.paddle_runner(graph, weights, 'cpu')(BATCH)
+    assert 'oneDNN' not in capsys.readouterr().err
+
+
 def softmax(logits):
     powers = np.exp(logits - logits.max(1, keepdims=True))
     return powers / powers.sum(1, keepdims=True)

@@ -298,6 +298,17 @@ def test_visualdl_and_the_log_have_each_step_once(fit):
     assert [step for step, _ in expected['train/loss']] == list(range(1, 22))
 
 
+def test_visualdl_shows_all_steps_of_a_run_that_went_on(fit):
+    from visualdl import LogReader
+
+    stop(fit, asked=9)
+    folder = fit(resume=True)
+    reader = LogReader(logdir=str(folder / 'visualdl'))  # as its page reads: of a folder's files the last one alone
+    (shown,) = reader.logs().items()
+    points = LogReader(file_path='/'.join(shown)).get_data('scalar', 'train/loss')
+    assert [point.id for point in points] == list(range(1, 22))
+
+
 def scalars_of(folder):
     """{tag: [(step, value)]} of what VisualDL has."""
     from visualdl import LogReader

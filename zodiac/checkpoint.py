@@ -153,7 +153,7 @@ def load_network(run_dir, which, identity, flip_average=False):
         if trained != ours:
             raise UserError(
                 f'{os.path.dirname(path)}: was trained with {setting} = {trained}, now it is {ours}; '
-                f'use the configuration of that run: -c {run_dir}/config.yaml'
+                f'use the configuration of that run: -c {run_dir}/config.yaml; see docs/troubleshooting.md#class-count'
             )
     network = model.build(
         identity['model.arch'], len(identity['data.labels']), identity['image']['size'], identity['model.head']

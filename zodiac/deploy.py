@@ -1,12 +1,15 @@
 """From a trained network to files that run without it: a static graph for Paddle Inference, and ONNX."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
 
 from zodiac.errors import UserError, one_line
 
+LITTLE = 1 << 20  # bytes left on a disk that count as none
 OPSET = 17  # of ONNX: understood by onnxruntime from 1.12, TensorRT from 8.6, OpenVINO from 2022.3
 
 
@@ -17,12 +20,18 @@ def save_static(layer, path, shape, dtype):
     try:
         paddle.jit.save(layer, path, input_spec=[paddle.static.InputSpec(shape, dtype, 'image')])
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f'{path}: Paddle could not save the static model ({str(error).strip().splitlines()[-1]}); check the free space'
-        ) from None
+        said = str(error).strip().splitlines()[-1]
+        raise _failed(path, f'Paddle could not save the static model ({said}); check the free space') from None
     folder = os.path.dirname(path)
     for leftover in [name for name in os.listdir(folder) if name.endswith('.info')]:
         os.remove(os.path.join(folder, leftover))
+
+
+def _failed(path, why):
+    """UserError that says why a file was not made, or that there is no room for it: Paddle and its converter go on without."""
+    if 'No space left' in why or shutil.disk_usage(os.path.dirname(path) or '.').free < LITTLE:
+        why = 'cannot write it, the disk is full; free some space; see docs/troubleshooting.md#disk'
+    return UserError(f'{path}: {why}')
 
 
 CONVERT = """
@@ -60,10 +69,11 @@ def save_onnx(path, output):
     command = [sys.executable, '-W', 'ignore', '-c', CONVERT, network, f'{path}.pdiparams', target, str(OPSET)]
     ended = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors='replace')
     if ended.returncode or not os.path.isfile(target) or not os.path.getsize(target):
-        said = (ended.stderr.strip().splitlines() or ['it said nothing'])[-1]
-        raise UserError(
-            f'{target}: paddle2onnx could not convert the static model ({said}); see the versions in requirements-deploy.txt, or '
-            'set export.onnx=false'
+        said = re.sub(r'\x1b\[[0-9;]*m', '', (ended.stderr.strip().splitlines() or ['it said nothing'])[-1])
+        raise _failed(
+            target,
+            f'paddle2onnx could not convert the static model ({said}); see the versions in requirements-deploy.txt, or set '
+            'export.onnx=false; see docs/troubleshooting.md#onnx-export',
         )
     _rename_output(target, output)
 

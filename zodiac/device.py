@@ -13,7 +13,7 @@ import sys
 import threading
 import warnings
 
-from zodiac.errors import UsageError, UserError
+from zodiac.errors import UsageError, UserError, meaning, one_line
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 MALLOC_SETTINGS = ('MALLOC_TRIM_THRESHOLD_', 'MALLOC_MMAP_MAX_', 'MALLOC_MMAP_THRESHOLD_', 'GLIBC_TUNABLES')
@@ -69,10 +69,18 @@ def import_paddle():
     try:
         with contextlib.redirect_stderr(said):
             import paddle
-    except ImportError as error:
+    except Exception as error:  # ImportError, or what packages of other versions make of it
         raise UserError(
-            f'Paddle cannot be imported ({error}); pip install -r requirements.txt, or requirements-cpu.txt without a GPU'
+            meaning(error)
+            or f'Paddle cannot be imported ({one_line(error)}); pip install -r requirements.txt, or requirements-cpu.txt without '
+            'a GPU'
         ) from None
+    if not hasattr(paddle, '__version__'):  # Python takes a folder without code for a package
+        raise UserError(
+            f'{list(paddle.__path__)[0]}: only parts of Paddle are left, as when one of paddlepaddle and paddlepaddle-gpu was '
+            'removed beside the other; pip uninstall -y paddlepaddle paddlepaddle-gpu, then pip install -r requirements.txt, or '
+            'requirements-cpu.txt without a GPU; see docs/troubleshooting.md#both-paddles'
+        )
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):  # Paddle has put handlers of its own in their place
             signal.signal(number, signal.getsignal(number))
@@ -125,12 +133,16 @@ def choose(device):
         device = 'gpu' if gpus else 'cpu'
     kind, _, number = device.partition(':')
     if kind == 'gpu' and int(number or 0) >= gpus:
-        built = (
-            'this Paddle is built for the CPU: install paddlepaddle-gpu'
-            if not paddle.device.is_compiled_with_cuda()
-            else f'Paddle sees {gpus} GPU(s)'
-        )
-        raise UsageError(f'device = {device}: there is no such GPU here ({built}); set device=auto or device=cpu')
+        if paddle.device.is_compiled_with_cuda():
+            why = f'Paddle sees {gpus} GPU(s)'
+        elif _installed('paddlepaddle') and _installed('paddlepaddle-gpu'):
+            why = (
+                'paddlepaddle lies over paddlepaddle-gpu: pip uninstall -y paddlepaddle paddlepaddle-gpu, then pip install -r '
+                'requirements.txt, see docs/troubleshooting.md#both-paddles'
+            )
+        else:
+            why = 'this Paddle is built for the CPU: install paddlepaddle-gpu in its place'
+        raise UsageError(f'device = {device}: there is no such GPU here ({why}); set device=auto or device=cpu')
     try:
         place = paddle.device.set_device(device) and paddle.device.get_device()
     except (ValueError, RuntimeError) as error:
@@ -140,6 +152,16 @@ def choose(device):
     if place == 'cpu':
         os.environ.setdefault('PADDLE_DISTRI_BACKEND', 'gloo')  # how processes talk, should there be several
     return place
+
+
+def _installed(distribution):
+    """Whether pip has installed a package of this name."""
+    import importlib.metadata
+
+    try:
+        return bool(importlib.metadata.version(distribution))
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def is_cpu(setting):

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 
 import numpy as np
 
@@ -51,7 +52,8 @@ def _paddle(folder, manifest, place):
     network = os.path.join(folder, network_file(manifest))
     if network.endswith('.json') and paddle.__version__.startswith('2.'):  # it would crash without a word
         raise UserError(
-            f'{network}: needs Paddle 3, this is {paddle.__version__}; install Paddle 3, or export with this one'
+            f'{network}: needs Paddle 3, this is {paddle.__version__}; install Paddle 3, or export with this one; see '
+            'docs/troubleshooting.md#model-files'
         )
     weights = os.path.join(folder, f'{manifest["name"]}.pdiparams')
     return paddle_runner(network, weights, device.choose(place), _in_bf16(manifest))
@@ -60,8 +62,46 @@ def _paddle(folder, manifest, place):
 def paddle_runner(network, weights, place, bf16=False):
     """A callable, array [N, ...] -> the first output of a static graph, by Paddle Inference on a device as `device.choose` names it.
 
-    Raises: UserError where the graph cannot be loaded.
+    On a CPU by oneDNN. A graph that it fails at, which may show at the first batch only, is run without it from then on, in
+    float32, and the user is told. Raises: UserError where the graph cannot be loaded, or not be run without oneDNN either.
     """
+    onednn = not place.startswith('gpu')
+    try:
+        run_it = _predictor(network, weights, place, onednn, bf16)
+    except UserError as error:
+        if not onednn:
+            raise
+        run_it, onednn = _predictor(network, weights, place), False
+        _tell_of_onednn(network, error)
+
+    def run(batch):
+        nonlocal run_it, onednn
+        try:
+            return run_it(batch)
+        except RuntimeError as error:  # of which Paddle's own kinds are, but for a lack of memory
+            if not onednn:
+                raise UserError(
+                    f'{network}: Paddle cannot run it ({_last_line(error)}); export the model again'
+                ) from None
+            failure = error
+        run_it, onednn = _predictor(network, weights, place), False
+        result = run(batch)
+        _tell_of_onednn(network, failure)
+        return result
+
+    return run
+
+
+def _tell_of_onednn(network, error):
+    print(
+        f'{network}: oneDNN cannot run it ({_last_line(error)}), so Paddle runs it without, slower; --engine onnxruntime may be '
+        'faster; see docs/troubleshooting.md#onednn',
+        file=sys.stderr,
+    )
+
+
+def _predictor(network, weights, place, onednn=False, bf16=False):
+    """A callable, array [N, ...] -> the first output, by one predictor of Paddle Inference. Raises UserError."""
     from paddle import inference
 
     config = inference.Config(network, weights)
@@ -70,7 +110,7 @@ def paddle_runner(network, weights, place, bf16=False):
     else:
         config.disable_gpu()
         config.set_cpu_math_library_num_threads(device.cores())
-        config.enable_mkldnn()
+        (config.enable_mkldnn if onednn else config.disable_mkldnn)()
         if bf16:
             config.enable_mkldnn_bfloat16()
     config.disable_glog_info()
@@ -78,8 +118,8 @@ def paddle_runner(network, weights, place, bf16=False):
         predictor = inference.create_predictor(config)
     except Exception as error:  # Paddle raises its own kinds for a graph that it cannot read
         raise UserError(
-            f'{network}: Paddle Inference cannot load it ({str(error).strip().splitlines()[-1]}); '
-            'export it again with the Paddle that is installed here'
+            f'{network}: Paddle Inference cannot load it ({_last_line(error)}); export it again with the Paddle that is installed '
+            'here; see docs/troubleshooting.md#model-files'
         ) from None
     source = predictor.get_input_handle(predictor.get_input_names()[0])
     result = predictor.get_output_handle(predictor.get_output_names()[0])
@@ -91,6 +131,11 @@ def paddle_runner(network, weights, place, bf16=False):
         return result.copy_to_cpu()
 
     return run
+
+
+def _last_line(error):
+    """What Paddle says, behind its stack."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].partition('(at /')[0].strip()[:200]
 
 
 def _onnxruntime(folder, manifest, place):

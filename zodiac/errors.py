@@ -1,6 +1,7 @@
 """Errors that a user can mend, and the exit statuses of the scripts: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C
 (SIGINT), 143 by SIGTERM."""
 
+import errno
 import os
 import signal
 import sys
@@ -54,11 +55,55 @@ def one_line(error):
     return ' '.join(str(error).split())[:200] or type(error).__name__
 
 
+TROUBLES = (  # (words of a library's message, any of them; what they come to, with {said} for the message)
+    (
+        ('no kernel image is available', 'Mismatched GPU Architecture', 'Unsupported GPU architecture'),
+        'this Paddle has no kernels for the GPU of this machine; install the wheel for a newer CUDA (requirements.txt names the '
+        'index), or set device=cpu; see docs/troubleshooting.md#gpu-arch',
+    ),
+    (
+        ('Out of memory error on GPU', 'CUDA out of memory'),
+        'the memory of the GPU is full; lower train.batch_size or image.size, and see in nvidia-smi what else is using it; see '
+        'docs/troubleshooting.md#out-of-memory',
+    ),
+    (
+        ('Fail to alloc memory', 'bad_alloc'),
+        'out of memory; lower train.batch_size, data.num_workers, or --batch-size; see docs/troubleshooting.md#out-of-memory',
+    ),
+    (
+        ('Blocking queue is killed', 'DataLoader process', 'DataLoader worker', 'workers exit unexpectedly'),
+        'a process that loads images was killed: most often /dev/shm is too small (data.shared_memory=false does without it) or '
+        'the memory (data.num_workers=0 loads in the training process); see docs/troubleshooting.md#workers',
+    ),
+    (
+        ('Descriptors cannot', "Couldn't build proto file", 'google.protobuf'),
+        '{said}: the installed protobuf does not go with another package; pip install -U "protobuf>=3.20.2" visualdl onnx, or make a new '
+        'environment; see docs/troubleshooting.md#protobuf',
+    ),
+    (
+        ("module 'numpy' has no attribute", 'compiled using NumPy 1.x', 'numpy.dtype size changed'),
+        '{said}: a package here was made for another numpy; pip install "numpy<2", or a newer version of that package; see '
+        'docs/troubleshooting.md#numpy-2',
+    ),
+    (
+        ("No module named 'visualdl'",),
+        'VisualDL is not installed; pip install -r requirements-base.txt; see docs/troubleshooting.md#visualdl',
+    ),
+)
+
+
+def meaning(error):
+    """What an exception of a library comes to for a user, with the next step; None where it is none of TROUBLES."""
+    said = f'{type(error).__name__}: {error}'
+    found = (text for words, text in TROUBLES if any(word in said for word in words))
+    return next((text.format(said=one_line(error)) for text in found), None)
+
+
 def run(main):
     """Call `main()` and leave the process with the documented exit status.
 
-    A `UserError`, an `OSError`, a lack of memory and the death of a loader's process end in one line on stderr. Any other
-    exception is a fault of ours and keeps its traceback.
+    A `UserError`, an `OSError`, a lack of memory and one of TROUBLES end in one line on stderr. Any other exception is a fault
+    of ours and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):
@@ -81,22 +126,33 @@ def run(main):
         status = getattr(error, 'status', 130)
     except BrokenPipeError:  # the reader of our results (`| head`) has left: nothing more to say, and nowhere to say it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        where = f'{error.filename}: ' if error.filename else ''
-        print(
-            f'error: {where}{error.strerror or error}; check the path, its permissions and the free space',
-            file=sys.stderr,
-        )
-    except MemoryError:
-        print('error: out of memory; lower train.batch_size or data.num_workers', file=sys.stderr)
-    except (SystemError, RuntimeError) as error:
-        if hasattr(signal, 'SIGCHLD'):  # where Paddle throws them, at every child that ends from now on
+    except Exception as error:
+        if hasattr(
+            signal, 'SIGCHLD'
+        ):  # where Paddle throws its message of a loader again, at every child that ends from now on
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if not any(words in str(error) for words in ('DataLoader', 'Blocking queue is killed')):
+        said = meaning(error) or _of_the_machine(error)
+        if not said:
             raise
-        print(
-            'error: a process that loads images was killed: most often /dev/shm is too small (data.shared_memory=false does '
-            'without it) or the memory (data.num_workers=0 loads in the training process)',
-            file=sys.stderr,
-        )
+        print(f'error: {said}', file=sys.stderr)
     sys.exit(status)
+
+
+def _of_the_machine(error):
+    """One line for a lack of memory or a file that cannot be had, else None."""
+    if isinstance(error, MemoryError):
+        return (
+            'out of memory; lower train.batch_size, data.num_workers, or --batch-size; see '
+            'docs/troubleshooting.md#out-of-memory'
+        )
+    if not isinstance(error, OSError):
+        return None
+    where = f'{error.filename}: ' if error.filename else ''
+    if is_full(error):
+        return f'{where}{error.strerror}; free some space; see docs/troubleshooting.md#disk'
+    return f'{where}{error.strerror or one_line(error)}; check the path, its permissions and the free space'
+
+
+def is_full(error):
+    """Whether an OSError says that the disk, or the user's share of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 
-from zodiac.errors import UserError
+from zodiac.errors import UserError, is_full
 
 JUNK_NAMES = ('thumbs.db', 'desktop.ini', '__macosx')
 
@@ -115,9 +115,10 @@ def clear_leftovers(folder, name=None):
 
 def cannot_write(path, error):
     """UserError that says why `path` could not be written."""
-    reason = error.strerror or str(error)
+    reason, folder = error.strerror or str(error), os.path.dirname(path) or '.'
+    help_on_space = '; see docs/troubleshooting.md#disk' if is_full(error) else ''
     return UserError(
-        f'{path}: cannot write ({reason}); check the free space and the permissions of {os.path.dirname(path) or "."}'
+        f'{path}: cannot write ({reason}); check the free space and the permissions of {folder}{help_on_space}'
     )
 
 

@@ -115,6 +115,6 @@ def _label(line, where, num_classes):
     if not label.isdecimal() or int(label) >= num_classes:
         raise UserError(
             f'{where}: label {label!r} is not a number from 0 to {num_classes - 1}; '
-            'run annotate.py again with the data.labels in use'
+            'run annotate.py again with the data.labels in use; see docs/troubleshooting.md#class-count'
         )
     return int(label)

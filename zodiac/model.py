@@ -82,7 +82,7 @@ def load_all(network, path):
             if trained != ours
             else f'its head is not that of model.head and image.size, first {wrong[0]}'
         )
-        raise UserError(f'{path}: {why}; use the configuration of that run')
+        raise UserError(f'{path}: {why}; use the configuration of that run; see docs/troubleshooting.md#class-count')
     _require_fit(path, wrong, own, 'the network')
     _fill(network, values)
 
@@ -97,7 +97,7 @@ def _require_fit(path, wrong, own, arch):
     if wrong:
         raise UserError(
             f'{path}: does not fit {arch} of {len(own)} tensors: {len(wrong)} are missing, too many or of another '
-            f'shape, first {wrong[0]}; set model.arch to the network it was saved from'
+            f'shape, first {wrong[0]}; set model.arch to the network it was saved from; see docs/troubleshooting.md#class-count'
         )
 
 
@@ -213,5 +213,6 @@ def _imagenet_file(arch):
         reason = ' '.join(str(error).split())[:120]
         raise UserError(
             f'model.pretrained = true: cannot download the ImageNet weights of {arch} ({reason}); fetch {url} on another machine '
-            f'and put it at {place}, or set model.pretrained=PATH, or model.pretrained=false to train from scratch'
+            f'and put it at {place}, or set model.pretrained=PATH, or model.pretrained=false to train from scratch; see '
+            'docs/troubleshooting.md#no-network'
         ) from None

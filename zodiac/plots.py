@@ -1,6 +1,9 @@
 """Pictures from numbers, as PNG: the confusion matrix, training curves, calibration, counts, walls of images."""
 
+import functools
 import io
+import re
+import sys
 import warnings
 
 import numpy as np
@@ -171,9 +174,26 @@ def _save(figure, path):
     from matplotlib import pyplot
 
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message='Glyph')  # no installed font has it: a box is drawn in its place
+    with warnings.catch_warnings(record=True) as said:
+        warnings.filterwarnings('always', message='Glyph')
         figure.savefig(buffer, format='png', dpi=110)
     pyplot.close(figure)
+    for warning in said:
+        box = re.match(r'Glyph (\d+)', str(warning.message))
+        if box:
+            _tell_of_boxes(chr(int(box[1])))
+            break
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     with files.atomic_write(path, binary=True) as file:
         file.write(buffer.getvalue())
+
+
+@functools.lru_cache(maxsize=1)  # once is enough
+def _tell_of_boxes(character):
+    import matplotlib
+
+    print(
+        f'pictures: no font here has {character!r} (U+{ord(character):04X}), so that boxes are drawn for it; install one, such as '
+        f'fonts-noto-cjk, and remove {matplotlib.get_cachedir()}; see docs/troubleshooting.md#chinese-fonts',
+        file=sys.stderr,
+    )

@@ -57,7 +57,10 @@ def launch(arguments, number, logs):
     # where another process has ended with an error, the first one only tells that it has lost the other
     shown += _show(rest.partition('Traceback')[0] if errors else rest)
     if process.returncode and not asked:
-        errors = errors or {f'error: a process has failed; see what each has printed in {logs}/'}
+        errors = errors or {
+            f'error: a process has failed or was killed; see what each has printed in {logs}/, and the memory of the machine; see '
+            'docs/troubleshooting.md#out-of-memory'
+        }
         for error in errors - set(_read(said[0]).splitlines()):
             print(error, file=sys.stderr)
     if asked:

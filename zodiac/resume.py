@@ -52,7 +52,8 @@ def refuse_changes(folder, state, origin, run_dir, accept=False):
         if before.get(setting) != ours and not accept:
             raise UserError(
                 f'{folder}: was trained with {setting} = {before.get(setting)}, now it is {ours}; go on with '
-                f'-c {run_dir}/config.yaml, with --accept-changes, or start a run under another name'
+                f'-c {run_dir}/config.yaml, with --accept-changes, or start a run under another name; see '
+                'docs/troubleshooting.md#resume'
             )
 
 

@@ -1,6 +1,8 @@
 """The numbers of a run while it trains: log.csv, VisualDL, and which epoch is the best."""
 
+import contextlib
 import csv
+import io
 import math
 import os
 import sys
@@ -88,8 +90,10 @@ class RunLog(Callback):
             return
         from visualdl import LogWriter
 
-        folder = f'{self.run_dir}/visualdl'
-        self.writer = LogWriter(folder, file_name=f'vdlrecords.{len(self._records()):010d}.log')
+        folder, first = f'{self.run_dir}/visualdl', 'vdlrecords.0000000000.log'
+        # a run that goes on adds to its file: of several in a folder VisualDL's page shows the last one alone
+        with contextlib.redirect_stdout(io.StringIO()):  # it says that there is a file
+            self.writer = LogWriter(folder, file_name=max(self._records(), default=first))
         if self.clock.step == 0:
             for number, image in enumerate(self.samples):
                 self.writer.add_image(f'train images/{number}', image, step=0)

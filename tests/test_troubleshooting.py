@@ -1,0 +1,213 @@
+"""The page of complaints: what messages point to is there, in both languages; and each complaint ends in a line, not a traceback."""
+
+import re
+import shutil
+import sys
+import types
+from collections import namedtuple
+
+import pytest
+from conftest import ROOT
+
+from zodiac import deploy, device, errors, files, plots
+from zodiac.errors import UsageError, UserError
+
+PAGES = [ROOT / 'docs/troubleshooting.md', ROOT / 'docs/troubleshooting_zh.md']
+COMPLAINTS = [
+    'small-devshm',
+    'workers',
+    'slow-cpu',
+    'resume',
+    'model-files',
+    'onednn',
+    'onnx-export',
+    'accuracy-after-export',
+    'numpy-2',
+    'protobuf',
+    'no-network',
+    'class-count',
+    'odd-images',
+    'paths',
+    'class-order',
+    'imbalance',
+    'reproducibility',
+    'gpu-arch',
+    'both-paddles',
+    'chinese-fonts',
+    'disk',
+    'out-of-memory',
+    'visualdl',
+]
+
+
+def anchors(page):
+    return re.findall(r'^<a id="([^"]+)"></a>$', page.read_text(encoding='utf-8'), re.MULTILINE)
+
+
+def code():
+    """{path: text} of the project's Python files but for tests."""
+    folders = [ROOT, ROOT / 'zodiac', ROOT / 'benchmarks']
+    return {path: path.read_text(encoding='utf-8') for folder in folders for path in folder.glob('*.py')}
+
+
+# --- the pages
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_every_complaint_has_a_section_with_its_anchor_above_the_heading(page):
+    assert anchors(page) == COMPLAINTS
+    assert len(re.findall(r'^<a id="[^"]+"></a>\n\n## \S', page.read_text(encoding='utf-8'), re.MULTILINE)) == len(
+        COMPLAINTS
+    )
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_the_list_of_symptoms_names_every_section_and_comes_first(page):
+    top, *_ = page.read_text(encoding='utf-8').partition('<a id=')
+    assert 'python doctor.py' in top
+    assert set(re.findall(r'\]\(#([^)]+)\)', top)) == set(COMPLAINTS)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_every_link_of_the_page_leads_somewhere(page):
+    text = page.read_text(encoding='utf-8')
+    for link in re.findall(r'\]\(([^)]+)\)', text):
+        file, _, anchor = link.partition('#')
+        if '://' in link:
+            continue
+        target = page.parent / file if file else page
+        assert target.is_file(), link
+        assert not anchor or target not in PAGES or anchor in anchors(target), link
+
+
+def test_every_pointer_of_the_code_names_a_section():
+    # a pointer stands on one line of the source, so that it is found here and by whoever searches for it
+    pointers = {
+        (path.name, anchor)
+        for path, text in code().items()
+        for anchor in re.findall(r'docs/troubleshooting(?:_zh)?\.md#([\w-]*)', text)
+    }
+    assert len(pointers) > 15
+    assert {anchor for _, anchor in pointers} <= set(COMPLAINTS), pointers
+
+
+def test_no_pointer_of_the_code_lacks_its_section():
+    for path, text in code().items():
+        assert not re.search(r'docs/troubleshooting\.md(?!#[a-z])', text), path
+
+
+def test_both_readmes_link_the_page():
+    assert 'docs/troubleshooting.md' in (ROOT / 'README.md').read_text(encoding='utf-8')
+    assert 'docs/troubleshooting_zh.md' in (ROOT / 'README_zh.md').read_text(encoding='utf-8')
+
+
+# --- what libraries say
+
+SAID = [
+    (SystemError('(Fatal) Blocking queue is killed because the data reader raises an exception.'), 'workers'),
+    (SystemError('(Fatal) DataLoader process (pid 7) exited is killed by signal: Bus error.'), 'workers'),
+    (RuntimeError('DataLoader 2 workers exit unexpectedly, pids: 7, 8'), 'workers'),
+    (TypeError('Descriptors cannot be created directly.\nIf this call came from a _pb2.py file, your'), 'protobuf'),
+    (TypeError("Couldn't build proto file into descriptor pool: duplicate file name framework.proto"), 'protobuf'),
+    (ImportError("cannot import name 'builder' from 'google.protobuf.internal' (x.py)"), 'protobuf'),
+    (AttributeError("module 'numpy' has no attribute 'float'.\n`np.float` was a deprecated alias"), 'numpy-2'),
+    (ImportError('\nA module that was compiled using NumPy 1.x cannot be run in\nNumPy 2.0.0 as it may'), 'numpy-2'),
+    (OSError('(External) CUDA error(209), no kernel image is available for execution on the device.'), 'gpu-arch'),
+    (RuntimeError('Unsupported GPU architecture'), 'gpu-arch'),
+    (MemoryError('Out of memory error on GPU 0. Cannot allocate 98.000244MB memory on GPU 0'), 'out-of-memory'),
+    (MemoryError('(ResourceExhausted) Fail to alloc memory of 40000000000 size'), 'out-of-memory'),
+    (MemoryError(), 'out-of-memory'),
+    (ModuleNotFoundError("No module named 'visualdl'"), 'visualdl'),
+    (OSError(28, 'No space left on device', 'out.txt'), 'disk'),
+]
+
+
+@pytest.mark.parametrize(('error', 'section'), SAID, ids=[str(error)[:40] for error, _ in SAID])
+def test_what_a_library_raises_becomes_one_line_that_ends_with_its_section(capsys, error, section):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        errors.run(main)
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert said.startswith('error: ') and said.count('\n') == 1
+    assert said.endswith(f'; see docs/troubleshooting.md#{section}\n')
+
+
+@pytest.mark.parametrize('error', [TypeError('an integer is required'), AttributeError("no attribute 'float'")])
+def test_a_fault_of_ours_is_none_of_the_known_troubles(error):
+    assert errors.meaning(error) is None
+
+
+# --- Paddle that cannot be imported
+
+
+def test_a_paddle_that_was_removed_in_part_is_named_with_the_way_to_a_whole_one(monkeypatch):
+    rest = types.ModuleType('paddle')  # what Python makes of a folder that holds no code any more
+    rest.__path__ = ['/env/site-packages/paddle']
+    monkeypatch.setitem(sys.modules, 'paddle', rest)
+    with pytest.raises(UserError, match='^/env/site-packages/paddle: .* pip uninstall -y .*#both-paddles$'):
+        device.import_paddle()
+
+
+@pytest.mark.parametrize(
+    ('source', 'words'),
+    [
+        ("raise TypeError('Descriptors cannot be created directly.')", '#protobuf$'),
+        ("raise AttributeError(\"module 'numpy' has no attribute 'bool'\")", '#numpy-2$'),
+        ("raise OSError('libcudart.so.12: cannot open shared object file')", 'libcudart.so.12.* pip install -r'),
+        ('import not_there_at_all', 'not_there_at_all.* pip install -r'),
+    ],
+)
+def test_whatever_the_import_of_paddle_raises_is_told_in_a_line(tmp_path, monkeypatch, source, words):
+    (tmp_path / 'paddle.py').write_text(source)
+    monkeypatch.delitem(sys.modules, 'paddle', raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=words) as caught:
+        device.import_paddle()
+    assert '\n' not in str(caught.value)
+
+
+def test_a_cpu_paddle_that_lies_over_the_one_for_gpus_is_told(monkeypatch):
+    paddle = device.import_paddle()
+    monkeypatch.setattr(paddle.device, 'is_compiled_with_cuda', lambda: False)
+    monkeypatch.setattr(device, '_installed', lambda name: True)
+    with pytest.raises(UsageError, match='device = gpu: .*pip uninstall -y .*#both-paddles'):
+        device.choose('gpu')
+    monkeypatch.setattr(device, '_installed', lambda name: name == 'paddlepaddle')
+    with pytest.raises(UsageError, match='built for the CPU: install paddlepaddle-gpu'):
+        device.choose('gpu')
+
+
+# --- a full disk, and fonts
+
+
+def test_a_full_disk_names_the_file_and_its_section_and_a_forbidden_folder_does_not(tmp_path):
+    assert str(files.cannot_write('a/b', OSError(28, 'No space left on device'))).endswith('#disk')
+    assert '#disk' not in str(files.cannot_write('a/b', OSError(13, 'Permission denied')))
+
+
+def test_a_disk_that_is_full_during_an_export_is_not_blamed_on_the_converter(tmp_path, monkeypatch):
+    usage = namedtuple('usage', 'total used free')
+    for suffix in ('.json', '.pdiparams'):
+        (tmp_path / f'small{suffix}').write_bytes(b'')  # what Paddle leaves there, without a word
+    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: usage(10**9, 10**9, 0))
+    with pytest.raises(UserError, match='small.onnx: cannot write it, the disk is full.*#disk$'):
+        deploy.save_onnx(str(tmp_path / 'small'), 'probabilities')
+
+
+def test_characters_that_no_font_has_are_told_once_with_the_way_to_a_font(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plots, 'CJK_FONTS', ())
+    plots._tell_of_boxes.cache_clear()
+    for name in ('a', 'b'):
+        plots.plot_class_counts(str(tmp_path / f'{name}.png'), {'train': [1, 2]}, ['狗', 'cat'], 'counts')
+    said = capsys.readouterr().err
+    assert said.count('\n') == 1 and "'狗' (U+72D7)" in said
+    assert said.endswith('; see docs/troubleshooting.md#chinese-fonts\n')
+
+
+def test_names_that_a_font_has_are_drawn_without_a_word(tmp_path, capsys):
+    plots._tell_of_boxes.cache_clear()
+    plots.plot_class_counts(str(tmp_path / 'a.png'), {'train': [1, 2]}, ['dog', 'cat'], 'counts')
+    assert capsys.readouterr().err == ''
