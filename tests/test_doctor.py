@@ -105,7 +105,17 @@ def test_the_bounds_of_every_requirement_are_read():
         found = checkup.requirements(path.read_text(encoding='utf-8'))
         lines = [line for line in path.read_text(encoding='utf-8').splitlines() if line[:1].isalpha()]
         assert len(found) == len(lines) and all(found.values())
+    marked = "onnx>=1.16.1,<1.18; python_version < '3.13'  # why"
+    assert checkup.requirements(marked) == {'onnx': [('>=', '1.16.1'), ('<', '1.18')]}
     assert checkup.requirements('numpy>=1.24,<3  # with Paddle 2.6: numpy<2') == {'numpy': [('>=', '1.24'), ('<', '3')]}
+
+
+@pytest.mark.parametrize(('python', 'expected'), [((3, 12, 9), ['onnx', 'pillow']), ((3, 13, 0), ['pillow'])])
+def test_a_package_for_older_pythons_is_not_asked_for(tmp_path, monkeypatch, python, expected):
+    (tmp_path / 'some.txt').write_text("onnx>=1.16; python_version < '3.13'\npillow>=10\n", encoding='utf-8')
+    monkeypatch.setattr(facts, 'ROOT', str(tmp_path))
+    monkeypatch.setattr(sys, 'version_info', python)
+    assert list(checkup.requirements(facts.requirements('some.txt'))) == expected
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -26,9 +27,15 @@ LOOKED_AT = 512  # paths of an index, at most twice as many
 
 
 def requirements(name):
-    """The text of a requirements file of this project."""
+    """The text of a requirements file of this project, without the lines that are for an older Python than this one."""
     with open(os.path.join(ROOT, name), encoding='utf-8') as file:
-        return file.read()
+        return ''.join(line for line in file if sys.version_info < _first_python_without(line))
+
+
+def _first_python_without(line):
+    """(major, minor) of the marker `python_version < '3.13'`; beyond any where the line has none."""
+    match = re.search(r"; python_version < '(\d+)\.(\d+)'", line)
+    return tuple(map(int, match.groups())) if match else (99,)
 
 
 def installed(names):
