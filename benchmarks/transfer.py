@@ -1,7 +1,9 @@
 """Transfer learning on a CPU, the backbone frozen: train.views (its features computed once) against running it in every step, in turns.
 
+Every step as train.py does it, or with --plain as paddle.Model.fit does it for a user (benchmarks/plain_transfer.py).
+
     python benchmarks/transfer.py data/flowers --pretrained output/natural_images.pdparams --size 50 --views 1 2 4 --turns 3
-    python benchmarks/transfer.py data/flowers --pretrained output/natural_images.pdparams --size 112 --epochs-timed 2 --turns 1
+    python benchmarks/transfer.py data/flowers --pretrained output/natural_images.pdparams --size 112 --epochs-timed 2 --turns 1 --plain
 
 DATA is a folder that annotate.py has been through, of the classes in --config. Each run is train.py from its start to its end, in
 a folder of its own without a cache, so the computing of the features counts; turn N has the seed N. With --epochs-timed the
@@ -40,6 +42,7 @@ def main():
     parser.add_argument(
         '--epochs-timed', type=int, metavar='N', help='of the runs without features, 2 or more (default: all)'
     )
+    parser.add_argument('--plain', action='store_true', help='against plain paddle.Model.fit')
     parser.add_argument('--turns', type=int, default=3, help='runs of each (default: 3)')
     args = parser.parse_args()
     settings = [
@@ -56,9 +59,13 @@ def main():
     runs = {views: [] for views in (0, *args.views)}
     for turn in range(args.turns):
         for views, results in runs.items():
-            results.append(
-                train(args, [*settings, f'seed={turn}', f'train.views={views}'], 0 if views else args.epochs_timed)
-            )
+            timed = args.epochs if views else args.epochs_timed or args.epochs
+            run = [*settings, 'name=run', f'seed={turn}', f'train.views={views}', f'train.epochs={timed}']
+            command = ['train.py', '-c', args.config, '-o', *run]
+            if args.plain and not views:
+                options = [args.data, os.path.abspath(args.pretrained), args.size, timed, args.lr]
+                command = ['benchmarks/plain_transfer.py', *map(str, options)]
+            results.append(train(args, command, timed))
             print(f'turn {turn}, views {views}: {results[-1][0]:.1f} s, {results[-1][1:]}', file=sys.stderr, flush=True)
     print(f'{"views":<8}{"seconds":>10}{"best top-1":>12}{"last top-1":>12}  medians')
     for views, results in runs.items():
@@ -73,6 +80,7 @@ def main():
             'size': args.size,
             'epochs': args.epochs,
             'head': args.head,
+            'against': 'plain fit' if args.plain else 'train.py without views',
             'seconds': [round(ours[0], 1) for ours in runs[views]],
             'theirs': [round(theirs[0], 1) for theirs in runs[0]],
             'valid_top1': [round(ours[2], 4) for ours in runs[views]],
@@ -84,21 +92,11 @@ def main():
         print(json.dumps(result))
 
 
-def train(args, settings, epochs_timed):
-    """(seconds of all epochs, best and last validation top-1) of a run; extrapolated where it has fewer epochs."""
-    epochs = epochs_timed or args.epochs
+def train(args, command, epochs):
+    """(seconds of all epochs, best and last validation top-1) of a training of `epochs`; extrapolated where these are not all."""
     with tempfile.TemporaryDirectory(prefix='transfer') as folder:
         os.symlink(os.path.abspath(args.data.split('/')[0]), f'{folder}/{args.data.split("/")[0]}')
-        command = [
-            sys.executable,
-            str(ROOT / 'train.py'),
-            '-c',
-            args.config,
-            '-o',
-            'name=run',
-            f'train.epochs={epochs}',
-            *settings,
-        ]
+        command = [sys.executable, str(ROOT / command[0]), *command[1:]]
         ends, said, started = [], [], time.perf_counter()
         with subprocess.Popen(
             command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
