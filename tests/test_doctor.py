@@ -59,13 +59,13 @@ def test_paddle_that_is_not_there_is_installed_by_the_requirements():
 def test_both_builds_are_uninstalled_together():
     state, text = told(paddle({'paddlepaddle': '3.3.1', 'paddlepaddle-gpu': '2.6.2'}))
     assert state == 'failure'
-    assert f'{UNINSTALL} paddlepaddle paddlepaddle-gpu && {INSTALL}; docs/troubleshooting.md#both-paddles' in text
+    assert f'{UNINSTALL} paddlepaddle paddlepaddle-gpu && {INSTALL}; see docs/troubleshooting.md#both-paddles' in text
 
 
 def test_numpy_2_breaks_paddle_2_6_and_no_later_one():
     old = {'paddle': {'version': '2.6.2', 'cuda': ''}}
     state, text = told(paddle({'paddlepaddle': '2.6.2', 'numpy': '2.1.0'}, old))
-    assert state == 'failure' and text.endswith("pip install 'numpy<2'; docs/troubleshooting.md#numpy-2")
+    assert state == 'failure' and text.endswith("pip install 'numpy<2'; see docs/troubleshooting.md#numpy-2")
     assert paddle({'paddlepaddle': '2.6.2', 'numpy': '1.26.4'}, old).state == 'ok'
     assert paddle({'paddlepaddle': '3.3.1', 'numpy': '2.4.6'}).state == 'ok'
 
@@ -85,10 +85,10 @@ def test_paddle_outside_of_the_bounds_is_told(version, state):
         (
             'TypeError: Descriptors cannot be created directly.',
             True,
-            "'protobuf>=3.20.2,<4'; docs/troubleshooting.md#protobuf",
+            "'protobuf>=3.20.2,<4'; see docs/troubleshooting.md#protobuf",
         ),
         ("ImportError: cannot import name 'runtime_version' from 'google.protobuf'", True, '--upgrade protobuf'),
-        ('ImportError: numpy.core.multiarray failed to import', True, "'numpy<2'; docs/troubleshooting.md#numpy-2"),
+        ('ImportError: numpy.core.multiarray failed to import', True, "'numpy<2'; see docs/troubleshooting.md#numpy-2"),
         ('ImportError: libgomp.so.1: cannot open shared object file', True, 'apt-get install libgomp1'),
     ],
 )
@@ -160,7 +160,9 @@ def test_optional_packages_only_warn_and_may_be_absent():
     assert packages({}, **options)[0].state == 'ok'
     assert packages({'onnx': '1.17.0'}, **options)[0].state == 'warning'
     newer = packages({'onnx': '1.18.0', 'onnxruntime': '1.20'}, **options)[0]
-    assert newer.state == 'warning' and newer.mend.endswith("'onnx>=1.16.1,<1.18'; docs/troubleshooting.md#onnx-export")
+    assert newer.state == 'warning' and newer.mend.endswith(
+        "'onnx>=1.16.1,<1.18'; see docs/troubleshooting.md#onnx-export"
+    )
 
 
 def test_a_package_that_cannot_be_imported_is_told_and_not_those_that_need_it():
@@ -180,7 +182,7 @@ def test_visualdl_that_does_not_fit_protobuf_is_told():
     error = 'TypeError: Descriptors cannot be created directly.'
     imported = {'visualdl': {'error': error, 'file': '/x/site-packages/visualdl/__init__.py'}}
     (finding,) = packages({'visualdl': '2.5.3'}, imported, text='visualdl>=2.5.3,<3\n')
-    assert finding.state == 'failure' and finding.mend.endswith('docs/troubleshooting.md#protobuf')
+    assert finding.state == 'failure' and finding.mend.endswith('see docs/troubleshooting.md#protobuf')
 
 
 @pytest.mark.parametrize(
@@ -190,7 +192,7 @@ def test_visualdl_that_does_not_fit_protobuf_is_told():
 def test_paddle2onnx_must_be_of_paddles_generation(version, of, state):
     (finding,) = checkup.converter({'paddle2onnx': version}, of, 'pip install')
     assert finding.state == state
-    assert state == 'ok' or finding.mend.endswith('docs/troubleshooting.md#onnx-export')
+    assert state == 'ok' or finding.mend.endswith('see docs/troubleshooting.md#onnx-export')
     assert checkup.converter({}, of, 'pip install') == []
 
 
@@ -248,7 +250,7 @@ def test_what_keeps_paddle_from_a_gpu_is_told(device, state):
 def test_paddle_2_6_2_has_kernels_for_some_cards(card, runs):
     finding = gpu(card, version='2.6.2', cuda='11.8', cudnn='8.6.0', archs=[])
     assert finding.state == ('ok' if runs else 'failure')
-    assert runs or finding.mend.endswith('docs/troubleshooting.md#gpu-arch')
+    assert runs or finding.mend.endswith('see docs/troubleshooting.md#gpu-arch')
 
 
 def test_a_wheel_that_tells_its_architectures_is_believed_and_one_that_does_not_is_not_judged():
@@ -288,8 +290,8 @@ def machine(**other):
     [
         ({}, 'ok', '8'),
         ({'omp': '8'}, 'ok', '8'),
-        ({'omp': '1'}, 'warning', 'unset OMP_NUM_THREADS; docs/troubleshooting.md#slow-cpu'),
-        ({'quota': 2.0}, 'warning', 'export OMP_NUM_THREADS=2; docs/troubleshooting.md#slow-cpu'),
+        ({'omp': '1'}, 'warning', 'unset OMP_NUM_THREADS; see docs/troubleshooting.md#slow-cpu'),
+        ({'quota': 2.0}, 'warning', 'export OMP_NUM_THREADS=2; see docs/troubleshooting.md#slow-cpu'),
         ({'quota': 2.0, 'omp': '2'}, 'ok', '2'),
         ({'quota': 0.5}, 'warning', 'export OMP_NUM_THREADS=1'),
         ({'quota': 64.0}, 'ok', '8'),
@@ -342,7 +344,7 @@ def test_a_small_shared_memory_is_told_as_the_setting_makes_it():
     batch = 64 * 3 * 224**2
     assert surroundings.shared_memory(large, 4, batch, 'auto').state == 'ok'
     found = surroundings.shared_memory(small, 4, batch, 'auto')
-    assert found.state == 'warning' and found.mend.endswith('--shm-size=1g; docs/troubleshooting.md#small-devshm')
+    assert found.state == 'warning' and found.mend.endswith('--shm-size=1g; see docs/troubleshooting.md#small-devshm')
     assert surroundings.shared_memory(small, 4, batch, True).state == 'failure'
     assert surroundings.shared_memory(small, 4, batch, False).state == 'ok'
     assert surroundings.shared_memory(small, 0, batch, 'auto').state == 'ok'
@@ -354,7 +356,7 @@ def test_a_disk_must_hold_a_run(free, state):
     place = {'folder': '/here', 'free': free << 30, 'problem': ''}
     finding = surroundings.disk('output', place, 10 << 30, 'free some')
     assert finding.state == state
-    assert state == 'ok' or finding.mend == 'free some; docs/troubleshooting.md#disk'
+    assert state == 'ok' or finding.mend == 'free some; see docs/troubleshooting.md#disk'
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
@@ -375,7 +377,7 @@ def test_chinese_class_names_want_a_font():
     assert finding.state == 'warning'
     assert (
         finding.mend
-        == 'apt-get install fonts-noto-cjk && rm -f /c/fontlist-*.json; docs/troubleshooting.md#chinese-fonts'
+        == 'apt-get install fonts-noto-cjk && rm -f /c/fontlist-*.json; see docs/troubleshooting.md#chinese-fonts'
     )
     assert surroundings.fonts(['猫'], {'fonts': ['SimHei'], 'cache': '/c'}).state == 'ok'
     assert surroundings.fonts(['猫'], {}).state == 'ok'

@@ -29,11 +29,6 @@ class Finding(NamedTuple):
     mend: str = ''
 
 
-def see(anchor):
-    """The end of a line on which a section of the documentation says more."""
-    return f'; docs/troubleshooting.md#{anchor}'
-
-
 def numbers(version):
     """The leading numbers of a version as a tuple: '2.6.2.post120' -> (2, 6, 2)."""
     return tuple(int(part) for part in re.match(r'\d+(\.\d+)*|', version).group().split('.') if part)
@@ -105,7 +100,7 @@ def paddle(versions, imported, bounds, avx, install, uninstall):
     builds = [name for name in BUILDS if name in versions]
     if len(builds) > 1:
         text = ' and '.join(f'{name} {versions[name]}' for name in builds)
-        mend = f'{uninstall} {" ".join(BUILDS)} && {install}' + see('both-paddles')
+        mend = f'{uninstall} {" ".join(BUILDS)} && {install}' + '; see docs/troubleshooting.md#both-paddles'
         return Finding('paddle', FAILURE, f'{text} are both installed, in one folder: one of them is broken', mend)
     about = imported.get('paddle', {})
     version = about.get('version') or ''.join(versions[name] for name in builds)
@@ -113,7 +108,7 @@ def paddle(versions, imported, bounds, avx, install, uninstall):
         return Finding('paddle', FAILURE, 'not installed', install)
     if numbers(version)[:2] == (2, 6) and numbers(versions.get('numpy', '')) >= (2,):
         found = f'Paddle {version} is built for NumPy 1, this is NumPy {versions["numpy"]}'
-        return Finding('paddle', FAILURE, found, f"{pip} 'numpy<2'" + see('numpy-2'))
+        return Finding('paddle', FAILURE, found, f"{pip} 'numpy<2'" + '; see docs/troubleshooting.md#numpy-2')
     if not about:
         return Finding(
             'paddle', FAILURE, f'Paddle {version}: not tried, for NumPy cannot be imported', 'mend numpy first'
@@ -145,11 +140,11 @@ def cannot_import(name, version, about, avx, pip, again, state=FAILURE):
     elif place and '-packages' not in place:
         mend = f'rename {place}, which takes the place of the package'
     elif 'Descriptors cannot' in error:
-        mend = f"{pip} 'protobuf>=3.20.2,<4'" + see('protobuf')
+        mend = f"{pip} 'protobuf>=3.20.2,<4'" + '; see docs/troubleshooting.md#protobuf'
     elif 'protobuf' in error:
-        mend = f'{pip} --upgrade protobuf' + see('protobuf')
+        mend = f'{pip} --upgrade protobuf' + '; see docs/troubleshooting.md#protobuf'
     elif 'numpy.core.multiarray' in error or '_ARRAY_API' in error or 'NumPy 1.x' in error:
-        mend = f"{pip} 'numpy<2'" + see('numpy-2')
+        mend = f"{pip} 'numpy<2'" + '; see docs/troubleshooting.md#numpy-2'
     elif library:
         mend = f'apt-get install {LIBRARIES[library]}'
     else:
@@ -179,7 +174,7 @@ def packages(file, text, versions, imported, install, worst=FAILURE):
             wrong.append(cannot_import(name, version, about, None, pip, again, least))
         elif side:
             state = least if side < 0 else WARNING
-            anchor = see('onnx-export') if name in ('onnx', 'paddle2onnx') else ''
+            anchor = '; see docs/troubleshooting.md#onnx-export' if name in ('onnx', 'paddle2onnx') else ''
             found = f'{name} {version} is {"older" if side < 0 else "newer"} than what is tested, {as_text(bounds)}'
             wrong.append(Finding(name, state, found, f"{pip} '{name}{as_text(bounds)}'" + anchor))
     if missing:
@@ -198,7 +193,7 @@ def converter(versions, paddle_version, pip):
         return [Finding('onnx export', OK, f'paddle2onnx {version} for Paddle {paddle_version}')]
     right = "'paddle2onnx<2'" if old else "'paddle2onnx>=2,<3'"
     found = f'paddle2onnx {version} is not for Paddle {paddle_version}: no ONNX file will be written'
-    return [Finding('onnx export', WARNING, found, f'{pip} {right}' + see('onnx-export'))]
+    return [Finding('onnx export', WARNING, found, f'{pip} {right}' + '; see docs/troubleshooting.md#onnx-export')]
 
 
 def cards(smi):
@@ -258,7 +253,7 @@ def gpu(smi, about, device, right_build):
             mend = 'another card'
         built = ' '.join(map(str, archs))
         found = f'{text}; its kernels are for compute capability {built}, this card has {capability}'
-        return Finding('gpu', FAILURE, found, mend + instead + see('gpu-arch'))
+        return Finding('gpu', FAILURE, found, mend + instead + '; see docs/troubleshooting.md#gpu-arch')
     if not about['gpus']:
         return Finding(
             'gpu', bad, f'{text}; Paddle sees none of them', f'unset CUDA_VISIBLE_DEVICES, or a newer driver{instead}'

@@ -2,7 +2,7 @@
 
 import re
 
-from zodiac.checkup import FAILURE, OK, WARNING, Finding, see
+from zodiac.checkup import FAILURE, OK, WARNING, Finding
 
 GB, MB = 1 << 30, 1 << 20
 # Peak memory of a training step on a CPU, in MB: without images, and for each at 224 pixels a side; from batches of 2 and 32 (152: 16).
@@ -22,10 +22,12 @@ def threads(machine):
     usable = cores if quota is None else max(1, min(cores, round(quota)))
     if omp and (not omp.isdigit() or int(omp) < usable):
         found = f'OMP_NUM_THREADS={omp}: one process of fewer threads than the {usable} cores'
-        return Finding('cores', WARNING, found, 'unset OMP_NUM_THREADS' + see('slow-cpu'))
+        return Finding('cores', WARNING, found, 'unset OMP_NUM_THREADS' + '; see docs/troubleshooting.md#slow-cpu')
     if usable < cores and (not omp or int(omp) > usable):
         found = f'the container may use {quota:g} of {cores} cores, and Paddle would start {omp or cores} threads'
-        return Finding('cores', WARNING, found, f'export OMP_NUM_THREADS={usable}' + see('slow-cpu'))
+        return Finding(
+            'cores', WARNING, found, f'export OMP_NUM_THREADS={usable}' + '; see docs/troubleshooting.md#slow-cpu'
+        )
     return Finding('cores', OK, f'{usable}')
 
 
@@ -78,7 +80,7 @@ def shared_memory(shm, workers, batch_bytes, setting):
         ', or -o data.shared_memory=auto' if setting is True else ''
     )
     state, what = (FAILURE, 'and are killed') if setting is True else (WARNING, 'so batches take a slower way')
-    return Finding('shared memory', state, f'{text}, {what}', mend + see('small-devshm'))
+    return Finding('shared memory', state, f'{text}, {what}', mend + '; see docs/troubleshooting.md#small-devshm')
 
 
 def run_bytes(arch, keep):
@@ -87,17 +89,21 @@ def run_bytes(arch, keep):
 
 
 def disk(name, place, need, mend):
-    """Free space and the right to write at `place`, see `facts.space`; need: bytes."""
+    """Free space and the right to write at `place` `facts.space`; need: bytes."""
     folder, free = place['folder'], place['free']
     if place['problem']:
-        return Finding(name, FAILURE, f'{folder}: cannot write ({place["problem"]})', mend + see('disk'))
+        return Finding(
+            name, FAILURE, f'{folder}: cannot write ({place["problem"]})', mend + '; see docs/troubleshooting.md#disk'
+        )
     if free is None:
         return Finding(name, OK, f'{folder}: free space not known')
     text = f'{folder}: {free / GB:.1f} GB free'
     if free < need:
-        return Finding(name, FAILURE, f'{text}, {need / GB:.1f} GB wanted', mend + see('disk'))
+        return Finding(name, FAILURE, f'{text}, {need / GB:.1f} GB wanted', mend + '; see docs/troubleshooting.md#disk')
     if free < 3 * need:
-        return Finding(name, WARNING, f'{text}, {need / GB:.1f} GB wanted for a run', mend + see('disk'))
+        return Finding(
+            name, WARNING, f'{text}, {need / GB:.1f} GB wanted for a run', mend + '; see docs/troubleshooting.md#disk'
+        )
     return Finding(name, OK, text)
 
 
@@ -110,12 +116,15 @@ def fonts(labels, about):
     chinese = [label for label in labels if re.search('[\u2e80-\u9fff\uf900-\ufaff]', label)]
     if not chinese:
         return Finding('fonts', OK, 'none for Chinese, and no class name needs one')
-    mend = f'apt-get install fonts-noto-cjk && rm -f {about["cache"]}/fontlist-*.json' + see('chinese-fonts')
+    mend = (
+        f'apt-get install fonts-noto-cjk && rm -f {about["cache"]}/fontlist-*.json'
+        + '; see docs/troubleshooting.md#chinese-fonts'
+    )
     return Finding('fonts', WARNING, f'none for Chinese: pictures show boxes for {chinese[0]}', mend)
 
 
 def images(root, labels, tree, place, annotate):
-    """The folders of the images, see `facts.images`; place: of `facts.space`; annotate: the command."""
+    """The folders of the images `facts.images`; place: of `facts.space`; annotate: the command."""
     if tree is None:
         mend = f'put the images into {root}/<class>/, or set data.root; then {annotate}'
         return Finding('images', WARNING, f'{root}: no such folder yet', mend)
@@ -183,7 +192,11 @@ def self_test(status, seconds, what):
     """status: exit status of the run, None where time was up; what: the last it has said of an error."""
     if status == 0:
         return Finding('self-test', OK, f'drawn, trained, exported and predicted in {seconds:.0f} s')
-    anchor = see('onednn') if any(word in what for word in ('onednn', 'oneDNN', 'mkldnn', 'Paddle Inference')) else ''
+    anchor = (
+        '; see docs/troubleshooting.md#onednn'
+        if any(word in what for word in ('onednn', 'oneDNN', 'mkldnn', 'Paddle Inference'))
+        else ''
+    )
     return Finding(
         'self-test', FAILURE, what or 'failed without a word', 'python demo.py shows all that it says' + anchor
     )
