@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 	$(RUN) demo.py
 
 test: $(VENV)/.installed
-	$(RUN) -m pytest -q -n auto --dist loadfile
+	$(RUN) -m pytest -q -n 4 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
