@@ -116,20 +116,18 @@ def run(main):
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         status = error.status
-        if (
-            os.environ.get('PADDLE_TRAINER_ID', '0') != '0'
-        ):  # Paddle's launcher ends all processes with the first: let that be
+        # Paddle's launcher ends all processes with the first: let that be the one that speaks for all, if it has the same to say
+        if os.environ.get('PADDLE_TRAINER_ID', '0') != '0':
             sys.stderr.flush()
-            time.sleep(3)  # the one that speaks for all, if it has the same to say
+            time.sleep(3)
     except KeyboardInterrupt as error:
         print('interrupted', file=sys.stderr)
         status = getattr(error, 'status', 130)
     except BrokenPipeError:  # the reader of our results (`| head`) has left: nothing more to say, and nowhere to say it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        if hasattr(
-            signal, 'SIGCHLD'
-        ):  # where Paddle throws its message of a loader again, at every child that ends from now on
+        # where Paddle throws its message of a loader again, at every child that ends from now on
+        if hasattr(signal, 'SIGCHLD'):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         said = meaning(error) or _of_the_machine(error)
         if not said:
