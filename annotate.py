@@ -49,7 +49,7 @@ def annotate(cfg):
     same_files = before and before.stamps == stamps and before.paths == record.listing(tree.root, readable)
     if same_files and before.outcome == outcome(tree, cfg):
         print('no file has changed since the last run')
-        report(_read_json(f'{cfg.data.root}/annotation.json'), cfg)
+        report(files.read_json(f'{cfg.data.root}/annotation.json'), cfg)
         return
     unread = record.recall(before, tree.root, readable, stamps) if before else range(len(readable))
     del before  # a list of all files
@@ -81,7 +81,7 @@ def unpack(cfg):
     stamp = {'archive': os.path.basename(path), 'sha256': files.sha256(path)}
     marker = f'{root}/unpacked.json'
     if os.path.isdir(root) and os.listdir(root):
-        if _read_json(marker) == stamp:
+        if files.read_json(marker) == stamp:
             print(f'{path} is unpacked in {root} already')
             return
         raise UserError(
@@ -393,14 +393,6 @@ def _warn_of_loss(summary, cfg):
 
 def _printable(path):
     return path.encode('utf-8', 'backslashreplace').decode('utf-8')
-
-
-def _read_json(path):
-    try:
-        with open(path, encoding='utf-8') as file:
-            return json.load(file)
-    except (OSError, ValueError):
-        return None
 
 
 if __name__ == '__main__':

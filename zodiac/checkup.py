@@ -100,7 +100,7 @@ def paddle(versions, imported, bounds, avx, install, uninstall):
     builds = [name for name in BUILDS if name in versions]
     if len(builds) > 1:
         text = ' and '.join(f'{name} {versions[name]}' for name in builds)
-        mend = f'{uninstall} {" ".join(BUILDS)} && {install}' + '; see docs/troubleshooting.md#both-paddles'
+        mend = f'{uninstall} {" ".join(BUILDS)} && {install}; see docs/troubleshooting.md#both-paddles'
         return Finding('paddle', FAILURE, f'{text} are both installed, in one folder: one of them is broken', mend)
     about = imported.get('paddle', {})
     version = about.get('version') or ''.join(versions[name] for name in builds)
@@ -108,7 +108,7 @@ def paddle(versions, imported, bounds, avx, install, uninstall):
         return Finding('paddle', FAILURE, 'not installed', install)
     if numbers(version)[:2] == (2, 6) and numbers(versions.get('numpy', '')) >= (2,):
         found = f'Paddle {version} is built for NumPy 1, this is NumPy {versions["numpy"]}'
-        return Finding('paddle', FAILURE, found, f"{pip} 'numpy<2'" + '; see docs/troubleshooting.md#numpy-2')
+        return Finding('paddle', FAILURE, found, f"{pip} 'numpy<2'; see docs/troubleshooting.md#numpy-2")
     if not about:
         return Finding(
             'paddle', FAILURE, f'Paddle {version}: not tried, for NumPy cannot be imported', 'mend numpy first'
@@ -140,11 +140,11 @@ def cannot_import(name, version, about, avx, pip, again, state=FAILURE):
     elif place and '-packages' not in place:
         mend = f'rename {place}, which takes the place of the package'
     elif 'Descriptors cannot' in error:
-        mend = f"{pip} 'protobuf>=3.20.2,<4'" + '; see docs/troubleshooting.md#protobuf'
+        mend = f"{pip} 'protobuf>=3.20.2,<4'; see docs/troubleshooting.md#protobuf"
     elif 'protobuf' in error:
-        mend = f'{pip} --upgrade protobuf' + '; see docs/troubleshooting.md#protobuf'
+        mend = f'{pip} --upgrade protobuf; see docs/troubleshooting.md#protobuf'
     elif 'numpy.core.multiarray' in error or '_ARRAY_API' in error or 'NumPy 1.x' in error:
-        mend = f"{pip} 'numpy<2'" + '; see docs/troubleshooting.md#numpy-2'
+        mend = f"{pip} 'numpy<2'; see docs/troubleshooting.md#numpy-2"
     elif library:
         mend = f'apt-get install {LIBRARIES[library]}'
     else:
@@ -193,7 +193,7 @@ def converter(versions, paddle_version, pip):
         return [Finding('onnx export', OK, f'paddle2onnx {version} for Paddle {paddle_version}')]
     right = "'paddle2onnx<2'" if old else "'paddle2onnx>=2,<3'"
     found = f'paddle2onnx {version} is not for Paddle {paddle_version}: no ONNX file will be written'
-    return [Finding('onnx export', WARNING, found, f'{pip} {right}' + '; see docs/troubleshooting.md#onnx-export')]
+    return [Finding('onnx export', WARNING, found, f'{pip} {right}; see docs/troubleshooting.md#onnx-export')]
 
 
 def cards(smi):

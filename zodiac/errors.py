@@ -55,6 +55,7 @@ def one_line(error):
     return ' '.join(str(error).split())[:200] or type(error).__name__
 
 
+OUT_OF_MEMORY = 'out of memory; lower train.batch_size, data.num_workers, or --batch-size; see docs/troubleshooting.md#out-of-memory'
 TROUBLES = (  # (words of a library's message, any of them; what they come to, with {said} for the message)
     (
         ('no kernel image is available', 'Mismatched GPU Architecture', 'Unsupported GPU architecture'),
@@ -68,7 +69,7 @@ TROUBLES = (  # (words of a library's message, any of them; what they come to, w
     ),
     (
         ('Fail to alloc memory', 'bad_alloc'),
-        'out of memory; lower train.batch_size, data.num_workers, or --batch-size; see docs/troubleshooting.md#out-of-memory',
+        OUT_OF_MEMORY,
     ),
     (
         ('Blocking queue is killed', 'DataLoader process', 'DataLoader worker', 'workers exit unexpectedly'),
@@ -139,10 +140,7 @@ def run(main):
 def _of_the_machine(error):
     """One line for a lack of memory or a file that cannot be had, else None."""
     if isinstance(error, MemoryError):
-        return (
-            'out of memory; lower train.batch_size, data.num_workers, or --batch-size; see '
-            'docs/troubleshooting.md#out-of-memory'
-        )
+        return OUT_OF_MEMORY
     if not isinstance(error, OSError):
         return None
     where = f'{error.filename}: ' if error.filename else ''

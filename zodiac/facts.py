@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from zodiac import device
+from zodiac import device, files
 from zodiac.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -326,9 +326,5 @@ def annotation(path):
     """The content of annotation.json; None where there is none, {} where it cannot be read."""
     if not os.path.isfile(path):
         return None
-    try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file)
-    except (OSError, ValueError):
-        return {}
+    content = files.read_json(path)
     return content if isinstance(content, dict) else {}

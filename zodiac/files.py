@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import glob
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -111,6 +112,15 @@ def clear_leftovers(folder, name=None):
         else:
             with contextlib.suppress(OSError):
                 os.unlink(unfinished)
+
+
+def read_json(path):
+    """The content of a JSON file; None where it cannot be read, or is no JSON."""
+    try:
+        with open(path, encoding='utf-8') as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return None
 
 
 def cannot_write(path, error):

@@ -1,19 +1,13 @@
 """What annotate.py has found, as the report shows it. What an annotation.json of an earlier version does not hold is left out."""
 
-import json
-
-from zodiac import images, near_duplicates, report
+from zodiac import files, images, near_duplicates, report
 
 PAIRS = 6  # near-duplicates that are shown
 
 
 def read(path):
     """The content of annotation.json, a dict; empty where it cannot be read."""
-    try:
-        with open(path, encoding='utf-8') as file:
-            found = json.load(file)
-    except (OSError, ValueError):
-        return {}
+    found = files.read_json(path)
     return found if isinstance(found, dict) else {}
 
 

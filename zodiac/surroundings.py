@@ -22,11 +22,11 @@ def threads(machine):
     usable = cores if quota is None else max(1, min(cores, round(quota)))
     if omp and (not omp.isdigit() or int(omp) < usable):
         found = f'OMP_NUM_THREADS={omp}: one process of fewer threads than the {usable} cores'
-        return Finding('cores', WARNING, found, 'unset OMP_NUM_THREADS' + '; see docs/troubleshooting.md#slow-cpu')
+        return Finding('cores', WARNING, found, 'unset OMP_NUM_THREADS; see docs/troubleshooting.md#slow-cpu')
     if usable < cores and (not omp or int(omp) > usable):
         found = f'the container may use {quota:g} of {cores} cores, and Paddle would start {omp or cores} threads'
         return Finding(
-            'cores', WARNING, found, f'export OMP_NUM_THREADS={usable}' + '; see docs/troubleshooting.md#slow-cpu'
+            'cores', WARNING, found, f'export OMP_NUM_THREADS={usable}; see docs/troubleshooting.md#slow-cpu'
         )
     return Finding('cores', OK, f'{usable}')
 
