@@ -5,8 +5,9 @@
     python evaluate.py -o evaluate.weights=output/zodiac/infer evaluate.engine=onnxruntime     # what export.py wrote
     python evaluate.py --compare demo demo_longer                 # two evaluated runs side by side
 
-report.html shows everything and needs no network; metrics.json holds every number, predictions.csv a row an image; the pictures
-are there as PNG too. A simple random sample of the split is listed as in the notebook.
+report.html shows everything and needs no network; metrics.json holds every number, metrics.csv, per_class.csv and
+confusion_matrix.csv the same as tables, predictions.csv a row an image; the pictures are there as PNG too. A simple random sample of
+the split is listed as in the notebook.
 """
 
 import csv
@@ -191,12 +192,13 @@ def draw(folder, result, dataset, probabilities, counts, cfg):
 
 
 def write(folder, result, dataset, probabilities, counts, found, network, cfg):
-    """metrics.json, predictions.csv and report.html."""
+    """metrics.json, the tables and report.html."""
     from zodiac import findings, report
 
     names = cfg.data.labels
     with files.atomic_write(f'{folder}/metrics.json') as file:
         json.dump(result, file, ensure_ascii=False, indent=1)
+    report.write_scores(folder, result)
     report.write_predictions(f'{folder}/predictions.csv', dataset.paths, dataset.labels, probabilities, names)
 
     chosen = report.choose(dataset.labels, probabilities)

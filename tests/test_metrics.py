@@ -39,6 +39,7 @@ def test_evaluate_gives_what_was_computed_by_hand():
     assert list(scores['per_class']) == NAMES
     for name, row in expected.items():
         assert {key: scores['per_class'][name][key] for key in row} == pytest.approx(row)
+    assert scores['per_class']['ox']['recall_interval_95'] == metrics.wilson(2, 3)
     assert scores['macro_precision'] == pytest.approx((2 / 3 + 1 / 3) / 3)
     assert scores['macro_recall'] == pytest.approx((2 / 3 + 1 / 2) / 3)
     assert scores['macro_f1'] == pytest.approx((2 / 3 + 2 / 5) / 3)
@@ -86,7 +87,8 @@ def test_top1_is_the_diagonal_of_the_confusion_matrix():
 def test_a_class_without_samples_counts_zero_and_stays_out_of_the_means():
     labels, probabilities = np.array([0, 0, 1]), np.array([[0.9, 0.1, 0], [0.9, 0.1, 0], [0.1, 0.1, 0.8]])
     scores = metrics.evaluate(labels, probabilities, NAMES)
-    assert scores['per_class']['rabbit'] == {'precision': 0, 'recall': 0, 'f1': 0, 'roc_auc': None, 'support': 0}
+    nothing = {'precision': 0, 'recall': 0, 'f1': 0, 'recall_interval_95': None, 'roc_auc': None, 'support': 0}
+    assert scores['per_class']['rabbit'] == nothing
     assert scores['macro_recall'] == pytest.approx((1 + 0) / 2)
     assert scores['macro_f1'] == pytest.approx((1 + 0) / 2)
     assert np.array(scores['confusion_matrix']).shape == (3, 3)

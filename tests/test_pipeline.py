@@ -140,6 +140,15 @@ def test_evaluation_writes_its_numbers_and_pictures(finished):
     assert len({row['id'] for row in metrics['sample']}) == 6
     for row in metrics['sample']:
         assert rows[row['id']]['label'] == row['label'] and rows[row['id']]['prediction'] == row['prediction']
+    table = {row['name']: row['value'] for row in read_csv(report / 'metrics.csv')}
+    low, high = metrics['top1_interval_95']
+    expected = {'top1': metrics['top1'], 'top1_interval_95_low': low, 'top1_interval_95_high': high}
+    assert {name: float(table[name]) for name in expected} == expected
+    assert float(table['calibration_ece']) == metrics['calibration']['ece']
+    for row in read_csv(report / 'per_class.csv'):
+        assert float(row['f1']) == metrics['per_class'][row['class']]['f1']
+    counts = [list(row.values()) for row in read_csv(report / 'confusion_matrix.csv')]
+    assert counts == [[name, *map(str, row)] for name, row in zip(LABELS, metrics['confusion_matrix'])]
     for name in ('confusion_matrix.png', 'curves.png', 'predictions.png', 'reliability.png', 'classes.png'):
         assert (report / name).read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
 

@@ -48,6 +48,28 @@ def test_predictions_are_utf8_with_plain_newlines(tmp_path):
     assert content.endswith(b'\n')
 
 
+@pytest.mark.parametrize('names', [CHINESE, AWKWARD], ids=['chinese', 'awkward'])
+def test_scores_are_tables_too(tmp_path, names):
+    labels = np.array([0, 0, 1, 1])  # none of the third class
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.1, 0.8, 0.1]])
+    result = metrics.evaluate(labels, probabilities, names)
+    others = {
+        'calibration': calibration.evaluate(labels, probabilities),
+        'near_duplicates': {'images': 0},
+        'sample': [],
+    }
+    report.write_scores(str(tmp_path), {**result, **others})
+    table = {row['name']: row['value'] for row in read_table(tmp_path / 'metrics.csv')}
+    assert float(table['top1']) == 0.75 and float(table['top1_interval_95_low']) == result['top1_interval_95'][0]
+    assert {'sample', 'labels', 'per_class', 'calibration_bins'}.isdisjoint(table)
+    classes = read_table(tmp_path / 'per_class.csv')
+    assert [row['class'] for row in classes] == names
+    assert [row['recall'] for row in classes] == ['1.0', '0.5', '0.0']
+    assert classes[2]['recall_interval_95_high'] == '' and classes[2]['support'] == '0'
+    counts = read_table(tmp_path / 'confusion_matrix.csv')
+    assert [[row[name] for name in names] for row in counts] == [['2', '0', '0'], ['0', '1', '1'], ['0', '0', '0']]
+
+
 def test_a_missing_folder_is_made(tmp_path):
     path = tmp_path / 'report' / 'predictions.csv'
     report.write_predictions(str(path), ['a.jpg'], [0], np.array([[1.0, 0.0]]), ['cat', 'dog'])

@@ -14,8 +14,8 @@ def evaluate(labels, probabilities, class_names):
     Returns: JSON-ready dict. top5 counts the true class among the five most probable (fewer classes: all of them);
         precision, recall and F1 of a class without any sample or prediction are 0 (scikit-learn, zero_division=0), and
         the macro means run over the classes that have samples, the weighted ones count each by its samples; roc_auc is that of
-        the class against the rest, None where one of the two has no sample; confusion_matrix[i][j] counts class i taken for
-        class j.
+        the class against the rest, None where one of the two has no sample; recall_interval_95 is Wilson's, None without a sample;
+        confusion_matrix[i][j] counts class i taken for class j.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -27,6 +27,7 @@ def evaluate(labels, probabilities, class_names):
         labels, predictions, labels=numbers, zero_division=0
     )
     present = support > 0
+    matrix = confusion_matrix(labels, predictions, labels=numbers)
     areas = [roc_auc(labels == i, probabilities[:, i]) for i in numbers]
     known = [area for area in areas if area is not None]
     return {
@@ -46,6 +47,7 @@ def evaluate(labels, probabilities, class_names):
             name: {
                 'precision': float(precision[i]),
                 'recall': float(recall[i]),
+                'recall_interval_95': wilson(int(matrix[i, i]), int(support[i])) if present[i] else None,
                 'f1': float(f1[i]),
                 'roc_auc': areas[i],
                 'support': int(support[i]),
@@ -53,7 +55,7 @@ def evaluate(labels, probabilities, class_names):
             for i, name in enumerate(class_names)
         },
         'labels': list(class_names),
-        'confusion_matrix': confusion_matrix(labels, predictions, labels=numbers).tolist(),
+        'confusion_matrix': matrix.tolist(),
     }
 
 

@@ -82,7 +82,6 @@ def plot_curves(path, rows, rates=()):
             points = [(int(row['epoch']), float(row[f'{part}_{name}'])) for row in rows if row[f'{part}_{name}'] != '']
             axis.plot(*zip(*points), marker='o', markersize=3, label=part)
         axis.set(title={'top1': 'top-1'}.get(name, name), xlabel='epoch')
-        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend()
     axes[1].set_ylim(0, 1)
     if len(rates):
@@ -94,9 +93,9 @@ def plot_curves(path, rows, rates=()):
     points = [(int(row['epoch']), float(row['images_per_second'])) for row in rows if row['images_per_second'] != '']
     axes[3].plot(*zip(*points), marker='o', markersize=3)
     axes[3].set(title='training images a second', xlabel='epoch', ylim=(0, None))
-    axes[3].xaxis.get_major_locator().set_params(integer=True)
     for axis in axes:
         axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     _save(figure, path)
 
 

@@ -1,4 +1,4 @@
-"""The report of a run: predictions.csv, and report.html, one file that shows everything and needs no network."""
+"""The report of a run: its tables as CSV, and report.html, one file that shows everything and needs no network."""
 
 import base64
 import csv
@@ -15,13 +15,46 @@ THUMBNAIL = 144  # pixels a side
 def write_predictions(path, paths, labels, probabilities, class_names):
     """CSV with a row an image: id, path, label, prediction, probability of the prediction, correct (1 or 0)."""
     predictions = np.asarray(probabilities).argmax(1)
+    rows = (
+        [i, image, class_names[true], class_names[guess], f'{probabilities[i][guess]:.6f}', int(true == guess)]
+        for i, (image, true, guess) in enumerate(zip(paths, labels, predictions))
+    )
+    _write_table(path, ['id', 'path', 'label', 'prediction', 'probability', 'correct'], rows)
+
+
+def write_scores(folder, result):
+    """The numbers of metrics.json as tables: metrics.csv (name, value; the ends of an interval as <name>_low and <name>_high),
+    per_class.csv (a row a class) and confusion_matrix.csv (a row a true class, a column a prediction).
+
+    Args:
+        result: the content of metrics.json.
+    """
+    inner = {
+        f'{part}_{name}': value for part in ('calibration', 'near_duplicates') for name, value in result[part].items()
+    }
+    _write_table(f'{folder}/metrics.csv', ['name', 'value'], _flat({**result, **inner}).items())
+    classes = [{'class': name, **_flat(row)} for name, row in result['per_class'].items()]
+    _write_table(f'{folder}/per_class.csv', classes[0], (row.values() for row in classes))
+    counts = ([name, *row] for name, row in zip(result['labels'], result['confusion_matrix']))
+    _write_table(f'{folder}/confusion_matrix.csv', ['true class', *result['labels']], counts)
+
+
+def _flat(values):
+    """Of a dict, what fits a cell of a table; an interval becomes two cells."""
+    flat = {}
+    for name, value in values.items():
+        if '_interval_' in name:
+            flat[f'{name}_low'], flat[f'{name}_high'] = value or (None, None)
+        elif not isinstance(value, (dict, list)):
+            flat[name] = value
+    return flat
+
+
+def _write_table(path, titles, rows):
     with files.atomic_write(path) as file:
         table = csv.writer(file, lineterminator='\n')
-        table.writerow(['id', 'path', 'label', 'prediction', 'probability', 'correct'])
-        for i, (image, true, guess) in enumerate(zip(paths, labels, predictions)):
-            table.writerow(
-                [i, image, class_names[true], class_names[guess], f'{probabilities[i][guess]:.6f}', int(true == guess)]
-            )
+        table.writerow(titles)
+        table.writerows(rows)
 
 
 def write_page(path, template='report.html', **content):
