@@ -215,3 +215,23 @@ def test_two_models_are_compared_by_the_images_that_only_one_gets_right():
     second = np.array([1, 0, 0, 0, 0, 1, 0, 1], bool)
     assert metrics.mcnemar(first, second) == {'only_first': 4, 'only_second': 1, 'p': pytest.approx(2 * (1 + 5) / 32)}
     assert metrics.mcnemar(first, first) == {'only_first': 0, 'only_second': 0, 'p': 1.0}
+
+
+def test_the_interval_of_a_difference_is_that_of_the_formula():
+    a, b, c, d = 30.5, 4.5, 12.5, 6.5  # half an image in each cell
+    n = a + b + c + d
+    difference = (c - b) / n
+    half = 1.959964 * math.sqrt(((b + c) / n - difference**2) / n)
+    assert metrics.paired_interval(4, 12, 52) == pytest.approx([difference - half, difference + half])
+
+
+@pytest.mark.parametrize('n', [1, 59])
+def test_the_interval_of_two_that_never_differ_is_no_point(n):
+    low, high = metrics.paired_interval(0, 0, n)
+    assert -1 <= low < 0 < high <= 1 and low == -high
+
+
+def test_the_interval_of_a_difference_covers_it_in_95_of_100_cases():
+    cells = np.random.default_rng(0).multinomial(60, [0.5, 0.1, 0.25, 0.15], 2000)  # both right, only one, neither
+    ends = np.array([metrics.paired_interval(first, second, 60) for _, first, second, _ in cells])
+    assert 0.94 <= ((ends[:, 0] <= 0.15) & (ends[:, 1] >= 0.15)).mean() <= 0.97

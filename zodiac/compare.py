@@ -39,7 +39,7 @@ def compare(first, second):
     """The difference of two runs on the same images.
 
     Returns: JSON-ready dict: n; first and second, name and top1 of each; difference, top1 of the second minus that of the first, and
-        its 95 % interval (normal, of paired shares; Fleiss 1981, section 8.2); only_first, only_second, p: see `metrics.mcnemar`;
+        its 95 % interval, see `metrics.paired_interval`; only_first, only_second, p: see `metrics.mcnemar`;
         differing, a dict an image that only one gets right.
     Raises: UserError when the images or their labels are not the same.
     """
@@ -54,14 +54,12 @@ def compare(first, second):
     pairs = [(row, others[row['path']]) for row in first['rows']]
     right, other_right = (np.array([pair[i]['correct'] == '1' for pair in pairs]) for i in (0, 1))
     n, tested = len(pairs), metrics.mcnemar(right, other_right)
-    difference = float(other_right.mean() - right.mean())
-    half = metrics.NORMAL_95 * np.sqrt(max(0.0, (tested['only_first'] + tested['only_second']) / n - difference**2) / n)
     return {
         'n': n,
         'first': {'name': first['name'], 'top1': float(right.mean())},
         'second': {'name': second['name'], 'top1': float(other_right.mean())},
-        'difference': difference,
-        'difference_interval_95': [float(difference - half), float(difference + half)],
+        'difference': float(other_right.mean() - right.mean()),
+        'difference_interval_95': metrics.paired_interval(tested['only_first'], tested['only_second'], n),
         **tested,
         'differing': [
             {

@@ -148,6 +148,20 @@ def mcnemar(right, other_right):
     return {'only_first': only_first, 'only_second': only_second, 'p': p}
 
 
+def paired_interval(only_first, only_second, n, z=NORMAL_95):
+    """[low, high] of the difference of two paired shares, the second minus the first.
+
+    Wald's interval after adding half an image to each of the four cells, which is honest for few images too: where the two never
+    differ it is no point (Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions").
+
+    Args:
+        only_first, only_second: of the n images, those that only one gets right.
+    """
+    total, differing, more = n + 2, only_first + only_second + 1, only_second - only_first
+    half = z * np.sqrt(differing - more * more / total)
+    return [float(max(-1.0, (more - half) / total)), float(min(1.0, (more + half) / total))]
+
+
 def lower_is_better(name):
     """Whether less is better in a column of log.csv: in a loss, not in an accuracy."""
     return name.endswith('loss')
