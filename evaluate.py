@@ -15,10 +15,13 @@ import filecmp
 import json
 import os
 import shutil
+import sys
 
 import config
 from zodiac import device, files
-from zodiac.errors import UserError, run
+from zodiac.errors import UserError, one_line, run
+
+LOGGED = ('lr', 'train_loss', 'train_top1', 'valid_loss', 'valid_top1', 'images_per_second')  # what is drawn of log.csv
 
 
 def main():
@@ -28,7 +31,9 @@ def main():
     )
     args = parser.parse_args()
     if args.compare:
-        compare_runs(*args.compare)
+        from zodiac import compare
+
+        compare.show(*args.compare)
     else:
         evaluate(config.use(args.config, config.overrides_of(args)))
 
@@ -44,12 +49,19 @@ def evaluate(cfg):
     network = None
     if inference.is_export(cfg.evaluate.weights):
         predict_all, origin = predictor_of_export(cfg)
+    elif cfg.evaluate.engine != 'paddle':
+        raise UserError(
+            f'evaluate.engine = {cfg.evaluate.engine} runs what export.py wrote, and evaluate.weights = {cfg.evaluate.weights} is none of '
+            f'that; set evaluate.weights={cfg.run_dir}/infer'
+        )
     else:
         network, origin = checkpoint.load_network(
             cfg.run_dir, cfg.evaluate.weights, cfg.identity, cfg.evaluate.flip_average
         )
-        predict_all = predictor_of_network(network, cfg)
+        ours = {'arch': cfg.model.arch, 'image_size': cfg.image.size, 'flip_average': cfg.evaluate.flip_average}
+        predict_all, origin = predictor_of_network(network, cfg), {**origin, **ours}
     probabilities = predict_all(dataset)
+    require_numbers(probabilities, origin['weights'])
     valid = validation_images(dataset, cfg)
     sample = random_sample(dataset, probabilities, cfg)
     hits = sum(row['label'] == row['prediction'] for row in sample)
@@ -59,14 +71,11 @@ def evaluate(cfg):
         'split': cfg.evaluate.split,
         **metrics.evaluate(dataset.labels, probabilities, cfg.data.labels),
         'calibration': calibrate(dataset.labels, probabilities, valid, predict_all),
-        'near_duplicates': findings.without_near_duplicates(found, dataset.paths, right),
+        'near_duplicates': findings.without_near_duplicates(found['paths'], dataset.paths, right),
         'sample': sample,
         'sample_top1': hits / len(sample),
         'sample_interval_95': metrics.sample_interval(hits, len(sample), len(dataset)),
         **origin,
-        'arch': cfg.model.arch,
-        'image_size': cfg.image.size,
-        'flip_average': cfg.evaluate.flip_average,
         'paddle': paddle.__version__,
     }
     folder = f'{cfg.run_dir}/report'
@@ -74,10 +83,22 @@ def evaluate(cfg):
     with files.atomic_folder(folder) as unfinished:
         draw(unfinished, result, dataset, probabilities, counts, cfg)
         write(unfinished, result, dataset, probabilities, counts, found, network, cfg)
-    show_in_visualdl(folder, cfg)
     show(result)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
     print(f'look at: {folder}/report.html')
+    show_in_visualdl(folder, cfg)
+
+
+def require_numbers(probabilities, weights):
+    """Raise UserError where a network gives no numbers."""
+    import numpy as np
+
+    wrong = int((~np.isfinite(probabilities).all(1)).sum())
+    if wrong:
+        raise UserError(
+            f'{weights}: gives no numbers (NaN) for {wrong} of {len(probabilities)} images: its training has diverged, or the file is '
+            'damaged; train with a lower optim.lr, or name others with evaluate.weights'
+        )
 
 
 def predictor_of_network(network, cfg):
@@ -111,8 +132,7 @@ def predictor_of_export(cfg):
                 bar.update(len(batch))
         return np.concatenate(outputs)
 
-    origin = {'weights': folder, 'engine': cfg.evaluate.engine}
-    return predict_all, {**origin, **{key: exported.trained.get(key) for key in ('epoch', 'pretrained')}}
+    return predict_all, {'weights': folder, 'engine': cfg.evaluate.engine, **exported.origin}
 
 
 def random_sample(dataset, probabilities, cfg):
@@ -147,22 +167,25 @@ def calibrate(labels, probabilities, valid, predict_all):
     """Calibration of the predictions, also with the temperature that fits the validation images, as a JSON-ready dict.
 
     Args:
-        valid: the validation split, or None for no temperature.
+        valid: the validation split, or None for no temperature; there is none either where these images do not tell one.
         predict_all: dataset -> float32 [n, classes].
     """
-    from zodiac import calibration
+    from zodiac import calibration, metrics
 
     plain = calibration.evaluate(labels, probabilities)
     if valid is None:
         return {**plain, 'temperature': None}
     temperature = calibration.fit_temperature(valid.labels, predict_all(valid))
-    warmer = calibration.evaluate(labels, calibration.with_temperature(probabilities, temperature))
-    return {**plain, 'temperature': temperature, **{f'{key}_with_temperature': value for key, value in warmer.items()}}
+    if temperature is None:
+        return {**plain, 'temperature': None}
+    warmer = calibration.with_temperature(probabilities, temperature)
+    after = {**calibration.evaluate(labels, warmer), 'loss': metrics.cross_entropy(labels, warmer)}
+    return {**plain, 'temperature': temperature, **{f'{key}_with_temperature': value for key, value in after.items()}}
 
 
 def draw(folder, result, dataset, probabilities, counts, cfg):
     """The pictures of the report, as PNG."""
-    from zodiac import images, metrics, optim, plots
+    from zodiac import images, metrics, plots, report
 
     names = cfg.data.labels
     guesses = probabilities.argmax(1)
@@ -172,28 +195,31 @@ def draw(folder, result, dataset, probabilities, counts, cfg):
     plots.plot_reliability(
         f'{folder}/reliability.png', calibration['bins'], calibration.get('bins_with_temperature', ())
     )
-    shown = metrics.simple_random_sample(len(dataset), 18, cfg.seed)
-    right = [guesses[i] == dataset.labels[i] for i in shown]
-    titles = [f'{names[guesses[i]]} {probabilities[i].max():.0%}' for i in shown]
-    titles = [
-        title if good else f'{title}\n(is {names[dataset.labels[i]]})' for title, good, i in zip(titles, right, shown)
-    ]
-    pictures = [images.decode(dataset.paths[i]) for i in shown]
-    plots.plot_predictions(f'{folder}/predictions.png', pictures, titles, right)
+    plots.plot_pr_curves(f'{folder}/pr_curves.png', metrics.pr_curves(dataset.labels, probabilities), names)
+    walls = {
+        'predictions': metrics.simple_random_sample(len(dataset), 18, cfg.seed),
+        'mistakes': report.choose(dataset.labels, probabilities, 18)['mistakes'],
+    }
+    for name, shown in walls.items():
+        right = [guesses[i] == dataset.labels[i] for i in shown]
+        titles = [f'{names[guesses[i]]} {probabilities[i].max():.0%}' for i in shown]
+        titles = [
+            title if good else f'{title}\n(is {names[dataset.labels[i]]})'
+            for title, good, i in zip(titles, right, shown)
+        ]
+        if len(shown):
+            pictures = [images.decode(dataset.paths[i]) for i in shown]
+            plots.plot_predictions(f'{folder}/{name}.png', pictures, titles, right)
     total = sum(int(numbers.sum()) for numbers in counts.values())
     plots.plot_class_counts(f'{folder}/classes.png', counts, names, f'{cfg.data.root}: {total:,} images')
     rows = read_log(f'{cfg.run_dir}/log.csv')
     if rows:
-        steps = int(rows[-1]['step']) // max(1, int(rows[-1]['epoch']))
-        own = f'{cfg.run_dir}/config.yaml'
-        trained = config.load(own) if os.path.isfile(own) else cfg
-        rates = optim.rates(trained.optim, steps, trained.train.epochs)[: int(rows[-1]['step'])] if steps else []
-        plots.plot_curves(f'{folder}/curves.png', rows, rates)
+        plots.plot_curves(f'{folder}/curves.png', rows, learning_rates(rows, cfg))
 
 
 def write(folder, result, dataset, probabilities, counts, found, network, cfg):
     """metrics.json, the tables and report.html."""
-    from zodiac import findings, report
+    from zodiac import report
 
     names = cfg.data.labels
     with files.atomic_write(f'{folder}/metrics.json') as file:
@@ -202,11 +228,11 @@ def write(folder, result, dataset, probabilities, counts, found, network, cfg):
     report.write_predictions(f'{folder}/predictions.csv', dataset.paths, dataset.labels, probabilities, names)
 
     chosen = report.choose(dataset.labels, probabilities)
-    walls = {key: cards(numbers, dataset, probabilities, names) for key, numbers in chosen.items()}
+    walls = {key: report.cards(numbers, dataset, probabilities, names) for key, numbers in chosen.items()}
     looked_at = [*chosen['mistakes'][:6], *chosen['right'][:6]] if network else []  # an export has no gradients
-    pictures = heat_pictures(looked_at, dataset, network) if looked_at else []
-    walls['heat'] = cards(looked_at, dataset, probabilities, names, pictures)
-    paths = {name: f'{folder}/{name}.png' for name in ('reliability', 'curves')}
+    pictures = report.heat_pictures(looked_at, dataset, network) if looked_at else []
+    walls['heat'] = report.cards(looked_at, dataset, probabilities, names, pictures)
+    paths = {name: f'{folder}/{name}.png' for name in ('pr_curves', 'reliability', 'curves')}
     counts = {split: numbers.tolist() for split, numbers in counts.items()}
     report.write_page(
         f'{folder}/report.html',
@@ -217,10 +243,12 @@ def write(folder, result, dataset, probabilities, counts, found, network, cfg):
         pictures={name: report.picture(path) if os.path.isfile(path) else None for name, path in paths.items()},
         counts=counts,
         most=max(1, *map(sum, zip(*counts.values()))),
-        data=findings.content(found, f'{cfg.data.root}/annotation.json'),
+        data=found,
         made=[
             *(('weights', result['weights']), ('epoch', result['epoch']), ('started from', started_from(result))),
-            *(('mirror images averaged', 'yes' if result['flip_average'] else 'no'), ('Paddle', result['paddle'])),
+            ('mirror images averaged', {True: 'yes', False: 'no'}.get(result['flip_average'])),
+            *((name, result.get(name)) for name in ('engine', 'precision', 'temperature')),
+            ('Paddle', result['paddle']),
             ('classes, in order', ', '.join(names)),
         ],
         **walls,
@@ -228,7 +256,7 @@ def write(folder, result, dataset, probabilities, counts, found, network, cfg):
 
 
 def show_in_visualdl(folder, cfg):
-    """The confusion matrix and the wall of predictions, beside the curves of the run."""
+    """Some pictures of the report, beside the curves of the run."""
     import numpy as np
     from PIL import Image
     from visualdl import LogWriter
@@ -236,104 +264,15 @@ def show_in_visualdl(folder, cfg):
     place = f'{cfg.run_dir}/visualdl/evaluation'
     shutil.rmtree(place, ignore_errors=True)
     with LogWriter(logdir=place) as writer:
-        for name in ('confusion_matrix', 'predictions'):
-            with Image.open(f'{folder}/{name}.png') as image:
-                writer.add_image(name.replace('_', ' '), np.asarray(image.convert('RGB')), step=0)
+        for name in ('confusion_matrix', 'pr_curves', 'mistakes', 'predictions'):
+            if os.path.isfile(f'{folder}/{name}.png'):
+                with Image.open(f'{folder}/{name}.png') as image:
+                    writer.add_image(name.replace('_', ' '), np.asarray(image.convert('RGB')), step=0)
 
 
 def started_from(result):
     return {True: 'ImageNet weights', False: 'scratch', None: 'not recorded'}.get(
         result['pretrained'], result['pretrained']
-    )
-
-
-def cards(numbers, dataset, probabilities, names, pictures=None):
-    """What the page shows of some images: a dict each."""
-    from zodiac import images, report
-
-    pictures = pictures or [report.thumbnail(images.decode(dataset.paths[i])) for i in numbers]
-    return [
-        {
-            'picture': picture,
-            'path': dataset.paths[i],
-            'prediction': names[probabilities[i].argmax()],
-            'probability': float(probabilities[i].max()),
-            'label': names[dataset.labels[i]],
-            'probability_of_label': float(probabilities[i][dataset.labels[i]]),
-            'right': bool(probabilities[i].argmax() == dataset.labels[i]),
-        }
-        for i, picture in zip(numbers, pictures)
-    ]
-
-
-def heat_pictures(numbers, dataset, network):
-    """The images as the network sees them, with Grad-CAM laid over, as data: addresses."""
-    import numpy as np
-    from PIL import Image
-
-    from zodiac import gradcam, report, transforms
-
-    seen = np.stack([dataset[i][0] for i in numbers])
-    heats = gradcam.heat(getattr(network, 'network', network), seen)
-    last = dataset.transform[-1]
-    pictures = [Image.fromarray(transforms.denormalize(image, last['mean'], last['std'])) for image in seen]
-    return list(map(report.thumbnail, pictures, heats))
-
-
-def compare_runs(*runs):
-    """Put two evaluated runs side by side in output/<first>_vs_<second>/: compare.html and compare.json."""
-    from zodiac import compare, images, report
-
-    first, second = map(compare.read, runs)
-    result = compare.compare(first, second)
-    names = first['name'], second['name']
-    surer = {'first': 'second_probability', 'second': 'first_probability'}  # that of the one that is wrong
-    walls = {}
-    for which, probability in surer.items():
-        rows = [row for row in result['differing'] if row['right'] == which]
-        walls[f'only_{which}'] = sorted(rows, key=lambda row: -row[probability])[:12]
-    for row in [row for rows in walls.values() for row in rows]:
-        found = os.path.isfile(row['path'])
-        row['picture'] = report.thumbnail(images.decode(row['path'])) if found else None
-    scores = [
-        (key, first['metrics'][key], second['metrics'][key])
-        for key in ('top1', 'top5', 'loss', 'macro_precision', 'macro_recall', 'macro_f1', 'macro_roc_auc')
-    ]
-    folder = f'output/{names[0]}_vs_{names[1]}'
-    with files.atomic_folder(folder) as unfinished:
-        with files.atomic_write(f'{unfinished}/compare.json') as file:
-            json.dump(result, file, ensure_ascii=False, indent=1)
-        report.write_page(
-            f'{unfinished}/compare.html',
-            'compare.html',
-            title=f'{names[0]} and {names[1]}',
-            first=names[0],
-            second=names[1],
-            split=first['metrics']['split'],
-            result=result,
-            verdict=verdict(result),
-            scores=scores,
-            **walls,
-        )
-    for one in (result['first'], result['second']):
-        print(f'{one["name"]}: top-1 {one["top1"]:.4f} of {result["n"]} images')
-    low, high = result['difference_interval_95']
-    print(
-        f'difference {result["difference"]:+.4f} (95 % interval {low:+.4f} to {high:+.4f}), McNemar p {result["p"]:.3g}'
-    )
-    print(verdict(result))
-    print(f'written: {folder}/compare.html, compare.json')
-
-
-def verdict(result):
-    """What a comparison says, in words."""
-    first, second = result['first']['name'], result['second']['name']
-    counts = f'{result["only_first"]} images only {first} gets right, {result["only_second"]} only {second}'
-    if result['p'] >= 0.05:
-        return f'These images do not tell the two apart: {counts}.'
-    better = second if result['difference'] > 0 else first
-    return (
-        f'{better} is better: {counts}; equally good ones would differ so much with a probability of {result["p"]:.2g}.'
     )
 
 
@@ -352,11 +291,34 @@ def class_counts(cfg):
 
 
 def read_log(path):
-    """Rows of log.csv; none where the weights were trained elsewhere."""
+    """Rows of log.csv; none where the weights were trained elsewhere, and none, with a warning, where it is damaged."""
     if not os.path.isfile(path):
         return []
-    with open(path, encoding='utf-8', newline='') as file:
-        return list(csv.DictReader(file))
+    try:
+        with open(path, encoding='utf-8', newline='') as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            int(row['epoch']), int(row['step'])
+            [float(row[column]) for column in LOGGED if row[column] != '']
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f'warning: {path}: is damaged ({one_line(error)}); the report shows no curves', file=sys.stderr)
+        return []
+    return rows
+
+
+def learning_rates(rows, cfg):
+    """The learning rate of each step in the rows of log.csv; none where the settings of the run cannot be read."""
+    from zodiac import optim
+
+    done = int(rows[-1]['step'])
+    steps = done // max(1, int(rows[-1]['epoch']))
+    own = f'{cfg.run_dir}/config.yaml'
+    try:
+        trained = config.load(own) if os.path.isfile(own) else cfg
+    except UserError as error:
+        print(f'warning: {error}; the report shows the learning rate of each epoch only', file=sys.stderr)
+        return []
+    return optim.rates(trained.optim, steps, trained.train.epochs)[:done] if steps else []
 
 
 def show(result):

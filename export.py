@@ -49,6 +49,13 @@ def export(cfg):
     if cfg.export.temperature:
         probabilities = model.predict(network, Loader(dataset, cfg.evaluate.batch_size, cfg), len(dataset))
         temperature = calibration.fit_temperature(dataset.labels, probabilities)
+        if temperature is None:
+            temperature = 1.0
+            print(
+                f'warning: export.temperature: the {len(dataset)} validation images do not tell one (all right, all wrong, or too few); '
+                'the probabilities stay as they are',
+                file=sys.stderr,
+            )
 
     settings = cfg.export
     around = (settings.preprocess, settings.softmax, temperature)
@@ -85,7 +92,7 @@ def describe(cfg, origin, temperature, with_onnx):
         'output': {'name': output, 'shape': [-1, classes], 'dtype': 'float32'},
         'precision': cfg.export.precision,
         'temperature': temperature,
-        'trained': {'arch': cfg.model.arch, **origin},
+        'trained': {'arch': cfg.model.arch, 'flip_average': cfg.evaluate.flip_average, **origin},
         'versions': versions(with_onnx),
     }
 

@@ -70,8 +70,8 @@ def test_a_temperature_divides_the_logits_and_keeps_the_order():
 
 
 def test_no_temperature_has_a_lower_loss_than_the_one_found():
-    probabilities = softmax(RNG.normal(size=(300, 4)) * 5)
-    labels = RNG.integers(0, 4, 300)
+    logits = RNG.normal(size=(300, 4))
+    probabilities, labels = softmax(3 * logits), drawn(softmax(logits))
     found = calibration.fit_temperature(labels, probabilities)
     least = metrics.cross_entropy(labels, calibration.with_temperature(probabilities, found))
     for other in np.geomspace(0.05, 20, 200):
@@ -79,8 +79,13 @@ def test_no_temperature_has_a_lower_loss_than_the_one_found():
 
 
 @pytest.mark.parametrize('probabilities', [np.eye(3), np.array([[1.0, 0.0, 0.0]] * 3)])
-def test_probabilities_of_zero_and_one_give_finite_numbers(probabilities):
-    labels = np.arange(3)
-    found = calibration.fit_temperature(labels, probabilities)
-    assert 0.05 <= found <= 20
-    assert np.isfinite(calibration.with_temperature(probabilities, found)).all()
+@pytest.mark.parametrize('temperature', [calibration.LOWEST, calibration.HIGHEST])
+def test_probabilities_of_zero_and_one_give_finite_numbers(probabilities, temperature):
+    assert np.isfinite(calibration.with_temperature(probabilities, temperature)).all()
+
+
+@pytest.mark.parametrize('right', [True, False])
+def test_images_that_are_all_right_or_all_wrong_tell_no_temperature(right):
+    probabilities = softmax(RNG.normal(size=(24, 4)) * 3)
+    labels = probabilities.argmax(1) if right else (probabilities.argmax(1) + 1) % 4
+    assert calibration.fit_temperature(labels, probabilities) is None

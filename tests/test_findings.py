@@ -34,8 +34,14 @@ def pair(number, distance=3, train_class='猫'):
     }
 
 
+def read(found):
+    with open('annotation.json', 'w', encoding='utf-8') as file:
+        json.dump(found, file)
+    return findings.read('annotation.json')
+
+
 def page_of(found, **result):
-    content = content_of_a_page(LABELS, data=findings.content(found, 'photos/annotation.json'))
+    content = content_of_a_page(LABELS, data=read(found))
     content['result'].update(result)
     report.write_page('report.html', **content)
     with open('report.html', encoding='utf-8') as file:
@@ -43,16 +49,39 @@ def page_of(found, **result):
     return ' '.join(' '.join(read_page(page)[0]).split()), page.count('<img')
 
 
-@pytest.mark.parametrize('content', [None, '', '{', '[]', 'null', '\udcff'])
-def test_an_annotation_that_cannot_be_read_is_an_empty_one(workdir, content):
-    if content is not None:
-        (workdir / 'annotation.json').write_text(content, encoding='utf-8', errors='surrogateescape')
-    assert findings.read('annotation.json') == {}
+NOTHING = {'facts': [], 'sides': None, 'bars': {}, 'alike': None, 'paths': None}
 
 
-def test_an_annotation_is_read_as_it_was_written(workdir):
-    (workdir / 'annotation.json').write_text(json.dumps(NEW), encoding='utf-8')
-    assert findings.read('annotation.json') == NEW
+def test_nothing_is_known_without_an_annotation(workdir, capsys):
+    assert findings.read('annotation.json') == NOTHING
+    assert capsys.readouterr().err == ''
+
+
+@pytest.mark.parametrize('content', ['', '{', '[]', 'null', '3', '\udcff'])
+def test_an_annotation_that_cannot_be_read_is_an_empty_one_with_a_warning(workdir, capsys, content):
+    (workdir / 'annotation.json').write_text(content, encoding='utf-8', errors='surrogateescape')
+    assert findings.read('annotation.json') == NOTHING
+    assert 'annotation.json: is damaged' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'part',
+    [
+        {'near_duplicates': 3},
+        {'near_duplicates': [{'path': 'x'}]},
+        {'near_duplicates': [3]},
+        {'sizes': {'width': 1}},
+        {'sizes': 'x'},
+        {'rejected_by_reason': []},
+        {'settings': 3},
+        {'accepted': 'many'},
+        {'modes': []},
+    ],
+    ids=str,
+)
+def test_an_annotation_with_a_damaged_part_is_an_empty_one_with_a_warning(workdir, capsys, part):
+    assert read({**NEW, **part}) == NOTHING
+    assert 'run annotate.py again' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('found', [{}, {'root': 'photos'}, OLD], ids=['none', 'a part', 'old'])
@@ -60,7 +89,7 @@ def test_what_an_old_annotation_does_not_hold_is_left_out_of_the_page(workdir, f
     text, _ = page_of(found)
     assert 'Sizes and modes' not in text and 'look like' not in text
     assert ('2 not an image, 1 mode CMYK' in text) == (found is OLD)
-    assert findings.without_near_duplicates(found, ['a'], [True]) is None
+    assert findings.without_near_duplicates(read(found)['paths'], ['a'], [True]) is None
 
 
 def test_the_page_shows_sizes_and_modes(workdir):
@@ -79,8 +108,8 @@ def test_the_page_shows_near_duplicates_side_by_side_and_what_is_right_without_t
     none = page_of(NEW, near_duplicates={'images': 0, 'top1_without': 0.5})[1]
     found = {**NEW, 'near_duplicates': [pair(0, 2), pair(1, 7, 'dog')]}
     text, images = page_of(found, near_duplicates={'images': 1, 'top1_without': 0.251})
-    assert '2 images of valid and test look like a training image, 1 of them like one of another class' in text
-    assert '1 of them are among the 6 images measured here; on the others top-1 is 25.1% , on all 33.3%' in text
+    assert 'that look like a training image: 2; like one of another class: 1. ' in text
+    assert 'Of the 6 images measured here they are 1; on the others top-1 is 25.1% , on all 33.3%' in text
     assert 'test 猫 , train dog ; 7 of 128 bits differ test 1 猫.png train 1.png' in text
     assert 'test 猫 , train 猫 ; 2 of 128 bits differ test 0 猫.png train 0.png' in text
     assert text.index('train dog') < text.index('train 猫'), 'those of two classes come first'
@@ -89,20 +118,20 @@ def test_the_page_shows_near_duplicates_side_by_side_and_what_is_right_without_t
 
 def test_where_every_measured_image_is_a_near_duplicate_no_accuracy_is_left(workdir):
     found = {**NEW, 'near_duplicates': [pair(0)]}
-    alike = findings.without_near_duplicates(found, [pair(0)['path']], [True])
+    alike = findings.without_near_duplicates(read(found)['paths'], [pair(0)['path']], [True])
     assert alike == {'images': 1, 'top1_without': None}
-    assert 'measured here. Remove one' in page_of(found, near_duplicates=alike)[0]
+    assert 'measured here they are 1. Remove one' in page_of(found, near_duplicates=alike)[0]
 
 
-def test_a_few_pairs_are_shown_and_all_are_counted():
-    alike = findings.content({**NEW, 'near_duplicates': [pair(n) for n in range(9)]}, 'annotation.json')['alike']
+def test_a_few_pairs_are_shown_and_all_are_counted(workdir):
+    alike = read({**NEW, 'near_duplicates': [pair(n) for n in range(9)]})['alike']
     assert (alike['images'], alike['of_another_class'], len(alike['pairs'])) == (9, 0, 6)
 
 
 def test_the_accuracy_without_near_duplicates_is_that_of_the_other_images():
-    found = {'near_duplicates': [pair(0), pair(1), pair(8)]}
+    alike = {pair(0)['path'], pair(1)['path'], pair(8)['path']}
     paths = [pair(number)['path'] for number in range(4)]
-    assert findings.without_near_duplicates(found, paths, [True, True, False, True]) == {
+    assert findings.without_near_duplicates(alike, paths, [True, True, False, True]) == {
         'images': 2,
         'top1_without': 0.5,
     }

@@ -200,7 +200,7 @@ def test_runs_on_other_images_or_labels_are_not_compared(labels):
 
 def write_run(folder, n, rows):
     (folder / 'report').mkdir(parents=True)
-    (folder / 'report' / 'metrics.json').write_text(json.dumps({'n': n}))
+    (folder / 'report' / 'metrics.json').write_text(json.dumps({'n': n, 'top1': 0.0}))
     lines = ['id,path,label,prediction,probability,correct', *rows]
     (folder / 'report' / 'predictions.csv').write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8')
 
@@ -209,11 +209,22 @@ def test_a_run_is_read_by_its_name_or_its_folder(workdir):
     write_run(workdir / 'output' / 'pets', 1, ['0,猫 1.jpg,cat,dog,0.75,0'])
     for run in ('pets', 'output/pets', 'output/pets/'):
         found = compare.read(run)
-        assert found['name'] == 'pets' and found['metrics'] == {'n': 1}
+        assert found['name'] == 'pets' and found['metrics'] == {'n': 1, 'top1': 0.0}
         assert found['rows'][0]['path'] == '猫 1.jpg'
 
 
-@pytest.mark.parametrize(('n', 'rows'), [(2, ['0,a.jpg,cat,dog,0.75,0']), (0, []), (None, [])])
+@pytest.mark.parametrize(
+    ('n', 'rows'),
+    [
+        (2, ['0,a.jpg,cat,dog,0.75,0']),
+        (0, []),
+        (None, []),
+        (1, ['0,a.jpg,cat,dog,much,0']),
+        (1, ['0,a.jpg,cat,dog,0.75,']),
+        (1, ['0,a.jpg,cat']),
+        (1, ['0,a.jpg,cat,cat,0.75,1']),  # metrics.json has none that is right
+    ],
+)
 def test_a_run_that_was_not_evaluated_whole_is_named_with_the_next_step(workdir, n, rows):
     if n is not None:
         write_run(workdir / 'output' / 'pets', n, rows)

@@ -3,6 +3,7 @@
 import numpy as np
 
 BINS = 15  # as in Guo et al. 2017
+LOWEST, HIGHEST = 0.05, 20  # temperature
 
 
 def evaluate(labels, probabilities):
@@ -61,7 +62,7 @@ def with_temperature(probabilities, temperature):
 
 def fit_temperature(labels, probabilities):
     """The temperature, from 0.05 to 20, with the lowest cross-entropy on a split that training has not seen (Guo et al. 2017, section
-    4.2)."""
+    4.2). None where the best one lies at an end: these images do not tell, as where all of them are right, or are few."""
     from scipy.optimize import minimize_scalar
 
     from zodiac import metrics
@@ -69,5 +70,6 @@ def fit_temperature(labels, probabilities):
     def loss(log_temperature):
         return metrics.cross_entropy(labels, with_temperature(probabilities, np.exp(log_temperature)))
 
-    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method='bounded')
-    return float(np.exp(found.x))
+    found = minimize_scalar(loss, bounds=(np.log(LOWEST), np.log(HIGHEST)), method='bounded')
+    temperature = float(np.exp(found.x))
+    return temperature if 1.01 * LOWEST < temperature < HIGHEST / 1.01 else None

@@ -6,8 +6,12 @@ import os
 
 import numpy as np
 
-from zodiac import metrics
+from zodiac import files, metrics, report
 from zodiac.errors import UserError
+
+COLUMNS = {'path', 'label', 'prediction', 'probability', 'correct'}
+SCORES = ('top1', 'top5', 'loss', 'macro_precision', 'macro_recall', 'macro_f1', 'macro_roc_auc')
+SHOWN = 12  # images that only one of them gets right
 
 
 def read(run):
@@ -25,9 +29,14 @@ def read(run):
             scores = json.load(file)
         with open(f'{folder}/report/predictions.csv', encoding='utf-8', newline='') as file:
             rows = list(csv.DictReader(file))
-        if len(rows) != scores['n'] or not {'path', 'label', 'prediction', 'correct'} <= rows[0].keys():
-            raise ValueError('its parts do not belong together')
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        if not rows[0].keys() >= COLUMNS:
+            raise ValueError(f'predictions.csv lacks {", ".join(sorted(COLUMNS - rows[0].keys()))}')
+        right = [('0', '1').index(row['correct']) for row in rows]
+        for row in rows:
+            row['probability'] = float(row['probability'])
+        if len(rows) != scores['n'] or abs(sum(right) - scores['n'] * scores['top1']) > 0.5:
+            raise ValueError('metrics.json and predictions.csv do not belong together')
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         why = getattr(error, 'strerror', None) or str(error)
         raise UserError(
             f'{folder}/report: cannot be read ({why}); run python evaluate.py -c {folder}/config.yaml first'
@@ -66,12 +75,63 @@ def compare(first, second):
                 'path': ours['path'],
                 'label': ours['label'],
                 'first': ours['prediction'],
-                'first_probability': float(ours['probability']),
+                'first_probability': ours['probability'],
                 'second': theirs['prediction'],
-                'second_probability': float(theirs['probability']),
+                'second_probability': theirs['probability'],
                 'right': 'first' if ours['correct'] == '1' else 'second',
             }
             for ours, theirs in pairs
             if ours['correct'] != theirs['correct']
         ],
     }
+
+
+def show(*runs):
+    """Put two evaluated runs, see `read`, side by side in output/<first>_vs_<second>/: compare.html and compare.json; print the outcome."""
+    first, second = map(read, runs)
+    if first['name'] == second['name']:  # in two folders
+        first['name'], second['name'] = (run.strip('./').replace('/', '_') for run in runs)
+    result = compare(first, second)
+    names = first['name'], second['name']
+    surer = {'first': 'second_probability', 'second': 'first_probability'}  # that of the one that is wrong
+    walls = {}
+    for which, probability in surer.items():
+        rows = sorted((row for row in result['differing'] if row['right'] == which), key=lambda row: -row[probability])
+        walls[f'only_{which}'] = [{**row, 'picture': report.thumbnail_of(row['path'])} for row in rows[:SHOWN]]
+    scores = [(key, first['metrics'].get(key), second['metrics'].get(key)) for key in SCORES]
+    folder = f'output/{names[0]}_vs_{names[1]}'
+    with files.atomic_folder(folder) as unfinished:
+        with files.atomic_write(f'{unfinished}/compare.json') as file:
+            json.dump(result, file, ensure_ascii=False, indent=1)
+        report.write_page(
+            f'{unfinished}/compare.html',
+            'compare.html',
+            title=f'{names[0]} and {names[1]}',
+            first=names[0],
+            second=names[1],
+            split=first['metrics'].get('split'),
+            result=result,
+            verdict=verdict(result),
+            scores=scores,
+            **walls,
+        )
+    for one in (result['first'], result['second']):
+        print(f'{one["name"]}: top-1 {one["top1"]:.4f} of {result["n"]} images')
+    low, high = result['difference_interval_95']
+    print(
+        f'difference {result["difference"]:+.4f} (95 % interval {low:+.4f} to {high:+.4f}), McNemar p {result["p"]:.3g}'
+    )
+    print(verdict(result))
+    print(f'written: {folder}/compare.html, compare.json')
+
+
+def verdict(result):
+    """What a comparison says, in words."""
+    first, second = result['first']['name'], result['second']['name']
+    counts = f'{result["only_first"]} images only {first} gets right, {result["only_second"]} only {second}'
+    if result['p'] >= 0.05:
+        return f'These images do not tell the two apart: {counts}.'
+    better = second if result['difference'] > 0 else first
+    return (
+        f'{better} is better: {counts}; equally good ones would differ so much with a probability of {result["p"]:.2g}.'
+    )

@@ -1,29 +1,42 @@
 """What annotate.py has found, as the report shows it. What an annotation.json of an earlier version does not hold is left out."""
 
-from zodiac import files, images, near_duplicates, report
+import os
+import sys
+
+from zodiac import files, near_duplicates, report
 
 PAIRS = 6  # near-duplicates that are shown
+PAIR = ('split', 'path', 'class', 'train_path', 'train_class', 'distance')
 
 
 def read(path):
-    """The content of annotation.json, a dict; empty where it cannot be read."""
-    found = files.read_json(path)
-    return found if isinstance(found, dict) else {}
+    """The parts of the annotation.json at `path` that the page's template asks for, and `paths`.
 
-
-def content(found, path):
-    """What the page's template asks for: `facts`, `sides`, `bars`, `alike`; each is empty or None where nothing is known.
-
-    Args:
-        found: the content of the annotation.json at `path`.
+    Returns: dict: `facts`, `sides`, `bars` and `alike`, each empty or None where nothing is known; `paths`, a set of those images of
+        valid and test that look like a training image, None where nobody has looked. All of that for a file that is missing, and
+        with a warning for one that is damaged.
     """
-    sizes = found.get('sizes')
+    found = files.read_json(path) if os.path.isfile(path) else {}
+    try:
+        return _content(found, path)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        print(f'warning: {path}: is damaged; the report shows nothing of it; run annotate.py again', file=sys.stderr)
+        return _content({}, path)
+
+
+def _content(found, path):
+    sizes, pairs = found.get('sizes'), found.get('near_duplicates')
     return {
-        'facts': _facts(found, path),
-        'sides': {side: sizes[side] for side in ('width', 'height')} if sizes else None,
+        'facts': _facts(found, path) if found else [],
+        'sides': {side: _range(sizes[side]) for side in ('width', 'height')} if sizes else None,
         'bars': {'size': _common(sizes, found['accepted']), 'mode': list(found['modes'].items())} if sizes else {},
-        'alike': _alike(found['near_duplicates']) if 'near_duplicates' in found else None,
+        'alike': None if pairs is None else _alike(pairs),
+        'paths': None if pairs is None else {pair['path'] for pair in pairs},
     }
+
+
+def _range(numbers):
+    return {name: numbers[name] for name in ('min', 'median', 'max')}
 
 
 def _facts(found, path):
@@ -61,29 +74,26 @@ def _alike(pairs):
         'of_another_class': sum(pair['class'] != pair['train_class'] for pair in pairs),
         'bits': near_duplicates.BITS,
         'pairs': [
-            {**pair, 'picture': _thumbnail(pair['path']), 'train_picture': _thumbnail(pair['train_path'])}
+            {
+                **{key: pair[key] for key in PAIR},
+                'picture': report.thumbnail_of(pair['path']),
+                'train_picture': report.thumbnail_of(pair['train_path']),
+            }
             for pair in shown
         ],
     }
 
 
-def _thumbnail(path):
-    try:
-        return report.thumbnail(images.decode(path))
-    except images.ImageError:
-        return None
-
-
-def without_near_duplicates(found, paths, right):
+def without_near_duplicates(alike, paths, right):
     """The accuracy on the images that look like no training image.
 
     Args:
+        alike: set of the paths of images that do, or None.
         paths: those of the measured images.
         right: bool [images], whether each is predicted right.
     Returns: {'images': how many do look like one, 'top1_without': float, or None where no other is left}; None where nobody has looked.
     """
-    if 'near_duplicates' not in found:
+    if alike is None:
         return None
-    alike = {pair['path'] for pair in found['near_duplicates']}
     others = [bool(good) for path, good in zip(paths, right) if path not in alike]
     return {'images': len(paths) - len(others), 'top1_without': sum(others) / len(others) if others else None}

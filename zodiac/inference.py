@@ -27,7 +27,7 @@ class Exported:
     name: str
     labels: List[str]  # in the order of the classes
     transform: list  # see zodiac.transforms
-    trained: dict  # what export.py says of the weights
+    origin: dict  # arch, image_size, flip_average, epoch, pretrained, precision, temperature; None where an older export.py did not say
     predict: Callable  # a batch of what the transform gives, [N, ...] -> float32 [N, classes], probabilities
     engine: str = 'paddle'  # one of ENGINES
 
@@ -96,7 +96,16 @@ def load(folder, place='auto', engine='paddle'):
         return result
 
     labels = [str(label) for label in manifest['labels']]
-    return Exported(manifest['name'], labels, manifest['transform'], manifest.get('trained', {}), predict, engine)
+    return Exported(manifest['name'], labels, manifest['transform'], _origin(manifest), predict, engine)
+
+
+def _origin(manifest):
+    trained = manifest.get('trained', {})
+    return {
+        **{key: trained.get(key) for key in ('arch', 'flip_average', 'epoch', 'pretrained')},
+        'image_size': manifest['input']['shape'][2],  # of NCHW and of NHWC
+        **{key: manifest.get(key) for key in ('precision', 'temperature')},
+    }
 
 
 def _check_hashes(folder, digests):

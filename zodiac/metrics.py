@@ -74,6 +74,28 @@ def roc_auc(positive, scores):
     return float(roc_auc_score(positive, scores))
 
 
+def pr_curves(labels, probabilities):
+    """Precision over recall of each class against the rest.
+
+    Args:
+        labels: int [n].
+        probabilities: float [n, classes].
+    Returns: of each class (recall, precision, average precision): two float arrays from recall 0 on, and the mean of the precisions
+        weighted by the steps of recall (scikit-learn's, without interpolation); None where the class has no sample.
+    """
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    curves = []
+    for number in range(np.shape(probabilities)[1]):
+        positive, scores = np.asarray(labels) == number, probabilities[:, number]
+        if not positive.any():
+            curves.append(None)
+            continue
+        precision, recall, _ = precision_recall_curve(positive, scores)
+        curves.append((recall[::-1], precision[::-1], float(average_precision_score(positive, scores))))
+    return curves
+
+
 def rank_of_truth(labels, probabilities):
     """int [n]: how many classes come before the true one; a tie counts as the smaller class number first, as in
     argmax. Not a number comes last: it is never a hit."""
@@ -95,7 +117,7 @@ def wilson(hits, n, z=NORMAL_95):
     share, z2 = hits / n, z * z
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return [float(max(0.0, centre - half)), float(min(1.0, centre + half))]
+    return [float(centre - half) if hits else 0.0, float(centre + half) if hits < n else 1.0]
 
 
 def simple_random_sample(n, size, seed):

@@ -6,8 +6,9 @@ import io
 import os
 
 import numpy as np
+from PIL import Image, ImageOps
 
-from zodiac import files
+from zodiac import files, images, transforms
 
 THUMBNAIL = 144  # pixels a side
 
@@ -86,8 +87,6 @@ def thumbnail(image, heat=None):
     Args:
         heat: float [H, W], 0 to 1, of the image's aspect: how much each part of it counts, laid over it in colour.
     """
-    from PIL import Image, ImageOps
-
     small = ImageOps.contain(image.convert('RGB'), (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     if heat is not None:
         from matplotlib import colormaps
@@ -97,6 +96,14 @@ def thumbnail(image, heat=None):
     buffer = io.BytesIO()
     small.save(buffer, 'JPEG', quality=85)
     return f'data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'
+
+
+def thumbnail_of(path):
+    """The same of a file; None where it cannot be read any more."""
+    try:
+        return thumbnail(images.decode(path))
+    except images.ImageError:
+        return None
 
 
 def choose(labels, probabilities, count=12):
@@ -117,3 +124,31 @@ def choose(labels, probabilities, count=12):
         'uncertain': [int(i) for i in uncertain[:count]],
         'right': [int(numbers[highest[numbers].argmax()]) for numbers in best if len(numbers)],
     }
+
+
+def cards(numbers, dataset, probabilities, names, pictures=None):
+    """What the page shows of some images: a dict each."""
+    pictures = pictures or [thumbnail(images.decode(dataset.paths[i])) for i in numbers]
+    return [
+        {
+            'picture': picture,
+            'path': dataset.paths[i],
+            'prediction': names[probabilities[i].argmax()],
+            'probability': float(probabilities[i].max()),
+            'label': names[dataset.labels[i]],
+            'probability_of_label': float(probabilities[i][dataset.labels[i]]),
+            'right': bool(probabilities[i].argmax() == dataset.labels[i]),
+        }
+        for i, picture in zip(numbers, pictures)
+    ]
+
+
+def heat_pictures(numbers, dataset, network):
+    """The images as the network sees them, with Grad-CAM laid over, as data: addresses."""
+    from zodiac import gradcam
+
+    seen = np.stack([dataset[i][0] for i in numbers])
+    heats = gradcam.heat(getattr(network, 'network', network), seen)
+    last = dataset.transform[-1]
+    pictures = [Image.fromarray(transforms.denormalize(image, last['mean'], last['std'])) for image in seen]
+    return list(map(thumbnail, pictures, heats))
