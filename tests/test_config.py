@@ -38,7 +38,10 @@ def test_shipped_zodiac_yaml_holds_the_defaults():
     assert load() == config.Config()
 
 
-@pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('*.yaml')), ids=lambda path: path.name)
+RECIPES = [*sorted((ROOT / 'configs').glob('*.yaml')), *sorted((ROOT / 'docs/results').rglob('config.yaml'))]
+
+
+@pytest.mark.parametrize('path', RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_setting_of_a_shipped_config_is_taken(path):
     cfg = config.load(path)
     for key, value in schema.flatten(yaml.safe_load(path.read_text(encoding='utf-8'))):

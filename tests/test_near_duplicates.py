@@ -161,4 +161,11 @@ def test_a_sketch_does_not_depend_on_what_is_made_with_it():
 def test_a_sample_of_a_large_image_does_not_hold_on_to_its_pixels():
     sample = near_duplicates.sample(np.zeros((1000, 500, 3), np.uint8))
     assert sample.base is None
-    assert max(sample.shape) <= 64
+    assert max(sample.shape) <= near_duplicates.SAMPLES
+
+
+@pytest.mark.parametrize('side', [96, 250])
+def test_every_pixel_of_an_image_of_usual_size_counts(side):
+    board = (np.indices((side, side)).sum(0) % 2 * 255).astype(np.uint8)  # a grey, seen from afar
+    cells = np.frombuffer(sketch_of(Image.fromarray(board).convert('RGB')), np.uint8)
+    assert np.abs(cells.astype(int) - 127).max() <= 4

@@ -1,5 +1,5 @@
-"""Images that look the same though their pixels differ: saved again, scaled, brightened, cut by a little. Mirrored and turned ones are
-not found.
+"""Images that look the same though their pixels differ: saved again or scaled nearly always, somewhat brightened or cut by a little
+mostly. Mirrored, turned and framed ones are not found, nor is one in grey beside one in colour.
 
 An image is reduced to a sketch, the mean colours of 9 x 9 cells. Two look the same when their difference hashes differ in no more
 than MAX_DISTANCE bits (dHash: N. Krawetz, "Kind of Like That", hackerfactor.com, 2013; a bit says whether a cell is darker than the
@@ -19,7 +19,7 @@ BITS = 2 * (CELLS - 1) ** 2
 MAX_DISTANCE = 12  # bits; chosen, like the next, by looking at what is found in CIFAR-10, Natural Images and flowers
 MIN_CORRELATION = 0.97
 MIN_CONTRAST = 12  # between the darkest and the brightest cell, of 255; blank images all look the same
-SAMPLES = 64  # pixels a side that are averaged at most, so that large images cost little more than small ones
+SAMPLES = 256  # pixels a side that are averaged at most, so that large images cost little more than small ones
 BANDS = 10  # of the hash: more would compare ten times as many pairs for a hundredth of the finds
 CROWD = 1000  # known images in a band that are compared at most: where all are alike, one of them is found anyway
 BLOCK = 1 << 16  # pairs compared at a time
