@@ -94,7 +94,7 @@ def test_visualdl_holds_the_pictures_of_the_evaluation(finished):
     from visualdl import LogReader
 
     (file,) = (finished / 'output/small/visualdl/evaluation').iterdir()
-    assert set(LogReader(file_path=str(file)).get_tags()['image']) == {'confusion matrix', 'predictions'}
+    assert set(LogReader(file_path=str(file)).get_tags()['image']) >= {'confusion matrix', 'pr curves', 'predictions'}
 
 
 def test_training_tells_its_size_and_its_start(finished):
@@ -149,7 +149,14 @@ def test_evaluation_writes_its_numbers_and_pictures(finished):
         assert float(row['f1']) == metrics['per_class'][row['class']]['f1']
     counts = [list(row.values()) for row in read_csv(report / 'confusion_matrix.csv')]
     assert counts == [[name, *map(str, row)] for name, row in zip(LABELS, metrics['confusion_matrix'])]
-    for name in ('confusion_matrix.png', 'curves.png', 'predictions.png', 'reliability.png', 'classes.png'):
+    for name in (
+        'confusion_matrix.png',
+        'pr_curves.png',
+        'curves.png',
+        'predictions.png',
+        'reliability.png',
+        'classes.png',
+    ):
         assert (report / name).read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
 
 
@@ -322,6 +329,7 @@ def test_two_processes_train_and_only_the_first_one_writes(finished, tmp_path):
         ('train.py', ['data.labels=[cat,dog,猫,pig]'], 1, ['pig', 'no images']),
         ('train.py', ['data.labels=[cat,dog]'], 1, ['photos/train.txt:', "label '2'", '0 to 1']),
         ('evaluate.py', ['evaluate.weights=elsewhere'], 1, ['elsewhere']),
+        ('evaluate.py', ['evaluate.engine=onnxruntime'], 1, ['evaluate.engine', 'evaluate.weights=output/small/infer']),
         ('evaluate.py', ['data.labels=[dog,cat,猫]'], 1, ['data.labels', 'output/small/config.yaml']),
         ('evaluate.py', ['model.arch=resnet34'], 1, ['model.arch', 'resnet18']),
         ('export.py', ['image.size=64'], 1, ['image', 'output/small/config.yaml']),

@@ -245,3 +245,33 @@ def read_page(page):
 
     Reader().feed(page)
     return texts, addresses
+
+
+def write_pair(workdir, first='a', second='b'):
+    """Two runs of four images, of which the second gets one more right; the first image is damaged, the others are not there."""
+    (workdir / '0.png').write_bytes(b'no image')
+    for folder, guesses in ((first, ['dog', 'cat', 'dog', 'dog']), (second, ['cat', 'dog', 'cat', 'dog'])):
+        rows = [f'{i},{i}.png,cat,{guess},0.{i + 5},{int(guess == "cat")}' for i, guess in enumerate(guesses)]
+        write_run(workdir / folder, 4, rows)
+        scores = {'n': 4, 'top1': guesses.count('cat') / 4, 'split': 'test'}  # of a version that gave fewer
+        (workdir / folder / 'report' / 'metrics.json').write_text(json.dumps(scores))
+
+
+def test_a_comparison_holds_every_image_that_only_one_gets_right(workdir, capsys):
+    write_pair(workdir, 'output/a', 'output/b')
+    compare.show('a', 'b')
+    result = json.loads((workdir / 'output/a_vs_b/compare.json').read_text(encoding='utf-8'))
+    assert [(row['path'], row['right']) for row in result['differing']] == [
+        ('0.png', 'second'),
+        ('1.png', 'first'),
+        ('2.png', 'second'),
+    ]
+    assert all('picture' not in row for row in result['differing'])
+    assert 'a: top-1 0.2500 of 4 images\nb: top-1 0.5000 of 4 images\ndifference +0.2500' in capsys.readouterr().out
+
+
+def test_two_folders_of_one_name_are_told_apart(workdir, capsys):
+    write_pair(workdir, 'output/k', 'other/k')
+    compare.show('k', 'other/k')
+    assert 'k: top-1 0.2500 of 4 images\nother_k: top-1 0.5000' in capsys.readouterr().out
+    assert (workdir / 'output/k_vs_other_k/compare.html').is_file()

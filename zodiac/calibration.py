@@ -62,10 +62,14 @@ def with_temperature(probabilities, temperature):
 
 def fit_temperature(labels, probabilities):
     """The temperature, from 0.05 to 20, with the lowest cross-entropy on a split that training has not seen (Guo et al. 2017, section
-    4.2). None where the best one lies at an end: these images do not tell, as where all of them are right, or are few."""
+    4.2). None where these images do not tell one: all of them are right, or none is, or the best one lies at an end."""
     from scipy.optimize import minimize_scalar
 
     from zodiac import metrics
+
+    right = np.argmax(probabilities, axis=1) == labels
+    if right.all() or not right.any():  # the more extreme, or the more even, the better
+        return None
 
     def loss(log_temperature):
         return metrics.cross_entropy(labels, with_temperature(probabilities, np.exp(log_temperature)))
