@@ -58,7 +58,13 @@ def test_plain_lists_do_as_well():
 
 
 def test_top5_of_fewer_than_five_classes_counts_every_image():
-    assert metrics.evaluate(LABELS, PROBABILITIES, NAMES)['top5'] == 1.0
+    scores = metrics.evaluate(LABELS, PROBABILITIES, NAMES)
+    assert scores['top5'] == 1.0
+    assert scores['top_k'] == [
+        scores['top1'],
+        pytest.approx((metrics.rank_of_truth(LABELS, PROBABILITIES) < 2).mean()),
+        1.0,
+    ]
 
 
 def test_top5_counts_the_true_class_among_the_five_most_probable():

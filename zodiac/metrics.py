@@ -11,7 +11,8 @@ def evaluate(labels, probabilities, class_names):
     Args:
         labels: int [n], true class numbers.
         probabilities: float [n, classes], rows sum to 1.
-    Returns: JSON-ready dict. top5 counts the true class among the five most probable (fewer classes: all of them);
+    Returns: JSON-ready dict. top5 counts the true class among the five most probable (fewer classes: all of them), top_k[k - 1]
+        among the k most probable, for k up to 10;
         precision, recall and F1 of a class without any sample or prediction are 0 (scikit-learn, zero_division=0), and
         the macro means run over the classes that have samples, the weighted ones count each by its samples; roc_auc is that of
         the class against the rest, None where one of the two has no sample; recall_interval_95 is Wilson's, None without a sample;
@@ -35,6 +36,7 @@ def evaluate(labels, probabilities, class_names):
         'top1': float((ranks == 0).mean()),
         'top1_interval_95': wilson(int((ranks == 0).sum()), len(labels)),
         'top5': float((ranks < 5).mean()),
+        'top_k': [float((ranks < k).mean()) for k in numbers[:10] + 1],
         'loss': cross_entropy(labels, probabilities),
         'macro_precision': float(precision[present].mean()),
         'macro_recall': float(recall[present].mean()),
