@@ -35,6 +35,10 @@ SIZES = [  # width, height: landscape, portrait, square, odd, very long, tiny
     (3000, 1),
 ]
 
+ENGLISH = ['ox', 'tiger', 'rabbit']
+CHINESE = ['牛', '老虎', '兔子']
+AWKWARD = ['$5$', '$_$ & x^', 'a,"b"\'c']  # what a plotting or a table program could take for its own language
+
 
 def shape_name(size):
     return f'{size[0]}x{size[1]}' if isinstance(size, tuple) else None

@@ -2,14 +2,10 @@
 
 import numpy as np
 import pytest
-from conftest import picture
+from conftest import AWKWARD, CHINESE, ENGLISH, picture
 from PIL import Image
 
 from zodiac import calibration, plots
-
-ENGLISH = ['ox', 'tiger', 'rabbit']
-CHINESE = ['牛', '老虎', '兔子']
-AWKWARD = ['$5$', '$_$ & x^', 'a,"b"\'c']  # what a plotting or a table program could take for its own language
 
 
 def assert_picture(path):
@@ -19,6 +15,13 @@ def assert_picture(path):
         image.load()
         assert len(image.convert('RGB').getcolors(1 << 24)) > 10
         return image.size
+
+
+def edges(path):
+    """The outermost pixels of a picture."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert('L'))
+    return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
 
 
 def log_rows(epochs):
@@ -49,6 +52,57 @@ def test_a_confusion_matrix_with_an_empty_class_becomes_a_picture(tmp_path):
     path = tmp_path / 'matrix.png'
     plots.plot_confusion_matrix(str(path), [[5, 1, 0], [0, 4, 0], [0, 0, 0]], ENGLISH, 'one class without images')
     assert_picture(path)
+
+
+@pytest.mark.parametrize('count', [2, 12, 40, 100])
+def test_nothing_of_a_confusion_matrix_is_cut_off_at_the_edges(tmp_path, count):
+    names = ['rooster', 'ox', 'dragon']
+    names = [f'{names[number % 3]} {number}' for number in range(count)]
+    matrix = 40 * np.eye(count, dtype=int)
+    plots.plot_confusion_matrix(str(tmp_path / 'matrix.png'), matrix, names, 'demo, test: top-1 0.9854 of 480 images')
+    plots.plot_class_counts(str(tmp_path / 'classes.png'), {'train': matrix.sum(1)}, names, 'demo_images: 2,520 images')
+    for name in ('matrix.png', 'classes.png'):
+        assert (edges(tmp_path / name) > 250).all(), name
+
+
+def test_wrong_and_right_differ_in_colour_and_a_few_percent_show(tmp_path, figures):
+    plots.plot_confusion_matrix(str(tmp_path / 'matrix.png'), [[39, 1], [0, 40]], ['ox', 'dog'], 'title')
+    ((axes,),) = figures
+    (shown,) = axes.get_images()
+    ((right, wrong), (nothing, all_right)) = shown.get_array().astype(int).tolist()
+    assert nothing == [255, 255, 255] and all_right == [9, 105, 218]
+    assert right[2] > right[0] + 150
+    assert wrong[0] >= wrong[2] + 25  # 2.5 percent
+    assert sorted(text.get_text() for text in axes.texts) == ['1', '100%', '2%', '39', '40', '98%']
+
+
+def test_a_thousand_classes_make_pictures_of_a_bearable_size_with_some_of_the_names(tmp_path, figures):
+    names = [f'class number {number}' for number in range(1000)]
+    plots.plot_confusion_matrix(str(tmp_path / 'matrix.png'), np.eye(1000, dtype=int), names, '1000 classes')
+    plots.plot_class_counts(str(tmp_path / 'classes.png'), {'train': np.arange(1000)}, names, 'counts')
+    for name in ('matrix.png', 'classes.png'):
+        assert max(assert_picture(tmp_path / name)) <= 1760
+    for (axis,) in figures:
+        assert len(axis.texts) == 0
+        shown = {tick: label.get_text() for tick, label in zip(axis.get_xticks(), axis.get_xticklabels())}
+        assert 40 <= len(shown) <= 60
+        assert all(names[tick] == text for tick, text in shown.items())
+
+
+@pytest.mark.parametrize('start', ['x' * 38, '$\\sqrt{' * 6, '中国大熊猫' * 8], ids=['latin', 'dollars', 'chinese'])
+def test_long_names_are_shortened_without_a_warning_and_stay_apart(tmp_path, figures, start):
+    names, white = [f'{start}{number:02d}' for number in range(12)], Image.new('RGB', (40, 40), 'white')
+    matrix = 40 * np.eye(12, dtype=int)
+    plots.plot_confusion_matrix(str(tmp_path / 'matrix.png'), matrix, names, f'{start * 4}: top-1 1.0000')
+    plots.plot_class_counts(str(tmp_path / 'classes.png'), {'train': matrix.sum(1)}, names, start * 4)
+    plots.plot_predictions(str(tmp_path / 'wall.png'), [white], [f'{names[0]} 90%\n(is {names[1]})'], [False])
+    for (axis,) in figures[:2]:
+        shown = [label.get_text() for label in axis.get_xticklabels()]
+        assert len(set(shown)) == 12 and all(len(text) <= 24 and '…' in text for text in shown)
+    guess, truth = figures[2][0].get_title().split('\n')
+    assert guess.endswith('00 90%') and truth.startswith('(is ') and truth.endswith('01)')
+    for name in ('matrix.png', 'classes.png', 'wall.png'):
+        assert (edges(tmp_path / name) > 250).all(), name
 
 
 def test_more_classes_make_a_larger_picture(tmp_path):
@@ -112,6 +166,14 @@ def test_the_rate_is_drawn_by_step_where_it_is_known(tmp_path, figures):
     assert (axes[2].get_xlabel(), axes[2].get_title()) == ('step', 'learning rate')
 
 
+def test_a_curve_at_its_top_is_seen_whole(tmp_path, figures):
+    rows = [{**row, 'valid_top1': '1.0'} for row in log_rows(3)]
+    plots.plot_curves(str(tmp_path / 'curves.png'), rows)
+    ((_, top1, _, speed),) = figures
+    assert 1.01 < top1.get_ylim()[1] < 1.1 and top1.get_ylim()[0] == 0
+    assert 105 < speed.get_ylim()[1] < 130 and speed.get_ylim()[0] == 0
+
+
 def test_calibration_becomes_a_picture(tmp_path, figures):
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.7, 0.3]])
     bins = calibration.reliability([0, 1, 1, 0], probabilities)
@@ -120,7 +182,71 @@ def test_calibration_becomes_a_picture(tmp_path, figures):
     assert_picture(tmp_path / 'b.png')
     assert [bar.get_height() for bar in figures[0][0].patches] == [1, 1, 0.5]
     assert [bar.get_height() for bar in figures[0][1].patches] == [0.25, 0.25, 0.5]
-    assert 'with temperature' in lines(figures[1][0]) and 'with temperature' not in lines(figures[0][0])
+    legends = [[text.get_text() for text in axes[0].get_legend().get_texts()] for axes in figures]
+    assert legends == [['calibrated', 'accuracy'], ['calibrated', 'accuracy', 'with temperature']]
+
+
+def test_bins_of_few_images_are_pale_and_no_line_joins_them(tmp_path, figures):
+    sizes = [1, 5, 10, 455]
+    bins = [
+        {'low': 0.2 * i, 'high': 0.2 * (i + 1), 'n': n, 'confidence': 0.2 * i + 0.1, 'accuracy': i % 2}
+        for i, n in enumerate(sizes)
+    ]
+    plots.plot_reliability(str(tmp_path / 'a.png'), bins, bins)
+    ((axis, _),) = figures
+    opacities = [0.15, 0.5, 1, 1]
+    assert [bar.get_facecolor()[3] for bar in axis.patches] == opacities
+    points = [drawn for drawn in axis.collections if len(drawn.get_offsets())]
+    assert len(points) == 2
+    for drawn in points:
+        assert drawn.get_facecolor()[:, 3].tolist() == opacities
+        assert drawn.get_offsets()[:, 1].tolist() == [0, 1, 0, 1] and not drawn.get_clip_on()
+    assert list(lines(axis)) == ['calibrated']
+
+
+def curve(average):
+    return np.array([1, 0.5, 0]), np.array([0.5, average, 1]), average
+
+
+def test_precision_over_recall_is_a_small_plot_a_class_the_worst_first(tmp_path, figures):
+    plots.plot_pr_curves(str(tmp_path / 'pr.png'), [curve(0.9), None, curve(0.25)], AWKWARD)
+    assert_picture(tmp_path / 'pr.png')
+    ((worst, best),) = figures
+    assert [axis.get_title() for axis in (worst, best)] == [f'{AWKWARD[2]}\nAP 0.2500', f'{AWKWARD[0]}\nAP 0.9000']
+    ((recall, precision),) = lines(worst).values()
+    assert (recall, precision) == ([1, 0.5, 0], [0.5, 0.25, 1])
+    assert (edges(tmp_path / 'pr.png') > 250).all()
+
+
+@pytest.mark.parametrize('ascending', [False, True])
+def test_the_area_below_the_curve_is_the_average_precision(tmp_path, figures, ascending):
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    rng = np.random.default_rng(0)
+    positive, scores = rng.random(40) < 0.4, rng.random(40)
+    precision, recall, _ = precision_recall_curve(positive, scores)
+    average = average_precision_score(positive, scores)
+    order = slice(None, None, -1 if ascending else 1)
+    plots.plot_pr_curves(str(tmp_path / 'pr.png'), [(recall[order], precision[order], average)], ['ox'])
+    ((axis,),) = figures
+    (area,) = axis.collections
+    x, y = area.get_paths()[0].vertices.T
+    assert abs((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2 == pytest.approx(average)
+    assert axis.get_lines()[0].get_drawstyle() == ('steps-pre' if ascending else 'steps-post')
+
+
+def test_of_many_classes_the_curves_of_the_worst_are_shown(tmp_path, figures):
+    averages = np.random.default_rng(0).permutation(100) / 100
+    names = [f'class {average}' for average in averages]
+    plots.plot_pr_curves(str(tmp_path / 'pr.png'), [curve(average) for average in averages], names)
+    (axes,) = figures
+    assert [axis.get_title().split('\n')[0] for axis in axes] == [f'class {number / 100}' for number in range(12)]
+    assert axes[0].figure.get_suptitle() == 'the 12 of 100 classes with the lowest average precision (AP)'
+
+
+def test_where_no_class_has_samples_there_is_no_picture_of_curves(tmp_path):
+    plots.plot_pr_curves(str(tmp_path / 'pr.png'), [None, None], ['ox', 'dog'])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_schedule_becomes_a_picture_with_the_ends_of_its_epochs(tmp_path, figures):
@@ -132,7 +258,7 @@ def test_a_schedule_becomes_a_picture_with_the_ends_of_its_epochs(tmp_path, figu
     *ends, curve = axis.get_lines()
     assert [end.get_xdata()[0] for end in ends] == [4, 8]
     assert (list(curve.get_xdata()), list(curve.get_ydata())) == (list(range(1, 13)), rates)
-    assert axis.get_title() == '$name$: cosine, 4 steps an epoch'
+    assert axis.figure.get_suptitle() == '$name$: cosine, 4 steps an epoch' and axis.get_title() == ''
 
 
 def test_a_schedule_of_one_step_becomes_a_picture(tmp_path):
@@ -166,6 +292,7 @@ def test_class_counts_become_bars_on_top_of_each_other(tmp_path, figures, names)
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ['train', 'valid', 'test']
     assert [label.get_text() for label in axis.get_xticklabels()] == names
     assert axis.get_ylim()[1] > 1400
+    assert axis.get_legend().get_window_extent().y0 >= axis.get_window_extent().y1  # not on the bars
 
 
 def test_class_counts_of_no_images_become_a_picture(tmp_path):
@@ -217,3 +344,52 @@ def test_figures_are_closed_after_they_are_written(tmp_path):
     plots.plot_lr_finder(str(tmp_path / 'finder.png'), [0.1, 0.2], [1, 2], 0.1)
     plots.plot_class_counts(str(tmp_path / 'classes.png'), {'train': np.array([1, 2, 3])}, ENGLISH, 'counts')
     assert pyplot.get_fignums() == before
+
+
+def test_a_font_that_was_installed_after_matplotlib_listed_the_fonts_is_found(tmp_path, figures, monkeypatch, capsys):
+    from matplotlib import font_manager
+
+    path = tmp_path / 'new.ttf'
+    write_font(path, '狗猫 cat')
+    fonts = font_manager.fontManager
+    monkeypatch.setattr(fonts, 'ttflist', list(fonts.ttflist))
+    monkeypatch.setattr(font_manager, 'findSystemFonts', lambda: [str(tmp_path / 'broken.ttf'), str(path)])
+    (tmp_path / 'broken.ttf').write_bytes(b'no font')
+    monkeypatch.setattr(plots, 'CJK_FONTS', ('Just Installed',))
+    for once in (plots._take_in_new_fonts, plots._tell_of_boxes):
+        once.cache_clear()
+    for number in range(2):
+        plots.plot_class_counts(str(tmp_path / f'{number}.png'), {'train': [1, 2]}, ['狗', '猫'], 'counts')
+        ((axis,), *_) = figures[number:]
+        assert 'Just Installed' in axis.get_xticklabels()[0].get_fontfamily()
+    assert capsys.readouterr().err == ''
+    plots._take_in_new_fonts.cache_clear()
+
+
+def test_fonts_are_not_searched_where_none_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, 'CJK_FONTS', ())
+    monkeypatch.setattr(plots, '_take_in_new_fonts', lambda: pytest.fail('searched'))
+    plots.plot_class_counts(str(tmp_path / 'a.png'), {'train': [1, 2]}, ['dog', 'cat'], 'counts')
+
+
+def write_font(path, characters):
+    """A font of the family Just Installed in which each of the characters is a square."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 700), (700, 700), (700, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    names = ['.notdef', *(f'u{ord(character):04X}' for character in sorted(set(characters)))]
+    font = FontBuilder(1000)
+    font.setupGlyphOrder(names)
+    font.setupCharacterMap({int(name[1:], 16): name for name in names[1:]})
+    font.setupGlyf(dict.fromkeys(names, pen.glyph()))
+    font.setupHorizontalMetrics(dict.fromkeys(names, (800, 0)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({'familyName': 'Just Installed', 'styleName': 'Regular'})
+    font.setupOS2()
+    font.setupPost()
+    font.save(path)

@@ -8,15 +8,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from conftest import picture
+from conftest import AWKWARD, CHINESE, ENGLISH, picture
 from PIL import Image
 
 from zodiac import calibration, compare, metrics, report
 from zodiac.errors import UserError
-
-ENGLISH = ['ox', 'tiger', 'rabbit']
-CHINESE = ['牛', '老虎', '兔子']
-AWKWARD = ['$5$', '$_$ & x^', 'a,"b"\'c']  # what a plotting or a table program could take for its own language
 
 
 def read_table(path):
