@@ -167,7 +167,7 @@ def test_evaluation_writes_a_page_with_every_part(finished):
     for words in (
         'Grad-CAM',
         'Confusion matrix',
-        'divided by a temperature of',
+        'Can the probabilities be believed?',
         'A random sample',
         'Training',
         'images kept',
@@ -180,7 +180,7 @@ def test_evaluation_writes_a_page_with_every_part(finished):
     for row in metrics['sample']:
         assert row['path'] in page
     assert 0 <= metrics['sample_interval_95'][0] <= metrics['top1'] <= metrics['sample_interval_95'][1] <= 1
-    assert metrics['calibration']['temperature'] > 0
+    assert 0 <= metrics['calibration']['ece'] <= 1
     assert page.count('src="data:image/') > 15 and 'http' not in page.replace('data:image', '')
 
 
