@@ -135,9 +135,9 @@ def content_of_a_page(names, **more):
         'sample_top1': 0.0,
         'sample_interval_95': [0.0, 0.9],
     }
-    pictures = {'reliability': 'data:image/png;base64,AAAA', 'curves': None}
+    pictures = {'reliability': 'data:image/png;base64,AAAA', 'curves': None, 'pr_curves': None}
     data = {'facts': [('left out', '3 of <mode> L')], 'sides': None, 'bars': {}, 'alike': None}
-    walls = {'mistakes': [card], 'uncertain': [card], 'right': [], 'heat': []}
+    walls = {'mistakes': [card], 'uncertain': [card], 'right': [], 'heat': [], 'heat_size': None}
     return {
         **{'title': 'a run', 'subtitle': 'a network', 'result': result, 'wrong': 4, 'pictures': pictures},
         **{'counts': {'train': [5, 3, 1], 'test': [2, 2, 2]}, 'most': 7},
