@@ -230,7 +230,7 @@ def write(folder, result, dataset, probabilities, counts, found, network, cfg):
     chosen = report.choose(dataset.labels, probabilities)
     walls = {key: report.cards(numbers, dataset, probabilities, names) for key, numbers in chosen.items()}
     looked_at = [*chosen['mistakes'][:6], *chosen['right'][:6]] if network else []  # an export has no gradients
-    pictures = report.heat_pictures(looked_at, dataset, network) if looked_at else []
+    pictures, heat_size = report.heat_pictures(looked_at, dataset, network) if looked_at else ([], None)
     walls['heat'] = report.cards(looked_at, dataset, probabilities, names, pictures)
     paths = {name: f'{folder}/{name}.png' for name in ('pr_curves', 'reliability', 'curves')}
     counts = {split: numbers.tolist() for split, numbers in counts.items()}
@@ -241,6 +241,7 @@ def write(folder, result, dataset, probabilities, counts, found, network, cfg):
         result=result,
         wrong=sum(dataset.labels != probabilities.argmax(1)),
         pictures={name: report.picture(path) if os.path.isfile(path) else None for name, path in paths.items()},
+        heat_size=heat_size,
         counts=counts,
         most=max(1, *map(sum, zip(*counts.values()))),
         data=found,

@@ -97,7 +97,7 @@ def test_the_page_shows_sizes_and_modes(workdir):
     assert 'pixels smallest median largest width 10 48 500 height 20 40 400' in text
     assert 'size images 48 × 40 60 500 × 400 4 5 other sizes 6' in text
     assert 'mode images RGB 67 L 3' in text
-    assert 'No image of valid or test looks like a training image.' in text
+    assert 'No image of valid or test was found that looks like a training image.' in text
 
 
 def test_the_page_shows_near_duplicates_side_by_side_and_what_is_right_without_them(workdir):

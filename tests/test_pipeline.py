@@ -172,7 +172,7 @@ def test_evaluation_writes_a_page_with_every_part(finished):
         'Training',
         'images kept',
         'Sizes and modes',
-        'No image of valid or test looks like a training image.',
+        'No image of valid or test was found that looks like a training image.',
     ):
         assert words in page
     for label in LABELS:

@@ -138,7 +138,7 @@ def content_of_a_page(names, **more):
     }
     pictures = {'reliability': 'data:image/png;base64,AAAA', 'curves': None, 'pr_curves': None}
     data = {'facts': [('left out', '3 of <mode> L')], 'sides': None, 'bars': {}, 'alike': None}
-    walls = {'mistakes': [card], 'uncertain': [card], 'right': [], 'heat': []}
+    walls = {'mistakes': [card], 'uncertain': [card], 'right': [], 'heat': [], 'heat_size': None}
     return {
         **{'title': 'a run', 'subtitle': 'a network', 'result': result, 'wrong': 4, 'pictures': pictures},
         **{'counts': {'train': [5, 3, 1], 'test': [2, 2, 2]}, 'most': 7},
@@ -247,11 +247,19 @@ def distinct_numbers(names):
         for a in (0.2, 0.3, 0.4)
     ]
     content['result'].update(
-        {'n': 6, 'top1': 0.511, 'top1_interval_95': [0.21, 0.82], 'top5': 0.93, 'loss': 1.25, **macro, **weighted},
+        {
+            'n': 6,
+            'top1': 0.511,
+            'top1_interval_95': [0.21, 0.82],
+            'top_k': [0.511, 0.93, 1.0],
+            'loss': 1.25,
+            **macro,
+            **weighted,
+        },
         per_class={name: {**row, 'support': 7 + number} for number, (name, row) in enumerate(zip(names, rows))},
         calibration={
             **{'ece': 0.051, 'brier': 0.052, 'temperature': 1.5, 'bins': []},
-            **{'ece_with_temperature': 0.053, 'brier_with_temperature': 0.054},
+            **{'ece_with_temperature': 0.053, 'brier_with_temperature': 0.054, 'loss_with_temperature': 1.05},
         },
         sample=[
             {'id': 3, 'path': 'a.jpg', 'label': names[1], 'prediction': names[0], 'probability': 0.961},
@@ -268,7 +276,7 @@ def test_each_number_stands_in_its_place_on_the_page(tmp_path, names):
     parts = page_of(tmp_path, **distinct_numbers(names))
     assert tiles(parts['']) == {
         'top-1 accuracy on 6 images 95 % interval 21.0% to 82.0% (Wilson)': '51.1%',
-        'top-5 (all classes)': '93.0%',
+        'top-2': '93.0%',
         'macro F1': '0.1300',
         'macro ROC-AUC': '0.1400',
         'loss, nats': '1.2500',
@@ -286,10 +294,10 @@ def test_each_number_stands_in_its_place_on_the_page(tmp_path, names):
     ]
     believed = text_of(*parts['Can the probabilities be believed?'])
     assert (
-        'Expected calibration error 0.0510 (15 bins), Brier score 0.0520. With the logits divided by a temperature of 1.5000'
+        'Expected calibration error 0.0510 (15 bins), Brier score 0.0520, loss 1.2500. With the logits divided by a temperature of 1.5000'
         in believed
     )
-    assert 'they are 0.0530 and 0.0540; the predictions stay the same' in believed
+    assert 'they are 0.0530, 0.0540 and 1.0500; the predictions stay the same' in believed
     sample = parts['A random sample']
     assert '2 of the 6 images, drawn without replacement, each equally likely: 50.0% right.' in text_of(*sample)
     assert 'lies between 1.3% and 98.7% (exact interval, 95 % or more); it is 51.1%.' in text_of(*sample)
@@ -340,7 +348,7 @@ def test_each_wall_shows_its_own_images(tmp_path):
     assert figures(parts['Where it is right']) == right
     looks = parts['What it looks at']
     assert figures(looks) == [('data:image/jpeg;base64,h1', 'ox 90.0%, is rabbit 5.0% h1', 'bad')]
-    assert '4 × 6 of them, speaks for the prediction' in text_of(*looks)
+    assert 'a feature map of 4 × 6 places' in text_of(*looks)
     assert 'What it looks at' not in page_of(tmp_path, **content_of_a_page(ENGLISH))
 
 
@@ -367,7 +375,7 @@ def test_the_matrix_names_both_sides_and_shows_mistakes_in_red(tmp_path):
 def many_classes(matrix):
     content = content_of_a_page(ENGLISH)
     names = [f'class {number}' for number in range(len(matrix))]
-    content['result'].update(labels=names, confusion_matrix=matrix.tolist())
+    content['result'].update(labels=names, confusion_matrix=matrix.tolist(), top_k=[0.5, 0.6, 0.7, 0.8, 0.9])
     content['counts'] = {'train': [1] * len(names)}
     return content
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from zodiac import files, images, transforms
 
 THUMBNAIL = 144  # pixels a side
+MOST_RIGHT = 40  # images that are right
 
 
 def write_predictions(path, paths, labels, probabilities, class_names):
@@ -122,7 +123,7 @@ def choose(labels, probabilities, count=12):
     return {
         'mistakes': [int(i) for i in mistakes[:count]],
         'uncertain': [int(i) for i in uncertain[:count]],
-        'right': [int(numbers[highest[numbers].argmax()]) for numbers in best if len(numbers)],
+        'right': [int(numbers[highest[numbers].argmax()]) for numbers in best if len(numbers)][:MOST_RIGHT],
     }
 
 
@@ -144,11 +145,11 @@ def cards(numbers, dataset, probabilities, names, pictures=None):
 
 
 def heat_pictures(numbers, dataset, network):
-    """The images as the network sees them, with Grad-CAM laid over, as data: addresses."""
+    """The images as the network sees them, with Grad-CAM laid over, as data: addresses; and the size of its map, (height, width)."""
     from zodiac import gradcam
 
     seen = np.stack([dataset[i][0] for i in numbers])
     heats = gradcam.heat(getattr(network, 'network', network), seen)
     last = dataset.transform[-1]
     pictures = [Image.fromarray(transforms.denormalize(image, last['mean'], last['std'])) for image in seen]
-    return list(map(thumbnail, pictures, heats))
+    return list(map(thumbnail, pictures, heats)), heats.shape[1:]
