@@ -31,9 +31,8 @@ def write_scores(folder, result):
     Args:
         result: the content of metrics.json.
     """
-    inner = {
-        f'{part}_{name}': value for part in ('calibration', 'near_duplicates') for name, value in result[part].items()
-    }
+    parts = {part: result[part] or {} for part in ('calibration', 'near_duplicates')}
+    inner = {f'{part}_{name}': value for part, values in parts.items() for name, value in values.items()}
     _write_table(f'{folder}/metrics.csv', ['name', 'value'], _flat({**result, **inner}).items())
     classes = [{'class': name, **_flat(row)} for name, row in result['per_class'].items()]
     _write_table(f'{folder}/per_class.csv', classes[0], (row.values() for row in classes))
