@@ -293,26 +293,73 @@ def test_the_page_says_when_a_photo_is_too_large(server, page_of):
     assert page.inner_text('#message') == 'This image is too large for the server.'
 
 
-def test_a_photo_can_be_dropped_anywhere(server, page_of):
+@pytest.mark.parametrize(
+    ('status', 'body', 'words'),
+    [
+        *((status, '<html>', 'busy') for status in (429, 502, 503, 504)),  # a proxy's
+        (500, '{"detail": ""}', '(500)'),
+        (408, '{"detail": ""}', 'too long'),
+        *(
+            (200, body, 'Load the page again')
+            for body in ('<html>', 'null', '{"top": []}', '{"top": [{"label": "a"}]}')
+        ),
+    ],
+)
+def test_the_page_says_so_when_it_is_not_the_model_that_answers(server, page_of, status, body, words):
+    page = page_of(server)
+    page.route('**/predict', lambda route: route.fulfill(status=status, body=body))
+    choose(page, picture_of('blue'))
+    page.wait_for_selector('#message.bad')
+    assert words in page.inner_text('#message')
+    assert not page.is_visible('#result')
+
+
+@pytest.mark.parametrize(
+    'event', ['DragEvent("drop", {dataTransfer: files,', 'ClipboardEvent("paste", {clipboardData: files,']
+)
+def test_a_photo_can_be_dropped_and_pasted_anywhere_and_of_several_the_first_counts(server, page_of, event):
     page = page_of(server)
     page.evaluate(
         """async () => {
-            const canvas = new OffscreenCanvas(20, 20);
-            const ink = canvas.getContext('2d');
-            ink.fillStyle = 'rgb(30, 200, 30)';
-            ink.fillRect(0, 0, 20, 20);
             const files = new DataTransfer();
-            files.items.add(new File([await canvas.convertToBlob()], 'a.png', {type: 'image/png'}));
-            document.querySelector('h1').dispatchEvent(new DragEvent('drop', {bubbles: true, dataTransfer: files}));
-        }"""
+            for (const colour of ['rgb(30, 200, 30)', 'rgb(30, 30, 230)']) {
+                const canvas = new OffscreenCanvas(20, 20);
+                const ink = canvas.getContext('2d');
+                ink.fillStyle = colour;
+                ink.fillRect(0, 0, 20, 20);
+                files.items.add(new File([await canvas.convertToBlob()], 'a.png', {type: 'image/png'}));
+            }
+            document.querySelector('h1').dispatchEvent(new EVENT bubbles: true}));
+        }""".replace('EVENT', event)
     )
     page.wait_for_selector('#guesses li')
     assert page.inner_text('#guesses li:first-child .name') == 'green'
+    assert page.inner_text('#message').endswith(' ms. One photo at a time. This is the first.')
+
+
+def test_what_the_browser_cannot_show_is_classified_all_the_same(server, page_of):
+    page = page_of(server)
+    choose(
+        page, uploads.encode(uploads.Image.new('RGB', (64, 48), uploads.COLOURS['blue']), 'TIFF'), 'a.tif', 'image/tiff'
+    )
+    page.wait_for_selector('#guesses li')
+    page.wait_for_selector('#unseen')
+    assert not page.is_visible('#photo')
+
+    choose(page, picture_of('green'))
+    page.wait_for_selector('#photo')
+    assert not page.is_visible('#unseen')
+
+
+def test_without_scripts_the_page_says_what_to_do(server, page_of):
+    page = page_of(server, java_script_enabled=False)
+    assert 'curl -F file=@photo.jpg' in page.inner_text('body')
+    assert not page.is_visible('#drop') and not page.is_visible('#language')
 
 
 def test_the_page_speaks_chinese_to_those_who_do_and_to_those_who_ask(server, page_of):
     page = page_of(server, locale='zh-CN')
-    assert page.get_attribute('html', 'lang') == 'zh-CN'
+    assert page.get_attribute('html', 'lang') == 'zh-Hans'
     assert '选择照片' in page.inner_text('#drop')
     choose(page, b'hello')
     page.wait_for_selector('#message.bad')
@@ -342,20 +389,51 @@ def test_the_page_works_with_the_keyboard_alone(server, page_of):
 @pytest.mark.parametrize('width', [320, 390, 1200])
 def test_the_page_fits_a_window(server, page_of, width):
     page = page_of(server, viewport={'width': width, 'height': 700})
+    top = [{'label': label, 'probability': 0.5} for label in ('Donaudampfschiff' * 20, '鼠' * 100)]
+    page.route('**/predict', lambda route: route.fulfill(json={**top[0], 'top': top}))
     choose(page, picture_of('blue', (900, 300)))
     page.wait_for_selector('#guesses li')
     assert page.evaluate('document.documentElement.scrollWidth') <= width
 
 
-def test_the_page_asks_for_the_token_and_then_tries_again(infer, page_of):
+CONTRAST = """parts => {
+    const light = colour => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).map(part => part / 255).map(
+            part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+    };
+    const contrast = (one, other) => Math.max(light(one) / light(other), light(other) / light(one));
+    const style = part => getComputedStyle(document.querySelector(part));
+    return parts.map(([part, behind]) =>
+        parseFloat(style(part).borderBottomWidth) && contrast(style(part).borderBottomColor, style(behind).backgroundColor));
+}"""
+
+
+@pytest.mark.parametrize('colours', [{'color_scheme': 'light'}, {'color_scheme': 'dark'}, {'forced_colors': 'active'}])
+def test_borders_and_bars_stand_out(server, page_of, colours):
+    page = page_of(server, **colours)
+    choose(page, picture_of('blue'))
+    page.wait_for_selector('#guesses li')
+    parts = [['.bar', 'li'], *([part, behind] for part in ('#drop', '#token') for behind in ('body', part))]
+    assert min(page.evaluate(CONTRAST, parts)) >= 3  # WCAG 2.2, 1.4.11
+
+
+def test_the_page_asks_for_the_token_until_it_is_right(infer, page_of):
     with serving(infer, env={**os.environ, 'ZODIAC_TOKEN': 'secret'}) as (address, _, _):
         page = page_of(address)
         choose(page, picture_of('blue'))
         page.wait_for_selector('#message.bad')
-        assert page.evaluate('document.activeElement.id') == 'token'
-        page.keyboard.type('secret')
-        page.keyboard.press('Enter')
+        assert page.inner_text('#message') == 'The server asks for a token. Write it above.'
+        for wrong in ('wrong', 'ключ'):
+            assert page.evaluate('document.activeElement.id') == 'token'
+            page.keyboard.type(wrong)
+            page.keyboard.press('Enter')
+            page.wait_for_selector('#message.bad >> text=not the token')
+            page.evaluate('tell(() => "")')
+        page.fill('#token', 'secret')
+        page.click('#token-part button')
         page.wait_for_selector('#guesses li')
+        assert not page.is_visible('#token-part')
 
 
 def test_the_page_says_when_the_server_is_gone(infer, page_of):
