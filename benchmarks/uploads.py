@@ -5,9 +5,10 @@
     python benchmarks/uploads.py --malformed 300 --good 500       # a part
 
 Starts serve.py. Clients then send empty, cut off, damaged, oversized and mistyped images, decompression bombs, broken multipart
-forms and broken HTTP, bodies without an end, while others send a byte now and then. What must hold: every answer is 4xx or 503,
-the server lives, every good request in between gets the answer that it got before, and good requests leave its memory as it
-was. Prints a table and, last, one JSON line; exit status 1 when something did not hold.
+forms and broken HTTP, bodies without an end, while others send a byte now and then, or ask for much and read nothing. What must
+hold: every answer is 4xx or 503, the server lives and cuts the slow clients off, every good request in between gets the answer
+that it got before, and good requests leave its memory as it was. Prints a table and, last, one JSON line; exit status 1 when
+something did not hold.
 """
 
 import argparse
@@ -18,13 +19,15 @@ import json
 import random
 import re
 import socket
+import struct
 import sys
 import tempfile
-import threading
 import urllib.parse
+import zlib
 
 import httpx
 import numpy as np
+import slow_clients
 from PIL import Image
 from served import COLOURS, export_colours, serving
 
@@ -32,6 +35,7 @@ CLIENTS = 8
 HANG_UP = 'we hang up'
 GOOD_EVERY = 5  # malformed requests
 LIMITS = ['--max-mb', '2', '--max-megapixels', '4', '--timeout', '10']
+MAX_HELD = 25  # seconds of a slow client: --timeout, then connections.WAIT_SECONDS for the rest of its body, and a busy machine
 
 
 def main():
@@ -53,7 +57,7 @@ def main():
     for name, answers in sorted(found.pop('kinds').items()):
         print(f'{name:<24}{sum(answers.values()):>7}  {", ".join(f"{n} x {a}" for a, n in sorted(answers.items()))}')
     found['lost'] = found['unexpected'] + found['good_wrong'] + found['tracebacks'] + (not found['alive'])
-    found['lost'] += found['memory_growth'] >= 0.05
+    found['lost'] += (found['memory_growth'] >= 0.05) + found['slow_not_cut_off']
     print(json.dumps({'benchmark': 'uploads', 'malformed': args.malformed, 'good_for_memory': args.good, **found}))
     sys.exit(1 if found['lost'] else 0)
 
@@ -62,10 +66,6 @@ def attack(address, count, slow):
     """Send `count` malformed requests and good ones in between, with `slow` slow clients beside; count the answers."""
     kinds, wrong, good = collections.defaultdict(collections.Counter), [], [0]
     expected = [answer_to_good(address, colour) for colour in COLOURS]
-    stop = threading.Event()
-    dawdlers = [threading.Thread(target=dawdle, args=[address, stop, number], daemon=True) for number in range(slow)]
-    for thread in dawdlers:
-        thread.start()
 
     def work(number):
         rng = random.Random(number)
@@ -77,14 +77,22 @@ def attack(address, count, slow):
             if not same(answer_to_good(address, list(COLOURS)[colour]), expected[colour]):
                 wrong.append(number)
 
-    with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
+    with (
+        slow_clients.at_work(address, slow, MAX_HELD + 5) as held,
+        concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool,
+    ):
         list(pool.map(work, range(count)))
-    stop.set()
-    for thread in dawdlers:
-        thread.join(20)
     allowed = re.compile(rf'4\d\d|503|{HANG_UP}')
     bad = sum(n for answers in kinds.values() for answer, n in answers.items() if not allowed.fullmatch(answer))
-    return {'kinds': kinds, 'unexpected': bad, 'slow_clients': slow, 'good_between': good[0], 'good_wrong': len(wrong)}
+    return {
+        'kinds': kinds,
+        'unexpected': bad,
+        'slow_clients': slow,
+        'slow_longest_seconds': round(max(held, default=0), 1),
+        'slow_not_cut_off': sum(seconds > MAX_HELD for seconds in held),
+        'good_between': good[0],
+        'good_wrong': len(wrong),
+    }
 
 
 def grow(address, count):
@@ -138,6 +146,35 @@ HEAD = b'POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\n'
 BOMB = encode(Image.new('1', (20000, 20000)), 'PNG')
 
 
+def many_scans(count, side):
+    """A progressive JPEG in colour, each scan of which costs a decoder a pass over all pixels, and us 15 bytes."""
+
+    def segment(marker, content):
+        return b'\xff' + marker + struct.pack('>H', 2 + len(content)) + content
+
+    def scan(bits):
+        return segment(b'\xda', b'\x03\x01\x00\x02\x00\x03\x00\x00\x00' + bits) + b'\x00'
+
+    tables = segment(b'\xdb', b'\x00' + b'\x01' * 64) + segment(b'\xc4', b'\x00\x01' + b'\x00' * 16)
+    frame = segment(b'\xc2', struct.pack('>BHHB', 8, side, side, 3) + b'\x01\x11\x00\x02\x11\x00\x03\x11\x00')
+    return b'\xff\xd8' + tables + frame + scan(b'\x01') + count * scan(b'\x10') + b'\xff\xd9'
+
+
+def many_chunks(count):
+    """A PNG of 8 x 8 pixels, with `count` empty chunks of 12 bytes before them."""
+
+    def chunk(kind, content=b''):
+        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+
+    pixels = chunk(b'IDAT', zlib.compress(bytes(8 * 25)))
+    head = chunk(b'IHDR', struct.pack('>IIBBBBB', 8, 8, 8, 2, 0, 0, 0))
+    return b'\x89PNG\r\n\x1a\n' + head + count * chunk(b'teSt') + pixels + chunk(b'IEND')
+
+
+MANY_SCANS = many_scans(4000, 2000)
+MANY_CHUNKS = many_chunks(150_000)
+
+
 def request(kind, body, length=None):
     size = len(body) if length is None else length
     return HEAD + b'Content-Type: %s\r\nContent-Length: %d\r\n\r\n' % (kind, size) + body
@@ -181,6 +218,8 @@ MALFORMED = {
     'text': lambda rng: form(part(b'hello, I am a text') + b'--b--\r\n'),
     'bomb': lambda rng: image(BOMB),
     'bomb in a form': lambda rng: form(part(BOMB) + b'--b--\r\n'),
+    'many scans': lambda rng: image(MANY_SCANS),
+    'many chunks': lambda rng: image(MANY_CHUNKS),
     'oversized': lambda rng: image(b'\xff\xd8' + b'x' * 3_000_000),
     'oversized form': lambda rng: form(part(b'x' * 3_000_000) + b'--b--\r\n'),
     'claims to be oversized': lambda rng: request(b'image/jpeg', b'x', 10**15),
@@ -232,22 +271,6 @@ def send_raw(address, content, hang_up):
     if not received:
         return 'no answer (closed)'
     return received.split(b' ', 2)[1].decode()
-
-
-def dawdle(address, stop, number):
-    """Send a request a byte at a time, half of them not even its header, until told to stop; begin again when refused."""
-    content = image(photo(1)) if number % 2 else b'POST /predict HTTP/1.1\r\nX: ' + b'y' * 1000
-    head = content.find(b'\r\n\r\n') + 4 if number % 2 else 5
-    while not stop.is_set():
-        try:
-            with connect(address) as link:
-                link.sendall(content[:head])
-                for byte in content[head:]:
-                    if stop.wait(0.2):
-                        return
-                    link.sendall(bytes([byte]))
-        except OSError:
-            pass
 
 
 if __name__ == '__main__':
