@@ -52,7 +52,7 @@ def test_scores_are_tables_too(tmp_path, names):
     result = metrics.evaluate(labels, probabilities, names)
     others = {
         'calibration': calibration.evaluate(labels, probabilities),
-        'near_duplicates': {'images': 0},
+        'near_duplicates': None,
         'sample': [],
     }
     report.write_scores(str(tmp_path), {**result, **others})
