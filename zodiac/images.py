@@ -4,6 +4,7 @@ Nothing here needs numpy to be imported, so that a process that only looks at fi
 """
 
 import os
+import re
 import warnings
 
 from PIL import (  # noqa: F401  # what FORMATS needs; without them Pillow loads the plugins of all formats at the first WebP or text file
@@ -16,6 +17,7 @@ from PIL import (  # noqa: F401  # what FORMATS needs; without them Pillow loads
     WebPImagePlugin,
 )
 
+from zodiac import bombs
 from zodiac.errors import UserError, one_line
 
 BACKGROUND = (255, 255, 255)  # what shows through the transparent parts of an image
@@ -38,6 +40,9 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.ti
 TOO_MANY_PIXELS = 'too many pixels'  # the reason of an ImageError
 
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # `open_image` refuses such files itself
+warnings.filterwarnings(
+    'ignore', module=r'PIL\.'
+)  # a damaged EXIF has thousands, each with a text of its own that is kept
 
 
 class ImageError(UserError):
@@ -57,16 +62,23 @@ def _error(source, reason, detail=''):
 def open_image(source, max_pixels=MAX_PIXELS):
     """Open a path or binary file by its header alone; the pixels are not decoded yet.
 
-    Returns: PIL image. Raises ImageError when it is missing, no image of FORMATS, or has more than `max_pixels` pixels.
+    Returns: PIL image. Raises ImageError when it is missing, no image of FORMATS, has more than `max_pixels` pixels, or so many
+    parts that decoding it would take minutes.
     """
     try:
+        too_many = bombs.look(source)
+        if too_many:
+            raise _error(source, *too_many)
         image = Image.open(source, formats=FORMATS)
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise _error(source, 'no such file') from None
     except Image.UnidentifiedImageError:
         raise _error(source, 'not an image') from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _error(source, TOO_MANY_PIXELS, str(error).split(',')[0]) from None
+        count = re.search(r'\d+', str(error))[0]
+        raise _error(source, TOO_MANY_PIXELS, f'{count}, the limit is {max_pixels}') from None
     except Exception as error:  # a decoder can raise anything on hostile bytes
         if isinstance(error, OSError) and error.errno is not None:
             raise _error(source, 'cannot be read', error.strerror) from None
@@ -74,6 +86,9 @@ def open_image(source, max_pixels=MAX_PIXELS):
     if image.width * image.height > max_pixels:
         image.close()
         raise _error(source, TOO_MANY_PIXELS, f'{image.width}x{image.height}, the limit is {max_pixels}')
+    if len(image.tile) > bombs.MAX_STRIPS:
+        image.close()
+        raise _error(source, 'too many strips', f'more than {bombs.MAX_STRIPS}')
     return image
 
 

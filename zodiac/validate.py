@@ -11,7 +11,7 @@ import signal
 
 import numpy as np
 
-from zodiac import images, inspection, near_duplicates
+from zodiac import bombs, images, inspection, near_duplicates
 from zodiac.errors import UserError
 from zodiac.inspection import NEVER, Inspection, Verdict
 
@@ -135,7 +135,7 @@ def _decode_plain_jpeg(data, reduce):
     """The quick way for a sound, plain colour JPEG; None for any other file, which `_inspect_any` then judges."""
     size = _plain_size(data)
     simplejpeg = fast_decoder() if size else None
-    if simplejpeg is None or size[0] * size[1] > images.MAX_PIXELS:
+    if simplejpeg is None or size[0] * size[1] > images.MAX_PIXELS or bombs.in_jpeg(data):
         return None
     fraction = _fraction(size) if reduce else 1
     wanted = {} if fraction == 1 else {'min_width': -(-size[0] // fraction), 'min_height': -(-size[1] // fraction)}

@@ -1,0 +1,135 @@
+"""A small file that would keep a decoder busy for minutes is refused at once; a sound one of many parts is not."""
+
+import io
+import struct
+import time
+import zlib
+
+import pytest
+from conftest import picture
+from PIL import Image
+
+from zodiac import bombs, images, validate
+
+
+def saved(image, kind, **settings):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **settings)
+    return buffer.getvalue()
+
+
+def segment(marker, data=b''):
+    return struct.pack('>BBH', 0xFF, marker, len(data) + 2) + data
+
+
+def jpeg_of_scans(count, frame=0xC2, side=4000, between=b''):
+    """A grey picture of three components in `count` scans, each of a byte of data."""
+    numbers = [1, 2, 3]
+    tables = b''.join(segment(0xC4, bytes([kind, 1, *[0] * 15, 0])) for kind in (0x00, 0x10))
+    shape = struct.pack('>BHHB', 8, side, side, 3) + b''.join(bytes([number, 0x11, 0]) for number in numbers)
+
+    def scan(chosen, tail):
+        return segment(0xDA, bytes([len(chosen)]) + b''.join(bytes([number, 0]) for number in chosen) + tail) + b'\0'
+
+    if frame == 0xC2:  # all bits but the last of the first coefficient, and then that bit again and again
+        scans = scan(numbers, b'\0\0\1') + between + scan(numbers, b'\0\0\x10') * (count - 1)
+    else:
+        scans = scan([1], b'\0\x3f\0') + between + scan([2], b'\0\x3f\0') * (count - 2) + scan([3], b'\0\x3f\0')
+    return b'\xff\xd8' + segment(0xDB, bytes([0, *[1] * 64])) + segment(frame, shape) + tables + scans + b'\xff\xd9'
+
+
+def chunk(name, data=b''):
+    return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+
+
+def png_of_chunks(count):
+    whole = saved(picture(1), 'PNG')
+    return whole[:33] + chunk(b'teSt') * (count - 3) + whole[33:]
+
+
+def tiff_of_strips(count):
+    end = 8 + 2 + 9 * 12 + 4
+    tags = [(256, 1), (257, 2), (258, 8), (259, 1), (262, 1), (277, 1), (278, 1)]
+    entries = [struct.pack('<HHII', tag, 3, 1, value) for tag, value in tags]
+    entries += [struct.pack('<HHII', tag, 4, count, place) for tag, place in ((273, end), (279, end + 4 * count))]
+    entries.sort(key=lambda entry: struct.unpack('<H', entry[:2]))
+    return b'II*\0\x08\0\0\0' + struct.pack('<H', 9) + b''.join(entries) + bytes(4) + struct.pack('<I', 1) * 2 * count
+
+
+PHOTO = saved(picture(1, (64, 48)), 'JPEG')
+BOMBS = {
+    'progressive scans': (lambda: jpeg_of_scans(3000), 'too many scans'),
+    'one scan too many': (lambda: jpeg_of_scans(101), 'too many scans'),
+    'sequential scans': (lambda: jpeg_of_scans(3000, 0xC0), 'too many scans'),
+    'scans after an end that is none': (
+        lambda: jpeg_of_scans(3000, between=segment(0xFE, b'\xff\xd9')),
+        'too many scans',
+    ),
+    'scans after a jump that is none': (lambda: jpeg_of_scans(3000, between=b'\xff\x01\xff\xff'), 'too many scans'),
+    'far scans': (lambda: jpeg_of_scans(3000, between=segment(0xFE, bytes(65000)) * 3), 'too many scans'),
+    'segments': (lambda: PHOTO[:20] + segment(0xE1, b'Exif\0\0more') * 200_000 + PHOTO[20:], 'too many segments'),
+    'chunks': (lambda: png_of_chunks(1_000_000), 'too many chunks'),
+    'strips': (lambda: tiff_of_strips(150_000), 'too many strips'),
+}
+
+
+@pytest.mark.parametrize('case', BOMBS)
+def test_a_file_of_too_many_parts_is_refused_before_it_is_decoded(case):
+    draw, reason = BOMBS[case]
+    content = draw()
+    start = time.monotonic()
+    with pytest.raises(images.ImageError, match=reason) as caught:
+        images.decode(io.BytesIO(content))
+    assert time.monotonic() - start < 2
+    assert (caught.value.reason, caught.value.detail[:9]) == (reason, 'more than')
+
+
+@pytest.mark.parametrize('case', ['progressive scans', 'sequential scans', 'chunks'])
+@pytest.mark.parametrize('convert', [False, True])
+def test_annotate_refuses_it_too(tmp_path, case, convert):
+    draw, reason = BOMBS[case]
+    (tmp_path / 'a.jpg').write_bytes(draw())
+    start = time.monotonic()
+    assert validate.inspect(tmp_path / 'a.jpg', convert).reason == reason
+    assert time.monotonic() - start < 2
+
+
+def photo_with(marker, data):
+    return PHOTO[:2] + segment(marker, data) + PHOTO[2:]
+
+
+SOUND = {
+    'as many scans as allowed': lambda: jpeg_of_scans(100, side=64),
+    'progressive': lambda: saved(picture(1, (600, 400)), 'JPEG', progressive=True),
+    'progressive with a video behind': lambda: saved(picture(1), 'JPEG', progressive=True) + b'\xff\xda\0\0' * 10_000,
+    'a video behind': lambda: PHOTO + b'\xff\xda\0\0' * 10_000,
+    'restarts': lambda: saved(picture(1, (600, 400)), 'JPEG', progressive=True, restart_marker_blocks=1),
+    'a thumbnail of scans': lambda: photo_with(0xE1, b'Exif\0\0' + b'\xff\xda\0\0' * 10_000),
+    'a long profile': lambda: saved(picture(1), 'JPEG', icc_profile=bytes(1_000_000)),
+    'filled up': lambda: PHOTO[:2] + b'\xff' * 1000 + PHOTO[3:],
+    'noise before a marker': lambda: PHOTO[:20] + b'noise' + PHOTO[20:],
+    'as many chunks as allowed': lambda: png_of_chunks(100_000),
+    'chunks behind the end': lambda: saved(picture(1), 'PNG') + chunk(b'teSt') * 200_000,
+    'a strip a row': lambda: saved(picture(1, (8, 4000)), 'TIFF', tiffinfo={278: 1}),
+}
+
+
+@pytest.mark.parametrize('case', SOUND)
+def test_a_sound_picture_of_many_parts_is_read(case, tmp_path):
+    content = SOUND[case]()
+    with Image.open(io.BytesIO(content)) as image:
+        expected = image.convert('RGB').tobytes()
+    (tmp_path / 'a').write_bytes(content)
+    for source in (io.BytesIO(content), tmp_path / 'a'):
+        assert images.decode(source).tobytes() == expected
+
+
+@pytest.mark.parametrize('length', range(0, 700, 7))
+def test_a_jpeg_that_is_cut_off_anywhere_is_looked_at_without_harm(length):
+    assert bombs.look(io.BytesIO(jpeg_of_scans(50)[:length])) in (None, ())
+
+
+def test_too_many_pixels_name_the_limit_that_was_set():
+    content = saved(Image.new('1', (14000, 14000)), 'PNG')  # Pillow itself refuses it, with a limit of its own
+    with pytest.raises(images.ImageError, match='196000000, the limit is 1000000'):
+        images.decode(io.BytesIO(content), 1_000_000)
