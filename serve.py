@@ -9,28 +9,40 @@ Bearer TOKEN`. Needs requirements-serve.txt.
 """
 
 import argparse
+import contextlib
 import ipaddress
 import math
 import os
 import sys
+import threading
+import time
 
 from zodiac import inference
-from zodiac.errors import UsageError, UserError, run
+from zodiac.errors import Stopped, UsageError, UserError, run
 
 
 def main():
-    args = parse()
     try:
-        from zodiac import connections, service
+        serve(parse())
+    except Stopped as stopped:
+        leave(stopped.status)
+        raise
+
+
+def serve(args):
+    """Load the model, run it once, and answer requests until a signal comes."""
+    try:
+        from zodiac import connections, service, uploads
     except ImportError as error:
         raise UserError(f'{error.name} is not installed; pip install -r requirements-serve.txt') from None
 
     token = read_token()
     sizes = {'body': args.max_mb << 20, 'pixels': args.max_megapixels * 10**6}
-    limits = service.Limits(requests=args.max_requests, images=args.max_images, seconds=args.timeout, **sizes)
-    listener = connections.listen(args.host, args.port)
+    limits = uploads.Limits(requests=args.max_requests, images=args.max_images, seconds=args.timeout, **sizes)
+    listener = connections.bind(args.host, args.port)
     model = inference.load(args.infer_dir, args.device, args.engine)
     app = service.create(model, limits, args.batch_size, args.max_delay / 1000, token, warm_up=True)
+    connections.listen(listener)
     host, port = listener.getsockname()[:2]
     if not token and not ipaddress.ip_address(host).is_loopback:
         print(
@@ -38,7 +50,23 @@ def main():
         )
     address = f'http://{f"[{host}]" if ":" in host else host}:{port}'
     print(f'serving {model.name} with {model.engine} at {address} (Ctrl-C stops)', flush=True)
-    connections.serve(app, listener, 4 * args.max_requests, math.ceil(args.timeout))
+    connections.serve(app, listener, 4 * args.max_requests, math.ceil(args.timeout) + 1)
+
+
+def leave(status, seconds=1):
+    """End the process here where a thread is still at an image or a batch after `seconds`: Python would wait for it."""
+    end = time.monotonic() + seconds
+    others = [
+        thread for thread in threading.enumerate() if thread is not threading.current_thread() and not thread.daemon
+    ]
+    for thread in others:
+        thread.join(max(0, end - time.monotonic()))
+    if any(thread.is_alive() for thread in others):
+        print('interrupted', file=sys.stderr)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
 
 
 def parse():
@@ -51,12 +79,12 @@ def parse():
     help_on_engine = 'what runs the model; auto is the fastest that export.py has checked (default: auto)'
     add('--engine', choices=['auto', *inference.ENGINES], default='auto', help=help_on_engine)
 
-    def limit(name, default, text, kind=int, low=1):
-        add(name, type=_number(kind, low, 10**6), default=default, metavar='N', help=f'{text} (default: {default})')
+    def limit(name, default, text, kind=int, low=1, high=10**6):
+        add(name, type=_number(kind, low, high), default=default, metavar='N', help=f'{text} (default: {default})')
 
-    limit('--batch-size', 8, 'most images a run of the network')
+    limit('--batch-size', 8, 'most images a run of the network', high=256)
     limit('--max-delay', 2, 'milliseconds that an image may wait for others to share its batch', float, 0)
-    limit('--max-requests', 128, 'requests in progress; more get 503')
+    limit('--max-requests', 128, 'requests that have arrived, in progress; more get 503')
     limit('--max-images', 16, 'images of a request; more get 413')
     limit('--max-mb', 16, 'megabytes of a request; more get 413')
     limit('--max-megapixels', 32, 'megapixels of an image; more get 413')

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from zodiac.batching import Batcher, sizes
+from zodiac.batching import Batcher, NetworkError, sizes
 
 
 class Network:
@@ -22,8 +22,6 @@ class Network:
         self.started.set()
         self.gate.wait(20)
         self.batches.append(len(batch))
-        if (batch < 0).any():
-            raise RuntimeError('a number below 0')
         return batch
 
 
@@ -122,16 +120,114 @@ def test_an_image_whose_client_has_left_is_not_run():
     assert network.batches == [1, 1]
 
 
-def test_an_error_of_the_network_reaches_its_batch_and_the_next_batch_runs():
+def raises(error):
+    def predict(batch):
+        raise error
+
+    return predict
+
+
+FAULTS = {
+    'an error': raises(RuntimeError('of the engine')),
+    'the end of an iteration': raises(StopIteration()),
+    'the end of the process': raises(SystemExit(3)),
+    'nothing': lambda batch: None,
+    'fewer rows': lambda batch: batch[1:],
+    'more rows': lambda batch: np.concatenate([batch, batch]),
+    'no number': lambda batch: batch * np.nan,
+}
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_a_fault_of_the_network_reaches_its_batch_and_the_next_batch_runs(fault):
+    turns = iter([FAULTS[fault]])
+
     async def work(batcher):
-        found = await asyncio.gather(*(batcher.predict(image(number)) for number in (1, -1)), return_exceptions=True)
-        return found, await batcher.predict(image(3)), batcher.running()
+        with batcher.announced():
+            failed = await asyncio.gather(
+                *(batcher.predict(image(number)) for number in (1, 2)), return_exceptions=True
+            )
+        trouble = batcher.trouble(20)
+        return failed, trouble, await batcher.predict(image(3)), batcher.trouble(20)
 
-    (first, second), later, running = with_batcher(work)
+    failed, trouble, later, afterwards = with_batcher(
+        work, delay=0.05, network=lambda batch: next(turns, lambda batch: batch)(batch)
+    )
 
-    assert [str(first), str(second)] == ['a number below 0'] * 2
+    assert [type(error) for error in failed] == [NetworkError] * 2
+    assert trouble == Batcher.FAILED
     assert later.tolist() == [3] * 3
-    assert running
+    assert afterwards is None
+
+
+def test_images_of_different_shapes_fail_together_and_the_next_batch_runs():
+    async def work(batcher):
+        with batcher.announced():
+            images = (np.zeros(3), np.zeros(4))
+            failed = await asyncio.gather(*map(batcher.predict, images), return_exceptions=True)
+        return failed, await batcher.predict(image(3))
+
+    failed, later = with_batcher(work, delay=0.05)
+
+    assert [type(error) for error in failed] == [NetworkError] * 2
+    assert later.tolist() == [3] * 3
+
+
+def test_an_image_that_gets_no_number_fails_alone():
+    async def work(batcher):
+        with batcher.announced():
+            images = (image(1), image(np.inf), image(2))
+            return await asyncio.gather(*map(batcher.predict, images), return_exceptions=True)
+
+    first, second, third = with_batcher(work, delay=0.05)
+
+    assert (first.tolist(), type(second), third.tolist()) == ([1] * 3, NetworkError, [2] * 3)
+
+
+def test_counting_that_fails_does_not_end_batching():
+    async def work():
+        async with Batcher(Network(), 8, 0.0, raises(ValueError('of the numbers'))) as batcher:
+            for _ in range(2):
+                with pytest.raises(NetworkError):
+                    await asyncio.wait_for(batcher.predict(image(1)), 20)
+
+    asyncio.run(work())
+
+
+def test_failures_are_logged_in_full_once_and_then_seldom(caplog):
+    async def work(batcher):
+        for _ in range(50):
+            with pytest.raises(NetworkError):
+                await batcher.predict(image(1))
+
+    with_batcher(work, network=raises(RuntimeError('of the engine')))
+
+    (record,) = caplog.records
+    assert 'of the engine' in record.getMessage() and record.exc_info
+
+
+def test_a_network_that_hangs_is_in_trouble_and_does_not_hold_up_the_end():
+    network = Network()
+    network.gate.clear()
+
+    async def main():
+        async with Batcher(network, 1, 0.0) as batcher:
+            answers = [asyncio.ensure_future(batcher.predict(image(number))) for number in range(3)]
+            while not network.started.is_set():
+                await asyncio.sleep(0.001)
+            before = batcher.trouble(60)
+            await asyncio.sleep(0.05)
+            during = batcher.trouble(0.01)
+        return before, during, await asyncio.wait_for(asyncio.gather(*answers, return_exceptions=True), 5)
+
+    start = time.monotonic()
+    try:
+        before, during, answers = asyncio.run(main())
+        assert time.monotonic() - start < 5
+    finally:
+        network.gate.set()
+    assert before is None and 'more than 0.01 seconds' in during
+    assert [type(answer) for answer in answers] == [NetworkError] * 3
 
 
 def test_warming_up_runs_each_size_once_in_the_thread_of_the_network():
@@ -142,10 +238,16 @@ def test_warming_up_runs_each_size_once_in_the_thread_of_the_network():
         return network(batch)
 
     async def work(batcher):
-        await batcher.warm_up(image(1))
         await batcher.predict(image(2))
 
-    with_batcher(work, network=predict)
+    batcher = Batcher(predict, 8, 0.0)
+    batcher.warm_up(image(1))
+
+    async def main():
+        async with batcher:
+            await asyncio.wait_for(work(batcher), 20)
+
+    asyncio.run(main())
     assert network.batches == [1, 2, 4, 8, 1]
     assert len(set(threads)) == 1
 

@@ -170,7 +170,8 @@ def answering():
     """A port where `hello` answers, with our connections."""
     settings = uvicorn.Config(hello, http=connections.Protocol, lifespan='off', log_level='warning', access_log=False)
     server = uvicorn.Server(settings)
-    with connections.listen('127.0.0.1', 0) as listener:
+    with connections.bind('127.0.0.1', 0) as listener:
+        connections.listen(listener)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
         thread.start()
         try:

@@ -12,9 +12,8 @@ import hmac
 import html
 import os
 import re
-import tempfile
+import threading
 import time
-from dataclasses import dataclass
 from typing import Annotated, List, Optional, Union
 
 from fastapi import Depends, HTTPException, Query, Request
@@ -23,27 +22,17 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
 from PIL import Image
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import generate_latest
 from pydantic import BaseModel
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 
-from zodiac import device, images, inference, transforms
-from zodiac.batching import Batcher
+from zodiac import device, images, inference, transforms, uploads
+from zodiac.batching import Batcher, NetworkError
+from zodiac.errors import UserError, one_line
+from zodiac.monitor import Metrics, Watch
+from zodiac.seldom import Seldom
+from zodiac.uploads import busy
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'service.html')
-IN_MEMORY = 1 << 20  # bytes of a file, beyond which it waits on disk
-
-
-@dataclass
-class Limits:
-    """What a client may ask for. Beyond it a request is refused: 413 for size, 503 with Retry-After for load, 408 for time."""
-
-    requests: int  # in progress at a time
-    images: int  # of a request
-    body: int  # bytes of a request
-    pixels: int  # of an image, before it is decoded
-    seconds: float  # from the first byte of a request to its answer
 
 
 class Guess(BaseModel):
@@ -99,8 +88,23 @@ PROBLEMS = {
     413: 'The body, the number of images or an image is beyond the limit.',
     415: 'The body is neither a multipart form nor an image.',
     422: 'A file is no image that can be read, or a parameter is wrong.',
-    503: 'Too many requests at a time; try again after the seconds in Retry-After.',
+    500: 'The model failed on an image.',
+    503: 'Too many requests at a time, or the server has no answer for now; try again.',
 }
+RETRY = {'Retry-After': {'description': 'Seconds after which to try again.', 'schema': {'type': 'integer'}}}
+
+NO_TOKEN = {  # beside an answer that is text
+    'description': PROBLEMS[401],
+    'content': {'application/json': {'schema': {'$ref': '#/components/schemas/Problem'}}},
+}
+
+
+def _problems(*statuses):
+    """What OpenAPI says of answers other than 200."""
+    return {
+        status: {'model': Problem, 'description': PROBLEMS[status], **({'headers': RETRY} if status == 503 else {})}
+        for status in statuses
+    }
 
 
 def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
@@ -108,23 +112,27 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
 
     Args:
         model: zodiac.inference.Exported.
+        limits: zodiac.uploads.Limits.
         batch: most images a run of the network.
         delay: seconds that an image may wait for others to share its batch.
-        warm_up: run the network once for each size of a batch before the first request.
+        warm_up: run the network once for each size of a batch, here and now.
         token: what clients must send as `Authorization: Bearer TOKEN`; None lets everybody in.
+    Raises: UserError when the model fails to warm up.
     """
     metrics = Metrics()
     batcher = Batcher(model.predict, batch, delay, metrics.batches.observe)
+    blank = transforms.apply(model.transform, Image.new('RGB', (64, 64)))
+    if warm_up:
+        _warm_up(batcher, blank, model)
+    decoders = Decoders(model.transform, limits.pixels, device.cores())
     allowed = [Depends(_token_check(token))] if token else []
+    admitted, log = set(), Seldom()
 
     @contextlib.asynccontextmanager
     async def lifespan(app):
         app.state.places = asyncio.Semaphore(4 * batch)  # for decoded images; the others wait as files
-        with concurrent.futures.ThreadPoolExecutor(device.cores(), 'decode') as app.state.decoders:
-            async with batcher:
-                if warm_up:
-                    await batcher.warm_up(transforms.apply(model.transform, Image.new('RGB', (64, 64))))
-                yield
+        async with decoders, batcher:
+            yield
 
     app = FastAPIOffline(
         title=model.name,
@@ -132,6 +140,7 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
         version='1',
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # it would send whoever asks to the host that their own header names
     )
     app.add_middleware(Watch, metrics=metrics)
 
@@ -139,58 +148,80 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
         async with app.state.places:
             try:
                 with batcher.announced():
-                    image = await asyncio.get_running_loop().run_in_executor(
-                        app.state.decoders,
-                        lambda: transforms.read(model.transform, file, max_pixels=limits.pixels),
-                    )
+                    image = await decoders.read(file)
             except images.ImageError as error:
                 status = 413 if error.reason == images.TOO_MANY_PIXELS else 422
                 raise HTTPException(status, str(error).replace('image', name, 1)) from None
-            probabilities = await batcher.predict(image)
+            try:
+                probabilities = await batcher.predict(image)
+            except NetworkError as error:
+                raise HTTPException(500, f'{name}: {error}') from None
         metrics.images.inc()
         return inference.as_dict(inference.best(probabilities, model.labels, top))
+
+    async def classify_all(files, top, seconds):
+        tasks = [asyncio.ensure_future(classify(name, file, top)) for name, file in files]
+        try:
+            return await asyncio.wait_for(asyncio.gather(*tasks), seconds)
+        except asyncio.TimeoutError:
+            raise busy(f'no answer within {limits.seconds:g} seconds') from None
+        finally:
+            for task in tasks:  # once one has failed nobody waits for the others
+                task.cancel()
 
     async def answer(request, top):
         """The predictions of the images of a request, all within the time limit."""
         end = time.monotonic() + limits.seconds
         async with contextlib.AsyncExitStack() as opened:
-            try:
-                files = await asyncio.wait_for(read_files(request, limits, opened), limits.seconds)
-            except asyncio.TimeoutError:
-                raise HTTPException(408, f'the request did not arrive within {limits.seconds:g} seconds') from None
-            try:
-                work = asyncio.gather(*(classify(name, file, top) for name, file in files))
-                return await asyncio.wait_for(work, end - time.monotonic())
-            except asyncio.TimeoutError:
-                raise _busy(f'no answer within {limits.seconds:g} seconds') from None
+            files = await uploads.read(request, limits, opened)
+            if len(admitted) >= limits.requests:
+                raise busy(f'{limits.requests} requests are in progress')
+            admitted.add(request)
+            opened.callback(admitted.remove, request)
+            return await classify_all(files, top, end - time.monotonic())
 
     @app.post(
         '/predict',
         summary='Classify an image, or several',
         dependencies=allowed,
         openapi_extra=BODY,
-        responses={status: {'model': Problem, 'description': text} for status, text in PROBLEMS.items()},
+        responses=_problems(*PROBLEMS),
     )
     async def predict(
         request: Request, top: Annotated[int, Query(ge=1, le=1000, description='How many labels an image.')] = 5
     ) -> Union[Prediction, Predictions]:
         """Send one image as the body, or one or more in the field `file` of a multipart form. The answer to one image is its
         prediction; to several, `predictions`, in their order."""
-        with metrics.admit(limits.requests):
+        try:
             predictions = await answer(request, top)
+        except OSError as error:  # of what is read and written here only an upload is a file
+            log.error(f'TMPDIR: an upload cannot be kept in the folder for temporary files ({one_line(error)})')
+            raise busy('the server has no room for the request') from None
         return predictions[0] if len(predictions) == 1 else {'predictions': predictions}
 
+    @app.head('/healthz', include_in_schema=False)
     @app.get('/healthz', response_class=PlainTextResponse, summary='Whether the process answers')
     async def healthz():
-        return 'ok'
+        return PlainTextResponse('ok')
 
-    @app.get('/readyz', responses={503: {'model': Problem}}, summary='Whether the model answers')
+    @app.get('/readyz', responses=_problems(503), summary='Whether the model answers')
     async def readyz() -> Ready:
-        if not batcher.running():
-            raise _busy('the model is not running')
+        trouble = decoders.trouble(limits.seconds) or batcher.trouble(limits.seconds)
+        if trouble == batcher.FAILED:  # where nobody asks a server that is not ready, only this finds it ready again
+            with contextlib.suppress(NetworkError, asyncio.TimeoutError):
+                await asyncio.wait_for(batcher.predict(blank), limits.seconds)
+            trouble = batcher.trouble(limits.seconds)
+        if trouble:
+            raise busy(trouble)
         return Ready(model=model.name, classes=len(model.labels))
 
-    @app.get('/metrics', dependencies=allowed, response_class=PlainTextResponse, summary='Numbers for Prometheus')
+    @app.get(
+        '/metrics',
+        dependencies=allowed,
+        response_class=PlainTextResponse,
+        responses={401: NO_TOKEN} if token else {},
+        summary='Numbers for Prometheus',
+    )
     async def show_metrics():
         return PlainTextResponse(generate_latest(metrics.registry), media_type='text/plain; version=0.0.4')
 
@@ -208,58 +239,47 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
     return app
 
 
-async def read_files(request, limits, opened):
-    """The images of a request as [(name, binary file)]; `opened`, an AsyncExitStack, closes them. Raises HTTPException."""
-    kind = request.headers.get('content-type', '').partition(';')[0].strip().lower()
-    too_large = HTTPException(413, f'the request is larger than {limits.body / (1 << 20):g} MB')
-    if int(request.headers.get('content-length', 0)) > limits.body:
-        raise too_large
-
-    async def chunks():
-        size = 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limits.body:
-                raise too_large
-            yield chunk
-
+def _warm_up(batcher, image, model):
     try:
-        if kind == 'multipart/form-data':
-            return await _read_form(request.headers, chunks(), limits, opened)
-        if not kind.startswith('image/') and kind != 'application/octet-stream':
-            raise HTTPException(
-                415,
-                f'{kind or "no Content-Type"}: send multipart/form-data with the field file, or an image as the body',
-            )
-        file = opened.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY))  # noqa: SIM115
-        async for chunk in chunks():
-            file.write(chunk)
-        file.seek(0)
-        return [('the body', file)]
-    except ClientDisconnect:
-        raise HTTPException(400, 'the request ended before it was whole') from None
+        batcher.warm_up(image)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f'{model.name}: {model.engine} cannot run it ({one_line(error)}); try another --engine, or export the model again'
+        ) from error
 
 
-async def _read_form(headers, chunks, limits, opened):
-    try:
-        form = await MultiPartParser(headers, chunks, max_files=limits.images, max_fields=100).parse()
-    except MultiPartException as error:
-        if error.message.startswith('Too many files'):
-            raise HTTPException(413, f'more than {limits.images} images in a request') from None
-        raise HTTPException(400, f'the multipart form is damaged: {error.message}') from None
-    opened.push_async_callback(form.close)
-    files = [(_short(part.filename), part.file) for part in form.getlist('file') if not isinstance(part, str)]
-    if not files:
-        raise HTTPException(400, 'no image in the field file of the form')
-    return files
+class Decoders:
+    """Threads that decode images."""
 
+    def __init__(self, transform, max_pixels, count):
+        self._transform, self._max_pixels, self._count = transform, max_pixels, count
+        self._threads, self._started = None, {}  # since when each busy thread is at its image
 
-def _short(name):
-    return name if len(name) <= 100 else f'{name[:99]}…'
+    async def __aenter__(self):
+        self._threads = concurrent.futures.ThreadPoolExecutor(self._count, 'decode')
 
+    async def __aexit__(self, *_):
+        self._threads.shutdown(wait=False, cancel_futures=True)  # one may be at an image for long
 
-def _busy(reason):
-    return HTTPException(503, f'{reason}; try again', {'Retry-After': '1'})
+    async def read(self, file):
+        """What the transform gives of an image. Raises ImageError."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, file)
+
+    def trouble(self, seconds):
+        """Why no image is decoded, a line, or None; an image may take `seconds`."""
+        now = time.monotonic()
+        stuck = [start for start in list(self._started.values()) if now - start > seconds]
+        return f'images take more than {seconds:g} seconds to decode' if len(stuck) >= self._count else None
+
+    def _read(self, file):
+        thread = threading.get_ident()
+        self._started[thread] = time.monotonic()
+        try:
+            return transforms.read(self._transform, file, max_pixels=self._max_pixels)
+        finally:
+            del self._started[thread]
 
 
 def _token_check(token):
@@ -270,62 +290,6 @@ def _token_check(token):
             raise HTTPException(401, 'send the header Authorization: Bearer TOKEN', {'WWW-Authenticate': 'Bearer'})
 
     return check
-
-
-class Metrics:
-    """What Prometheus asks for, and how many requests are in progress."""
-
-    def __init__(self):
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self.requests = Counter('zodiac_requests', 'Requests to /predict', ['status'], registry=self.registry)
-        self.seconds = Histogram('zodiac_request_seconds', 'Time of a request to /predict', registry=self.registry)
-        self.images = Counter('zodiac_images', 'Images classified', registry=self.registry)
-        self.batches = Histogram(
-            'zodiac_batch_images',
-            'Images a run of the network',
-            buckets=[1, 2, 4, 8, 16, 32, 64],
-            registry=self.registry,
-        )
-        self.progress = Gauge('zodiac_requests_in_progress', 'Requests not answered yet', registry=self.registry)
-        self._admitted = 0
-
-    @contextlib.contextmanager
-    def admit(self, limit):
-        """Count a request in and out. Raises HTTPException while there are `limit` of them."""
-        if self._admitted >= limit:
-            raise _busy(f'{limit} requests are in progress')
-        self._admitted += 1
-        self.progress.set(self._admitted)
-        try:
-            yield
-        finally:
-            self._admitted -= 1
-            self.progress.set(self._admitted)
-
-
-class Watch:
-    """ASGI middleware: counts and times the requests to /predict."""
-
-    def __init__(self, app, metrics):
-        self.app, self.metrics = app, metrics
-
-    async def __call__(self, scope, receive, send):
-        if scope['type'] != 'http' or scope['path'] != '/predict':
-            await self.app(scope, receive, send)
-            return
-        status, start = 500, time.perf_counter()
-
-        async def note(message):
-            nonlocal status
-            status = message.get('status', status)
-            await send(message)
-
-        try:
-            await self.app(scope, receive, note)
-        finally:
-            self.metrics.requests.labels(status).inc()
-            self.metrics.seconds.observe(time.perf_counter() - start)
 
 
 def _page(model):
@@ -350,6 +314,5 @@ def _page(model):
     policy += [f"{kind} 'sha256-{digest}'" for kind, digest in allowed.items()]
     return page, {
         'Content-Security-Policy': '; '.join(policy),
-        'X-Content-Type-Options': 'nosniff',
         'Referrer-Policy': 'no-referrer',
     }

@@ -1,0 +1,35 @@
+"""Requests made from the description at /openapi.json are answered as it says."""
+
+import pytest
+
+schemathesis = pytest.importorskip('schemathesis', reason='requirements-dev.txt is not installed')
+pytest.importorskip('fastapi', reason='requirements-serve.txt is not installed')
+import hypothesis  # noqa: E402
+from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
+from test_service import limits, model_of  # noqa: E402
+
+from zodiac import service  # noqa: E402
+
+APPS = [service.create(model_of(), limits(), token=token) for token in (None, 'secret')]
+OPEN, CLOSED = (schemathesis.openapi.from_asgi('/openapi.json', app) for app in APPS)
+NO_SCHEMA_SAYS_WHICH_BYTES_ARE_AN_IMAGE = [positive_data_acceptance]
+
+
+@OPEN.parametrize()
+@hypothesis.settings(max_examples=60)
+def test_answers_are_as_described(case):
+    case.call_and_validate(excluded_checks=NO_SCHEMA_SAYS_WHICH_BYTES_ARE_AN_IMAGE)
+
+
+@CLOSED.parametrize()
+@hypothesis.settings(max_examples=30)
+def test_answers_with_a_token_are_as_described(case):
+    case.call_and_validate(
+        headers={'Authorization': 'Bearer secret'}, excluded_checks=NO_SCHEMA_SAYS_WHICH_BYTES_ARE_AN_IMAGE
+    )
+
+
+@CLOSED.parametrize()
+@hypothesis.settings(max_examples=30)
+def test_refusals_without_a_token_are_as_described(case):
+    case.call_and_validate(excluded_checks=NO_SCHEMA_SAYS_WHICH_BYTES_ARE_AN_IMAGE)
