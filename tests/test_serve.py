@@ -1,6 +1,8 @@
 """serve.py as a process: over real connections, in a real browser."""
 
 import asyncio
+import concurrent.futures
+import contextlib
 import json
 import os
 import re
@@ -19,10 +21,12 @@ from conftest import ROOT, assert_message, run_script
 httpx = pytest.importorskip('httpx', reason='requirements-dev.txt is not installed')
 uvicorn = pytest.importorskip('uvicorn', reason='requirements-serve.txt is not installed')
 sys.path.insert(0, str(ROOT / 'benchmarks'))
+import test_service  # noqa: E402
 import uploads  # noqa: E402
 from served import export_colours, serving  # noqa: E402
 
-from zodiac import connections  # noqa: E402
+from zodiac import connections, service  # noqa: E402
+from zodiac import uploads as uploads_room  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
@@ -111,6 +115,7 @@ WRONG = {
     'host': (['INFER', '--host', 'no.such.host.invalid'], 1, ['no.such.host.invalid', '--host']),
     'limit': (['INFER', '--max-mb', '0'], 2, ['--max-mb']),
     'word': (['INFER', '--batch-size', 'many'], 2, ['--batch-size']),
+    'batch': (['INFER', '--batch-size', '257'], 2, ['--batch-size', '256']),
     'engine': (['INFER', '--engine', 'magic'], 2, ['--engine', 'onnxruntime']),
 }
 
@@ -161,14 +166,17 @@ def test_an_answer_does_not_wait_for_an_acknowledgement(server):
 
 async def hello(scope, receive, send):
     """An ASGI application that answers at once, whatever is sent."""
+    if scope['type'] == 'lifespan':
+        return
     await send({'type': 'http.response.start', 'status': 413, 'headers': [(b'content-length', b'2')]})
     await send({'type': 'http.response.body', 'body': b'hi'})
 
 
-@pytest.fixture
-def answering():
-    """A port where `hello` answers, with our connections."""
-    settings = uvicorn.Config(hello, http=connections.Protocol, lifespan='off', log_level='warning', access_log=False)
+@contextlib.contextmanager
+def answering_with(app, most=100):
+    """A port where an ASGI application answers, with our connections, `most` of them."""
+    guarded = connections.guarded(app, lambda: len(server.server_state.connections) > most)
+    settings = uvicorn.Config(guarded, http=connections.Protocol, log_level='error', access_log=False)
     server = uvicorn.Server(settings)
     with connections.bind('127.0.0.1', 0) as listener:
         connections.listen(listener)
@@ -179,6 +187,13 @@ def answering():
         finally:
             server.should_exit = True
             thread.join(20)
+
+
+@pytest.fixture
+def answering():
+    """A port where `hello` answers."""
+    with answering_with(hello) as port:
+        yield port
 
 
 @pytest.mark.parametrize('start', [b'', b'POST / HTTP/1.1\r\nHost: x\r\nX: '])
@@ -219,6 +234,203 @@ def test_a_client_that_never_ends_is_cut_off(answering, monkeypatch):
             while time.monotonic() - begin < 10:
                 link.sendall(b'5\r\nhello\r\n')
         assert time.monotonic() - begin < 8
+
+
+async def endless(scope, receive, send):
+    """An ASGI application whose answer has no end."""
+    if scope['type'] == 'http':
+        await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+        for _ in range(10_000):
+            await send({'type': 'http.response.body', 'body': bytes(100_000), 'more_body': True})
+
+
+async def long(scope, receive, send):
+    """An ASGI application with an answer that no buffer of a connection holds."""
+    if scope['type'] == 'http':
+        await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+        await send({'type': 'http.response.body', 'body': bytes(30_000_000)})
+
+
+ASK = b'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    ('app', 'request_'),
+    [(endless, ASK), (long, ASK), (long, ASK.replace(b'\r\n\r\n', b'\r\nConnection: close\r\n\r\n'))],
+    ids=['endless', 'long', 'long and last'],
+)
+@pytest.mark.parametrize('half_closed', [False, True])
+def test_a_client_that_never_reads_is_cut_off_and_others_are_answered(monkeypatch, app, request_, half_closed):
+    monkeypatch.setattr(connections, 'WAIT_SECONDS', 0.3)
+    with answering_with(app, most=1) as port, socket.create_connection(('127.0.0.1', port), timeout=10) as link:
+        link.sendall(request_)
+        if half_closed:
+            link.shutdown(socket.SHUT_WR)
+        time.sleep(0.6)
+        with httpx.stream('GET', f'http://127.0.0.1:{port}/') as answer:  # the other one is none of the two any more
+            assert answer.status_code == 200
+
+
+def test_a_client_that_reads_slowly_gets_all(monkeypatch):
+    monkeypatch.setattr(connections, 'WAIT_SECONDS', 0.5)
+
+    async def app(scope, receive, send):
+        if scope['type'] == 'http':
+            await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'connection', b'close')]})
+            for number in range(100):
+                await send({'type': 'http.response.body', 'body': bytes(200_000), 'more_body': number < 99})
+
+    with answering_with(app) as port, socket.create_connection(('127.0.0.1', port), timeout=10) as link:
+        link.sendall(ASK)
+        received, begin = 0, time.monotonic()
+        while got := link.recv(200_000):
+            received += len(got)
+            time.sleep(0.01)
+    assert received > 20_000_000 and time.monotonic() - begin > 0.5
+
+
+def test_more_connections_than_the_limit_are_told_to_come_again_but_health_is_answered():
+    with answering_with(hello, most=3) as port, contextlib.ExitStack() as opened:
+        for _ in range(3):
+            opened.enter_context(socket.create_connection(('127.0.0.1', port), timeout=10))
+        time.sleep(0.2)
+        answer = httpx.post(f'http://127.0.0.1:{port}/predict', content=b'x')
+        assert (answer.status_code, answer.headers['Retry-After']) == (503, '1')
+        assert 'connections' in answer.json()['detail']
+        for path in ('/healthz', '/readyz'):
+            assert httpx.get(f'http://127.0.0.1:{port}{path}').status_code == 413  # of `hello`
+
+
+def test_a_request_of_two_lengths_is_refused_and_its_connection_closed(answering):
+    with socket.create_connection(('127.0.0.1', answering), timeout=10) as link:
+        two = b'Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n'
+        link.sendall(b'POST / HTTP/1.1\r\nHost: x\r\n' + two + b'5\r\nhello\r\n0\r\n\r\n' + ASK)
+        received = b''
+        with contextlib.suppress(ConnectionResetError):
+            while got := link.recv(4096):
+                received += got
+    assert received.startswith(b'HTTP/1.1 400') and received.count(b'HTTP/1.1') == 1
+
+
+def colours_service(**others):
+    return service.create(test_service.model_of(), test_service.limits(**others))
+
+
+HEAD = b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n'
+
+
+def received_of(link):
+    with contextlib.suppress(ConnectionResetError):
+        return b''.join(iter(lambda: link.recv(4096), b''))
+
+
+def test_a_body_of_which_nothing_more_comes_is_answered_and_its_connection_closed(monkeypatch):
+    monkeypatch.setattr(uploads_room, 'WAIT_SECONDS', 0.3)
+    with answering_with(colours_service()) as port, socket.create_connection(('127.0.0.1', port), timeout=10) as link:
+        link.sendall(HEAD + b'half')
+        received = received_of(link)
+    assert received.startswith(b'HTTP/1.1 408') and b'nothing of the request arrived for 0.3 seconds' in received
+
+
+def test_a_body_that_comes_too_slowly_is_answered_at_the_limit():
+    slow = colours_service(seconds=0.5)
+    with answering_with(slow) as port, socket.create_connection(('127.0.0.1', port), timeout=10) as link:
+        link.sendall(HEAD)
+        for _ in range(20):
+            link.sendall(b'x')
+            time.sleep(0.05)
+        receive_to(link, b'did not arrive within 0.5 seconds')
+
+
+def test_uploads_that_still_arrive_keep_nobody_out():
+    with answering_with(colours_service(requests=2)) as port, contextlib.ExitStack() as opened:
+        for _ in range(10):
+            opened.enter_context(socket.create_connection(('127.0.0.1', port), timeout=10)).sendall(HEAD)
+        time.sleep(0.2)
+        answer = httpx.post(f'http://127.0.0.1:{port}/predict', files={'file': picture_of('blue')})
+        assert answer.status_code == 200
+
+
+PATCHED = """
+import sys, time
+from zodiac import errors, inference
+load, turns = inference.load, []
+
+def patched(*args):
+    model = load(*args)
+    run = model.predict
+    def predict(batch):
+        turns.append(1)
+        {body}
+        return run(batch)
+    model.predict = predict
+    return model
+
+inference.load = patched
+import serve
+sys.exit(errors.run(serve.main))
+"""
+
+
+@contextlib.contextmanager
+def patched_server(infer, body, *arguments):
+    """serve.py with a line before the network, batches of one; as (process, its first line)."""
+    command = [sys.executable, '-c', PATCHED.format(body=body), str(infer), '--port', '0', '--batch-size', '1']
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    process = subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        yield process, process.stdout.readline()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_model_that_fails_to_warm_up_is_not_served(infer):
+    with patched_server(infer, "raise RuntimeError('of the engine')") as (process, line):
+        said = process.communicate(timeout=30)[1]
+    assert line == ''
+    assert process.returncode == 1
+    assert re.fullmatch(r'error: colours: \w+ cannot run it \(of the engine\); .*--engine.*\n', said)
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals')
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_network_that_hangs_does_not_hold_up_the_end(infer, number, status):
+    with patched_server(infer, 'len(turns) > 1 and time.sleep(100)', '--timeout', '1') as (process, line):
+        address = re.search(r'http://\S+', line)[0]
+        assert httpx.post(f'{address}/predict', files={'file': picture_of('blue')}).status_code == 503
+        assert httpx.get(f'{address}/readyz').status_code == 503
+        process.send_signal(number)
+        assert process.wait(10) == status
+        assert process.stderr.read() == 'interrupted\n'
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals')
+def test_a_signal_ends_a_warm_up_that_hangs(infer):
+    with patched_server(infer, "print('begun', flush=True); time.sleep(100)") as (process, line):
+        assert line == 'begun\n'
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 143
+        assert process.stderr.read() == 'interrupted\n'
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals')
+def test_all_requests_in_progress_are_answered_before_the_server_ends(infer):
+    labels = [*uploads.COLOURS] * 3
+    with patched_server(infer, 'len(turns) > 1 and time.sleep(0.2)') as (process, line):
+        address = re.search(r'http://\S+', line)[0]
+        with concurrent.futures.ThreadPoolExecutor(len(labels)) as pool:
+            answers = [
+                pool.submit(httpx.post, f'{address}/predict', files={'file': picture_of(label)}, timeout=30)
+                for label in labels
+            ]
+            while f'in_progress {len(labels)}.0' not in httpx.get(f'{address}/metrics').text:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGTERM)
+            assert [answer.result().json()['label'] for answer in answers] == labels
+        assert process.wait(20) == 143
 
 
 @pytest.fixture(scope='module')

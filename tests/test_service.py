@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import re
+import tempfile
 import threading
 import time
 
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, picture
 from PIL import Image
+from test_bombs import jpeg_of_scans
 
 from zodiac import images, inference, transforms
+from zodiac.errors import UserError
 
 pytest.importorskip('fastapi', reason='requirements-serve.txt is not installed')
 from fastapi.testclient import TestClient
@@ -58,6 +61,7 @@ def filled(colour, size=(20, 10)):
 
 
 RED = filled('red')
+IMAGE = {'headers': {'Content-Type': 'image/png'}}
 
 
 def upload(*contents, name='a.png'):
@@ -155,6 +159,8 @@ REFUSED = {
     ),
     'many pixels': ({'files': upload(filled('red', (1100, 1000)))}, 413, '1100x1000'),
     'bomb': ({'files': upload(encoded(Image.new('1', (14000, 14000))))}, 413, 'too many pixels'),
+    'long type': ({'content': b'', 'headers': {'Content-Type': 'y' * 30_000}}, 415, 'yyy…: send'),
+    'many scans': ({'files': upload(jpeg_of_scans(3000))}, 422, 'a.png: too many scans'),
     'long name': ({'files': upload(b'hello', name='n' * 500)}, 422, 'n…: not an image'),
 }
 
@@ -252,7 +258,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize('failure', FAILURES)
-def test_a_network_that_fails_is_a_fault_of_the_server_and_the_next_request_is_answered(failure, capfd):
+def test_a_network_that_fails_is_a_fault_of_the_server_and_the_next_request_is_answered(failure):
     turns = iter([FAILURES[failure]])
 
     with client_of(predict=lambda batch: next(turns, shares)(batch)) as client:
@@ -291,6 +297,115 @@ def test_with_the_token_it_is():
 def test_health_and_readiness(client):
     assert client.get('/healthz').text == 'ok'
     assert client.get('/readyz').json() == {'model': 'colours', 'classes': 3}
+
+
+def test_health_can_be_asked_without_a_body(client):
+    answer = client.head('/healthz')
+    assert (answer.status_code, answer.content) == (200, b'')
+
+
+def test_it_is_not_ready_while_the_network_fails_and_ready_again_without_a_request():
+    network = [raises]
+    with client_of(predict=lambda batch: network[0](batch)) as client:
+        assert client.get('/readyz').status_code == 200
+        client.post('/predict', files=upload(RED))
+        answer = client.get('/readyz')
+        assert (answer.status_code, answer.headers['Retry-After']) == (503, '1')
+        assert 'failed' in answer.json()['detail']
+        network[0] = shares
+        assert client.get('/readyz').status_code == 200
+
+
+def test_it_is_not_ready_while_a_batch_hangs():
+    gate = threading.Event()
+    with client_of(limits(seconds=0.2), predict=lambda batch: gate.wait(20) and shares(batch)) as client:
+        client.post('/predict', files=upload(RED))
+        time.sleep(0.2)  # the batch began after the request
+        assert '0.2 seconds' in client.get('/readyz').json()['detail']
+        gate.set()
+        assert client.post('/predict', files=upload(RED)).status_code == 200
+        assert client.get('/readyz').status_code == 200
+
+
+def test_it_is_not_ready_while_all_decoders_hang(monkeypatch):
+    gate, read = threading.Event(), transforms.read
+    monkeypatch.setattr(transforms, 'read', lambda *args, **others: gate.wait(20) and read(*args, **others))
+    monkeypatch.setattr(service.device, 'cores', lambda: 2)
+    with client_of(limits(seconds=0.2)) as client:
+        client.post('/predict', files=upload(RED))
+        assert client.get('/readyz').status_code == 200
+        client.post('/predict', files=upload(RED))
+        time.sleep(0.2)  # decoding began after the request
+        assert 'decode' in client.get('/readyz').json()['detail']
+        gate.set()
+        assert client.post('/predict', files=upload(RED)).status_code == 200
+        assert client.get('/readyz').status_code == 200
+
+
+def test_a_model_that_fails_to_warm_up_ends_in_a_message():
+    with pytest.raises(UserError, match='colours: paddle cannot run it .of the engine.*--engine'):
+        service.create(model_of(raises), limits(), warm_up=True)
+
+
+LARGE = RED + bytes(2 << 20)  # which waits on disk
+
+
+@pytest.mark.filterwarnings('ignore:.*SpooledTemporaryFile')
+@pytest.mark.parametrize('request_', [{'files': upload(LARGE)}, {'content': LARGE, **IMAGE}], ids=['form', 'body'])
+def test_without_room_for_an_upload_a_client_is_told_to_come_again(monkeypatch, caplog, tmp_path, request_):
+    with client_of(limits(body=4 << 20)) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(tempfile, 'tempdir', str(tmp_path / 'nowhere'))
+            for _ in range(3):
+                answer = client.post('/predict', **request_)
+                assert (answer.status_code, answer.headers['Retry-After']) == (503, '1')
+                assert 'nowhere' not in answer.text
+        assert client.post('/predict', **request_).status_code == 200
+    (record,) = [record for record in caplog.records if record.name == 'zodiac']
+    assert 'TMPDIR' in record.getMessage() and not record.exc_info
+
+
+def test_nothing_of_a_request_is_done_any_more_once_an_image_of_it_is_refused(monkeypatch):
+    read, started = transforms.read, []
+
+    def slow(*args, **others):
+        started.append(1)
+        time.sleep(0.1)
+        return read(*args, **others)
+
+    monkeypatch.setattr(transforms, 'read', slow)
+    monkeypatch.setattr(service.device, 'cores', lambda: 1)
+    with client_of() as client:
+        assert client.post('/predict', files=upload(b'hello', *[RED] * 10)).status_code == 422
+        assert client.post('/predict', files=upload(RED)).status_code == 200
+    assert len(started) < 5
+
+
+def test_every_answer_says_not_to_guess_its_type_and_not_to_frame_it(client):
+    for answer in (
+        client.get('/'),
+        client.get('/docs'),
+        client.get('/healthz'),
+        client.get('/no'),
+        client.post('/predict'),
+    ):
+        assert answer.headers['X-Content-Type-Options'] == 'nosniff'
+        assert "frame-ancestors 'none'" in answer.headers['Content-Security-Policy']
+
+
+def test_nobody_is_sent_to_the_host_that_their_header_names(client):
+    answer = client.post('/predict/', headers={'Host': 'evil.example'}, follow_redirects=False)
+    assert (answer.status_code, 'Location' in answer.headers) == (404, False)
+
+
+def test_the_numbers_for_prometheus_have_its_type(client):
+    assert client.get('/metrics').headers['Content-Type'] == 'text/plain; version=0.0.4; charset=utf-8'
+
+
+def test_the_description_tells_of_the_token_and_of_when_to_come_again():
+    paths = service.create(model_of(), limits(), token='secret').openapi()['paths']
+    assert '401' in paths['/metrics']['get']['responses']
+    assert 'Retry-After' in paths['/predict']['post']['responses']['503']['headers']
 
 
 def test_the_numbers_for_prometheus(client):
