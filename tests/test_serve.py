@@ -418,8 +418,8 @@ def test_a_signal_ends_a_warm_up_that_hangs(infer):
 
 @pytest.mark.skipif(os.name == 'nt', reason='signals')
 def test_all_requests_in_progress_are_answered_before_the_server_ends(infer):
-    labels = [*uploads.COLOURS] * 3
-    with patched_server(infer, 'len(turns) > 1 and time.sleep(0.2)') as (process, line):
+    labels = [*uploads.COLOURS]
+    with patched_server(infer, 'len(turns) == 2 and time.sleep(3)') as (process, line):
         address = re.search(r'http://\S+', line)[0]
         with concurrent.futures.ThreadPoolExecutor(len(labels)) as pool:
             answers = [
@@ -427,6 +427,7 @@ def test_all_requests_in_progress_are_answered_before_the_server_ends(infer):
                 for label in labels
             ]
             while f'in_progress {len(labels)}.0' not in httpx.get(f'{address}/metrics').text:
+                assert not any(answer.done() for answer in answers)
                 time.sleep(0.02)
             process.send_signal(signal.SIGTERM)
             assert [answer.result().json()['label'] for answer in answers] == labels
