@@ -312,6 +312,20 @@ def test_a_request_of_two_lengths_is_refused_and_its_connection_closed(answering
     assert received.startswith(b'HTTP/1.1 400') and received.count(b'HTTP/1.1') == 1
 
 
+BROKEN = b'POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n'
+
+
+@pytest.mark.parametrize('parts', [[BROKEN + b'zz\r\n'], [BROKEN, b'zz\r\n']], ids=['at once', 'after the answer'])
+def test_a_broken_body_is_no_error_of_the_server(answering, caplog, parts):
+    with socket.create_connection(('127.0.0.1', answering), timeout=10) as link:
+        for part in parts:
+            link.sendall(part)
+            time.sleep(0.2)
+        assert received_of(link).count(b'HTTP/1.1 4') == 1
+    time.sleep(0.1)
+    assert caplog.records == []
+
+
 def colours_service(**others):
     return service.create(test_service.model_of(), test_service.limits(**others))
 

@@ -35,6 +35,15 @@ class Protocol(H11Protocol):
     def eof_received(self):
         self._start_watching()  # it is closed as soon as the rest of the answer has been read
 
+    def send_400_response(self, msg):
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()  # the answer has begun: another would be an error of ours
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # and so would be that of the application now
+            self.cycle.message_event.set()
+
     def on_response_complete(self):
         super().on_response_complete()
         self._watch()
