@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +114,13 @@ def test_only_the_decoders_of_photo_formats_are_ever_loaded(tmp_path):
     )
     done = subprocess.run([sys.executable, '-c', code, tmp_path / 'a.jpg'], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, ''), done.stderr
+
+
+def test_a_pipe_is_read_as_a_file_is(tmp_path):
+    picture(0).save(tmp_path / 'a.png')
+    os.mkfifo(tmp_path / 'pipe')
+    writer = threading.Thread(target=lambda: (tmp_path / 'pipe').write_bytes((tmp_path / 'a.png').read_bytes()))
+    writer.start()
+    found = images.decode(str(tmp_path / 'pipe'))
+    writer.join()
+    assert np.array_equal(np.asarray(found), np.asarray(picture(0)))

@@ -3,6 +3,7 @@
 Nothing here needs numpy to be imported, so that a process that only looks at files starts quickly.
 """
 
+import io
 import os
 import re
 import warnings
@@ -66,10 +67,11 @@ def open_image(source, max_pixels=MAX_PIXELS):
     parts that decoding it would take minutes.
     """
     try:
-        too_many = bombs.look(source)
+        file = _twice_readable(source)
+        too_many = bombs.look(file)
         if too_many:
             raise _error(source, *too_many)
-        image = Image.open(source, formats=FORMATS)
+        image = Image.open(file, formats=FORMATS)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -90,6 +92,14 @@ def open_image(source, max_pixels=MAX_PIXELS):
         image.close()
         raise _error(source, 'too many strips', f'more than {bombs.MAX_STRIPS}')
     return image
+
+
+def _twice_readable(source):
+    """A pipe as a file in memory, anything else as it is."""
+    if isinstance(source, (str, os.PathLike)) and not os.path.isfile(source) and os.path.exists(source):
+        with open(source, 'rb') as pipe:
+            return io.BytesIO(pipe.read())
+    return source
 
 
 def load_pixels(image, source):
