@@ -68,7 +68,7 @@ def export(cfg):
     folder = f'{cfg.run_dir}/infer'
     with files.atomic_folder(folder) as unfinished:
         write_models(layer, manifest, unfinished, with_onnx, training_images(manifest, cfg))
-        manifest['parity'] = compare(layer, manifest, unfinished, names, dataset, cfg)
+        manifest['parity'] = compare(network, manifest, unfinished, names, dataset, cfg)
         inference.write_manifest(unfinished, manifest)
     tell(manifest['parity'], names)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
@@ -134,8 +134,9 @@ def versions(with_onnx):
     return found
 
 
-def compare(layer, manifest, folder, names, dataset, cfg):
-    """Run validation images through the network and each exported model. Raises UserError when one of them disagrees.
+def compare(network, manifest, folder, names, dataset, cfg):
+    """Run validation images through each exported model, and through the network as evaluate.py measures it, so that a fault in
+    what was put around it shows too. Raises UserError when one of them disagrees.
 
     OpenVINO, which nobody needs to have, is left out with a warning then; `--engine auto` takes only what stands here.
 
@@ -146,12 +147,15 @@ def compare(layer, manifest, folder, names, dataset, cfg):
     import paddle
     from scipy.special import softmax
 
+    from dataset import eval_transform
+
     chosen = dataset.spread(cfg.export.parity_images)
-    parts = list(inference.sound_batches([dataset.paths[i] for i in chosen], manifest['transform'], 8))
+    paths = [dataset.paths[i] for i in chosen]
+    seen = inference.sound_batches(paths, eval_transform(cfg), 8)
     with paddle.no_grad():
-        expected = np.concatenate([layer(paddle.to_tensor(part)).numpy() for part in parts])
-    if not cfg.export.softmax:
-        expected = softmax(expected, axis=1)
+        logits = np.concatenate([network(paddle.to_tensor(part)).numpy() for part in seen])
+    expected = softmax(logits / manifest['temperature'], axis=1)
+    parts = list(inference.sound_batches(paths, manifest['transform'], 8))
     labels = dataset.labels[chosen]
     parity = {
         'images': len(chosen),

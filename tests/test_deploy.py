@@ -353,6 +353,53 @@ def test_a_manifest_of_another_shape_is_refused_though_its_hash_is_right(exports
             inference.load(str(folder))
 
 
+class Photos:
+    """Eight drawn photos, as a dataset that export.py compares on."""
+
+    def __init__(self, folder):
+        self.paths, self.labels = [], np.arange(8) % 4
+        for number in range(8):
+            self.paths.append(str(folder / f'{number}.png'))
+            picture(number).save(self.paths[-1])
+
+    def spread(self, count):
+        return list(range(8))
+
+
+class Halved(networks.Deployed):
+    def __init__(self, *around):
+        super().__init__(*around)
+        self.scale.set_value(self.scale * 0.5)
+
+
+class BlueFirst(networks.Deployed):
+    def __init__(self, *around):
+        super().__init__(*around)
+        self.scale.set_value(self.scale.flip(1))
+
+
+class Warm(networks.Deployed):
+    def __init__(self, network, mean, std, preprocess, softmax, temperature):
+        super().__init__(network, mean, std, preprocess, softmax, 3 * temperature)
+
+
+@pytest.mark.parametrize('fault', [None, Halved, BlueFirst, Warm])
+def test_a_fault_in_what_is_put_around_the_network_does_not_pass_the_comparison(tmp_path, monkeypatch, fault):
+    """The network is asked as evaluate.py asks it, without anything around it."""
+    network, cfg = network_of('small'), settings('export.preprocess=true', 'export.temperature=true')
+    network.eval()
+    monkeypatch.setattr(networks, 'Deployed', fault or networks.Deployed)
+    (tmp_path / 'infer').mkdir()
+    write(tmp_path / 'infer', network, cfg, 1.7)
+    manifest = inference.read_manifest(tmp_path / 'infer')
+    comparison = (network, manifest, str(tmp_path / 'infer'), ['paddle'], Photos(tmp_path), cfg)
+    if fault:
+        with pytest.raises(UserError, match='paddle runs it differs from the network'):
+            export.compare(*comparison)
+    else:
+        assert export.compare(*comparison)['largest_difference'] < 1e-5
+
+
 @ONNX
 def test_the_onnx_file_names_its_input_and_output_and_takes_batches_of_any_size(exports):
     import onnx
