@@ -127,3 +127,21 @@ def test_a_missing_gpu_is_said_with_the_setting_to_change(monkeypatch):
 def test_an_unknown_device_is_refused():
     with pytest.raises(UsageError, match=r'device = toaster: .*device=cpu'):
         device.choose('toaster')
+
+
+@pytest.mark.parametrize('name', ['gpu:x', 'gpu:', 'gpu:-1', 'gpu:1:2', 'gpu:²', 'cpu:1', 'foo', '', 'GPU'])
+def test_a_device_that_no_command_line_can_mean_is_refused_with_what_it_can(name):
+    with pytest.raises(UsageError, match='use auto, cpu, gpu or gpu:N') as caught:
+        device.checked(name)
+    assert f'--device {name}:' in str(caught.value)
+
+
+def test_the_devices_of_a_command_line_are_taken_as_they_are():
+    names = ['auto', 'cpu', 'gpu', 'gpu:0', 'gpu:15']
+    assert [device.checked(name) for name in names] == names
+
+
+@pytest.mark.parametrize('name', ['gpu:x', 'gpu:-1', 'gpu:²'])
+def test_a_gpu_without_a_number_is_refused_by_its_name(name):
+    with pytest.raises(UsageError, match=f'device = {name}: .*set device=gpu:0'):
+        device.choose(name)

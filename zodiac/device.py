@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import platform
+import re
 import shutil
 import signal
 import sys
@@ -121,6 +122,13 @@ def has_bf16():
     return any(f' {flag}' in _about_processor() for flag in ('avx512_bf16', 'amx_bf16'))
 
 
+def checked(setting):
+    """A device as a command line names it: 'auto', 'cpu', 'gpu' or 'gpu:N'. Raises UsageError; also a type of argparse."""
+    if not re.fullmatch('auto|cpu|gpu(:[0-9]{1,4})?', setting, re.ASCII):
+        raise UsageError(f'--device {setting}: there is no such device; use auto, cpu, gpu or gpu:N, as in gpu:0')
+    return setting
+
+
 def choose(device):
     """Make `device` ('auto', 'cpu', 'gpu', 'gpu:0', ...) Paddle's device and return its name, such as 'gpu:0'.
 
@@ -132,6 +140,8 @@ def choose(device):
     if device == 'auto':
         device = 'gpu' if gpus else 'cpu'
     kind, _, number = device.partition(':')
+    if kind == 'gpu' and number and not re.fullmatch('[0-9]{1,4}', number):
+        raise UsageError(f'device = {device}: is the number of no GPU; set device=gpu:0, device=auto or device=cpu')
     if kind == 'gpu' and int(number or 0) >= gpus:
         if paddle.device.is_compiled_with_cuda():
             why = f'Paddle sees {gpus} GPU(s)'
