@@ -10,6 +10,7 @@ the SHA-256 of each file. Each model is loaded again and must agree with the net
 export fails and an older one stays.
 """
 
+import contextlib
 import os
 import sys
 
@@ -36,7 +37,8 @@ def export(cfg):
             'export.onnx=true and export.precision=int8 need more packages: pip install -r requirements-deploy.txt (with Paddle 2.6 '
             'paddle2onnx<2); see docs/troubleshooting.md#onnx-export'
         )
-    if device.choose(cfg.device) == 'cpu' and cfg.export.precision == 'bf16' and not device.has_bf16():
+    device.choose(cfg.device)
+    if cfg.export.precision == 'bf16' and not device.has_bf16():
         raise UserError(
             'export.precision = bf16: this processor does not have it (avx512_bf16 or amx_bf16), so nothing would show what it '
             'costs; export on one that has it, or set export.precision=fp32 or int8'
@@ -123,14 +125,15 @@ def write_models(layer, manifest, folder, with_onnx, examples=()):
 
 
 def versions(with_onnx):
+    """Of Python and Paddle, and with ONNX of the packages that make and run it, as far as they are installed."""
+    import importlib.metadata
+
     import paddle
 
     found = {'paddle': paddle.__version__, 'python': sys.version.split()[0]}
-    if with_onnx:
-        import onnx
-        import onnxruntime
-
-        found.update(onnx=onnx.__version__, onnxruntime=onnxruntime.__version__)
+    for package in ('onnx', 'paddle2onnx', 'onnxruntime', 'openvino') if with_onnx else ():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
     return found
 
 
@@ -165,7 +168,8 @@ def compare(network, manifest, folder, names, dataset, cfg):
     figures = {}
     for engine in names:
         try:
-            exported = inference.load(folder, cfg.device if engine == 'paddle' else 'cpu', engine)
+            place = cfg.device if engine == 'paddle' and cfg.export.precision != 'bf16' else 'cpu'
+            exported = inference.load(folder, place, engine, compared=False)
             got = np.concatenate([exported.predict(part) for part in parts])
             found = agreement(engine, expected, got, cfg.export)
         except UserError as error:

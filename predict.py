@@ -16,7 +16,7 @@ import json
 import os
 import sys
 
-from zodiac import files, images, inference
+from zodiac import device, files, images, inference
 from zodiac.errors import UserError, run
 
 
@@ -57,7 +57,7 @@ def parse():
     parser.add_argument(
         '--batch-size', type=_positive, default=16, metavar='N', help='images a run of the network (default: 16)'
     )
-    parser.add_argument('--device', default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
+    parser.add_argument('--device', type=device.checked, default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
     engines = ['auto', *inference.ENGINES]
     help_on_engine = 'what runs the model; auto is the fastest that export.py has checked (default: auto)'
     parser.add_argument('--engine', choices=engines, default='auto', help=help_on_engine)

@@ -164,25 +164,53 @@ class Config(paddle.inference.Config):
         Config.asked = True
 
 
-@pytest.mark.parametrize(('precision', 'has_it'), [('bf16', True), ('bf16', False), ('fp32', True)])
-def test_paddle_runs_in_bf16_where_it_was_exported_so_and_the_processor_has_it(
-    tmp_path, monkeypatch, precision, has_it
+FIGURES = {'top1': 1.0, 'largest_difference': 0.01, 'top1_agreement': 1.0}
+
+
+def note_parity(folder, *engines):
+    """Write figures of a comparison into the manifest, as export.py does when it has made one."""
+    manifest = inference.read_manifest(folder)
+    inference.write_manifest(folder, {**manifest, 'parity': dict.fromkeys(engines, FIGURES)})
+
+
+@pytest.mark.parametrize(
+    ('precision', 'has_it', 'compared', 'expected'),
+    [
+        ('bf16', True, ['paddle'], True),
+        ('bf16', False, ['paddle'], False),
+        ('bf16', True, [], False),
+        ('bf16', True, ['openvino'], False),
+        ('fp32', True, ['paddle'], False),
+    ],
+)
+def test_paddle_runs_in_bf16_where_it_was_exported_so_and_measured_and_the_processor_has_it(
+    tmp_path, monkeypatch, precision, has_it, compared, expected
 ):
+    monkeypatch.setattr(deploy, 'can_save_onnx', lambda: False)
     write(tmp_path, network_of('small'), settings(f'export.precision={precision}'))
+    note_parity(tmp_path, *compared)
     monkeypatch.setattr(Config, 'asked', False)
     monkeypatch.setattr(paddle.inference, 'Config', Config)
     monkeypatch.setattr(device, 'has_bf16', lambda: has_it)
 
     inference.load(str(tmp_path), 'cpu')
 
-    assert Config.asked == (precision == 'bf16' and has_it)
+    assert Config.asked == expected
 
 
 @OPENVINO
 @pytest.mark.parametrize(
-    ('precision', 'has_it', 'hint'), [('bf16', True, 'bf16'), ('bf16', False, 'f32'), ('fp32', True, 'f32')]
+    ('precision', 'has_it', 'compared', 'hint'),
+    [
+        ('bf16', True, ['openvino'], 'bf16'),
+        ('bf16', False, ['openvino'], 'f32'),
+        ('bf16', True, ['paddle'], 'f32'),
+        ('fp32', True, ['openvino'], 'f32'),
+    ],
 )
-def test_openvino_is_asked_for_bf16_only_where_it_was_exported_so(tmp_path, monkeypatch, precision, has_it, hint):
+def test_openvino_is_asked_for_bf16_only_where_it_was_exported_so_and_measured(
+    tmp_path, monkeypatch, precision, has_it, compared, hint
+):
     import openvino
 
     asked = []
@@ -193,6 +221,7 @@ def test_openvino_is_asked_for_bf16_only_where_it_was_exported_so(tmp_path, monk
             return super().compile_model(graph, place)
 
     write(tmp_path, network_of('small'), settings(f'export.precision={precision}'))
+    note_parity(tmp_path, *compared)
     monkeypatch.setattr(openvino, 'Core', Core)
     monkeypatch.setattr(device, 'has_bf16', lambda: has_it)
 
@@ -226,6 +255,8 @@ ALL = ('paddle', 'onnxruntime', 'openvino')
         ('gpu', ALL, ('openvino', 'onnxruntime'), 'fp32', 'paddle'),
         ('cpu', ALL, ('onnxruntime',), 'bf16', 'paddle'),
         ('cpu', ALL, ('openvino', 'onnxruntime'), 'bf16', 'openvino'),
+        ('cpu', ALL[:2], ('openvino', 'onnxruntime'), 'bf16', 'paddle'),
+        ('cpu', ALL[1:], ('onnxruntime',), 'bf16', 'onnxruntime'),
     ],
 )
 def test_the_engine_is_the_fastest_of_those_that_the_export_has_compared(
@@ -389,6 +420,7 @@ def test_a_fault_in_what_is_put_around_the_network_does_not_pass_the_comparison(
     network, cfg = network_of('small'), settings('export.preprocess=true', 'export.temperature=true')
     network.eval()
     monkeypatch.setattr(networks, 'Deployed', fault or networks.Deployed)
+    monkeypatch.setattr(deploy, 'can_save_onnx', lambda: False)
     (tmp_path / 'infer').mkdir()
     write(tmp_path / 'infer', network, cfg, 1.7)
     manifest = inference.read_manifest(tmp_path / 'infer')
@@ -398,6 +430,84 @@ def test_a_fault_in_what_is_put_around_the_network_does_not_pass_the_comparison(
             export.compare(*comparison)
     else:
         assert export.compare(*comparison)['largest_difference'] < 1e-5
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_what_is_exported_in_bf16_is_compared_in_bf16_on_the_cpu(tmp_path, monkeypatch, precision):
+    """Whatever the device: nothing but a CPU runs it so."""
+    asked = []
+
+    def load(folder, place, engine, compared):
+        bf16 = engines.runs_in_bf16({'precision': precision}, engine, compared)
+        asked.append((engine, place, bf16))
+        raise UserError('stop here')
+
+    monkeypatch.setattr(device, 'has_bf16', lambda: True)
+    monkeypatch.setattr(inference, 'load', load)
+    cfg = settings(f'export.precision={precision}', 'device=gpu:0')
+    manifest = export.describe(cfg, {}, 1.0, False)
+    with pytest.raises(UserError, match='stop here'):
+        export.compare(network_of('small'), manifest, str(tmp_path), ['paddle'], Photos(tmp_path), cfg)
+    assert asked == [('paddle', 'cpu', True) if precision == 'bf16' else ('paddle', 'gpu:0', False)]
+
+
+SPOILED = {'paddle': 'small.pdiparams', 'onnxruntime': 'small.onnx', 'openvino': 'small.onnx'}
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('how', ['spoiled', 'exported again'])
+def test_what_an_engine_runs_is_what_was_hashed_though_the_files_are_exchanged_meanwhile(
+    exports, tmp_path, monkeypatch, engine, how
+):
+    folder = shutil.copytree(exports['plain'][0], tmp_path / 'infer')
+    expected = predict(folder, engine, PICTURES)
+    start = engines.ENGINES[engine]
+
+    def exchange_first(*arguments):
+        if how == 'spoiled':
+            (folder / SPOILED[engine]).write_bytes(bytes((folder / SPOILED[engine]).stat().st_size))
+        else:  # by another export, of other classes
+            shutil.rmtree(folder)
+            shutil.copytree(exports['pixels'][0], folder)
+        return start(*arguments)
+
+    monkeypatch.setitem(inference.ENGINES, engine, exchange_first)
+    if engine == 'paddle':  # it reads the files itself
+        words = 'small.pdiparams: is not the file' if how == 'spoiled' else 'infer: was exported again .* start again'
+        with pytest.raises(UserError, match=words):
+            predict(folder, engine, PICTURES)
+    else:
+        np.testing.assert_array_equal(predict(folder, engine, PICTURES), expected)
+
+
+@ONNX
+def test_the_bytes_of_a_model_are_not_kept_beside_the_engine(exports, monkeypatch):
+    import gc
+
+    import onnxruntime
+
+    sessions = []
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, content, *how, **options):
+            super().__init__(content, *how, **options)
+            sessions.append((self, content))
+
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', Session)
+    exported = inference.load(str(exports['plain'][0]), 'cpu', 'onnxruntime')
+    _, content = sessions[0]
+    gc.collect()
+    holders = [holder for holder in gc.get_referrers(content) if holder is not sessions[0]]
+    assert exported and [type(holder).__name__ for holder in holders if type(holder).__name__ != 'frame'] == []
+
+
+@pytest.mark.parametrize(
+    'engine', ['paddle', pytest.param('onnxruntime', marks=ONNX), pytest.param('openvino', marks=OPENVINO)]
+)
+def test_a_batch_that_an_engine_cannot_run_is_told_with_the_file_and_the_engine(exports, engine):
+    exported = inference.load(str(exports['plain'][0]), 'cpu', engine)
+    with pytest.raises(UserError, match=f'small.*(?i:{engine}) cannot run it .*export the model again'):
+        exported.predict(np.zeros((1, 2, 32, 32), 'float32'))
 
 
 @ONNX

@@ -1,34 +1,50 @@
-"""What runs an exported model: each engine is a function (folder, manifest, place) -> run, batch [N, ...] -> float32 [N, classes]."""
+"""What runs an exported model: each engine is a function (Model, place) -> run, batch [N, ...] -> float32 [N, classes]."""
 
 import importlib
 import os
 import sys
+from dataclasses import dataclass
+from typing import Callable, Optional
 
 import numpy as np
 
 from zodiac import device
-from zodiac.errors import UsageError, UserError, one_line
+from zodiac.errors import UsageError, UserError, meaning, one_line
 
 CACHED_PIXELS = (
     224 * 224
 )  # of the images of one run: a core is faster while what is between the layers stays in its cache
 
 
+@dataclass
+class Model:
+    """An export whose files are as they were written."""
+
+    folder: str
+    manifest: dict
+    onnx: Optional[bytes]  # content of <name>.onnx, for the engines that run it
+    bf16: bool  # whether to run in bfloat16
+    check: Callable  # () -> None; raises UserError where the files are others now: for an engine that reads them itself, when it has
+
+
 def fastest(manifest, place):
     """Name of the fastest engine that is installed here, of those that export.py has compared with the network (`parity`).
 
-    Paddle but on a CPU; and no engine that would run in float32 what was exported as bfloat16.
+    Paddle but on a CPU; and no engine that would run in float32 what another one runs in bfloat16.
     """
-    engines = ['openvino', 'onnxruntime']
-    if _in_bf16(manifest):
-        engines.remove('onnxruntime')
-    compared = (engine for engine in engines if engine in manifest.get('parity', {}) and installed(engine))
-    return next(compared, 'paddle') if device.is_cpu(place) else 'paddle'
+    if not device.is_cpu(place):
+        return 'paddle'
+    parity = manifest.get('parity', {})
+    there = [engine for engine in ('openvino', 'onnxruntime') if engine in parity and installed(engine)] + ['paddle']
+    return next((engine for engine in there if runs_in_bf16(manifest, engine)), there[0])
 
 
-def _in_bf16(manifest):
-    """Whether to run in bfloat16: where it was exported so and the processor has it."""
-    return manifest.get('precision') == 'bf16' and device.has_bf16()
+def runs_in_bf16(manifest, engine, compared=True):
+    """Whether an engine runs a model in bfloat16: where it was exported so, the processor has it, and export.py has found what it
+    costs with this engine; with `compared` false, where it is about to."""
+    if manifest.get('precision') != 'bf16' or engine not in ('paddle', 'openvino') or not device.has_bf16():
+        return False
+    return not compared or engine in manifest.get('parity', {})
 
 
 def installed(package):
@@ -46,45 +62,53 @@ def network_file(manifest):
     return next((name for name in names if name in manifest['sha256']), None)
 
 
-def _paddle(folder, manifest, place):
+def _paddle(model, place):
     """Paddle Inference: on the CPU with oneDNN, in bfloat16 where it was exported so and the processor has it; else on a GPU."""
     paddle = device.import_paddle()
-    network = os.path.join(folder, network_file(manifest))
+    network = os.path.join(model.folder, network_file(model.manifest))
     if network.endswith('.json') and paddle.__version__.startswith('2.'):  # it would crash without a word
         raise UserError(
             f'{network}: needs Paddle 3, this is {paddle.__version__}; install Paddle 3, or export with this one; see '
             'docs/troubleshooting.md#model-files'
         )
-    weights = os.path.join(folder, f'{manifest["name"]}.pdiparams')
-    return paddle_runner(network, weights, device.choose(place), _in_bf16(manifest))
+    weights = os.path.join(model.folder, f'{model.manifest["name"]}.pdiparams')
+    return paddle_runner(network, weights, device.choose(place), model.bf16, model.check)
 
 
-def paddle_runner(network, weights, place, bf16=False):
+def paddle_runner(network, weights, place, bf16=False, check=lambda: None):
     """A callable, array [N, ...] -> the first output of a static graph, by Paddle Inference on a device as `device.choose` names it.
 
     On a CPU by oneDNN. A graph that it fails at, which may show at the first batch only, is run without it from then on, in
-    float32, and the user is told. Raises: UserError where the graph cannot be loaded, or not be run without oneDNN either.
+    float32, and the user is told. `check` is called whenever the files have been read: Paddle takes no bytes of a .json. Raises:
+    UserError where the graph cannot be loaded, or not be run without oneDNN either.
     """
     onednn = not place.startswith('gpu')
+
+    def load(**how):
+        try:
+            return _predictor(network, weights, place, **how)
+        finally:
+            check()
+
     try:
-        run_it = _predictor(network, weights, place, onednn, bf16)
+        run_it = load(onednn=onednn, bf16=bf16)
     except UserError as error:
         if not onednn:
             raise
-        run_it, onednn = _predictor(network, weights, place), False
+        run_it, onednn = load(), False
         _tell_of_onednn(network, error)
 
     def run(batch):
         nonlocal run_it, onednn
         try:
             return run_it(batch)
-        except RuntimeError as error:  # of which Paddle's own kinds are, but for a lack of memory
+        except (RuntimeError, ValueError) as error:  # as Paddle's own kinds are, but for a lack of memory
             if not onednn:
                 raise UserError(
                     f'{network}: Paddle cannot run it ({_last_line(error)}); export the model again'
                 ) from None
             failure = error
-        run_it, onednn = _predictor(network, weights, place), False
+        run_it, onednn = load(), False
         result = run(batch)
         _tell_of_onednn(network, failure)
         return result
@@ -138,23 +162,22 @@ def _last_line(error):
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].partition('(at /')[0].strip()[:200]
 
 
-def _onnxruntime(folder, manifest, place):
+def _onnxruntime(model, place):
     """ONNX Runtime: on the CPU, or on a GPU that is asked for."""
-    return _run_onnx(
-        folder, manifest, place, 'onnxruntime', ['CUDAExecutionProvider'] if place.startswith('gpu') else []
-    )
+    return _run_onnx(model, place, 'onnxruntime', ['CUDAExecutionProvider'] if place.startswith('gpu') else [])
 
 
-def _tensorrt(folder, manifest, place):
+def _tensorrt(model, place):
     """TensorRT, through ONNX Runtime; what it cannot run, CUDA does."""
     if place == 'cpu':
         raise UsageError('--device cpu: the engine tensorrt runs on a GPU; use --device gpu, or --engine onnxruntime')
-    return _run_onnx(folder, manifest, place, 'tensorrt', ['TensorrtExecutionProvider', 'CUDAExecutionProvider'])
+    return _run_onnx(model, place, 'tensorrt', ['TensorrtExecutionProvider', 'CUDAExecutionProvider'])
 
 
-def _run_onnx(folder, manifest, place, engine, providers):
+def _run_onnx(model, place, engine, providers):
     """The ONNX model in ONNX Runtime, on the first of `providers` (of GPUs) that takes each part of it, else on the CPU."""
-    path = _onnx_file(folder, manifest, engine)
+    path = _onnx_file(model, engine)
+    number = {'device_id': int(device.checked(place).partition(':')[2] or 0)}
     onnxruntime = _import(engine, 'onnxruntime')
     for provider in providers:
         if provider not in onnxruntime.get_available_providers():
@@ -165,30 +188,25 @@ def _run_onnx(folder, manifest, place, engine, providers):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = device.cores()
     options.log_severity_level = 3  # errors
-    number = {'device_id': int(place.partition(':')[2] or 0)}
-    session = _start(
-        engine,
-        path,
-        lambda: onnxruntime.InferenceSession(
-            path, options, providers=[*((provider, number) for provider in providers), 'CPUExecutionProvider']
-        ),
-    )
+    providers = [*((provider, number) for provider in providers), 'CPUExecutionProvider']
+    session = _start(engine, path, lambda: onnxruntime.InferenceSession(model.onnx, options, providers=providers))
+    session._model_bytes = None  # it would keep them for good, for a second try with other providers
     name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})[0]
+    return _named(engine, path, lambda batch: session.run(None, {name: batch})[0])
 
 
-def _openvino(folder, manifest, place):
+def _openvino(model, place):
     """OpenVINO on the CPU, in float32 but for what was exported as integers, or as bfloat16 where the processor has it.
 
     A batch runs in parts, in as many streams side by side as OpenVINO finds best; a single image on all cores.
     """
-    path = _onnx_file(folder, manifest, 'openvino')
+    path = _onnx_file(model, 'openvino')
     if place not in ('auto', 'cpu'):
         raise UsageError(f'--device {place}: the engine openvino runs on the CPU here; use --device cpu')
     openvino = _import('openvino', 'openvino')
     core, streams = openvino.Core(), {}
-    graph = _start('openvino', path, lambda: core.read_model(path))
-    precision = 'bf16' if _in_bf16(manifest) else 'f32'
+    graph = _start('openvino', path, lambda: core.read_model(model.onnx))
+    precision = 'bf16' if model.bf16 else 'f32'
     settings = {'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': device.cores()}
 
     def streams_for(count):
@@ -221,17 +239,17 @@ def _openvino(folder, manifest, place):
             collect()
         return np.concatenate(results)
 
-    return run
+    return _named('openvino', path, run)
 
 
-def _onnx_file(folder, manifest, engine):
-    name = f'{manifest["name"]}.onnx'
-    if name not in manifest['sha256']:
+def _onnx_file(model, engine):
+    name = f'{model.manifest["name"]}.onnx'
+    if name not in model.manifest['sha256']:
         raise UserError(
-            f'{folder}: has no {name}, which the engine {engine} runs; install requirements-deploy.txt and export again, or use '
+            f'{model.folder}: has no {name}, which the engine {engine} runs; install requirements-deploy.txt and export again, or use '
             'engine paddle'
         )
-    return os.path.join(folder, name)
+    return os.path.join(model.folder, name)
 
 
 def _import(engine, package):
@@ -246,6 +264,21 @@ def _start(engine, path, start):
         return start()
     except Exception as error:  # whatever an engine says of a graph that it cannot read
         raise UserError(f'{path}: {engine} cannot load it ({one_line(error)}); export the model again') from None
+
+
+def _named(engine, path, run):
+    """`run`, whose failures name the file and the engine."""
+
+    def named(batch):
+        try:
+            return run(batch)
+        except UserError:
+            raise
+        except Exception as error:  # engines have kinds of their own
+            why = f'{engine} cannot run it ({one_line(error)}); export the model again, or use another --engine'
+            raise UserError(f'{path}: {meaning(error) or why}') from None
+
+    return named
 
 
 ENGINES = {'paddle': _paddle, 'onnxruntime': _onnxruntime, 'openvino': _openvino, 'tensorrt': _tensorrt}

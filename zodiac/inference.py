@@ -13,7 +13,7 @@ from typing import Callable, List
 import numpy as np
 
 from zodiac import device, files, images, transforms
-from zodiac.engines import ENGINES, fastest, network_file
+from zodiac.engines import ENGINES, Model, fastest, network_file, runs_in_bf16
 from zodiac.errors import UserError
 
 MANIFEST = 'inference.yaml'
@@ -71,19 +71,21 @@ def read_manifest(folder):
     return manifest
 
 
-def load(folder, place='auto', engine='paddle'):
+def load(folder, place='auto', engine='paddle', compared=True):
     """The model in `folder` (written by export.py), as `Exported`.
 
     Args:
         place: 'auto', 'cpu', 'gpu' or 'gpu:N'; on 'auto', onnxruntime and openvino take the CPU.
         engine: one of ENGINES, or 'auto' for the fastest that is safe, see engines.fastest.
+        compared: whether export.py has compared the engines with the network already, see engines.runs_in_bf16.
     Raises: UserError when the folder is no export, a file is missing or not as it was exported, or the engine is not installed.
     """
     manifest = read_manifest(folder)
-    _check_hashes(folder, manifest['sha256'])
     if engine == 'auto':
         engine = fastest(manifest, place)
-    run = ENGINES[engine](folder, manifest, place)
+    onnx = _check(folder, manifest, None if engine == 'paddle' else f'{manifest["name"]}.onnx')
+    bf16 = runs_in_bf16(manifest, engine, compared)
+    run = ENGINES[engine](Model(folder, manifest, onnx, bf16, lambda: _check(folder, manifest)), place)
     dtype = manifest['input'].get('dtype', 'float32')
     logits = manifest['output']['name'] == 'logits'
 
@@ -108,19 +110,40 @@ def _origin(manifest):
     }
 
 
-def _check_hashes(folder, digests):
-    """Raise UserError unless each file is there and has its digest; they are read side by side."""
-    paths = {name: os.path.join(folder, name) for name in digests}
-    for path in paths.values():
+def _check(folder, manifest, keep=None):
+    """The content of the file `keep`, or None; what is hashed is what an engine then gets. Files are read side by side.
+
+    Raises: UserError unless each file is there and has its digest.
+    """
+    content = None
+
+    def digest(name):
+        nonlocal content
+        path = os.path.join(folder, name)
         if not os.path.isfile(path):
             raise UserError(f'{path}: is missing; export the model again')
+        if name != keep:
+            return files.sha256(path)
+        with open(path, 'rb') as file:
+            content = file.read()
+        return hashlib.sha256(content).hexdigest()
+
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        found = dict(zip(paths, pool.map(files.sha256, paths.values())))
-    for name, digest in digests.items():
-        if found[name] != digest:
+        try:
+            found = dict(zip(manifest['sha256'], pool.map(digest, manifest['sha256'])))
+        except OSError as error:
             raise UserError(
-                f'{paths[name]}: is not the file that was exported (its SHA-256 differs); copy it again, or export again'
+                f'{error.filename}: cannot be read ({error.strerror}); copy it again, or export again'
+            ) from None
+    for name, expected in manifest['sha256'].items():
+        if found[name] != expected:
+            path = os.path.join(folder, name)
+            if read_manifest(folder) != manifest:
+                raise UserError(f'{folder}: was exported again while it was being read; start again')
+            raise UserError(
+                f'{path}: is not the file that was exported (its SHA-256 differs); copy it again, or export again'
             )
+    return content
 
 
 def best(probabilities, labels, top):
