@@ -375,13 +375,40 @@ def test_an_export_that_is_not_as_it_was_written_is_refused_before_an_engine_see
     assert started == [1]
 
 
+OTHER_SHAPES = [
+    {'labels': 'cat'},
+    {'labels': LABELS[:3]},
+    {'labels': [{}, [], 'c', 'd']},
+    {'sha256': {'../small.json': 'x'}},
+    {'sha256': ['small.json', 'small.pdiparams']},
+    {'name': ['small']},
+    {'input': 'x'},
+    {'input': {'shape': [-1, 3, 32]}},
+    {'input': {'dtype': 'float99', 'shape': [-1, 3, 32, 32]}},
+    {'output': ['a']},
+    {'output': {'name': 'guesses', 'shape': [-1, 4]}},
+    {'parity': None},
+    {'parity': {'openvino': 1}},
+    {'trained': None},
+]
+
+
 def test_a_manifest_of_another_shape_is_refused_though_its_hash_is_right(exports, tmp_path):
     folder = shutil.copytree(exports['plain'][0], tmp_path / 'infer')
     manifest = inference.read_manifest(folder)
-    for changed in ({}, [], {**manifest, 'labels': 'cat'}, {**manifest, 'sha256': {'../small.json': 'x'}}):
+    for changed in ({}, [], 'x', *({**manifest, **change} for change in OTHER_SHAPES)):
         inference.write_manifest(folder, changed)
         with pytest.raises(UserError, match='inference.yaml: is not as'):
             inference.load(str(folder))
+
+
+def test_a_transform_that_gives_what_the_network_does_not_take_is_refused(exports, tmp_path):
+    folder = shutil.copytree(exports['plain'][0], tmp_path / 'infer')
+    manifest = inference.read_manifest(folder)
+    crop, normalisation = manifest['transform'][-2:]
+    inference.write_manifest(folder, {**manifest, 'transform': [{**crop, 'size': 16}, normalisation]})
+    with pytest.raises(UserError, match=r'it gives \[3, 16, 16\], the network takes \[3, 32, 32\]'):
+        inference.load(str(folder))
 
 
 class Photos:

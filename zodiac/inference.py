@@ -59,16 +59,35 @@ def read_manifest(folder):
         content, _, digest = file.read().rpartition(SEAL)
     try:
         manifest = yaml.safe_load(content) if digest == hashlib.sha256(content).hexdigest().encode() + b'\n' else None
-        whole = all(manifest[key] for key in ('name', 'labels', 'transform', 'input', 'output', 'sha256'))
-        names = list(manifest['sha256'])
-        whole = whole and isinstance(manifest['labels'], list) and all(os.path.basename(name) == name for name in names)
-        whole = whole and f'{manifest["name"]}.pdiparams' in names and network_file(manifest) is not None
-    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        whole = _is_whole(manifest)
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError):
         whole = False
     if not whole:
         raise UserError(f'{path}: is not as export.py wrote it; copy it again, or export the model again')
-    transforms.check(manifest['transform'], path)
+    transforms.check(manifest['transform'], path, manifest['input']['shape'][1:])
     return manifest
+
+
+def _is_whole(manifest):
+    """Whether the parts of a manifest are of the types that export.py gives them, and go together; may raise what such code raises."""
+    name, labels, digests = (manifest[key] for key in ('name', 'labels', 'sha256'))
+    takes, gives = manifest['input'], manifest['output']
+    parity = manifest.get('parity', {})
+    return (
+        isinstance(name, str)
+        and isinstance(labels, list)
+        and all(isinstance(label, (str, int, float)) for label in labels)
+        and gives['name'] in ('probabilities', 'logits')
+        and gives['shape'] == [-1, len(labels)]
+        and takes.get('dtype', 'float32') in ('float32', 'uint8')
+        and len(takes['shape']) == 4
+        and isinstance(digests, dict)
+        and all(os.path.basename(file) == file for file in digests)
+        and f'{name}.pdiparams' in digests
+        and network_file(manifest) is not None
+        and isinstance(manifest.get('trained', {}), dict)
+        and all(isinstance(parity[engine], dict) for engine in ENGINES if engine in parity)
+    )
 
 
 def load(folder, place='auto', engine='paddle', compared=True):

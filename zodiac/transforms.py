@@ -116,8 +116,8 @@ def _settings(step):
     return {key: value for key, value in step.items() if key != 'op'}
 
 
-def check(transform, where):
-    """Raise UserError unless `transform`, read from the file `where`, runs on an image."""
+def check(transform, where, shape=None):
+    """Raise UserError unless `transform`, read from the file `where`, makes an array of an image, of this shape if one is given."""
     try:
         if not transform:
             raise ValueError('it is empty')
@@ -125,5 +125,7 @@ def check(transform, where):
             result = apply(transform, Image.new('RGB', (32, 24)), np.random.default_rng(0))
         if result.dtype not in (np.float32, np.uint8) or result.ndim != 3 or not np.isfinite(result).all():
             raise ValueError('it gives no image')
+        if shape and list(result.shape) != list(shape):
+            raise ValueError(f'it gives {list(result.shape)}, the network takes {list(shape)}')
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
         raise UserError(f'{where}: the transform cannot be used ({one_line(error)}); export the model again') from None
