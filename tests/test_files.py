@@ -103,6 +103,45 @@ def test_written_files_and_folders_have_the_permissions_that_the_umask_leaves(tm
     assert stat.S_IMODE(os.stat(tmp_path / 'b').st_mode) == 0o750
 
 
+def test_a_name_that_is_not_utf8_is_written_escaped(tmp_path):
+    with files.atomic_write(str(tmp_path / 'a.csv')) as file:
+        file.write(os.fsdecode('猫'.encode() + b'\xff\xfe.jpg') + ',cat\n')
+    assert (tmp_path / 'a.csv').read_text(encoding='utf-8') == '猫\\udcff\\udcfe.jpg,cat\n'
+
+
+def test_a_folder_where_a_file_should_be_is_noticed_before_the_work(tmp_path):
+    with pytest.raises(UserError, match='Is a directory'), files.atomic_write(str(tmp_path)):
+        pytest.fail('the block must not run')
+    assert everything_below(tmp_path) == {}
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    pipe = tmp_path / 'pipe'
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with files.atomic_write(str(pipe)) as file:
+        file.write('a line\n')
+    assert os.read(reader, 100) == b'a line\n'
+    os.close(reader)
+    assert stat.S_ISFIFO(os.stat(pipe).st_mode) and os.listdir(tmp_path) == ['pipe']
+
+
+def test_a_device_is_written_to_and_not_replaced(monkeypatch):
+    monkeypatch.setattr(files.os, 'replace', lambda *names: pytest.fail('a device would be gone'))
+    with files.atomic_write(os.devnull, binary=True) as file:
+        file.write(b'x')
+    with pytest.raises(UserError, match='/dev/full: cannot write'), files.atomic_write('/dev/full') as file:
+        file.write('x')
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [('/dev/null', True), ('/dev/stdout', True), ('/dev/fd/1', True), ('/dev/shm/a.csv', False), ('/gone', False)],
+)
+def test_streams_are_told_from_files(name, expected):
+    assert files.is_stream(name) is expected
+
+
 # --- atomic_folder
 
 
@@ -224,6 +263,39 @@ def test_a_file_within_a_new_folder_that_cannot_be_written_names_the_folder_that
         raise OSError(errno.ENOSPC, 'No space left on device')
     assert f'{folder}: cannot write (No space left on device)' in str(caught.value)
     assert everything_below(tmp_path) == {}
+
+
+def test_a_message_about_a_file_of_a_folder_in_the_making_names_the_folder_that_the_user_knows(tmp_path):
+    with pytest.raises(UserError) as caught, files.atomic_folder(str(tmp_path / 'infer')) as unfinished:
+        raise UserError(f'{unfinished}/a.onnx: the disk is full')
+    assert str(caught.value) == f'{tmp_path}/infer/a.onnx: the disk is full'
+
+
+def test_what_another_process_is_writing_is_left_alone_until_it_has_ended(tmp_path):
+    """Two exports at once."""
+    code = (
+        'import sys; from zodiac import files\n'
+        'with files.atomic_folder(sys.argv[1]) as folder, files.atomic_write(sys.argv[1] + ".txt"):\n'
+        '    print(folder, flush=True); sys.stdin.read()'
+    )
+    target = str(tmp_path / 'infer')
+    other = subprocess.Popen(
+        [sys.executable, '-c', code, target], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        unfinished = other.stdout.readline().strip()
+        files.clear_leftovers(str(tmp_path))
+        with files.atomic_folder(target) as ours:
+            assert os.path.isdir(unfinished) and ours != unfinished
+            assert len([name for name in os.listdir(tmp_path) if name.startswith('.infer.txt.')]) == 1
+    finally:
+        other.kill()
+        other.wait()
+        other.stdin.close()
+        other.stdout.close()
+    assert os.path.isdir(unfinished)
+    files.clear_leftovers(str(tmp_path))
+    assert os.listdir(tmp_path) == ['infer']
 
 
 def test_another_error_within_a_new_folder_is_told_as_it_is(tmp_path):

@@ -1,10 +1,12 @@
 """Errors that a user can mend, and the exit statuses of the scripts: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C
-(SIGINT), 143 by SIGTERM."""
+(SIGINT), 143 by SIGTERM, 141 (SIGPIPE) where the reader of the results has left."""
 
+import contextlib
 import errno
 import os
 import signal
 import sys
+import threading
 import time
 
 
@@ -31,9 +33,10 @@ class Stopped(KeyboardInterrupt):
         between_steps: whether a training stops where its state is whole.
     """
 
-    def __init__(self, number, between_steps=False):
+    def __init__(self, number=signal.SIGINT, between_steps=False):
         super().__init__()
-        self.status = 128 + number
+        # Paddle makes exceptions anew, of their type and a text
+        self.status = 128 + (number if isinstance(number, int) else signal.SIGINT)
         self.between_steps = between_steps
 
     def _render_traceback_(self):
@@ -48,6 +51,26 @@ def stop_on_signals():
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+
+
+@contextlib.contextmanager
+def signals_wait():
+    """Let SIGINT and SIGTERM wait until the block has ended, for code that does not bear an exception in its midst."""
+    if threading.current_thread() is not threading.main_thread():  # only that one is interrupted
+        yield
+        return
+    came = []
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def one_line(error):
@@ -68,7 +91,7 @@ TROUBLES = (  # (words of a library's message, any of them; what they come to, w
         'docs/troubleshooting.md#out-of-memory',
     ),
     (
-        ('Fail to alloc memory', 'bad_alloc'),
+        ('Fail to alloc memory', 'bad_alloc', 'Failed to allocate memory'),
         OUT_OF_MEMORY,
     ),
     (
@@ -126,6 +149,7 @@ def run(main):
         status = getattr(error, 'status', 130)
     except BrokenPipeError:  # the reader of our results (`| head`) has left: nothing more to say, and nowhere to say it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141  # what a shell gives for a process that SIGPIPE has ended
     except Exception as error:
         # where Paddle throws its message of a loader again, at every child that ends from now on
         if hasattr(signal, 'SIGCHLD'):

@@ -2,10 +2,12 @@
 
 import contextlib
 import ctypes
+import errno
 import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 
@@ -19,16 +21,24 @@ def atomic_write(path, binary=False, sync=True):
     """Open a file beside `path` for writing; it takes the name `path` only when the block ended well and all is on disk.
 
     With `sync` false the caller puts the content, and then the folder (`sync_folder`), on disk: together with other files that is faster.
-    Text is UTF-8 with `\\n`. Missing parent folders are made. Raises UserError naming `path` when it cannot be written.
+    Text is UTF-8 with `\\n`; of a file name that is not, the bytes are escaped. Missing parent folders are made. A pipe or a device is
+    written to as it is. Raises UserError naming `path` when it cannot be written, for a folder at once.
     """
+    how = (
+        {'mode': 'wb'} if binary else {'mode': 'w', 'encoding': 'utf-8', 'errors': 'backslashreplace', 'newline': '\n'}
+    )
     folder = os.path.dirname(path) or '.'
     temporary = None
     try:
+        if is_stream(path):
+            with open(path, **how) as file:
+                yield file
+            return
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f'.{os.path.basename(path)}.', suffix='.part', dir=folder)
-        with os.fdopen(
-            handle, 'wb' if binary else 'w', **({} if binary else {'encoding': 'utf-8', 'newline': '\n'})
-        ) as file:
+        handle, temporary = tempfile.mkstemp(prefix=_prefix(path), suffix='.part', dir=folder)
+        with os.fdopen(handle, **how) as file:
             yield file
             if sync:
                 file.flush()
@@ -50,7 +60,8 @@ def atomic_write(path, binary=False, sync=True):
 def atomic_folder(path):
     """Yield an empty folder beside `path`, to be filled; it replaces `path` only when the block ended well.
 
-    Raises UserError naming `path` when it cannot be written; the old folder then stays as it was.
+    Raises UserError naming `path` when it cannot be written; the old folder then stays as it was. Where the block raises one that
+    names a file of the empty folder, it names that of `path`.
     """
     path = path.rstrip('/')
     parent = os.path.dirname(path) or '.'
@@ -58,7 +69,7 @@ def atomic_folder(path):
     try:
         os.makedirs(parent, exist_ok=True)
         clear_leftovers(parent, os.path.basename(path))
-        temporary = tempfile.mkdtemp(prefix=f'.{os.path.basename(path)}.', suffix='.part', dir=parent)
+        temporary = tempfile.mkdtemp(prefix=_prefix(path), suffix='.part', dir=parent)
         os.chmod(temporary, 0o777 & ~_umask())
         yield temporary
         for folder, _, names in os.walk(temporary):
@@ -68,7 +79,7 @@ def atomic_folder(path):
             sync_folder(folder)
         if not (os.path.isdir(path) and _exchange(temporary, path)):
             if os.path.isdir(path):
-                retired = tempfile.mkdtemp(prefix=f'.{os.path.basename(path)}.', suffix='.old', dir=parent)
+                retired = tempfile.mkdtemp(prefix=_prefix(path), suffix='.old', dir=parent)
                 os.rmdir(retired)  # only its name is wanted: Windows renames onto no folder
                 os.replace(path, retired)
             os.replace(temporary, path)
@@ -76,6 +87,8 @@ def atomic_folder(path):
     except (OSError, UserError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(cause, OSError):  # else also that of `atomic_write` within the folder
+            if temporary:
+                error.args = (str(error).replace(temporary, path),)
             raise
         raise cannot_write(path, cause) from error
     finally:
@@ -98,7 +111,8 @@ def remove_folder(path):
 def clear_leftovers(folder, name=None):
     """Remove what a killed process has left half-written in `folder`: for the file or folder `name`, or for all.
 
-    Where it was killed while a folder was exchanged, the old one comes back.
+    What another process is writing, which its name tells, is left alone. Where one was killed while a folder was exchanged, the
+    old one comes back.
     """
     start = os.path.join(glob.escape(folder), f'.{glob.escape(name) if name else "*"}.*')
     for retired in glob.glob(f'{start}.old'):
@@ -107,11 +121,38 @@ def clear_leftovers(folder, name=None):
             os.replace(retired, path)
         shutil.rmtree(retired, ignore_errors=True)
     for unfinished in glob.glob(f'{start}.part'):
+        if _is_being_written(unfinished):
+            continue
         if os.path.isdir(unfinished):
             shutil.rmtree(unfinished, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):
                 os.unlink(unfinished)
+
+
+def _prefix(path):
+    """How the name of what is not finished yet begins: with what it will be, and the process that writes it."""
+    return f'.{os.path.basename(path)}.{os.getpid()}-'
+
+
+def _is_being_written(unfinished):
+    """Whether another process, which lives, has made this name with `_prefix`."""
+    made = re.search(r'\.(\d{1,9})-[^.]*\.part$', unfinished)
+    if not made or int(made[1]) == os.getpid() or os.name != 'posix':
+        return False
+    try:
+        os.kill(int(made[1]), 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        pass
+    return True
+
+
+def is_stream(path):
+    """Whether a path names a pipe, a device, or a stream of this process: what can be written to but not replaced."""
+    ours = os.path.abspath(path).startswith(('/dev/std', '/dev/fd/', '/proc/self/'))
+    return ours or os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def read_json(path):
