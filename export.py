@@ -64,15 +64,24 @@ def export(cfg):
     layer = networks.Deployed(network, cfg.image.mean, cfg.image.std, *around)
     layer.eval()
     manifest = describe(cfg, origin, temperature, with_onnx)
+    examples = training_images(manifest, cfg) if settings.precision == 'int8' else ()
     names = ['paddle', *(['onnxruntime'] if with_onnx else [])]
     if with_onnx and engines.installed('openvino'):
         names.append('openvino')
     folder = f'{cfg.run_dir}/infer'
+    before = f'{folder}/{cfg.name}.onnx'
+    without = cfg.export.onnx == 'auto' and not with_onnx and os.path.isfile(before)
     with files.atomic_folder(folder) as unfinished:
-        write_models(layer, manifest, unfinished, with_onnx, training_images(manifest, cfg))
+        write_models(layer, manifest, unfinished, with_onnx, examples)
         manifest['parity'] = compare(network, manifest, unfinished, names, dataset, cfg)
         inference.write_manifest(unfinished, manifest)
     tell(manifest['parity'], names)
+    if without:
+        print(
+            f'warning: {before} of the older export is gone: the packages to make it anew are not installed; pip install -r '
+            'requirements-deploy.txt and export again, or set export.onnx=false',
+            file=sys.stderr,
+        )
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
     print(f'try it: python predict.py {folder} IMAGE_OR_FOLDER')
 
@@ -100,12 +109,12 @@ def describe(cfg, origin, temperature, with_onnx):
 
 
 def training_images(manifest, cfg):
-    """Yield what the network sees of some training images, in batches."""
+    """What the network sees of some training images, in batches. Raises UserError where there is no index of them."""
     from dataset import ZodiacDataset
 
     training = ZodiacDataset('train', augment=False, cfg=cfg)
     chosen = training.spread(cfg.export.calibration_images)
-    yield from inference.sound_batches([training.paths[i] for i in chosen], manifest['transform'], 8)
+    return inference.sound_batches([training.paths[i] for i in chosen], manifest['transform'], 8)
 
 
 def write_models(layer, manifest, folder, with_onnx, examples=()):
@@ -175,7 +184,8 @@ def compare(network, manifest, folder, names, dataset, cfg):
         except UserError as error:
             if engine != 'openvino':
                 raise UserError(f'{cfg.run_dir}/infer: not exported: {error}; an older export is kept') from None
-            print(f'warning: {error}; predict.py and serve.py will not choose openvino on their own', file=sys.stderr)
+            said = str(error).replace(folder, f'{cfg.run_dir}/infer')
+            print(f'warning: {said}; predict.py and serve.py will not choose openvino on their own', file=sys.stderr)
         else:
             figures[engine] = {'top1': float((got.argmax(1) == labels).mean()), **found}
     return {

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from conftest import picture
 import config
 import export
 from zodiac import deploy, device, engines, inference, model, networks, transforms
-from zodiac.errors import UsageError, UserError
+from zodiac.errors import Stopped, UsageError, UserError, stop_on_signals
 
 paddle = export.device.import_paddle()
 
@@ -411,6 +412,34 @@ def test_a_transform_that_gives_what_the_network_does_not_take_is_refused(export
         inference.load(str(folder))
 
 
+class Interrupted(Small):
+    """Asked to stop while Paddle reads its code."""
+
+    def forward(self, x):
+        interrupt()
+        return super().forward(x)
+
+
+@paddle.jit.not_to_static
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_stop_while_a_static_model_is_written_comes_when_it_is_whole(tmp_path):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop_on_signals()
+    layer = Interrupted()
+    layer.eval()
+    try:
+        with pytest.raises(Stopped) as stopped:
+            deploy.save_static(layer, str(tmp_path / 'a'), [-1, 3, 8, 8], 'float32')
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert stopped.value.status == 130
+    assert {path.name for path in tmp_path.iterdir()} >= {'a.pdiparams'}
+
+
 class Photos:
     """Eight drawn photos, as a dataset that export.py compares on."""
 
@@ -562,6 +591,15 @@ def test_quantization_without_its_packages_says_what_to_install(tmp_path, monkey
     monkeypatch.setitem(sys.modules, 'onnxruntime.quantization', None)
     with pytest.raises(UserError, match='int8 needs .*requirements-deploy.txt'):
         deploy.quantize_onnx(str(tmp_path / 'a.onnx'), [])
+
+
+@ONNX
+def test_a_training_image_that_cannot_be_read_is_not_blamed_on_the_quantization(exports, tmp_path):
+    path = shutil.copy(exports['plain'][0] / 'small.onnx', tmp_path)
+    transform = inference.read_manifest(exports['plain'][0])['transform']
+    gone = str(tmp_path / 'gone.jpg')
+    with pytest.raises(UserError, match='gone.jpg: no such file; .*annotate.py again$'):
+        deploy.quantize_onnx(path, inference.sound_batches([gone], transform, 8))
 
 
 def test_an_engine_without_its_file_says_what_to_do(tmp_path, monkeypatch):

@@ -517,3 +517,66 @@ def test_a_damaged_checkpoint_is_refused(call_script, finished, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1])
 
     assert_message(call_script('evaluate.py', *SETTINGS, cwd=cwd), 1, 'best/model.pdparams', 'damaged')
+
+
+def test_an_image_that_is_gone_since_annotation_is_told_with_the_next_step_by_export_and_evaluation(
+    call_script, finished, tmp_path
+):
+    cwd = copy_of(finished, tmp_path)
+    before = sorted(os.listdir(cwd / 'output/small'))
+    (cwd / 'photos/valid/dog/dog_0.jpg').unlink()
+    (cwd / 'photos/test/dog/dog_0.jpg').unlink()
+    weights_of_export = 'evaluate.weights=output/small/infer'
+    exported = call_script('export.py', *SETTINGS, cwd=cwd)
+    evaluated = call_script('evaluate.py', *SETTINGS, weights_of_export, cwd=cwd)
+    assert_message(exported, 1, 'photos/valid/dog/dog_0.jpg: no such file', 'run annotate.py again')
+    assert_message(evaluated, 1, 'photos/test/dog/dog_0.jpg: no such file', 'run annotate.py again')
+    assert sorted(os.listdir(cwd / 'output/small')) == before
+
+
+def test_integers_without_training_images_are_refused_before_the_work(call_script, finished, tmp_path, monkeypatch):
+    from zodiac import deploy
+
+    cwd = copy_of(finished, tmp_path)
+    (cwd / 'photos/train.txt').unlink()
+    monkeypatch.setattr(deploy, 'can_save_onnx', lambda: True)
+    monkeypatch.setattr(deploy, 'save_static', lambda *_: pytest.fail('the work must not begin'))
+    result = call_script('export.py', *SETTINGS, 'export.precision=int8', cwd=cwd)
+    assert_message(result, 1, 'photos/train.txt', 'run annotate.py')
+    assert 'quantize' not in result.stderr and '.part' not in result.stderr
+
+
+def test_an_export_that_lacks_the_onnx_file_of_the_older_one_says_so(call_script, finished, tmp_path, monkeypatch):
+    from zodiac import deploy
+
+    cwd = copy_of(finished, tmp_path)
+    (cwd / 'output/small/infer/small.onnx').write_bytes(b'of an older export')
+    monkeypatch.setattr(deploy, 'can_save_onnx', lambda: False)
+    first, second = (call_script('export.py', *SETTINGS, cwd=cwd) for _ in range(2))
+    assert_message(first, 0, 'output/small/infer/small.onnx', 'is gone', 'requirements-deploy.txt')
+    assert_message(second, 0)
+    assert 'is gone' not in second.stderr
+
+
+def test_an_export_that_finds_the_disk_full_names_the_folder_that_the_user_knows(
+    call_script, finished, tmp_path, monkeypatch
+):
+    import paddle
+
+    def full(layer, path, **how):
+        raise RuntimeError('[Errno 28] No space left on device')
+
+    cwd = copy_of(finished, tmp_path)
+    monkeypatch.setattr(paddle.jit, 'save', full)
+    result = call_script('export.py', *SETTINGS, cwd=cwd)
+    assert_message(result, 1, 'output/small/infer/small: cannot write it, the disk is full', 'free some space')
+    assert '.part' not in result.stderr
+
+
+def test_bf16_is_refused_where_the_cpu_lacks_it_though_there_is_a_gpu(call_script, finished, tmp_path, monkeypatch):
+    from zodiac import device
+
+    monkeypatch.setattr(device, 'has_bf16', lambda: False)
+    monkeypatch.setattr(device, 'choose', lambda setting: 'gpu:0')
+    result = call_script('export.py', *SETTINGS, 'export.precision=bf16', cwd=finished)
+    assert_message(result, 1, 'export.precision = bf16', 'fp32')

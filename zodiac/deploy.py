@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 
-from zodiac.errors import UserError, one_line
+from zodiac.errors import UserError, one_line, signals_wait
 
 LITTLE = 1 << 20  # bytes left on a disk that count as none
 OPSET = 17  # of ONNX: understood by onnxruntime from 1.12, TensorRT from 8.6, OpenVINO from 2022.3
@@ -18,7 +18,8 @@ def save_static(layer, path, shape, dtype):
     import paddle
 
     try:
-        paddle.jit.save(layer, path, input_spec=[paddle.static.InputSpec(shape, dtype, 'image')])
+        with signals_wait():  # Paddle cannot be stopped here: it makes another exception of it, or crashes
+            paddle.jit.save(layer, path, input_spec=[paddle.static.InputSpec(shape, dtype, 'image')])
     except (OSError, RuntimeError, ValueError) as error:
         said = str(error).strip().splitlines()[-1]
         raise _failed(path, f'Paddle could not save the static model ({said}); check the free space') from None
@@ -109,6 +110,8 @@ def quantize_onnx(path, batches):
             quantization.quantize_static(
                 prepared, path, Reader(), per_channel=True, reduce_range=True, activation_type=unsigned
             )
+        except UserError:  # of a training image
+            raise
         except Exception as error:  # whatever it says of a graph that it cannot change
             raise UserError(
                 f'{path}: ONNX Runtime could not quantize it ({one_line(error)}); set export.precision=fp32'

@@ -197,8 +197,9 @@ def batches(paths, transform, size):
 
 
 def sound_batches(paths, transform, size):
-    """Yield what the transform gives of groups of `size` files, [n, ...]. Raises ImageError for the first that cannot be read."""
+    """Yield what the transform gives of groups of `size` files of an index, [n, ...]. Raises UserError for the first that cannot be
+    read."""
     for _, batch, errors in batches(paths, transform, size):
         if errors:
-            raise errors[0]
+            raise UserError(f'{errors[0]}; mend or remove the file, then run annotate.py again')
         yield batch
