@@ -4,16 +4,18 @@
     python predict.py output/zodiac/infer photos/ --top 3 --csv result.csv
 
 Prints a line an image: path, label, probability, separated by tabs; with --top N the N most probable labels. Folders may be of any
-size: images are decoded while the network runs, a few batches ahead. Files that cannot be read are named on stderr and counted; the
-exit status is then 1.
+size: images are decoded while the network runs, a few batches ahead. Files and folders that cannot be read are named on stderr and
+counted; the exit status is then 1.
 """
 
 import argparse
+import codecs
 import contextlib
 import csv
 import itertools
 import json
 import os
+import re
 import sys
 
 from zodiac import device, files, images, inference
@@ -25,14 +27,14 @@ def main():
     from tqdm import tqdm
 
     require(args.paths)
-    model = inference.load(args.infer_dir, args.device, args.engine)
     classified = unread = 0
     # lines on the same terminal show the progress themselves
     quiet = None if args.csv or not sys.stdout.isatty() else True
     with output(args) as write, tqdm(desc='classifying', unit='image', leave=False, disable=quiet) as bar:
+        model = inference.load(args.infer_dir, args.device, args.engine)
         for paths, batch, errors in inference.batches(find_images(args.paths), model.transform, args.batch_size):
             for error in errors:
-                bar.write(f'error: {error}', file=sys.stderr)
+                bar.write(f'error: {printable(str(error))}', file=sys.stderr)
             unread += len(errors)
             if len(batch):
                 for path, probabilities in zip(paths, model.predict(batch)):
@@ -40,11 +42,13 @@ def main():
                 classified += len(paths)
             bar.update(len(paths) + len(errors))
         if not classified:  # within: no table without a row
-            raise UserError(f'{unread} of {unread} files could not be read')
-    if args.csv:
+            raise UserError(f'{unread} of {unread} files or folders could not be read')
+    if args.csv and not files.is_stream(args.csv):
         print(f'{classified} predictions written to {args.csv}')
     if unread:
-        raise UserError(f'{unread} of {classified + unread} files could not be read; the others were classified')
+        raise UserError(
+            f'{unread} of {classified + unread} files or folders could not be read; the others were classified'
+        )
 
 
 def parse():
@@ -52,8 +56,9 @@ def parse():
     parser.add_argument('infer_dir', help='folder that export.py wrote')
     parser.add_argument('paths', nargs='+', metavar='PATH', help='image files, or folders that are searched for images')
     parser.add_argument('--top', type=_positive, default=1, metavar='N', help='how many labels an image (default: 1)')
-    parser.add_argument('--json', action='store_true', help='print a JSON object a line')
-    parser.add_argument('--csv', metavar='FILE', help='write a CSV file instead of printing lines')
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument('--json', action='store_true', help='print a JSON object a line')
+    form.add_argument('--csv', metavar='FILE', help='write a CSV file instead of printing lines')
     parser.add_argument(
         '--batch-size', type=_positive, default=16, metavar='N', help='images a run of the network (default: 16)'
     )
@@ -65,10 +70,9 @@ def parse():
 
 
 def _positive(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError('must be 1 or more')
-    return number
+    if not re.fullmatch('0*[1-9][0-9]{0,8}', text, re.ASCII):
+        raise argparse.ArgumentTypeError(f'must be a number, 1 or more, not {text!r}')
+    return int(text)
 
 
 def require(paths):
@@ -79,44 +83,66 @@ def require(paths):
 
 
 def find_images(paths):
-    """Yield files as they are named, and the images in folders, sorted, by their suffix. Raises UserError for a folder without."""
+    """Yield files as they are named, and the images in folders, sorted, by their suffix; of links too, each folder once.
+
+    For what is no image there, a UserError is yielded: a pipe or a device, a folder that cannot be read, a folder without images.
+    """
     for path in paths:
         if not os.path.isdir(path):
             yield path
             continue
-        found = other = 0
-        for folder, inner, names in os.walk(path):
+        found, other, unread, seen = 0, 0, [], set()
+        for folder, inner, names in os.walk(path, onerror=unread.append, followlinks=True):
+            if os.path.realpath(folder) in seen:  # a link to where we have been
+                inner.clear()
+                continue
+            seen.add(os.path.realpath(folder))
             inner[:] = sorted(name for name in inner if not files.is_junk(name))
             for name in sorted(names):
-                if name.lower().endswith(images.IMAGE_SUFFIXES) and not files.is_junk(name):
-                    found += 1
-                    yield os.path.join(folder, name)
-                else:
+                if not name.lower().endswith(images.IMAGE_SUFFIXES) or files.is_junk(name):
                     other += 1
-        if not found:
-            raise UserError(
+                    continue
+                found += 1
+                image = os.path.join(folder, name)
+                # one that the user names is read, one that lies in a folder would wait for ever
+                yield UserError(f'{image}: is no file, but a pipe or a device') if files.is_stream(image) else image
+        for error in unread:
+            yield UserError(f'{error.filename}: cannot be read ({error.strerror})')
+        if not found and not unread:
+            yield UserError(
                 f'{path}: no images in this folder ({other} other files); images end in {", ".join(images.IMAGE_SUFFIXES)}'
             )
 
 
+def printable(text):
+    """The text with its control characters escaped: a name cannot end a line, or tell the terminal something."""
+    return re.sub(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]', lambda found: found[0].encode('unicode_escape').decode(), text)
+
+
 def as_line(row):
     path, guesses = row
-    return '\t'.join([path, *(f'{label}\t{probability:.4f}' for label, probability in guesses)])
+    cells = [path, *(cell for label, probability in guesses for cell in (label, f'{probability:.4f}'))]
+    return '\t'.join(map(printable, cells))
 
 
 def as_json(row):
     path, guesses = row
-    return json.dumps({'path': path, **inference.as_dict(guesses)}, ensure_ascii=False)
+    escaped = codecs.lookup(sys.stdout.encoding or 'ascii').name != 'utf-8'  # else not all of it could be written
+    return json.dumps({'path': path, **inference.as_dict(guesses)}, ensure_ascii=escaped)
 
 
 @contextlib.contextmanager
 def output(args):
-    """Yield what takes the row of each image: it prints a line, or adds one to the CSV file, which appears at the end."""
+    """Yield what takes the row of each image: it prints a line, or adds one to the CSV file, which appears at the end.
+
+    Raises UserError at once where that cannot be written.
+    """
     if not args.csv:
         yield lambda row: print(as_json(row) if args.json else as_line(row))
         return
     with files.atomic_write(args.csv) as file:
         table = csv.writer(file, lineterminator='\n')
+        quoting = csv.writer(file, lineterminator='\n', quoting=csv.QUOTE_ALL)
         titles = []
 
         def write(row):
@@ -126,7 +152,8 @@ def output(args):
                 titles.extend(['path', *(f'{name}{rank}' for rank in ranks for name in ('label', 'probability'))])
                 table.writerow(titles)
             cells = ((label, f'{probability:.6f}') for label, probability in guesses)
-            table.writerow([path, *itertools.chain.from_iterable(cells)])
+            # before Python 3.13 a carriage return does not bring the quotes that it needs
+            (quoting if '\r' in path else table).writerow([path, *itertools.chain.from_iterable(cells)])
 
         yield write
 

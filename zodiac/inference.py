@@ -178,9 +178,14 @@ def as_dict(guesses):
 
 
 def batches(paths, transform, size):
-    """Yield (paths, float32 [n, 3, height, width] or [], errors) for groups of up to `size` files, decoded in threads."""
+    """Yield (paths, float32 [n, 3, height, width] or [], errors) for groups of up to `size` files, decoded in threads.
+
+    A UserError among the paths, of what was found in the place of a file, comes out among the errors.
+    """
 
     def read(path):
+        if isinstance(path, UserError):
+            return None, None, path
         try:
             return path, transforms.read(transform, path), None
         except images.ImageError as error:

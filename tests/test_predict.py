@@ -1,0 +1,251 @@
+"""predict.py: every path is classified or named as an error, in bounded memory, and what it prints can be read again."""
+
+import csv
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import assert_message, picture
+from PIL import Image
+
+import predict
+from zodiac import files, inference, transforms
+from zodiac.errors import UserError
+
+LABELS = ['cat', 'dog', '猫']
+TRANSFORM = transforms.eval_transform(8, [0.5] * 3, [0.25] * 3, 'squash')
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """An export that finds every image a dog; its folder is not looked at."""
+    exported = inference.Exported(
+        'small', LABELS, TRANSFORM, {}, lambda batch: np.tile([0.2, 0.5, 0.3], (len(batch), 1))
+    )
+    monkeypatch.setattr(inference, 'load', lambda *_: exported)
+    return exported
+
+
+@pytest.fixture
+def ask(call_script, tmp_path, model):
+    return lambda *arguments: call_script('predict.py', 'infer', *arguments, cwd=tmp_path)
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """A pipe that nobody writes to; after ten seconds somebody does, so that a test fails instead of hanging."""
+    (tmp_path / 'photos').mkdir(exist_ok=True)
+    path = tmp_path / 'photos' / 'pipe.jpg'
+    os.mkfifo(path)
+
+    def release():
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+
+    timer = threading.Timer(10, release)
+    timer.start()
+    yield path
+    timer.cancel()
+
+
+def draw(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        with open(os.path.join(os.fsencode(folder), name if isinstance(name, bytes) else name.encode()), 'wb') as file:
+            picture(number).save(file, 'PNG')
+
+
+def paths_of(result):
+    return [line.split('\t')[0] for line in result.stdout.splitlines()]
+
+
+def test_a_pipe_in_a_folder_is_an_error_and_is_not_waited_for(ask, tmp_path, pipe):
+    draw(tmp_path / 'photos', 'a.png', 'z.png')
+    result = ask('photos')
+    assert_message(result, 1, 'photos/pipe.jpg: is no file', '1 of 3')
+    assert paths_of(result) == ['photos/a.png', 'photos/z.png']
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # Pillow leaves it to be closed
+def test_a_pipe_that_is_named_is_read(ask, tmp_path, pipe):
+    content = io.BytesIO()
+    picture(0).save(content, 'JPEG')
+    writer = threading.Thread(target=lambda: pipe.write_bytes(content.getvalue()))
+    writer.start()
+    result = ask('photos/pipe.jpg')
+    writer.join()
+    assert_message(result, 0)
+    assert paths_of(result) == ['photos/pipe.jpg']
+
+
+def test_folders_behind_links_are_searched_once_and_loops_end(ask, tmp_path):
+    draw(tmp_path / 'elsewhere', 'b.png')
+    draw(tmp_path / 'photos' / 'inner', 'a.png')
+    (tmp_path / 'photos' / 'link').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'photos' / 'link2').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'photos' / 'inner' / 'up').symlink_to('..')
+    result = ask('photos')
+    assert_message(result, 0)
+    assert paths_of(result) == ['photos/inner/a.png', 'photos/link/b.png']
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_counted(ask, tmp_path, monkeypatch):
+    draw(tmp_path / 'photos' / 'a', 'a.png')
+    draw(tmp_path / 'photos' / 'b', 'b.png')
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith('/a'):
+            raise PermissionError(13, 'Permission denied', path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)
+    result = ask('photos')
+    assert_message(result, 1, 'photos/a: cannot be read (Permission denied)', '1 of 2')
+    assert paths_of(result) == ['photos/b/b.png']
+
+
+def test_an_empty_folder_among_others_is_one_error_and_keeps_no_result_back(ask, tmp_path):
+    draw(tmp_path / 'photos', 'a.png')
+    (tmp_path / 'empty').mkdir()
+    result = ask('photos', 'empty', 'photos', '--csv', 'a.csv')
+    assert_message(result, 1, 'empty: no images in this folder', '1 of 3')
+    with open(tmp_path / 'a.csv', encoding='utf-8', newline='') as file:
+        assert [row['path'] for row in csv.DictReader(file)] == ['photos/a.png'] * 2
+
+
+ODD = [
+    'tab\there.png',
+    'new\nline.png',
+    'return\r.png',
+    '\x1b[31mred.png',
+    'c1\x9b.png',
+    ' a,"b" 猫.png',
+    b'latin\xe9.png',
+]
+
+
+def test_whatever_a_file_is_called_it_has_one_line_that_tells_the_terminal_nothing(ask, tmp_path):
+    draw(tmp_path / 'photos', *ODD)
+    (tmp_path / 'photos' / 'bad\x1b[2J\n.png').write_text('no image')
+    result = ask('photos')
+    lines = result.stdout.split('\n')
+    assert lines.pop() == '' and len(lines) == len(ODD)
+    assert all(line.count('\t') == 2 for line in lines)
+    assert 'photos/tab\\there.png\tdog\t0.5000' in lines and 'photos/\\x1b[31mred.png\tdog\t0.5000' in lines
+    assert not any(ord(letter) < 32 and letter not in '\n\t\r' for letter in result.stdout + result.stderr)
+    assert 'error: photos/bad\\x1b[2J\\n.png: not an image' in result.stderr
+
+
+def test_a_table_and_json_hold_names_exactly(ask, tmp_path):
+    draw(tmp_path / 'photos', *ODD)
+    names = {os.path.join('photos', name) for name in os.listdir(tmp_path / 'photos')}
+    assert_message(ask('photos', '--csv', 'a.csv'), 0)
+    with open(tmp_path / 'a.csv', encoding='utf-8', newline='') as file:
+        rows = [row['path'] for row in csv.DictReader(file)]
+    # but for bytes that are no UTF-8, which a table in UTF-8 cannot hold
+    assert set(rows) == {name.encode('utf-8', 'backslashreplace').decode() for name in names}
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'latin-1', 'ascii', 'utf-16'])
+def test_json_is_json_in_whatever_encoding(monkeypatch, encoding):
+    for name in (*ODD, 'é😀.png'):
+        name = os.fsdecode(name)
+        shown = io.BytesIO()
+        monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(shown, encoding, errors='backslashreplace'))
+        print(predict.as_json((name, [('猫', 0.5)])))
+        sys.stdout.flush()
+        record = json.loads(shown.getvalue().decode(encoding))
+        assert (record['path'], record['label']) == (name, '猫')
+        assert ('猫' in shown.getvalue().decode(encoding)) == (encoding == 'utf-8')
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (['--csv', 'a.csv', '--json'], ['--json', 'not allowed with']),
+        (['--top', 'abc'], ['--top', "1 or more, not 'abc'"]),
+        (['--top', '0'], ['--top', '1 or more']),
+        (['--batch-size', '²'], ['--batch-size', '1 or more']),
+        (['--device', 'gpu:x'], ['--device gpu:x', 'gpu:N']),
+        (['--device', 'foo', '--engine', 'onnxruntime'], ['--device foo', 'gpu:N']),
+    ],
+)
+def test_a_wrong_command_line_is_told_before_the_work(ask, tmp_path, monkeypatch, options, words):
+    draw(tmp_path, 'a.png')
+    monkeypatch.setattr(inference, 'load', lambda *_: pytest.fail('the work must not begin'))
+    result = ask('a.png', *options)
+    assert_message(result, 2, *words)
+    assert '_positive' not in result.stderr and not (tmp_path / 'a.csv').exists()
+
+
+def test_a_table_that_cannot_be_written_is_told_before_the_work(ask, tmp_path, monkeypatch):
+    draw(tmp_path, 'a.png')
+    (tmp_path / 'folder').mkdir()
+    monkeypatch.setattr(inference, 'load', lambda *_: pytest.fail('the work must not begin'))
+    assert_message(ask('a.png', '--csv', 'folder'), 1, 'folder: cannot write (Is a directory)')
+    assert_message(ask('a.png', '--csv', 'a.png/b.csv'), 1, 'a.png/b.csv: cannot write')
+
+
+def test_a_table_into_a_device_leaves_it_there(ask, tmp_path, monkeypatch):
+    draw(tmp_path, 'a.png')
+    monkeypatch.setattr(files.os, 'replace', lambda *_: pytest.fail('the device would be gone'))
+    result = ask('a.png', '--csv', '/dev/null')
+    assert_message(result, 0)
+    assert result.stdout == ''  # /dev/stdout would have it within the table
+
+
+def test_ctrl_c_ends_with_130_and_leaves_no_table_but_an_older_one(ask, tmp_path, model):
+    draw(tmp_path / 'photos', *(f'{number}.png' for number in range(9)))
+    (tmp_path / 'old.csv').write_text('old')
+    before = sorted(os.listdir(tmp_path))
+    answer, batches = model.predict, []
+
+    def stop_at_the_second(batch):
+        batches.append(len(batch))
+        if len(batches) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return answer(batch)
+
+    for name in ('new.csv', 'old.csv'):
+        batches.clear()
+        model.predict = stop_at_the_second
+        result = ask('photos', '--batch-size', '2', '--csv', name)
+        assert_message(result, 130, 'interrupted')
+        assert batches == [2, 2]
+    assert sorted(os.listdir(tmp_path)) == before and (tmp_path / 'old.csv').read_text() == 'old'
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='the memory of a process is read from /proc')
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    """300 images whose pixels take 5.4 GB, and what the network sees of them 180 MB; the network is slower than the decoders."""
+    Image.new('RGB', (3000, 2000), (90, 120, 30)).save(tmp_path / '0.jpg')
+    for number in range(1, 300):
+        os.link(tmp_path / '0.jpg', tmp_path / f'{number}.jpg')
+    transform = transforms.eval_transform(224, [0.5] * 3, [0.25] * 3, reduced=True)
+    before, read = resident(), 0
+    for paths, _, errors in inference.batches(predict.find_images([str(tmp_path)]), transform, 4):
+        time.sleep(0.04)
+        read += len(paths)
+        assert not errors
+        assert resident() - before < 60e6
+    assert read == 300
+
+
+def resident():
+    """Bytes of memory that this process holds."""
+    with open('/proc/self/statm', encoding='ascii') as file:
+        return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+
+
+def test_a_folder_of_problems_only_gives_problems_only(tmp_path):
+    (tmp_path / 'a.txt').write_text('text')
+    (problem,) = predict.find_images([str(tmp_path)])
+    assert isinstance(problem, UserError) and '1 other files' in str(problem)
+    ((paths, batch, errors),) = inference.batches([problem], TRANSFORM, 4)
+    assert (paths, len(batch), errors) == ([], 0, [problem])
