@@ -86,7 +86,7 @@ def test_a_room_imports_no_door(room):
 
 def test_predict_imports_only_the_rooms_of_serving():
     assert imports('predict') <= {
-        *('zodiac.inference', 'zodiac.images', 'zodiac.transforms', 'zodiac.errors', 'zodiac.files')
+        *('zodiac.inference', 'zodiac.images', 'zodiac.transforms', 'zodiac.errors', 'zodiac.files', 'zodiac.device')
     }
 
 
