@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 
-from zodiac import inference
+from zodiac import device, inference
 from zodiac.errors import Stopped, UsageError, UserError, run
 
 
@@ -75,7 +75,7 @@ def parse():
     add = parser.add_argument
     add('--host', default='127.0.0.1', help='address to listen at; 0.0.0.0 is all (default: 127.0.0.1)')
     add('--port', type=_number(int, 0, 65535), default=8000, help='0 takes a free one (default: 8000)')
-    add('--device', default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
+    add('--device', type=device.checked, default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
     help_on_engine = 'what runs the model; auto is the fastest that export.py has checked (default: auto)'
     add('--engine', choices=['auto', *inference.ENGINES], default='auto', help=help_on_engine)
 

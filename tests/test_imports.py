@@ -92,7 +92,7 @@ def test_predict_imports_only_the_rooms_of_serving():
 
 def test_serve_imports_only_the_rooms_of_serving():
     assert imports('serve') <= {
-        *('zodiac.inference', 'zodiac.transforms', 'zodiac.errors'),
+        *('zodiac.inference', 'zodiac.transforms', 'zodiac.errors', 'zodiac.device'),
         *('zodiac.batching', 'zodiac.connections', 'zodiac.service', 'zodiac.uploads'),
     }
 
