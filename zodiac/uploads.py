@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+import time
 from dataclasses import dataclass
 
 from fastapi import HTTPException
@@ -38,17 +39,30 @@ async def read(request, limits, opened):
 
     Raises: HTTPException; OSError when the folder for temporary files is full.
     """
+    start = time.monotonic()
+    came = [start]  # when the last part did
+    task = asyncio.ensure_future(_read(request, limits, opened, came))
     try:
-        return await asyncio.wait_for(_read(request, limits, opened), limits.seconds)
-    except asyncio.TimeoutError:
-        raise HTTPException(408, f'the request did not arrive within {limits.seconds:g} seconds') from None
+        while not task.done():
+            now = time.monotonic()
+            if now >= start + limits.seconds:
+                raise HTTPException(408, f'the request did not arrive within {limits.seconds:g} seconds')
+            if now >= came[0] + WAIT_SECONDS:
+                text = f'nothing of the request arrived for {WAIT_SECONDS:g} seconds'
+                raise HTTPException(408, text, {'Connection': 'close'})
+            await asyncio.wait([task], timeout=min(start + limits.seconds, came[0] + WAIT_SECONDS) - now)
+        return task.result()
     except ClientDisconnect:
         raise HTTPException(400, 'the request ended before it was whole') from None
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)  # until it has left its files alone
 
 
-async def _read(request, limits, opened):
+async def _read(request, limits, opened, came):
     kind = request.headers.get('content-type', '').partition(';')[0].strip().lower()
-    chunks = _chunks(request, limits)
+    chunks = _chunks(request, limits, came)
     if kind == 'multipart/form-data':
         return await _read_form(request.headers, chunks, limits, opened)
     if not kind.startswith('image/') and kind != 'application/octet-stream':
@@ -63,20 +77,14 @@ async def _read(request, limits, opened):
     return [('the body', file)]
 
 
-async def _chunks(request, limits):
-    """The parts of a body as they come. Raises HTTPException when it is too large, or no more comes."""
+async def _chunks(request, limits, came):
+    """The parts of a body as they come. Raises HTTPException when it is too large."""
     too_large = HTTPException(413, f'the request is larger than {limits.body / (1 << 20):g} MB')
     if int(request.headers.get('content-length', 0)) > limits.body:
         raise too_large
-    stream, size = request.stream(), 0
-    while True:
-        try:
-            chunk = await asyncio.wait_for(stream.__anext__(), WAIT_SECONDS)
-        except StopAsyncIteration:
-            return
-        except asyncio.TimeoutError:
-            text = f'nothing of the request arrived for {WAIT_SECONDS:g} seconds'
-            raise HTTPException(408, text, {'Connection': 'close'}) from None
+    size = 0
+    async for chunk in request.stream():
+        came[0] = time.monotonic()
         size += len(chunk)
         if size > limits.body:
             raise too_large
