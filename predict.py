@@ -11,7 +11,6 @@ counted; the exit status is then 1.
 import argparse
 import codecs
 import contextlib
-import csv
 import itertools
 import json
 import os
@@ -141,19 +140,16 @@ def output(args):
         yield lambda row: print(as_json(row) if args.json else as_line(row))
         return
     with files.atomic_write(args.csv) as file:
-        table = csv.writer(file, lineterminator='\n')
-        quoting = csv.writer(file, lineterminator='\n', quoting=csv.QUOTE_ALL)
-        titles = []
+        write_row, titles = files.csv_table(file), []
 
         def write(row):
             path, guesses = row
             if not titles:
                 ranks = ['', *range(2, len(guesses) + 1)]
                 titles.extend(['path', *(f'{name}{rank}' for rank in ranks for name in ('label', 'probability'))])
-                table.writerow(titles)
+                write_row(titles)
             cells = ((label, f'{probability:.6f}') for label, probability in guesses)
-            # before Python 3.13 a carriage return does not bring the quotes that it needs
-            (quoting if '\r' in path else table).writerow([path, *itertools.chain.from_iterable(cells)])
+            write_row([path, *itertools.chain.from_iterable(cells)])
 
         yield write
 

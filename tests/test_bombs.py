@@ -77,10 +77,10 @@ BOMBS = {
 def test_a_file_of_too_many_parts_is_refused_before_it_is_decoded(case):
     draw, reason = BOMBS[case]
     content = draw()
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(images.ImageError, match=reason) as caught:
         images.decode(io.BytesIO(content))
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
     assert (caught.value.reason, caught.value.detail[:9]) == (reason, 'more than')
 
 
@@ -89,9 +89,9 @@ def test_a_file_of_too_many_parts_is_refused_before_it_is_decoded(case):
 def test_annotate_refuses_it_too(tmp_path, case, convert):
     draw, reason = BOMBS[case]
     (tmp_path / 'a.jpg').write_bytes(draw())
-    start = time.monotonic()
+    start = time.process_time()
     assert validate.inspect(tmp_path / 'a.jpg', convert).reason == reason
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def photo_with(marker, data):

@@ -16,7 +16,7 @@ from paddle import nn
 import config
 import train
 from dataset import Loader, ZodiacDataset
-from zodiac import callbacks, checkpoint, deploy, features, model, weights
+from zodiac import callbacks, checkpoint, deploy, engines, features, model, weights
 from zodiac.errors import UsageError, UserError
 
 TRAIN, VALID = 13, 7
@@ -381,3 +381,16 @@ def test_paddle_inference_gives_what_the_network_gives(photos):
     backbone = features.Backbone(frozen_network())
     images = paddle.randn([3, 3, 32, 32])
     assert np.allclose(backbone.run(images), backbone._run_network(images), atol=1e-4)
+
+
+def test_a_backbone_that_onednn_fails_at_later_is_still_there_to_be_read_again(workdir, monkeypatch):
+    backbone = features.Backbone(Network())
+    images = paddle.rand([2, 3, 8, 8])
+    expected, load = backbone.run(images), engines._predictor
+
+    def fail(batch):
+        raise RuntimeError('could not execute a primitive')
+
+    backbone = features.Backbone(backbone.network)
+    monkeypatch.setattr(engines, '_predictor', lambda *files, **how: fail if how else load(*files))
+    assert np.allclose(backbone.run(images), expected, atol=1e-5)

@@ -23,7 +23,7 @@ def read_table(path):
 
 @pytest.mark.parametrize('names', [ENGLISH, CHINESE, AWKWARD], ids=['english', 'chinese', 'awkward'])
 def test_predictions_have_a_row_an_image(tmp_path, names):
-    paths = ['signs/test/a.jpg', 'signs/test/猫 1.jpg', 'signs/test/a,"b".jpg', 'd.jpg']
+    paths = ['signs/test/a.jpg', 'signs/test/猫 1.jpg', 'signs/test/a,"b".jpg', 'd\r 1.jpg']
     labels = np.array([0, 1, 2, 2])
     probabilities = np.array([[0.7, 0.2, 0.1], [0.5, 0.25, 0.25], [0.1, 0.2, 0.7], [0.1, 0.8, 0.1]], np.float32)
     report.write_predictions(str(tmp_path / 'predictions.csv'), paths, labels, probabilities, names)
@@ -597,5 +597,5 @@ def test_a_comparison_holds_every_image_that_only_one_gets_right(workdir, capsys
 def test_two_folders_of_one_name_are_told_apart(workdir, capsys):
     write_pair(workdir, 'output/k', 'other/k')
     compare.show('k', 'other/k')
-    assert 'k: top-1 0.2500 of 4 images\nother_k: top-1 0.5000' in capsys.readouterr().out
-    assert (workdir / 'output/k_vs_other_k/compare.html').is_file()
+    assert 'output_k: top-1 0.2500 of 4 images\nother_k: top-1 0.5000' in capsys.readouterr().out
+    assert (workdir / 'output/output_k_vs_other_k/compare.html').is_file()

@@ -426,7 +426,7 @@ def test_a_signal_ends_a_warm_up_that_hangs(infer):
     with patched_server(infer, "print('begun', flush=True); time.sleep(100)") as (process, line):
         assert line == 'begun\n'
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 143
+        assert process.wait(30) == 143
         assert process.stderr.read() == 'interrupted\n'
 
 

@@ -168,7 +168,7 @@ def drawn(workdir, monkeypatch):
                 Path(f'{split}.txt').write_text(f'{split}.png\t0\n')
             Image.new('RGB', (9, 9)).save(f'{split}.png')
         seen = {}
-        for name in ('plot_confusion_matrix', 'plot_predictions', 'plot_reliability'):
+        for name in ('plot_confusion_matrix', 'plot_pr_curves', 'plot_predictions', 'plot_reliability'):
             monkeypatch.setattr(plots, name, lambda *given: None)
         monkeypatch.setattr(plots, 'plot_curves', lambda path, rows, rates=(): seen.update(rows=rows, rates=rates))
         monkeypatch.setattr(plots, 'plot_class_counts', lambda path, counts, *_: seen.update(counts=counts))
@@ -191,8 +191,9 @@ def log_of(settings, steps, epochs, of=None):
     """Rows of log.csv for the first `epochs` of a run with such settings."""
     cfg = config.load(overrides=settings)
     rates = optim.rates(cfg.optim, steps, of or cfg.train.epochs)
+    unknown = dict.fromkeys(evaluate.LOGGED, '')
     return [
-        {'epoch': epoch, 'step': epoch * steps, 'lr': rates[epoch * steps - 1] if epoch else ''}
+        {**unknown, 'epoch': epoch, 'step': epoch * steps, 'lr': rates[epoch * steps - 1] if epoch else ''}
         for epoch in range(epochs + 1)
     ]
 

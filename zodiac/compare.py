@@ -19,7 +19,7 @@ def read(run):
 
     Args:
         run: name of a run, or its folder.
-    Returns: dict: name; metrics, the content of metrics.json; rows, dicts of predictions.csv.
+    Returns: dict: name; folder; metrics, the content of metrics.json; rows, dicts of predictions.csv.
     Raises: UserError when it was not evaluated.
     """
     folder = run.rstrip('/') if os.path.isdir(run) else f'output/{run}'
@@ -41,7 +41,7 @@ def read(run):
         raise UserError(
             f'{folder}/report: cannot be read ({why}); run python evaluate.py -c {folder}/config.yaml first'
         ) from None
-    return {'name': name, 'metrics': scores, 'rows': rows}
+    return {'name': name, 'folder': folder, 'metrics': scores, 'rows': rows}
 
 
 def compare(first, second):
@@ -89,8 +89,8 @@ def compare(first, second):
 def show(*runs):
     """Put two evaluated runs, see `read`, side by side in output/<first>_vs_<second>/: compare.html and compare.json; print the outcome."""
     first, second = map(read, runs)
-    if first['name'] == second['name']:  # in two folders
-        first['name'], second['name'] = (run.strip('./').replace('/', '_') for run in runs)
+    if first['name'] == second['name'] and not os.path.samefile(first['folder'], second['folder']):
+        first['name'], second['name'] = (run['folder'].strip('./').replace('/', '_') for run in (first, second))
     result = compare(first, second)
     names = first['name'], second['name']
     surer = {'first': 'second_probability', 'second': 'first_probability'}  # that of the one that is wrong

@@ -10,8 +10,10 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import tempfile
 import time
+import weakref
 import zlib
 
 import numpy as np
@@ -66,12 +68,20 @@ class Backbone:
         """A callable, Tensor [N, 3, H, W] -> features, float32 array; on the CPU by Paddle Inference."""
         if paddle.device.get_device() != 'cpu':
             return self._run_network
-        with tempfile.TemporaryDirectory(prefix='backbone') as folder, paddle.utils.unique_name.guard():
-            path = f'{folder}/backbone'
+        folder = tempfile.mkdtemp(prefix='backbone')
+        path = f'{folder}/backbone'
+        with paddle.utils.unique_name.guard():
             deploy.save_static(self.layer, path, [-1, 3, -1, -1], 'float32')
-            graph = next(path + suffix for suffix in ('.json', '.pdmodel') if os.path.isfile(path + suffix))
-            run = engines.paddle_runner(graph, f'{path}.pdiparams', 'cpu')
-        return lambda images: run(images.numpy())
+        graph = next(path + suffix for suffix in ('.json', '.pdmodel') if os.path.isfile(path + suffix))
+        run = engines.paddle_runner(graph, f'{path}.pdiparams', 'cpu')
+
+        def run_on(images):
+            return run(images.numpy())
+
+        weakref.finalize(
+            run_on, shutil.rmtree, folder, ignore_errors=True
+        )  # until then: where oneDNN fails, Paddle reads it again
+        return run_on
 
     def _run_network(self, images):
         with paddle.no_grad():

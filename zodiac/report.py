@@ -1,7 +1,6 @@
 """The report of a run: its tables as CSV, and report.html, one file that shows everything and needs no network."""
 
 import base64
-import csv
 import io
 import os
 
@@ -53,9 +52,9 @@ def _flat(values):
 
 def _write_table(path, titles, rows):
     with files.atomic_write(path) as file:
-        table = csv.writer(file, lineterminator='\n')
-        table.writerow(titles)
-        table.writerows(rows)
+        write = files.csv_table(file)
+        for row in (list(titles), *map(list, rows)):
+            write(row)
 
 
 def write_page(path, template='report.html', **content):
