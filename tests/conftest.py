@@ -40,6 +40,32 @@ CHINESE = ['牛', '老虎', '兔子']
 AWKWARD = ['$5$', '$_$ & x^', 'a,"b"\'c']  # what a plotting or a table program could take for its own language
 
 
+LONGEST = (
+    'training',
+    'pipeline',
+    'survive',
+    'processes',
+    'resume',
+    'serve',
+    'cache',
+    'trainer',
+    'notebook',
+    'doctor',
+    'dataset',
+)
+
+
+def pytest_configure(config):
+    if hasattr(config.option, 'loadscopereorder'):  # of pytest-xdist, which would begin with the files of most tests
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest: several processes then end at about the same time."""
+    first = {f'test_{name}.py': place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path.name, len(first)))
+
+
 def shape_name(size):
     return f'{size[0]}x{size[1]}' if isinstance(size, tuple) else None
 

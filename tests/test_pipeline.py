@@ -52,7 +52,12 @@ def finished(tmp_path_factory):
 
 
 def copy_of(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / 'copy')
+    """A copy of it, in which large files are links: a test that damages one of them removes it first."""
+
+    def link_or_copy(source, target):
+        return os.link(source, target) if os.path.getsize(source) > 1 << 20 else shutil.copy2(source, target)
+
+    return shutil.copytree(finished, tmp_path / 'copy', copy_function=link_or_copy)
 
 
 def read_csv(path):
@@ -514,7 +519,9 @@ def test_a_precision_that_cannot_be_had_here_is_refused(call_script, finished, t
 def test_a_damaged_checkpoint_is_refused(call_script, finished, tmp_path):
     cwd = copy_of(finished, tmp_path)
     weights = cwd / 'output/small/best/model.pdparams'
-    weights.write_bytes(weights.read_bytes()[:-1])
+    content = weights.read_bytes()
+    weights.unlink()
+    weights.write_bytes(content[:-1])
 
     assert_message(call_script('evaluate.py', *SETTINGS, cwd=cwd), 1, 'best/model.pdparams', 'damaged')
 
@@ -550,6 +557,7 @@ def test_an_export_that_lacks_the_onnx_file_of_the_older_one_says_so(call_script
     from zodiac import deploy
 
     cwd = copy_of(finished, tmp_path)
+    (cwd / 'output/small/infer/small.onnx').unlink()
     (cwd / 'output/small/infer/small.onnx').write_bytes(b'of an older export')
     monkeypatch.setattr(deploy, 'can_save_onnx', lambda: False)
     first, second = (call_script('export.py', *SETTINGS, cwd=cwd) for _ in range(2))

@@ -218,7 +218,10 @@ def plot_predictions(path, images, titles, correct, columns=6):
     from PIL import ImageOps
 
     rows = -(-len(images) // columns)
-    figure, axes = _figure(2 * columns, 2.35 * rows, rows, columns, layout='compressed')
+    above = 0.4  # inches, for a title of two lines
+    figure, axes = _figure(2 * columns, 2.35 * rows, rows, columns, layout=None)
+    edges = {'left': 0.005, 'right': 0.995, 'bottom': 0.05 / (2.35 * rows), 'top': 1 - above / (2.35 * rows)}
+    figure.subplots_adjust(**edges, wspace=0.03, hspace=above / (2.35 - above))
     for axis in np.ravel(axes):
         axis.axis('off')
     for axis, image, title, good in zip(np.ravel(axes), images, titles, correct):
