@@ -283,14 +283,14 @@ def test_training_on_large_jpegs_learns_as_well_from_reduced_and_kept_pictures(t
                 pattern = np.broadcast_to(rng.integers(0, 256, (*across, 3), dtype=np.uint8), (16, 16, 3))
                 image = Image.fromarray(np.ascontiguousarray(pattern)).resize((480, 320), Image.Resampling.BICUBIC)
                 image.save(tmp_path / 'photos' / split / label / f'{number}.jpg')
-    shared = ['-o', 'data.root=photos', 'data.labels=[stripes,bars]', 'image.size=32', 'model.arch=resnet18']
+    shared = ['-o', 'data.root=photos', 'data.labels=[stripes,bars]', 'image.size=32', 'model.arch=cifarnet']
     shared += ['device=cpu', 'model.pretrained=false', 'data.num_workers=0', 'train.epochs=6', 'train.batch_size=8']
     shared += [
         'augment=[{random_resized_crop: {scale: [0.5, 1.0]}}, horizontal_flip]',
         'optim.lr=0.003',
         'optim.name=adam',
     ]
-    shared += ['model.zero_init_residual=true', 'optim.schedule=constant']
+    shared += ['optim.schedule=constant']
     assert_message(call_script('annotate.py', *shared, cwd=tmp_path), 0)
     best = {}
     for name, fast in (('plain', ['data.reduced_decoding=false']), ('fast', ['data.cache=true'])):

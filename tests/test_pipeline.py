@@ -121,9 +121,9 @@ def test_the_learning_rate_follows_the_cosine_over_all_steps(finished):
         assert float(row['lr']) == pytest.approx(0.0005 * (1 + math.cos(math.pi * step / 10)) / 2, rel=1e-4)
 
 
-def test_the_log_agrees_with_an_evaluation_of_the_same_weights(finished, tmp_path):
+def test_the_log_agrees_with_an_evaluation_of_the_same_weights(call_script, finished, tmp_path):
     cwd = copy_of(finished, tmp_path)
-    result = run_script('evaluate.py', *SETTINGS, 'evaluate.split=valid', 'evaluate.weights=last', cwd=cwd)
+    result = call_script('evaluate.py', *SETTINGS, 'evaluate.split=valid', 'evaluate.weights=last', cwd=cwd)
     assert result.returncode == 0, result.stderr
 
     metrics = json.loads((cwd / 'output/small/report/metrics.json').read_text(encoding='utf-8'))
@@ -197,8 +197,8 @@ def test_a_run_compared_with_itself_is_not_better(finished):
     assert (comparison['n'], comparison['difference'], comparison['differing']) == (12, 0, [])
 
 
-def test_prediction_of_the_export_agrees_with_evaluation_on_every_image(finished):
-    result = run_script('predict.py', 'output/small/infer', 'photos/test', cwd=finished)
+def test_prediction_of_the_export_agrees_with_evaluation_on_every_image(call_script, finished):
+    result = call_script('predict.py', 'output/small/infer', 'photos/test', cwd=finished)
     assert result.returncode == 0, result.stderr
 
     predicted = {
@@ -265,7 +265,7 @@ def test_equal_seeds_give_equal_logs_whatever_the_number_of_workers(finished, tm
     assert logs[0] == [list(row.values())[:7] for row in read_csv(finished / 'output/small/log.csv')]
 
 
-def test_ctrl_c_leaves_a_checkpoint_that_can_be_evaluated(finished, tmp_path):
+def test_ctrl_c_leaves_a_checkpoint_that_can_be_evaluated(call_script, finished, tmp_path):
     cwd = tmp_path
     shutil.copytree(finished / 'photos', cwd / 'photos')
     process = subprocess.Popen(
@@ -283,7 +283,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_can_be_evaluated(finished, tmp_path):
 
     assert process.returncode == 130, said
     assert 'Traceback' not in said and 'checkpoints/step_' in said
-    result = run_script('evaluate.py', *SETTINGS, 'evaluate.weights=last', cwd=cwd)
+    result = call_script('evaluate.py', *SETTINGS, 'evaluate.weights=last', cwd=cwd)
     assert result.returncode == 0, result.stderr
 
 
@@ -437,12 +437,12 @@ def test_evaluation_of_the_export_gives_the_numbers_of_the_network(finished, tmp
     assert_message(other, 1, 'output/small/infer', 'data.labels')
 
 
-def test_an_export_that_does_not_agree_fails_and_leaves_the_old_one(finished, tmp_path):
+def test_an_export_that_does_not_agree_fails_and_leaves_the_old_one(call_script, finished, tmp_path):
     cwd = copy_of(finished, tmp_path)
     infer = cwd / 'output/small/infer'
     before = {name: (infer / name).read_bytes() for name in os.listdir(infer)}
 
-    result = run_script('export.py', *SETTINGS, 'export.tolerance=1e-12', cwd=cwd)
+    result = call_script('export.py', *SETTINGS, 'export.tolerance=1e-12', cwd=cwd)
 
     assert_message(result, 1, 'export.tolerance', 'not exported')
     assert {name: (infer / name).read_bytes() for name in os.listdir(infer)} == before
