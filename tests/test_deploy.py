@@ -588,7 +588,7 @@ def test_a_static_model_that_cannot_be_converted_is_named(tmp_path, content):
 
 @ONNX
 def test_quantization_without_its_packages_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'onnxruntime.quantization', None)
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(UserError, match='int8 needs .*requirements-deploy.txt'):
         deploy.quantize_onnx(str(tmp_path / 'a.onnx'), [])
 
