@@ -173,9 +173,7 @@ def calibrate(labels, probabilities, valid, predict_all):
     from zodiac import calibration, metrics
 
     plain = calibration.evaluate(labels, probabilities)
-    if valid is None:
-        return {**plain, 'temperature': None}
-    temperature = calibration.fit_temperature(valid.labels, predict_all(valid))
+    temperature = None if valid is None else calibration.fit_temperature(valid.labels, predict_all(valid))
     if temperature is None:
         return {**plain, 'temperature': None}
     warmer = calibration.with_temperature(probabilities, temperature)
@@ -201,15 +199,16 @@ def draw(folder, result, dataset, probabilities, counts, cfg):
         'mistakes': report.choose(dataset.labels, probabilities, 18)['mistakes'],
     }
     for name, shown in walls.items():
+        if not len(shown):
+            continue
         right = [guesses[i] == dataset.labels[i] for i in shown]
         titles = [f'{names[guesses[i]]} {probabilities[i].max():.0%}' for i in shown]
         titles = [
             title if good else f'{title}\n(is {names[dataset.labels[i]]})'
             for title, good, i in zip(titles, right, shown)
         ]
-        if len(shown):
-            pictures = [images.decode(dataset.paths[i]) for i in shown]
-            plots.plot_predictions(f'{folder}/{name}.png', pictures, titles, right)
+        pictures = [images.decode(dataset.paths[i]) for i in shown]
+        plots.plot_predictions(f'{folder}/{name}.png', pictures, titles, right)
     total = sum(int(numbers.sum()) for numbers in counts.values())
     plots.plot_class_counts(f'{folder}/classes.png', counts, names, f'{cfg.data.root}: {total:,} images')
     rows = read_log(f'{cfg.run_dir}/log.csv')

@@ -1,12 +1,12 @@
 """The HTTP server: uvicorn, with an end to what slow or hostile clients would draw out."""
 
-import json
 import logging
 import os
 import socket
 
 import h11
 import uvicorn
+from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from zodiac.errors import UserError
@@ -86,27 +86,22 @@ def guarded(app, is_full):
         if scope['type'] == 'http':
             names = {name for name, _ in scope['headers']}
             if b'content-length' in names and b'transfer-encoding' in names:
-                await _refuse(send, 400, 'Content-Length and Transfer-Encoding in one request')
+                refusal = _refusal(400, 'Content-Length and Transfer-Encoding in one request')
+                await refusal(scope, receive, send)
                 return
             if scope['path'] not in ALWAYS and is_full():
-                await _refuse(send, 503, 'too many connections are open; try again', (b'retry-after', b'1'))
+                refusal = _refusal(503, 'too many connections are open; try again', {'Retry-After': '1'})
+                await refusal(scope, receive, send)
                 return
         await app(scope, receive, send)
 
     return guard
 
 
-async def _refuse(send, status, detail, *headers):
-    body = json.dumps({'detail': detail}).encode()
-    headers = [
-        (b'content-type', b'application/json'),
-        (b'content-length', b'%d' % len(body)),
-        (b'connection', b'close'),
-        (b'x-content-type-options', b'nosniff'),
-        *headers,
-    ]
-    await send({'type': 'http.response.start', 'status': status, 'headers': headers})
-    await send({'type': 'http.response.body', 'body': body})
+def _refusal(status, detail, headers=None):
+    return JSONResponse(
+        {'detail': detail}, status, {'Connection': 'close', 'X-Content-Type-Options': 'nosniff', **(headers or {})}
+    )
 
 
 def bind(host, port):
