@@ -176,7 +176,7 @@ def around(cfg, given):
     workers = data.num_workers
     if workers == 'auto':  # as zodiac.device has it, where several processes share the cores
         workers = device.loader_workers('auto', on_gpu) if number == 1 else min(device.cores() // number - 1, 1)
-    annotate = ' '.join(map(shlex.quote, [_python(), _here('annotate.py'), *given]))
+    annotate = ' '.join([_python(), _here('annotate.py'), *map(shlex.quote, given)])
     need = surroundings.run_bytes(cfg.model.arch, cfg.train.keep_checkpoints)
     cache = data.cache_gb * surroundings.GB if data.cache else 0
 
@@ -283,12 +283,12 @@ def _python():
     for name in ('python', 'python3'):
         if shutil.which(name) and os.path.abspath(shutil.which(name)) == os.path.abspath(sys.executable):
             return name
-    return sys.executable
+    return shlex.quote(sys.executable)
 
 
 def _here(name):
     """A file of this project, as it is written in the working directory."""
-    return os.path.relpath(os.path.join(facts.ROOT, name))
+    return shlex.quote(os.path.relpath(os.path.join(facts.ROOT, name)))
 
 
 if __name__ == '__main__':

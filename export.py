@@ -12,6 +12,7 @@ export fails and an older one stays.
 
 import contextlib
 import os
+import shlex
 import sys
 
 import config
@@ -83,7 +84,7 @@ def export(cfg):
             file=sys.stderr,
         )
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
-    print(f'try it: python predict.py {folder} IMAGE_OR_FOLDER')
+    print(f'try it: python predict.py {shlex.quote(folder)} IMAGE_OR_FOLDER')
 
 
 def describe(cfg, origin, temperature, with_onnx):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import platform
+import shlex
 
 from zodiac import checkpoint, files, optim, schema
 from zodiac.errors import UserError
@@ -52,7 +53,7 @@ def refuse_changes(folder, state, origin, run_dir, accept=False):
         if before.get(setting) != ours and not accept:
             raise UserError(
                 f'{folder}: was trained with {setting} = {before.get(setting)}, now it is {ours}; go on with '
-                f'-c {run_dir}/config.yaml, with --accept-changes, or start a run under another name; see '
+                f'-c {shlex.quote(run_dir)}/config.yaml, with --accept-changes, or start a run under another name; see '
                 'docs/troubleshooting.md#resume'
             )
 
