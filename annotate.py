@@ -121,8 +121,8 @@ def _scan(cfg):
         if read_as == 'utf-8':
             raise
         raise UserError(
-            f'{error}. The names in the archive were read as {read_as}; where they look wrong, remove {cfg.data.root} and unpack it '
-            'again with the labels that it holds in data.labels, or with annotate.encoding=shift_jis, big5, euc_kr or another'
+            f'the names in the archive were read as {read_as}; where they look wrong, remove {cfg.data.root} and unpack it again with '
+            f'the labels that it holds in data.labels, or with annotate.encoding=shift_jis, big5, euc_kr or another. {error}'
         ) from None
 
 
@@ -377,7 +377,10 @@ def report(summary, cfg):
         ('outside_class_folders', 'files or folders outside the class folders ignored'),
     ):
         if summary[key]:
-            print(f'{what}: {len(summary[key])} ({_some(summary[key])})')
+            some = ', '.join(map(files.printable, summary[key][:NAMED])) + (
+                ', ...' if len(summary[key]) > NAMED else ''
+            )
+            print(f'{what}: {len(summary[key])} ({some})')
     for key, places in (('same_picture_in_two_splits', 'splits'), ('same_picture_in_two_classes', 'classes')):
         if summary[key]:
             stand = _count(summary[key], 'picture stands', 'pictures stand')
@@ -390,8 +393,8 @@ def report(summary, cfg):
         of_another_class = sum(pair['class'] != pair['train_class'] for pair in alike)
         look = _count(alike, 'image of valid and test looks', 'images of valid and test look')
         warn(
-            f'{look} like a training image, {of_another_class} of them like one of another '
-            f'class, for example {alike[0]["path"]} ~ {alike[0]["train_path"]}: a network seems better on them than it is; all are in '
+            f'{look} like a training image, {of_another_class} like one of another class, for example {alike[0]["path"]} ~ '
+            f'{alike[0]["train_path"]}: a network seems better on them than it is; all are in '
             f'{root}/annotation.json: remove one of each pair, then annotate again, or read the accuracy without them in the report'
         )
     absent = {
@@ -421,10 +424,6 @@ def warn(text):
 
 def _count(items, one, several):
     return f'{len(items)} {one if len(items) == 1 else several}'
-
-
-def _some(paths):
-    return ', '.join(paths[:NAMED]) + (', ...' if len(paths) > NAMED else '')
 
 
 def _warn_of_loss(summary, cfg):

@@ -31,10 +31,10 @@ def main():
     quiet = None if args.csv or not sys.stdout.isatty() else True
     with output(args) as write, tqdm(desc='classifying', unit='image', leave=False, disable=quiet) as bar:
         model = inference.load(args.infer_dir, args.device, args.engine)
-        found = find_images(args.paths, lambda text: bar.write(printable(text), file=sys.stderr))
+        found = find_images(args.paths, lambda text: bar.write(files.printable(text), file=sys.stderr))
         for paths, batch, errors in inference.batches(found, model.transform, args.batch_size):
             for error in errors:
-                bar.write(f'error: {printable(str(error))}', file=sys.stderr)
+                bar.write(f'error: {files.printable(str(error))}', file=sys.stderr)
             unread += len(errors)
             if len(batch):
                 for path, probabilities in zip(paths, model.predict(batch)):
@@ -132,15 +132,10 @@ def is_image(path):
     return True
 
 
-def printable(text):
-    """The text with its control characters escaped: a name cannot end a line, or tell the terminal something."""
-    return re.sub(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]', lambda found: found[0].encode('unicode_escape').decode(), text)
-
-
 def as_line(row):
     path, guesses = row
     cells = [path, *(cell for label, probability in guesses for cell in (label, f'{probability:.4f}'))]
-    return '\t'.join(map(printable, cells))
+    return '\t'.join(map(files.printable, cells))
 
 
 def as_json(row):

@@ -1096,7 +1096,7 @@ def test_an_image_of_test_or_valid_that_looks_like_a_training_image_is_named_wit
         },
     ]
     said = capsys.readouterr().err
-    assert 'WARNING: 2 images of valid and test look like a training image, 1 of them like one of another class' in said
+    assert 'WARNING: 2 images of valid and test look like a training image, 1 like one of another class' in said
     assert '图片/test/猫/同.png ~ 图片/train/猫/猫_1.png' in said
 
 

@@ -233,6 +233,11 @@ def is_junk(name):
     return name[0] == '.' or name.lower() in JUNK_NAMES
 
 
+def printable(text):
+    """The text with its control characters escaped: a name cannot end a line, or tell the terminal something."""
+    return re.sub(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]', lambda found: found[0].encode('unicode_escape').decode(), text)
+
+
 def sha256(path):
     """Hex digest of a file's bytes."""
     with open(path, 'rb') as file:
