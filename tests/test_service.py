@@ -130,7 +130,7 @@ REFUSED = {
     'empty file': ({'files': upload(b'')}, 422, 'not an image'),
     'cut off': ({'files': upload(encoded(picture(1), 'JPEG')[:300])}, 422, 'truncated'),
     'one of two': ({'files': upload(RED, b'hello')}, 422, 'not an image'),
-    'postscript': ({'files': upload(jpeg_as_eps())}, 422, 'not an image'),
+    'postscript': ({'files': upload(jpeg_as_eps())}, 422, 'a.png: EPS, which is not read'),
     'body is text': ({'content': b'hello', 'headers': {'Content-Type': 'image/png'}}, 422, 'the body: not an image'),
     'empty body': ({'content': b'', 'headers': {'Content-Type': 'image/png'}}, 422, 'not an image'),
     'json': ({'json': {'path': '/etc/passwd'}}, 415, 'application/json'),

@@ -3,7 +3,6 @@
 import re
 
 HEAD = 1024  # bytes that are looked at
-CONVERT = 'which is not read: save it as JPEG or PNG'
 DAMAGED = 'truncated or damaged'
 READ = rb'\xff\xd8|\x89PNG\r\n|GIF8[79]a|RIFF.{4}WEBP'  # formats that are read, where they are sound
 IMAGES = {  # other formats of images
@@ -42,6 +41,8 @@ def describe(head):
         brands = {box[at : at + 4] for at in range(0, len(box), 4)}
         name = next((BRANDS[brand] for brand in BRANDS if brand in brands), None)
     name = name or next((name for start, name in IMAGES.items() if re.match(start, head, re.S)), None)
+    if name == 'AVIF':
+        return 'AVIF, which this Pillow does not read: update it, or save the file as JPEG or PNG', ''
     if name:
-        return f'{name}, {CONVERT}', ''
+        return f'{name}, which is not read: save it as JPEG or PNG', ''
     return 'not an image', next((what for start, what in OTHERS.items() if re.match(start, head, re.S | re.I)), '')
