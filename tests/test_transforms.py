@@ -371,7 +371,7 @@ def test_reduced_decoding_gives_nearly_the_same_pixels(transform, shape):
 @BOTH
 def test_reduced_decoding_of_a_large_jpeg_reads_fewer_pixels(transform, monkeypatch):
     seen = []
-    monkeypatch.setattr(images, 'to_rgb', lambda image, source: seen.append(image.size) or image)
+    monkeypatch.setattr(images, 'to_rgb', lambda image, source: seen.append(image.size) or image.copy())
     file = encoded(photo((1200, 800)), 'JPEG')
     transforms.read(reduced(transform), file)
     transforms.read(transform, file)
