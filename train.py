@@ -103,7 +103,7 @@ def loaders(cfg):
     balanced = cfg.train.sampling == 'balanced'
     workers = 0 if cfg.train.views else None  # features are there, there is nothing to decode
     mixer = build_mixer(cfg)
-    train_loader = Loader(train_set, cfg.train.batch_size, cfg, True, mixer, balanced, workers)
+    train_loader = Loader(train_set, cfg.train.batch_size, cfg, True, mixer, balanced, workers, cfg.train.accumulate)
     note(
         f'{len(train_set)} training and {len(valid_set)} validation images, {len(cfg.data.labels)} classes, '
         f'on {place}, {train_loader.num_workers} loader processes'
@@ -156,9 +156,26 @@ def build_trainer(cfg, train_set, steps):
     trainer = Trainer(network, cfg.train.amp, cfg.train.amp_dtype)
     trainer.prepare(
         optim.optimizer(cfg.optim, rate, network, frozen),
-        batches.Loss(class_weights(cfg, train_set.labels), cfg.train.accumulate),
+        batches.Loss(class_weights(cfg, train_set.labels)),
     )
     return trainer, frozen
+
+
+def require_images_for_batch_norm(cfg, network, loader):
+    """Raise UsageError where BatchNorm would learn from one image at a time."""
+    from zodiac import model
+
+    learns = any(cfg.model.unfreeze_epoch or not layer._use_global_stats for layer in model.batch_norms(network))
+    number = 1 if cfg.train.sync_batch_norm else processes.count()
+    if learns and loader.batch_sampler.smallest() < 2 * number:
+        images = len(loader.images)
+        remedies = ['add images' if images < 2 * number else f'set train.batch_size to {2 * number} or more']
+        remedies += ['start fewer processes (--nproc 1)'] * (number > 1)
+        remedies += ['set model.freeze=backbone, which leaves its statistics as they are']
+        raise UsageError(
+            f'train.batch_size = {cfg.train.batch_size}: with {images} training images and {number} processes, one process gets a '
+            f'single image at a time, and BatchNorm cannot learn its mean and variance from one; {", or ".join(remedies)}'
+        )
 
 
 def build_mixer(cfg):
@@ -170,7 +187,7 @@ def build_mixer(cfg):
         if getattr(settings, name) and settings.batch_size < 2:
             raise UsageError(f'train.{name}: mixes pairs of images; set train.batch_size to 2 or more')
     soft = settings.label_smoothing or settings.mixup or settings.cutmix
-    if not soft and settings.class_weights == 'none':
+    if not soft:
         return None
     return batches.Mixer(len(cfg.data.labels), settings.label_smoothing, settings.mixup, settings.cutmix)
 
@@ -191,6 +208,7 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
     from zodiac import callbacks, checkpoint, model, resume, run_log, weights
 
     trainer, frozen = build_trainer(cfg, train_loader.images, len(train_loader))
+    require_images_for_batch_norm(cfg, trainer.network, train_loader)
     writes = device.rank() == 0
     total, learning = model.count_parameters(trainer.network)
     note(f"{cfg.model.arch}: {total:,} parameters, BatchNorm's statistics among them; {learning:,} learn")
@@ -198,7 +216,7 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
     every = cfg.train.read_steps
     if every == 'auto':
         every = 1 if paddle.device.get_device() == 'cpu' else 10
-    clock = callbacks.Clock(train_loader, cfg.train.epochs, cfg.train.accumulate, every)
+    clock = callbacks.Clock(train_loader, cfg.train.epochs, every)
     log = run_log.RunLog(run_dir, clock, sample_images(train_loader.images))
     best = run_log.Best(log, cfg.train.monitor, cfg.train.patience)
     ema = callbacks.Ema(clock, cfg.train.ema) if cfg.train.ema else None
@@ -226,7 +244,7 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
         start_run(cfg)
 
     # The schedule and the average move first, so that a checkpoint taken after a step holds what belongs to the next one.
-    watchers = [clock, callbacks.Processes(clock), paddle.callbacks.LRScheduler()]
+    watchers = [clock, callbacks.Processes(), paddle.callbacks.LRScheduler()]
     watchers += [*([ema] if ema else []), log, best]
     if cfg.model.unfreeze_epoch:
         watchers.append(callbacks.Unfreeze(clock, cfg.model.unfreeze_epoch, frozen))
@@ -244,7 +262,6 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
                     epochs=cfg.train.epochs - clock.epoch,
                     verbose=0,
                     callbacks=[*watchers, validation],
-                    accumulate_grad_batches=cfg.train.accumulate,
                 )
         except Stopped as stop:
             if not stop.between_steps:
@@ -296,8 +313,8 @@ def find_lr(cfg, loader):
     from zodiac import lr_finder, plots
 
     cfg.optim.schedule, cfg.optim.warmup_epochs = 'constant', 0.0
-    cfg.train.accumulate = 1  # each batch is a step, at a rate of its own
     trainer, _ = build_trainer(cfg, loader.images, len(loader))
+    require_images_for_batch_norm(cfg, trainer.network, loader)
     if cfg.train.views:
         use_features(cfg, trainer.network, loader.images)
     loader.set_epoch(0)

@@ -96,24 +96,24 @@ def count():
     return paddle.distributed.get_world_size()
 
 
-def total(values):
-    """The sums of some numbers over the processes, as a list of float; all of them must call it."""
-    return _reduced(values, 'SUM')
+def add_up(tensor):
+    """Set a tensor, in place, to its sum over the processes, and return it; all of them must call it. Waits for no device."""
+    import paddle
+
+    if count() > 1:
+        paddle.distributed.all_reduce(tensor)
+    return tensor
 
 
 def highest(value):
     """The highest of a number over the processes; all of them must call it."""
-    return _reduced([value], 'MAX')[0]
-
-
-def _reduced(values, how):
     import paddle
 
     if count() == 1:
-        return [float(value) for value in values]
-    numbers = paddle.to_tensor([float(value) for value in values], 'float64')
-    paddle.distributed.all_reduce(numbers, getattr(paddle.distributed.ReduceOp, how))
-    return numbers.tolist()
+        return float(value)
+    number = paddle.to_tensor([float(value)], 'float64')
+    paddle.distributed.all_reduce(number, paddle.distributed.ReduceOp.MAX)
+    return number.tolist()[0]
 
 
 def average(tensors):
