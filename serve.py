@@ -18,8 +18,15 @@ import sys
 import threading
 import time
 
-from zodiac import device, inference
-from zodiac.errors import Stopped, UsageError, UserError, run
+from zodiac import packages
+
+with packages.needing(
+    packages.SERVE,
+    *('fastapi', 'fastapi_offline', 'uvicorn', 'python_multipart', 'prometheus_client'),
+    *('numpy', 'PIL', 'yaml', 'scipy', 'tqdm'),
+):
+    from zodiac import device, inference
+    from zodiac.errors import Stopped, UsageError, run
 
 
 def main():
@@ -32,10 +39,7 @@ def main():
 
 def serve(args):
     """Load the model, run it once, and answer requests until a signal comes."""
-    try:
-        from zodiac import connections, service, uploads
-    except ImportError as error:
-        raise UserError(f'{error.name} is not installed; pip install -r requirements-serve.txt') from None
+    from zodiac import connections, service, uploads
 
     token = read_token()
     sizes = {'body': args.max_mb << 20, 'total': args.max_total_mb << 20, 'pixels': args.max_megapixels * 10**6}

@@ -17,12 +17,21 @@ Ctrl-C or SIGTERM stops after the current step and leaves a checkpoint; exit sta
 goes on.
 """
 
+import contextlib
+import glob
 import os
+import re
+import shlex
 import sys
 
-import config
-from zodiac import device, files, processes
-from zodiac.errors import Stopped, UsageError, UserError, run
+from zodiac import packages
+
+with packages.needing(
+    packages.BASE, *('paddle', 'numpy', 'PIL', 'yaml', 'scipy', 'sklearn', 'matplotlib', 'tqdm', 'visualdl')
+):
+    import config
+    from zodiac import device, files, locks, processes
+    from zodiac.errors import Stopped, UsageError, UserError, run
 
 
 def main():
@@ -52,28 +61,39 @@ def main():
     alone = processes.launched() or args.find_lr or args.plot_schedule or cfg.train.views
     number = 1 if alone else args.nproc or processes.suited(cfg.device, cfg.train.batch_size)
     if number > 1:
-        status = processes.launch([*sys.argv, '--nproc', str(number)], number, f'{cfg.run_dir}.processes')
-        if status == 0:
-            tell_results(cfg)
-        return status
-    train_loader, valid_loader = loaders(cfg)
-    if args.plot_schedule:
-        return plot_schedule(cfg, len(train_loader))
-    keep_pictures(cfg, train_loader, valid_loader)
-    if args.find_lr:
+        return launch(cfg, number)
+    if args.plot_schedule or args.find_lr:
+        train_loader, valid_loader = loaders(cfg)
+        if args.plot_schedule:
+            return plot_schedule(cfg, len(train_loader))
+        keep_pictures(cfg, train_loader, valid_loader)
         return find_lr(cfg, train_loader)
-    fit(cfg, train_loader, valid_loader, args.resume, args.accept_changes)
     told_by_parent = processes.launched() and args.nproc
-    if device.rank() == 0 and not told_by_parent:
+    train(cfg, args.resume, args.accept_changes, tell=device.rank() == 0 and not told_by_parent)
+
+
+def launch(cfg, number):
+    """Train in `number` processes on this machine; returns the exit status."""
+    logs = f'{cfg.run_dir}.processes'
+    with locks.held(
+        cfg.run_dir, 'trained'
+    ):  # before the logs of a run are overwritten; its first process takes it anew
+        pass
+    with locks.held(logs, 'written'):
+        status = processes.launch([*sys.argv, '--nproc', str(number)], number, logs)
+    if status == 0:
         tell_results(cfg)
+    return status
 
 
-def train(cfg, must_resume=False):
+def train(cfg, must_resume=False, accept_changes=False, tell=True):
     """Do what this script does, in this one process, with the settings of a `config.Config`. Raises UserError."""
-    train_loader, valid_loader = loaders(cfg)
-    keep_pictures(cfg, train_loader, valid_loader)
-    fit(cfg, train_loader, valid_loader, must_resume)
-    tell_results(cfg)
+    with locks.held(cfg.run_dir, 'trained') if device.rank() == 0 else contextlib.nullcontext():
+        train_loader, valid_loader = loaders(cfg)
+        keep_pictures(cfg, train_loader, valid_loader)
+        fit(cfg, train_loader, valid_loader, must_resume, accept_changes)
+    if tell:
+        tell_results(cfg)
 
 
 def loaders(cfg):
@@ -374,20 +394,31 @@ def sample_images(train_set):
 
 
 def start_run(cfg):
-    """Make output/<name>/ with the resolved configuration; an earlier run of that name is kept as <name>.previous."""
-    import shutil
-
+    """Make output/<name>/ with the resolved configuration. Earlier runs of that name are kept: <name>.previous, <name>.previous-2, ..."""
     try:
         if os.path.isdir(cfg.run_dir):
-            previous = f'{cfg.run_dir}.previous'
-            shutil.rmtree(previous, ignore_errors=True)
-            os.replace(cfg.run_dir, previous)
-            note(f'the run that was in {cfg.run_dir} is now {previous}')
+            keep_previous(cfg.run_dir)
         os.makedirs(cfg.run_dir)
     except OSError as error:
         raise files.cannot_write(cfg.run_dir, error) from None
     with files.atomic_write(f'{cfg.run_dir}/config.yaml') as file:
         file.write(cfg.to_yaml())
+
+
+def keep_previous(run_dir):
+    """Rename the folder of a run, and tell how to remove the ones that have gathered."""
+    kept = {}  # number: folder
+    for folder in glob.glob(f'{glob.escape(run_dir)}.previous*'):
+        named = re.fullmatch(r'\.previous(?:-(\d+))?', folder[len(run_dir) :])
+        if named and os.path.isdir(folder):
+            kept[int(named[1] or 1)] = folder
+    number = max(kept, default=0) + 1
+    previous = f'{run_dir}.previous' + (f'-{number}' if number > 1 else '')
+    os.replace(run_dir, previous)
+    note(f'the run that was in {run_dir} is now {previous}')
+    if kept:
+        older = ' '.join(shlex.quote(kept[number]) for number in sorted(kept))
+        note(f'{len(kept)} older run(s) of this name take space too; to remove them: rm -r {older}')
 
 
 if __name__ == '__main__':

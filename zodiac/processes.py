@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from zodiac import device
+from zodiac import device, home
 
 IMAGES_EACH = 16  # of a batch, that a process should have: BatchNorm takes its statistics from them
 
@@ -31,6 +31,7 @@ def launch(arguments, number, logs):
         logs: folder for what each process prints.
     """
     launcher = ['-m', 'paddle.distributed.launch', '--nproc_per_node', str(number), '--log_level', 'CRITICAL']
+    home.ensure()  # for the launcher, too, which imports Paddle
     environment = {**os.environ, 'PYTHONWARNINGS': 'ignore:No ccache found'}
     asked, handed_on = [], 0
     for signal_number in (signal.SIGINT, signal.SIGTERM):
