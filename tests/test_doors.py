@@ -128,7 +128,7 @@ def of_serve(files, transform):
         seen.append(np.array(batch[0]))
         return np.full((len(batch), 2), 0.5, np.float32)
 
-    limits = uploads.Limits(requests=4, images=1, body=1 << 26, pixels=images.MAX_PIXELS, seconds=60)
+    limits = uploads.Limits(requests=4, images=1, body=1 << 26, total=1 << 28, pixels=images.MAX_PIXELS, seconds=60)
     model = inference.Exported('photos', ['cat', 'dog'], transform, {}, predict)
     with TestClient(service.create(model, limits, delay=0)) as client:
         for path, content in files.items():
