@@ -173,7 +173,9 @@ def require_images_for_batch_norm(cfg, network, loader):
         images = len(loader.images)
         remedies = ['add images' if images < 2 * number else f'set train.batch_size to {2 * number} or more']
         remedies += ['start fewer processes (--nproc 1)'] * (number > 1)
-        remedies += ['set model.freeze=backbone, which leaves its statistics as they are']
+        remedies += ['set model.freeze=backbone, which leaves its statistics as they are'] * (
+            cfg.model.freeze == 'none'
+        )
         raise UsageError(
             f'train.batch_size = {cfg.train.batch_size}: BatchNorm would see a single image at a time, and cannot learn its mean and '
             f'variance from one ({images} training images, processes: {processes.count()}); {", or ".join(remedies)}'
