@@ -183,18 +183,22 @@ def build_trainer(cfg, train_set, steps):
 
 def require_images_for_batch_norm(cfg, network, loader):
     """Raise UsageError where BatchNorm would learn from one image at a time."""
+    from paddle import nn
+
     from zodiac import model
 
-    learns = any(cfg.model.unfreeze_epoch or not layer._use_global_stats for layer in model.batch_norms(network))
-    number = 1 if cfg.train.sync_batch_norm else processes.count()
-    if learns and loader.batch_sampler.smallest() < 2 * number:
+    norms = [layer for layer in model.batch_norms(network) if cfg.model.unfreeze_epoch or not layer._use_global_stats]
+    number = 1 if all(isinstance(layer, nn.SyncBatchNorm) for layer in norms) else processes.count()
+    if norms and loader.batch_sampler.smallest() < 2 * number:
         images = len(loader.images)
         remedies = ['add images' if images < 2 * number else f'set train.batch_size to {2 * number} or more']
         remedies += ['start fewer processes (--nproc 1)'] * (number > 1)
-        remedies += ['set model.freeze=backbone, which leaves its statistics as they are']
+        remedies += ['set model.freeze=backbone, which leaves its statistics as they are'] * (
+            cfg.model.freeze == 'none'
+        )
         raise UsageError(
-            f'train.batch_size = {cfg.train.batch_size}: with {images} training images and {number} processes, one process gets a '
-            f'single image at a time, and BatchNorm cannot learn its mean and variance from one; {", or ".join(remedies)}'
+            f'train.batch_size = {cfg.train.batch_size}: BatchNorm would see a single image at a time, and cannot learn its mean and '
+            f'variance from one ({images} training images, processes: {processes.count()}); {", or ".join(remedies)}'
         )
 
 

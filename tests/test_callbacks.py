@@ -1,5 +1,6 @@
 """What happens during a training: `train.py` in this process, with small networks of our own on pictures of 8 px."""
 
+import contextlib
 import csv
 import gc
 import json
@@ -205,6 +206,40 @@ def test_validation_is_the_plain_cross_entropy_whatever_training_does(fit):
         logits = network(images)
         assert float(row['valid_loss']) == pytest.approx(float(functional.cross_entropy(logits, labels)), rel=1e-5)
         assert float(row['valid_top1']) == pytest.approx((logits.argmax(1) == labels).numpy().mean(), rel=1e-5)
+
+
+def test_validation_and_prediction_do_not_wait_for_the_device_in_each_batch(monkeypatch):
+    reads = []
+    numpy = paddle.Tensor.numpy
+    monkeypatch.setattr(
+        paddle.Tensor, 'numpy', lambda tensor, *how: reads.append(tensor) or numpy(tensor)
+    )  # float() and the rest use it
+    assert float(paddle.ones([])) == 1 and len(reads) == 1
+    network = nn.Linear(4, 3)
+    trainer = SimpleNamespace(network=network, auto_cast=contextlib.nullcontext)
+    images = paddle.arange(20 * 4, dtype='float32').reshape([20, 4]) / 80
+    labels = paddle.arange(20) % 3
+    for size in (20, 1):
+        batches = [(images[start : start + size], labels[start : start + size]) for start in range(0, 20, size)]
+        seen = []
+        reads.clear()
+        callbacks.Validation(
+            batches,
+            [
+                SimpleNamespace(
+                    on_eval_begin=lambda: None, on_eval_batch_end=lambda number: None, on_eval_end=seen.append
+                )
+            ],
+        ).run(trainer)
+        assert len(reads) == 1
+        reads.clear()
+        probabilities = model.predict(network, batches, 20)
+        assert len(reads) == -(-20 // size // model.READ_BATCHES)
+        assert probabilities == pytest.approx(numpy(functional.softmax(network(images))), abs=1e-6)
+        own = probabilities[range(20), numpy(labels)]
+        assert seen == [
+            {'loss': pytest.approx(-np.log(own).mean()), 'top1': (probabilities.argmax(1) == numpy(labels)).mean()}
+        ]
 
 
 def test_class_weights_and_smoothing_are_in_the_training_loss(fit):

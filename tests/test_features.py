@@ -372,7 +372,6 @@ def test_a_folder_that_cannot_be_written_is_named(photos):
         (['model.unfreeze_epoch=2'], 'model.unfreeze_epoch'),
         (['train.mixup=0.2'], 'mix the pixels'),
         (['train.cutmix=1'], 'mix the pixels'),
-        (['train.amp=O2'], 'train.amp=O1'),
     ],
 )
 def test_settings_that_do_not_go_with_features_are_refused(overrides, word):

@@ -68,10 +68,10 @@ for name, norm, asked, arguments in json.load(open('runs.json')):
     except errors.Stopped as stop:
         assert asked and stop.status == 143
 """
-# 14 images in steps of 7 and 7, which one process takes in batches of 4 and 3 where two have 7 at once
 WEIGHTED = ['train.class_weights=balanced', 'optim.schedule=constant']
 CUT = {
     'weighted': WEIGHTED,
+    # 14 images in steps of 7 and 7, in batches of 4 and 3; two processes have 7 at once, or one of them would get a single image
     'weighted and smoothed in two batches': [*WEIGHTED, 'train.label_smoothing=0.2', 'train.accumulate=2'],
 }
 LAUNCH = ['-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', 'logs']
@@ -115,6 +115,8 @@ def folder(tmp_path_factory):
     shrunk = [['shrunk', True, 4, []]]
     cut = [['two ' + name, False, 0, ['-o', *settings]] for name, settings in CUT.items()]
     start(path, [['two', False, 0, []], *cut, ['whole', True, 0, []], *stopped, *shrunk], LAUNCH)
+    cut = [['three ' + name, False, 0, ['-o', *settings]] for name, settings in CUT.items()]
+    start(path, cut, [number.replace('2', '3') for number in LAUNCH])
     return path
 
 
@@ -155,7 +157,8 @@ def test_two_processes_train_what_one_trains(folder):
 
 @pytest.mark.parametrize('name', CUT)
 def test_class_weights_count_over_the_whole_step_whatever_shares_it(folder, name):
-    assert_nearly_same(folder, f'two {name}', f'one {name}')
+    for number in ('two', 'three'):
+        assert_nearly_same(folder, f'{number} {name}', f'one {name}')
 
 
 def test_two_processes_that_are_stopped_go_on_as_if_they_were_not(folder):

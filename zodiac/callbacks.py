@@ -60,7 +60,8 @@ class Clock(Callback):
             self.images, self.done = 0, 0
         self.epoch = self.first + epoch
         self.loader.set_epoch(self.epoch, skip=self.images)
-        self.bounds, self.ends = self.loader.batch_sampler.bounds(), self.loader.batch_sampler.ends()
+        batches = self.loader.batch_sampler
+        self.bounds, self.ends = batches.bounds(), batches.ends() | {self.images}
 
     def on_train_batch_begin(self, step, logs=None):
         import paddle
@@ -156,7 +157,7 @@ class Validation(Callback):
                 logits = network(images).astype('float32')
                 loss = paddle.nn.functional.cross_entropy(logits, labels, reduction='sum')
                 hits = (logits.argmax(1) == labels).astype('float32').sum()
-                batches.append(paddle.stack([paddle.full([], len(labels)), loss, hits]))
+                batches.append(paddle.stack([paddle.full([], float(len(labels))), loss, hits]))
                 for watcher in self.watchers:
                     watcher.on_eval_batch_end(number)
         network.train()

@@ -52,10 +52,11 @@ class RunLog(Callback):
         """Take up the log of a stopped run: its rows, what `sums` gave if it was stopped within an epoch, and `written`."""
         self.rows = list(rows)
         if sums:
+            sums = dict(sums)
             if 'by_process' in sums:  # of an earlier version: (images, loss_sum, hits) of each process
-                images, loss_sum, hits = map(sum, zip(*sums['by_process']))
-                sums = {**sums, 'loss_sum': loss_sum, 'weight': images, 'hits': hits, 'images': images}
-            self.so_far = {name: sums[name] for name in (*COUNTED, 'lr', 'seconds')}
+                images, loss_sum, hits = map(sum, zip(*sums.pop('by_process')))
+                sums.update(loss_sum=loss_sum, weight=images, hits=hits, images=images)
+            self.so_far = sums
         for name, size in self._records().items() if self.run_dir else ():
             if name in written:
                 os.truncate(f'{self.run_dir}/visualdl/{name}', min(written[name], size))

@@ -54,7 +54,7 @@ class Trainer(paddle.Model):
         with paddle.no_grad():
             classes = labels if labels.ndim == 1 else labels.argmax(1)
             hits = (logits.argmax(1) == classes).astype('float32').sum()
-            self._unread.append(paddle.stack([loss.detach(), weight, hits, paddle.full([], len(labels))]))
+            self._unread.append(paddle.stack([loss.detach(), weight, hits, paddle.full([], float(len(labels)))]))
             self._weight = self._weight + weight
         if update and not self.waiting:
             self._step(scaled)
