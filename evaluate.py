@@ -17,9 +17,14 @@ import os
 import shutil
 import sys
 
-import config
-from zodiac import device, files
-from zodiac.errors import UserError, one_line, run
+from zodiac import packages
+
+with packages.needing(
+    packages.BASE, *('paddle', 'numpy', 'PIL', 'yaml', 'scipy', 'sklearn', 'matplotlib', 'jinja2', 'tqdm', 'visualdl')
+):
+    import config
+    from zodiac import device, files
+    from zodiac.errors import UserError, one_line, run
 
 LOGGED = ('lr', 'train_loss', 'train_top1', 'valid_loss', 'valid_top1', 'images_per_second')  # what is drawn of log.csv
 

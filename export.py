@@ -14,9 +14,12 @@ import contextlib
 import os
 import sys
 
-import config
-from zodiac import deploy, device, engines, files, inference, parity
-from zodiac.errors import UserError, run
+from zodiac import packages
+
+with packages.needing(packages.BASE, 'paddle', 'numpy', 'PIL', 'yaml', 'scipy', 'sklearn', 'tqdm'):
+    import config
+    from zodiac import deploy, device, engines, files, inference, parity
+    from zodiac.errors import UserError, run
 
 
 def main():

@@ -17,8 +17,11 @@ import os
 import re
 import sys
 
-from zodiac import device, files, images, inference
-from zodiac.errors import UserError, run
+from zodiac import packages
+
+with packages.needing(packages.SERVE, 'numpy', 'PIL', 'yaml', 'scipy', 'tqdm'):
+    from zodiac import device, files, images, inference
+    from zodiac.errors import UserError, run
 
 
 def main():

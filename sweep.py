@@ -17,9 +17,15 @@ import subprocess
 import sys
 import time
 
-import config
-from zodiac import device, files, metrics, schema
-from zodiac.errors import UsageError, UserError, one_line, run
+from zodiac import packages
+
+with packages.needing(  # what train.py needs, too
+    packages.BASE,
+    *('optuna', 'paddle', 'numpy', 'PIL', 'yaml', 'scipy', 'sklearn', 'matplotlib', 'tqdm', 'visualdl'),
+):
+    import config
+    from zodiac import device, files, metrics, schema
+    from zodiac.errors import UsageError, UserError, one_line, run
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 

@@ -17,12 +17,21 @@ Ctrl-C or SIGTERM stops after the current step and leaves a checkpoint; exit sta
 goes on.
 """
 
+import contextlib
+import glob
 import os
+import re
+import shlex
 import sys
 
-import config
-from zodiac import device, files, processes
-from zodiac.errors import Stopped, UsageError, UserError, run
+from zodiac import packages
+
+with packages.needing(
+    packages.BASE, *('paddle', 'numpy', 'PIL', 'yaml', 'scipy', 'sklearn', 'matplotlib', 'tqdm', 'visualdl')
+):
+    import config
+    from zodiac import device, files, locks, processes
+    from zodiac.errors import Stopped, UsageError, UserError, run
 
 
 def main():
@@ -52,28 +61,39 @@ def main():
     alone = processes.launched() or args.find_lr or args.plot_schedule or cfg.train.views
     number = 1 if alone else args.nproc or processes.suited(cfg.device, cfg.train.batch_size)
     if number > 1:
-        status = processes.launch([*sys.argv, '--nproc', str(number)], number, f'{cfg.run_dir}.processes')
-        if status == 0:
-            tell_results(cfg)
-        return status
-    train_loader, valid_loader = loaders(cfg)
-    if args.plot_schedule:
-        return plot_schedule(cfg, len(train_loader))
-    keep_pictures(cfg, train_loader, valid_loader)
-    if args.find_lr:
+        return launch(cfg, number)
+    if args.plot_schedule or args.find_lr:
+        train_loader, valid_loader = loaders(cfg)
+        if args.plot_schedule:
+            return plot_schedule(cfg, len(train_loader))
+        keep_pictures(cfg, train_loader, valid_loader)
         return find_lr(cfg, train_loader)
-    fit(cfg, train_loader, valid_loader, args.resume, args.accept_changes)
     told_by_parent = processes.launched() and args.nproc
-    if device.rank() == 0 and not told_by_parent:
+    train(cfg, args.resume, args.accept_changes, tell=device.rank() == 0 and not told_by_parent)
+
+
+def launch(cfg, number):
+    """Train in `number` processes on this machine; returns the exit status."""
+    logs = f'{cfg.run_dir}.processes'
+    with locks.held(
+        cfg.run_dir, 'trained'
+    ):  # before the logs of a run are overwritten; its first process takes it anew
+        pass
+    with locks.held(logs, 'written'):
+        status = processes.launch([*sys.argv, '--nproc', str(number)], number, logs)
+    if status == 0:
         tell_results(cfg)
+    return status
 
 
-def train(cfg, must_resume=False):
+def train(cfg, must_resume=False, accept_changes=False, tell=True):
     """Do what this script does, in this one process, with the settings of a `config.Config`. Raises UserError."""
-    train_loader, valid_loader = loaders(cfg)
-    keep_pictures(cfg, train_loader, valid_loader)
-    fit(cfg, train_loader, valid_loader, must_resume)
-    tell_results(cfg)
+    with locks.held(cfg.run_dir, 'trained') if device.rank() == 0 else contextlib.nullcontext():
+        train_loader, valid_loader = loaders(cfg)
+        keep_pictures(cfg, train_loader, valid_loader)
+        fit(cfg, train_loader, valid_loader, must_resume, accept_changes)
+    if tell:
+        tell_results(cfg)
 
 
 def loaders(cfg):
@@ -103,7 +123,7 @@ def loaders(cfg):
     balanced = cfg.train.sampling == 'balanced'
     workers = 0 if cfg.train.views else None  # features are there, there is nothing to decode
     mixer = build_mixer(cfg)
-    train_loader = Loader(train_set, cfg.train.batch_size, cfg, True, mixer, balanced, workers)
+    train_loader = Loader(train_set, cfg.train.batch_size, cfg, True, mixer, balanced, workers, cfg.train.accumulate)
     note(
         f'{len(train_set)} training and {len(valid_set)} validation images, {len(cfg.data.labels)} classes, '
         f'on {place}, {train_loader.num_workers} loader processes'
@@ -156,9 +176,26 @@ def build_trainer(cfg, train_set, steps):
     trainer = Trainer(network, cfg.train.amp, cfg.train.amp_dtype)
     trainer.prepare(
         optim.optimizer(cfg.optim, rate, network, frozen),
-        batches.Loss(class_weights(cfg, train_set.labels), cfg.train.accumulate),
+        batches.Loss(class_weights(cfg, train_set.labels)),
     )
     return trainer, frozen
+
+
+def require_images_for_batch_norm(cfg, network, loader):
+    """Raise UsageError where BatchNorm would learn from one image at a time."""
+    from zodiac import model
+
+    learns = any(cfg.model.unfreeze_epoch or not layer._use_global_stats for layer in model.batch_norms(network))
+    number = 1 if cfg.train.sync_batch_norm else processes.count()
+    if learns and loader.batch_sampler.smallest() < 2 * number:
+        images = len(loader.images)
+        remedies = ['add images' if images < 2 * number else f'set train.batch_size to {2 * number} or more']
+        remedies += ['start fewer processes (--nproc 1)'] * (number > 1)
+        remedies += ['set model.freeze=backbone, which leaves its statistics as they are']
+        raise UsageError(
+            f'train.batch_size = {cfg.train.batch_size}: with {images} training images and {number} processes, one process gets a '
+            f'single image at a time, and BatchNorm cannot learn its mean and variance from one; {", or ".join(remedies)}'
+        )
 
 
 def build_mixer(cfg):
@@ -170,7 +207,7 @@ def build_mixer(cfg):
         if getattr(settings, name) and settings.batch_size < 2:
             raise UsageError(f'train.{name}: mixes pairs of images; set train.batch_size to 2 or more')
     soft = settings.label_smoothing or settings.mixup or settings.cutmix
-    if not soft and settings.class_weights == 'none':
+    if not soft:
         return None
     return batches.Mixer(len(cfg.data.labels), settings.label_smoothing, settings.mixup, settings.cutmix)
 
@@ -191,6 +228,7 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
     from zodiac import callbacks, checkpoint, model, resume, run_log, weights
 
     trainer, frozen = build_trainer(cfg, train_loader.images, len(train_loader))
+    require_images_for_batch_norm(cfg, trainer.network, train_loader)
     writes = device.rank() == 0
     total, learning = model.count_parameters(trainer.network)
     note(f"{cfg.model.arch}: {total:,} parameters, BatchNorm's statistics among them; {learning:,} learn")
@@ -198,7 +236,7 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
     every = cfg.train.read_steps
     if every == 'auto':
         every = 1 if paddle.device.get_device() == 'cpu' else 10
-    clock = callbacks.Clock(train_loader, cfg.train.epochs, cfg.train.accumulate, every)
+    clock = callbacks.Clock(train_loader, cfg.train.epochs, every)
     log = run_log.RunLog(run_dir, clock, sample_images(train_loader.images))
     best = run_log.Best(log, cfg.train.monitor, cfg.train.patience)
     ema = callbacks.Ema(clock, cfg.train.ema) if cfg.train.ema else None
@@ -226,7 +264,7 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
         start_run(cfg)
 
     # The schedule and the average move first, so that a checkpoint taken after a step holds what belongs to the next one.
-    watchers = [clock, callbacks.Processes(clock), paddle.callbacks.LRScheduler()]
+    watchers = [clock, callbacks.Processes(), paddle.callbacks.LRScheduler()]
     watchers += [*([ema] if ema else []), log, best]
     if cfg.model.unfreeze_epoch:
         watchers.append(callbacks.Unfreeze(clock, cfg.model.unfreeze_epoch, frozen))
@@ -244,7 +282,6 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
                     epochs=cfg.train.epochs - clock.epoch,
                     verbose=0,
                     callbacks=[*watchers, validation],
-                    accumulate_grad_batches=cfg.train.accumulate,
                 )
         except Stopped as stop:
             if not stop.between_steps:
@@ -296,8 +333,8 @@ def find_lr(cfg, loader):
     from zodiac import lr_finder, plots
 
     cfg.optim.schedule, cfg.optim.warmup_epochs = 'constant', 0.0
-    cfg.train.accumulate = 1  # each batch is a step, at a rate of its own
     trainer, _ = build_trainer(cfg, loader.images, len(loader))
+    require_images_for_batch_norm(cfg, trainer.network, loader)
     if cfg.train.views:
         use_features(cfg, trainer.network, loader.images)
     loader.set_epoch(0)
@@ -357,20 +394,31 @@ def sample_images(train_set):
 
 
 def start_run(cfg):
-    """Make output/<name>/ with the resolved configuration; an earlier run of that name is kept as <name>.previous."""
-    import shutil
-
+    """Make output/<name>/ with the resolved configuration. Earlier runs of that name are kept: <name>.previous, <name>.previous-2, ..."""
     try:
         if os.path.isdir(cfg.run_dir):
-            previous = f'{cfg.run_dir}.previous'
-            shutil.rmtree(previous, ignore_errors=True)
-            os.replace(cfg.run_dir, previous)
-            note(f'the run that was in {cfg.run_dir} is now {previous}')
+            keep_previous(cfg.run_dir)
         os.makedirs(cfg.run_dir)
     except OSError as error:
         raise files.cannot_write(cfg.run_dir, error) from None
     with files.atomic_write(f'{cfg.run_dir}/config.yaml') as file:
         file.write(cfg.to_yaml())
+
+
+def keep_previous(run_dir):
+    """Rename the folder of a run, and tell how to remove the ones that have gathered."""
+    kept = {}  # number: folder
+    for folder in glob.glob(f'{glob.escape(run_dir)}.previous*'):
+        named = re.fullmatch(r'\.previous(?:-(\d+))?', folder[len(run_dir) :])
+        if named and os.path.isdir(folder):
+            kept[int(named[1] or 1)] = folder
+    number = max(kept, default=0) + 1
+    previous = f'{run_dir}.previous' + (f'-{number}' if number > 1 else '')
+    os.replace(run_dir, previous)
+    note(f'the run that was in {run_dir} is now {previous}')
+    if kept:
+        older = ' '.join(shlex.quote(kept[number]) for number in sorted(kept))
+        note(f'{len(kept)} older run(s) of this name take space too; to remove them: rm -r {older}')
 
 
 if __name__ == '__main__':

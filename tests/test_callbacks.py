@@ -177,12 +177,18 @@ def test_accumulated_batches_move_the_weights_as_one_batch_of_all_their_images_d
         assert [row['step'] for row in parts.rows] == ['4', '8', '12']
 
 
-def test_the_odd_batch_at_the_end_of_an_epoch_moves_the_weights_by_its_share(fit):
-    run = fit(plain, 'train.accumulate=2', 'train.epochs=2')
-    assert len(run.steps) == 4  # of two batches and of one, in each epoch
-    for epoch, (before, after) in enumerate([run.steps[:2], run.steps[2:]]):
-        slopes = gradient(plain, before, *training_batches(epoch)[2])
-        assert_same(after, {name: before[name] - 0.1 * slopes[name] / 2 for name in before}, 1e-5)
+@pytest.mark.parametrize(('size', 'parts'), [(8, 2), (5, 3), (4, 4)])
+def test_a_step_of_batches_that_do_not_fill_it_is_the_mean_over_its_own_images(fit, size, parts):
+    """24 images: two steps of 12, not of 16 and 8."""
+    settings = ['train.epochs=2', 'train.class_weights=balanced', 'train.label_smoothing=0.1']
+    whole = fit(plain, f'train.batch_size={size * parts}', *settings)
+    added = fit(plain, f'train.batch_size={size}', f'train.accumulate={parts}', *settings)
+    assert len(whole.steps) == len(added.steps) == 4
+    for state, expected in zip(added.steps, whole.steps):
+        assert_same(state, expected, 1e-5)
+    for row, expected in zip(added.rows, whole.rows):
+        for column in ('train_loss', 'train_top1'):
+            assert float(row[column]) == pytest.approx(float(expected[column]), rel=1e-4)
 
 
 # Validation
@@ -479,7 +485,6 @@ def test_the_clock_tells_the_epoch_and_what_is_behind():
         seen.append(clock.loader.set_to)
         for step in range(2):
             clock.on_train_batch_begin(step)
-            assert (clock.batch, clock.share) == (2, 2)
             clock.on_train_batch_end(step)
             seen.append((clock.epoch, clock.images, clock.done, clock.step))
     assert seen == [(0, 0), (0, 2, 1, 1), (0, 4, 2, 2), (1, 0), (1, 2, 1, 3), (1, 4, 2, 4)]
@@ -502,13 +507,16 @@ def test_the_clock_of_a_run_that_goes_on_leaves_out_the_batches_behind(epochs, s
     assert (clock.epoch, clock.done, clock.step) == (epochs + 1, 0, 4 * (epochs + 1))
 
 
-@pytest.mark.parametrize(('parts', 'between'), [(1, []), (2, [1, 3]), (3, [1, 2, 4]), (9, [1, 2, 3, 4])])
+@pytest.mark.parametrize(('parts', 'between'), [(1, []), (2, [1, 3, 5]), (3, [1, 2, 4, 5]), (9, [1, 2, 3, 4, 5])])
 def test_gradients_wait_until_the_optimizer_moves_and_it_always_moves_at_the_end_of_an_epoch(parts, between):
-    clock = clock_of(steps=5, parts=parts)
+    clock = clock_of(steps=6, parts=parts)  # 12 images in batches of 2
     clock.on_epoch_begin(0)
     waiting = []
-    for step in range(5):
+    for step in range(6):
+        clock.on_train_batch_begin(step)
+        announced = clock.model.waiting
         clock.on_train_batch_end(step)
+        assert announced == clock.between_updates
         if clock.between_updates:
             waiting.append(step + 1)
     assert waiting == between
@@ -524,14 +532,14 @@ def test_after_training_the_signals_do_what_they_did_before():
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-@pytest.mark.parametrize(('parts', 'last'), [(1, 1), (2, 2), (3, 3), (9, 5)])
+@pytest.mark.parametrize(('parts', 'last'), [(1, 1), (2, 2), (3, 3), (9, 6)])
 def test_ctrl_c_waits_until_the_optimizer_has_moved(parts, last):
-    clock = clock_of(steps=5, parts=parts)
+    clock = clock_of(steps=6, parts=parts)
     interrupts = callbacks.Interrupts(clock)
     interrupts.asked = True
     clock.on_epoch_begin(0)
     with pytest.raises(KeyboardInterrupt):
-        for step in range(5):
+        for step in range(6):
             clock.on_train_batch_end(step)
             interrupts.on_train_batch_end(step)
     assert clock.step == last

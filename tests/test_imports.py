@@ -86,13 +86,14 @@ def test_a_room_imports_no_door(room):
 
 def test_predict_imports_only_the_rooms_of_serving():
     assert imports('predict') <= {
-        *('zodiac.inference', 'zodiac.images', 'zodiac.transforms', 'zodiac.errors', 'zodiac.files', 'zodiac.device')
+        *('zodiac.inference', 'zodiac.images', 'zodiac.transforms', 'zodiac.errors', 'zodiac.files', 'zodiac.device'),
+        'zodiac.packages',
     }
 
 
 def test_serve_imports_only_the_rooms_of_serving():
     assert imports('serve') <= {
-        *('zodiac.inference', 'zodiac.transforms', 'zodiac.errors', 'zodiac.device'),
+        *('zodiac.inference', 'zodiac.transforms', 'zodiac.errors', 'zodiac.device', 'zodiac.packages'),
         *('zodiac.batching', 'zodiac.connections', 'zodiac.service', 'zodiac.uploads'),
     }
 

@@ -23,19 +23,16 @@ class Clock(Callback):
     draws of dropout. So a run that goes on in the middle of an epoch does what it would have done.
 
     Attributes: epoch, from 0; images, of this epoch that are behind; done, batches of this epoch that are behind; steps,
-    batches of a whole epoch; step, batches of the run that are behind; epochs, of the whole run; batch and share, images of
-    the batch at hand and how many of them are this process's.
+    batches of a whole epoch; step, batches of the run that are behind; epochs, of the whole run.
 
     Args:
-        parts: batches a step of the optimizer.
         every: steps after which the device is asked what they have come to.
     """
 
-    def __init__(self, loader, epochs, parts=1, every=1):
+    def __init__(self, loader, epochs, every=1):
         super().__init__()
         self.loader = loader
         self.epochs = epochs
-        self.parts = parts
         self.every = every
         self.steps = len(loader)
         self.epoch, self.images, self.done, self.step = 0, 0, 0, 0
@@ -46,12 +43,12 @@ class Clock(Callback):
         self.first = self.epoch = epoch
         self.images, self.step = images, step
         self.loader.set_epoch(epoch, skip=images)
-        self.done = self.steps - len(self.loader)
+        self.done = max(0, self.steps - len(self.loader))  # with batches of another size than before, more may be left
 
     @property
     def between_updates(self):
         """Whether gradients wait for more batches before the optimizer moves."""
-        return self.passed % self.parts != 0 and self.passed != len(self.bounds)
+        return self.images not in self.ends
 
     @property
     def reading(self):
@@ -63,36 +60,23 @@ class Clock(Callback):
             self.images, self.done = 0, 0
         self.epoch = self.first + epoch
         self.loader.set_epoch(self.epoch, skip=self.images)
-        self.bounds = self.loader.batch_sampler.bounds()
-        self.passed = 0  # batches since the loader began
+        self.bounds, self.ends = self.loader.batch_sampler.bounds(), self.loader.batch_sampler.ends()
 
     def on_train_batch_begin(self, step, logs=None):
         import paddle
 
         draws = np.random.SeedSequence([self.loader.images.seed, self.epoch, self.images, device.rank()])
         paddle.seed(int(draws.generate_state(1)[0]))
-        start, stop = self.bounds[step]
-        self.batch = stop - start
-        self.share = len(self.loader.batch_sampler.share((start, stop)))
+        self.model.waiting = self.bounds[step][1] not in self.ends
 
     def on_train_batch_end(self, step, logs=None):
         self.images = self.bounds[step][1]
-        self.passed = step + 1
         self.done += 1
         self.step += 1
 
 
 class Processes(Callback):
-    """Keeps several processes alike: each image counts the same, and BatchNorm statistics are the mean over all after each
-    step."""
-
-    def __init__(self, clock):
-        super().__init__()
-        self.clock = clock
-
-    def on_train_batch_begin(self, step, logs=None):
-        # the exchange averages the gradients of the processes, whatever the number of their images
-        self.model._loss.factor = self.clock.share * processes.count() / self.clock.batch
+    """Keeps several processes alike: BatchNorm statistics are the mean over all after each step."""
 
     def on_train_batch_end(self, step, logs=None):
         processes.average(model.moving_statistics(self.model.network))
@@ -131,9 +115,13 @@ class Interrupts(Callback):
 
     def on_train_batch_end(self, step, logs=None):
         if self.clock.reading and not self.clock.between_updates:
-            self.on_eval_batch_end(step)
+            self._stop_if_asked()
 
     def on_eval_batch_end(self, step, logs=None):
+        if (step + 1) % self.clock.every == 0:
+            self._stop_if_asked()
+
+    def _stop_if_asked(self):
         asked = int(processes.highest(self.asked))
         if asked:
             raise Stopped(asked, between_steps=True)
@@ -162,17 +150,17 @@ class Validation(Callback):
         for watcher in self.watchers:
             watcher.on_eval_begin()
         network.eval()
-        sums = np.zeros(3)
+        batches = []  # read from the device at the end
         with paddle.no_grad(), trainer.auto_cast():
             for number, (images, labels) in enumerate(self.loader):
                 logits = network(images).astype('float32')
                 loss = paddle.nn.functional.cross_entropy(logits, labels, reduction='sum')
-                hits = (logits.argmax(1) == labels).astype('int64').sum()
-                sums += [len(labels), float(loss), int(hits)]
+                hits = (logits.argmax(1) == labels).astype('float32').sum()
+                batches.append(paddle.stack([paddle.full([], len(labels)), loss, hits]))
                 for watcher in self.watchers:
                     watcher.on_eval_batch_end(number)
         network.train()
-        images, loss_sum, hits = processes.total(sums)
+        images, loss_sum, hits = processes.add_up(paddle.stack(batches).astype('float64').sum(0)).tolist()
         for watcher in self.watchers:
             watcher.on_eval_end({'loss': loss_sum / images, 'top1': hits / images})
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import warnings
 
+from zodiac import home, packages
 from zodiac.errors import UsageError, UserError, meaning, one_line
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -66,21 +67,17 @@ def import_paddle():
         'When training, we now always track',
     ):  # Paddle about itself
         warnings.filterwarnings('ignore', message=noise)
+    home.ensure()
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             import paddle
     except Exception as error:  # ImportError, or what packages of other versions make of it
-        raise UserError(
-            meaning(error)
-            or f'Paddle cannot be imported ({one_line(error)}); pip install -r requirements.txt, or requirements-cpu.txt without '
-            'a GPU'
-        ) from None
+        raise UserError(meaning(error) or f'Paddle cannot be imported ({one_line(error)})') from None
     if not hasattr(paddle, '__version__'):  # Python takes a folder without code for a package
         raise UserError(
             f'{list(paddle.__path__)[0]}: only parts of Paddle are left, as when one of paddlepaddle and paddlepaddle-gpu was '
-            'removed beside the other; pip uninstall -y paddlepaddle paddlepaddle-gpu, then pip install -r requirements.txt, or '
-            'requirements-cpu.txt without a GPU; see docs/troubleshooting.md#both-paddles'
+            f'removed beside the other; {packages.reinstall("paddlepaddle")}; see docs/troubleshooting.md#both-paddles'
         )
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):  # Paddle has put handlers of its own in their place
@@ -145,10 +142,10 @@ def choose(device):
     if kind == 'gpu' and int(number or 0) >= gpus:
         if paddle.device.is_compiled_with_cuda():
             why = f'Paddle sees {gpus} GPU(s)'
-        elif _installed('paddlepaddle') and _installed('paddlepaddle-gpu'):
+        elif all(map(packages.installed_version, packages.BUILDS)):
             why = (
-                'paddlepaddle lies over paddlepaddle-gpu: pip uninstall -y paddlepaddle paddlepaddle-gpu, then pip install -r '
-                'requirements.txt, see docs/troubleshooting.md#both-paddles'
+                f'paddlepaddle lies over paddlepaddle-gpu: {packages.reinstall("paddlepaddle-gpu")}; '
+                'see docs/troubleshooting.md#both-paddles'
             )
         else:
             why = 'this Paddle is built for the CPU: install paddlepaddle-gpu in its place'
@@ -162,16 +159,6 @@ def choose(device):
     if place == 'cpu':
         os.environ.setdefault('PADDLE_DISTRI_BACKEND', 'gloo')  # how processes talk, should there be several
     return place
-
-
-def _installed(distribution):
-    """Whether pip has installed a package of this name."""
-    import importlib.metadata
-
-    try:
-        return bool(importlib.metadata.version(distribution))
-    except importlib.metadata.PackageNotFoundError:
-        return False
 
 
 def is_cpu(setting):

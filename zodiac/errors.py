@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 
+from zodiac import packages
+
 
 class UserError(Exception):
     """The work failed for a reason that the message names, with the next step. Exit status 1."""
@@ -101,26 +103,23 @@ TROUBLES = (  # (words of a library's message, any of them; what they come to, w
     ),
     (
         ('Descriptors cannot', "Couldn't build proto file", 'google.protobuf'),
-        '{said}: the installed protobuf does not go with another package; pip install -U "protobuf>=3.20.2" visualdl onnx, or make a new '
+        '{said}: the installed protobuf does not go with another package; {pip} install -U "protobuf>=3.20.2" visualdl onnx, or make a new '
         'environment; see docs/troubleshooting.md#protobuf',
     ),
     (
         ("module 'numpy' has no attribute", 'compiled using NumPy 1.x', 'numpy.dtype size changed'),
-        '{said}: a package here was made for another numpy; pip install "numpy<2", or a newer version of that package; see '
+        '{said}: a package here was made for another numpy; {pip} install "numpy<2", or a newer version of that package; see '
         'docs/troubleshooting.md#numpy-2',
-    ),
-    (
-        ("No module named 'visualdl'",),
-        'VisualDL is not installed; pip install -r requirements-base.txt; see docs/troubleshooting.md#visualdl',
     ),
 )
 
 
 def meaning(error):
-    """What an exception of a library comes to for a user, with the next step; None where it is none of TROUBLES."""
+    """What an exception of a library, or of its import, comes to for a user, with the next step; None where that is not known."""
     said = f'{type(error).__name__}: {error}'
     found = (text for words, text in TROUBLES if any(word in said for word in words))
-    return next((text.format(said=one_line(error)) for text in found), None)
+    known = next((text.format(said=one_line(error), pip=packages.pip()) for text in found), '')
+    return packages.absent(error) or known or packages.broken(error) or None
 
 
 def run(main):

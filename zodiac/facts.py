@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from zodiac import device, files
+from zodiac import device, files, home
 from zodiac.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -125,6 +125,7 @@ def try_imports(modules):
         def say(**told):
             print(json.dumps(told), file=out, flush=True)
 
+        home.ensure()
         for name in modules:
             say(name=name)
             try:

@@ -120,7 +120,8 @@ def keep(backbone, images, views, loader, folder, limit, say):
     """
     drawn = [['view', images.seed, view] if images.augment else [] for view in range(views)]
     how = [*backbone.identity, repr(images.transform), repr(images.stored)]
-    places = [f'{folder}/{cache.key(images.paths, ["features", *how, *draw])}' for draw in drawn]
+    made_by = __name__, type(images).__module__
+    places = [f'{folder}/{cache.key(images.paths, ["features", *how, *draw], *made_by)}' for draw in drawn]
     found, computed, started = [], [], time.monotonic()
     for view, place in enumerate(places):
         missing = sum(not os.path.isdir(other) for other in places[view:]) or 1

@@ -1,9 +1,11 @@
 """Files that are whole or absent: atomic writes, folder swaps, hashes; and names that are litter."""
 
+import ast
 import contextlib
 import csv
 import ctypes
 import errno
+import functools
 import glob
 import hashlib
 import json
@@ -14,6 +16,7 @@ import tempfile
 
 from zodiac.errors import UserError, is_full
 
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 JUNK_NAMES = ('thumbs.db', 'desktop.ini', '__macosx')
 
 
@@ -196,6 +199,32 @@ def sha256_of(file):
     digest = hashlib.sha256()
     for block in iter(lambda: file.read(1 << 20), b''):
         digest.update(block)
+    return digest.hexdigest()
+
+
+@functools.cache
+def code_hash(*modules):
+    """Hex digest of the source of modules of this project ('zodiac.cache', 'dataset') and of every module of it that they import,
+    directly or not: part of the key of whatever they make and keep, so that changed code makes it anew. Raises ModuleNotFoundError."""
+    sources, waiting = {}, [*modules]
+    while waiting:
+        name = waiting.pop()
+        path = os.path.join(PROJECT, *name.split('.'))
+        path = next(filter(os.path.isfile, (f'{path}.py', os.path.join(path, '__init__.py'))), None)
+        if path is None and name in modules:
+            raise ModuleNotFoundError(f'{name}: no such module in {PROJECT}')
+        if path is None or path in sources:
+            continue
+        with open(path, 'rb') as file:
+            sources[path] = file.read()
+        for node in ast.walk(ast.parse(sources[path])):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f'{node.module}.{alias.name}' for alias in node.names)]
+    digest = hashlib.sha256()
+    for path in sorted(sources):
+        digest.update(hashlib.sha256(sources[path]).digest())
     return digest.hexdigest()
 
 

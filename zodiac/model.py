@@ -5,6 +5,8 @@ import os
 from zodiac import weights
 from zodiac.errors import UsageError, UserError
 
+READ_BATCHES = 10  # of predictions that are left on the device before it is waited for
+
 
 def build(arch, num_classes, image_size=224, head='auto', zero_init_residual=False):
     """A network with a new head: a ResNet (He et al. 2016) from paddle.vision, or one of networks.SMALL.
@@ -120,12 +122,15 @@ def predict(network, loader, total):
     import paddle
     from tqdm import tqdm
 
-    outputs = []
+    outputs, unread = [], []
     with paddle.no_grad(), tqdm(total=total, desc='evaluating', unit='image', leave=False, disable=None) as bar:
         for images, _ in loader:
-            outputs.append(paddle.nn.functional.softmax(network(images)).numpy())
-            bar.update(len(outputs[-1]))
-    return np.concatenate(outputs)
+            unread.append(paddle.nn.functional.softmax(network(images)))
+            bar.update(len(images))
+            if len(unread) == READ_BATCHES:
+                outputs.append(paddle.concat(unread).numpy())
+                unread = []
+    return np.concatenate([*outputs, *(output.numpy() for output in unread)])
 
 
 def freeze(network, until):
@@ -174,12 +179,18 @@ def sync_batch_norm(network):
                 setattr(layer, name, synced)
 
 
-def moving_statistics(network):
-    """The running means and variances of the BatchNorm layers that training moves, as Tensors."""
+def batch_norms(network):
+    """List of the BatchNorm layers, those that are synchronised over processes among them."""
     from paddle import nn
 
-    layers = [layer for layer in network.sublayers() if isinstance(layer, (nn.BatchNorm1D, nn.BatchNorm2D))]
-    return [tensor for layer in layers if not layer._use_global_stats for tensor in (layer._mean, layer._variance)]
+    kinds = (nn.BatchNorm1D, nn.BatchNorm2D, nn.SyncBatchNorm)
+    return [layer for layer in network.sublayers(include_self=True) if isinstance(layer, kinds)]
+
+
+def moving_statistics(network):
+    """The running means and variances of the BatchNorm layers that training moves, as Tensors."""
+    layers = [layer for layer in batch_norms(network) if not layer._use_global_stats]
+    return [tensor for layer in layers for tensor in (layer._mean, layer._variance)]
 
 
 def _set_learning(network, names, learns):

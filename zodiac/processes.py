@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from zodiac import device
+from zodiac import device, home
 
 IMAGES_EACH = 16  # of a batch, that a process should have: BatchNorm takes its statistics from them
 
@@ -31,6 +31,7 @@ def launch(arguments, number, logs):
         logs: folder for what each process prints.
     """
     launcher = ['-m', 'paddle.distributed.launch', '--nproc_per_node', str(number), '--log_level', 'CRITICAL']
+    home.ensure()  # for the launcher, too, which imports Paddle
     environment = {**os.environ, 'PYTHONWARNINGS': 'ignore:No ccache found'}
     asked, handed_on = [], 0
     for signal_number in (signal.SIGINT, signal.SIGTERM):
@@ -96,24 +97,24 @@ def count():
     return paddle.distributed.get_world_size()
 
 
-def total(values):
-    """The sums of some numbers over the processes, as a list of float; all of them must call it."""
-    return _reduced(values, 'SUM')
+def add_up(tensor):
+    """Set a tensor, in place, to its sum over the processes, and return it; all of them must call it. Waits for no device."""
+    import paddle
+
+    if count() > 1:
+        paddle.distributed.all_reduce(tensor)
+    return tensor
 
 
 def highest(value):
     """The highest of a number over the processes; all of them must call it."""
-    return _reduced([value], 'MAX')[0]
-
-
-def _reduced(values, how):
     import paddle
 
     if count() == 1:
-        return [float(value) for value in values]
-    numbers = paddle.to_tensor([float(value) for value in values], 'float64')
-    paddle.distributed.all_reduce(numbers, getattr(paddle.distributed.ReduceOp, how))
-    return numbers.tolist()
+        return float(value)
+    number = paddle.to_tensor([float(value)], 'float64')
+    paddle.distributed.all_reduce(number, paddle.distributed.ReduceOp.MAX)
+    return number.tolist()[0]
 
 
 def average(tensors):

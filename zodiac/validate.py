@@ -15,8 +15,7 @@ from zodiac import bombs, images, inspection, near_duplicates
 from zodiac.errors import UserError
 from zodiac.inspection import NEVER, Inspection, Verdict
 
-# For these formats the header alone tells the mode, so a file refused for its mode need not be decoded.
-MODE_IN_HEADER = ('JPEG', 'MPO', 'PNG', 'GIF', 'WEBP', 'BMP')
+DRAFTS = ('JPEG', 'MPO')  # can be decoded at a fraction of their size
 
 APP0, START_OF_SCAN = 0xE0, 0xDA
 BLOCK = 1 << 16  # bytes
@@ -179,20 +178,27 @@ def _plain_size(data):
 
 def _inspect_any(file, path, convert, reduce):
     with images.open_image(file) as image:
-        if image.mode != 'RGB' and not convert and image.format in MODE_IN_HEADER:
-            return Verdict(f'mode {image.mode}', mode=image.mode), NOTHING
-        animated = getattr(image, 'is_animated', False)
-        size, fraction = image.size, _fraction(image.size) if reduce else 1
-        if fraction > 1:
-            image.draft(None, (size[0] // fraction, size[1] // fraction))  # changes nothing where the file is no JPEG
-        reduced = image.size != size
-        images.load_pixels(image, path)
         mode = image.mode
         if mode != 'RGB' and not convert:
             return Verdict(f'mode {mode}', mode=mode), NOTHING
-        if images.turn(image) in images.SIDEWAYS:
+        size, fraction = image.size, _fraction(image.size) if reduce and image.format in DRAFTS else 1
+        if fraction > 1:
+            image.draft(None, (size[0] // fraction, size[1] // fraction))
+        reduced = image.size != size
+        picture = images.to_rgb(image, path)
+        if not reduced:
+            size = picture.size
+        elif images.turn(image) in images.SIDEWAYS:
             size = size[::-1]
-        return _usable(np.asarray(images.to_rgb(image, path)), size, mode, animated, reduced)
+        return _usable(np.asarray(picture), size, mode, _is_animated(image), reduced)
+
+
+def _is_animated(image):
+    """Whether there is a second frame; of a GIF it is looked for, and one that is damaged is none."""
+    try:
+        return getattr(image, 'is_animated', False)
+    except Exception:
+        return False
 
 
 def _usable(pixels, size, mode='RGB', animated=False, reduced=False):
