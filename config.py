@@ -140,16 +140,18 @@ class Evaluate:
 
 @dataclass
 class Export:
-    tolerance: float = setting(
-        1e-4, above=0, high=1
-    )  # largest difference of a probability, network against exported model
-    parity_images: int = setting(64, low=1)  # validation images on which each is compared with the network
+    parity_images: int = setting(64, low=1)  # validation images on which each engine is compared with the network
+    tolerance: float = setting(1e-4, above=0, high=1)  # fp32: largest difference of a probability
+    # largest difference of a logit, as a share of the spread of the logits; auto: fp32 0.001, bf16 0.1, int8 0.25
+    logit_tolerance: Union[Auto, float] = setting('auto', above=0)
+    # difference of the loss in nats, above 1 as a share of it; auto: fp32 0.001, bf16 0.02, int8 0.05
+    loss_tolerance: Union[Auto, float] = setting('auto', above=0)
     precision: Literal['fp32', 'bf16', 'int8'] = 'fp32'  # bf16: Paddle, on CPUs that have it; int8: the ONNX model
     agreement: float = setting(0.98, above=0, high=1)  # bf16, int8: least share of images with the top-1 of the network
     calibration_images: int = setting(256, low=1)  # int8: training images that show the range of each layer
     onnx: Union[Auto, bool] = 'auto'  # write <name>.onnx too; auto: where paddle2onnx and onnxruntime are installed
     preprocess: bool = False  # the model takes pixels, uint8 [N, H, W, 3], and normalises them itself
-    softmax: bool = True  # the model gives probabilities; false: logits
+    softmax: bool = True  # the model gives probabilities, and logits as a second output; false: logits only
     temperature: bool = False  # divide the logits by the temperature that fits the validation images
 
 

@@ -93,7 +93,7 @@ def test_a_graph_that_paddle_fails_at_on_onednn_is_run_all_the_same(enlarging, c
     run = engines.paddle_runner(graph, weights, 'cpu')
     for count in (2, 1):
         expected = layer(paddle.to_tensor(BATCH[:count])).numpy()
-        np.testing.assert_allclose(run(BATCH[:count]), expected, atol=1e-5)
+        np.testing.assert_allclose(run(BATCH[:count])[0], expected, atol=1e-5)
     if paddle.__version__.startswith('3.3'):
         said = capsys.readouterr().err
         assert said.count('\n') == 1 and said.startswith(f'{graph}: oneDNN cannot run it (')
@@ -129,7 +129,7 @@ def test_the_first_failure_of_onednn_turns_it_off_and_is_told_once(enlarging, mo
     monkeypatch.setattr(paddle.inference, 'create_predictor', created)
     run = engines.paddle_runner(graph, weights, 'cpu')
     for _ in range(3):
-        np.testing.assert_allclose(run(BATCH), layer(paddle.to_tensor(BATCH)).numpy(), atol=1e-5)
+        np.testing.assert_allclose(run(BATCH)[0], layer(paddle.to_tensor(BATCH)).numpy(), atol=1e-5)
     assert modes == [True, False]
     assert capsys.readouterr().err.count('oneDNN cannot run it') == 1
 
@@ -344,6 +344,7 @@ def test_the_manifest_says_what_the_graph_takes_and_gives(exports):
     }
     assert [step['op'] for step in manifests['pixels']['transform']] == ['decode_reduced', 'center_crop']
     assert [manifests[name]['output']['name'] for name in manifests] == ['probabilities'] * 2 + ['logits'] * 2
+    assert [manifests[name]['outputs'] for name in manifests] == [['probabilities', 'logits']] * 2 + [['logits']] * 2
     assert manifests['everything']['temperature'] == 1.7
     for name, (folder, *_) in exports.items():
         assert set(manifests[name]['sha256']) == set(os.listdir(folder)) - {'inference.yaml'}
@@ -388,6 +389,8 @@ OTHER_SHAPES = [
     {'input': {'dtype': 'float99', 'shape': [-1, 3, 32, 32]}},
     {'output': ['a']},
     {'output': {'name': 'guesses', 'shape': [-1, 4]}},
+    {'outputs': ['logits', 'probabilities']},
+    {'outputs': None},
     {'parity': None},
     {'parity': {'openvino': 1}},
     {'trained': None},
@@ -567,12 +570,12 @@ def test_a_batch_that_an_engine_cannot_run_is_told_with_the_file_and_the_engine(
 
 
 @ONNX
-def test_the_onnx_file_names_its_input_and_output_and_takes_batches_of_any_size(exports):
+def test_the_onnx_file_names_its_input_and_outputs_and_takes_batches_of_any_size(exports):
     import onnx
 
     graph = onnx.load(exports['pixels'][0] / 'small.onnx').graph
-    (image,), (output,) = graph.input, graph.output
-    assert (image.name, output.name) == ('image', 'probabilities')
+    (image,) = graph.input
+    assert [image.name, *(output.name for output in graph.output)] == ['image', 'probabilities', 'logits']
     assert [dim.dim_param or dim.dim_value for dim in image.type.tensor_type.shape.dim] == ['N', 32, 32, 3]
     assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
@@ -583,7 +586,70 @@ def test_a_static_model_that_cannot_be_converted_is_named(tmp_path, content):
     for suffix in ('.json', '.pdiparams'):
         (tmp_path / f'small{suffix}').write_bytes(content)
     with pytest.raises(UserError, match='small.onnx: paddle2onnx could not convert .*export.onnx=false'):
-        deploy.save_onnx(str(tmp_path / 'small'), 'probabilities')
+        deploy.save_onnx(str(tmp_path / 'small'), ['probabilities', 'logits'])
+
+
+class Convolving(paddle.nn.Layer):
+    """A residual block, a pool and a product: what a ResNet is made of."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (paddle.nn.Conv2D(channels, 8, 3, padding=1) for channels in (3, 8))
+        self.norm, self.mix = (
+            paddle.nn.BatchNorm2D(8),
+            paddle.nn.Linear(8, 4, weight_attr=paddle.nn.initializer.Normal(0, 20)),
+        )
+
+    def forward(self, x):
+        x = paddle.nn.functional.relu(self.first(x))
+        x = paddle.nn.functional.relu(self.norm(self.second(x)) + x)
+        return self.mix(x.mean([2, 3]))
+
+
+def export_of(folder, cfg, names):
+    """What export.py measures of a small network that it exports with these settings."""
+    paddle.seed(1)
+    network, photos = Convolving(), Photos(folder)
+    network.eval()
+    infer = folder / 'infer'
+    infer.mkdir()
+    layer = networks.Deployed(network, cfg.image.mean, cfg.image.std, cfg.export.preprocess, cfg.export.softmax)
+    layer.eval()
+    manifest = export.describe(cfg, {}, 1.0, deploy.can_save_onnx())
+    examples = inference.sound_batches(photos.paths, manifest['transform'], 8)
+    export.write_models(layer, manifest, str(infer), deploy.can_save_onnx(), examples)
+    return infer, export.compare(network, manifest, str(infer), names, photos, cfg)
+
+
+@ONNX
+@pytest.mark.parametrize('options', [[], ['export.preprocess=true'], ['export.softmax=false']])
+def test_8_bit_integers_leave_logits_and_softmax_alone(tmp_path, options):
+    import onnx
+
+    cfg = settings('export.precision=int8', *options)
+    names = ['paddle', 'onnxruntime', *(['openvino'] if engines.installed('openvino') else [])]
+    infer, measured = export_of(tmp_path, cfg, names)
+
+    nodes = onnx.load(infer / 'small.onnx').graph.node
+    from_integers = {name for node in nodes if node.op_type == 'DequantizeLinear' for name in node.output}
+    fed = {node.op_type for node in nodes if from_integers & set(node.input)}
+    assert 'Conv' in fed and not fed & {'Softmax', 'Identity'}
+    assert [measured[name]['precision'] for name in names] == ['fp32', *['int8'] * (len(names) - 1)]
+    assert 1e-4 < measured['onnxruntime']['logit_difference'] < 0.25
+    outputs = inference.load(str(infer), 'cpu', 'onnxruntime').outputs(
+        next(inference.sound_batches(Photos(tmp_path).paths, inference.read_manifest(infer)['transform'], 8))
+    )
+    logits = outputs['logits']
+    assert len(np.unique(logits)) == logits.size, 'logits in steps'
+    np.testing.assert_allclose(outputs.get('probabilities', softmax(logits)).sum(1), 1, atol=1e-6)
+
+
+@pytest.mark.skipif(not device.has_bf16(), reason='this processor has no bfloat16')
+def test_bfloat16_is_near_enough_to_the_network_in_each_engine_that_runs_it(tmp_path):
+    names = ['paddle', *(['openvino'] if deploy.can_save_onnx() and engines.installed('openvino') else [])]
+    _, measured = export_of(tmp_path, settings('export.precision=bf16'), names)
+    for name in names:
+        assert measured[name]['precision'] == 'bf16' and 1e-5 < measured[name]['logit_difference'] < 0.1
 
 
 @ONNX

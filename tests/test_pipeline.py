@@ -456,7 +456,7 @@ def test_openvino_where_it_disagrees_is_left_to_those_who_name_it(call_script, f
     cwd = copy_of(finished, tmp_path)
     monkeypatch.setattr(engines, 'installed', lambda package: True)
     monkeypatch.setitem(
-        engines.ENGINES, 'openvino', lambda *_: lambda batch: np.full((len(batch), 3), 1 / 3, 'float32')
+        engines.ENGINES, 'openvino', lambda *_: lambda batch: [np.full((len(batch), 3), 1 / 3, 'float32')] * 2
     )
 
     result = call_script('export.py', *SETTINGS, cwd=cwd)

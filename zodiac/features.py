@@ -76,7 +76,7 @@ class Backbone:
         run = engines.paddle_runner(graph, f'{path}.pdiparams', 'cpu')
 
         def run_on(images):
-            return run(images.numpy())
+            return run(images.numpy())[0]
 
         weakref.finalize(
             run_on, shutil.rmtree, folder, ignore_errors=True
