@@ -21,7 +21,7 @@ import os
 import sys
 
 import config
-from zodiac import device, files, processes
+from zodiac import device, files, index, processes
 from zodiac.errors import Stopped, UsageError, UserError, run
 
 
@@ -50,7 +50,7 @@ def main():
             'train.views: training on features is work for one process; leave --nproc out, or set train.views=0'
         )
     alone = processes.launched() or args.find_lr or args.plot_schedule or cfg.train.views
-    number = 1 if alone else args.nproc or processes.suited(cfg.device, cfg.train.batch_size)
+    number = 1 if alone else args.nproc or suited_processes(cfg)
     if number > 1:
         status = processes.launch([*sys.argv, '--nproc', str(number)], number, f'{cfg.run_dir}.processes')
         if status == 0:
@@ -66,6 +66,15 @@ def main():
     told_by_parent = processes.launched() and args.nproc
     if device.rank() == 0 and not told_by_parent:
         tell_results(cfg)
+
+
+def suited_processes(cfg):
+    """Number of processes to train with where the user names none; each gets an image at least, of training and of validation."""
+    number = processes.suited(cfg.device, cfg.train.batch_size)
+    if number > 1:
+        splits = (index.read(f'{cfg.data.root}/{split}.txt', len(cfg.data.labels)) for split in ('train', 'valid'))
+        number = min(number, *(len(labels) for _, labels in splits))
+    return number
 
 
 def train(cfg, must_resume=False):
@@ -128,13 +137,16 @@ def build_network(cfg, train_set):
     """The network with its initial weights, on Paddle's current device, and the names of its frozen parameters."""
     import paddle
 
-    from zodiac import model
+    from zodiac import checkpoint, model, provenance
 
     network = model.build(
         cfg.model.arch, len(cfg.data.labels), cfg.image.size, cfg.model.head, cfg.model.zero_init_residual
     )
-    if cfg.model.pretrained:
-        note(model.load_pretrained(network, cfg.model.arch, cfg.model.pretrained))
+    source, facts = cfg.model.pretrained, {}
+    if isinstance(source, str):
+        source, facts = checkpoint.locate(source)
+    if source:
+        note(model.load_pretrained(network, cfg.model.arch, source, provenance.labels(facts), cfg.data.labels))
     else:
         note(f'{cfg.model.arch} starts from scratch (model.pretrained=false)')
         if hasattr(network, 'learn_from'):
@@ -202,7 +214,7 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
     log = run_log.RunLog(run_dir, clock, sample_images(train_loader.images))
     best = run_log.Best(log, cfg.train.monitor, cfg.train.patience)
     ema = callbacks.Ema(clock, cfg.train.ema) if cfg.train.ema else None
-    origin = resume.facts(cfg, train_loader.images)
+    origin = resume.facts(cfg, train_loader.images, valid_loader.images)
 
     folder = None
     if must_resume or cfg.train.resume == 'auto':
@@ -216,10 +228,13 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
         for place in (cfg.run_dir, f'{cfg.run_dir}/checkpoints') if writes else ():
             files.clear_leftovers(place)
         resume.refuse_changes(folder, state, origin, cfg.run_dir, accept_changes)
-        resume.go_on(cfg, folder, state, origin, trainer, clock, log, best, ema)
+        resume.go_on(cfg, folder, state, origin, trainer, clock, log, ema)
         for change in resume.changed_settings(state, origin):
             note(f'changed since: {change}')
+        resume.restore_best(cfg.run_dir, state, origin, log, best, note, accept_changes)
         note(f'going on from {folder}: epoch {clock.epoch + 1}, step {clock.step}')
+    for warning in comes_too_late(cfg):
+        note(f'warning: {warning}')
     if cfg.train.views:
         use_features(cfg, trainer.network, train_loader.images, valid_loader.images)
     if writes and not folder:
@@ -238,7 +253,13 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
         callbacks.Validation(valid_loader, [log]).run(trainer)
     with interrupts:
         try:
-            if clock.epoch < cfg.train.epochs and not best.exhausted:
+            if best.exhausted:
+                note(f'nothing to train: {best.exhausted}; raise train.patience, or set it to 0, to go on')
+            elif clock.epoch >= cfg.train.epochs:
+                note(
+                    f'nothing to train: train.epochs = {cfg.train.epochs}, and {clock.epoch} are done; raise it to go on'
+                )
+            else:
                 trainer.fit(
                     train_loader,
                     epochs=cfg.train.epochs - clock.epoch,
@@ -258,9 +279,11 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
             raise
     if writes:
         weights_to_use = ema.average if ema and ema.average else trainer.network.state_dict()
-        for suffix, values in (('.pdparams', weights_to_use), ('.pdopt', trainer._optimizer.state_dict())):
+        told = checkpoint.told({**origin, 'epoch': clock.epoch})
+        parts = ('.pdparams', weights_to_use, told), ('.pdopt', trainer._optimizer.state_dict(), None)
+        for suffix, values, facts in parts:
             with files.atomic_write(cfg.run_dir + suffix, binary=True) as file:
-                file.write(weights.dump(values))
+                file.write(weights.dump(values, facts))
 
 
 def use_features(cfg, network, train_set, valid_set=None):
@@ -281,6 +304,8 @@ def plot_schedule(cfg, steps):
     """Draw the learning rate of every step of the run beside its folder."""
     from zodiac import optim, plots
 
+    for warning in comes_too_late(cfg):
+        note(f'warning: {warning}')
     path = f'{cfg.run_dir}.schedule.png'
     rates = optim.rates(cfg.optim, steps, cfg.train.epochs)
     title = f'{cfg.name}: optim.schedule = {cfg.optim.schedule}, {steps} steps an epoch'
@@ -289,6 +314,22 @@ def plot_schedule(cfg, steps):
         f'learning rate {rates[0]:.3g} at the first step, {max(rates):.3g} at its highest, {rates[-1]:.3g} at the last'
     )
     print(f'written: {path}')
+
+
+def comes_too_late(cfg):
+    """List of texts for the user: settings whose time comes after the end of the run."""
+    rate, epochs = cfg.optim, cfg.train.epochs
+    run = f'the run has {epochs} epochs (train.epochs)'
+    found = []
+    if rate.warmup_epochs >= epochs:
+        found.append(
+            f'optim.warmup_epochs = {rate.warmup_epochs:g}: {run}: the rate never reaches optim.lr = {rate.lr:g}'
+        )
+    elif rate.schedule == 'step' and rate.warmup_epochs + rate.step_epochs >= epochs:
+        found.append(f'optim.step_epochs = {rate.step_epochs:g}: {run}: the rate never falls')
+    if cfg.model.unfreeze_epoch > epochs:
+        found.append(f'model.unfreeze_epoch = {cfg.model.unfreeze_epoch}: {run}: what is frozen never learns')
+    return found
 
 
 def find_lr(cfg, loader):
