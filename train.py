@@ -21,7 +21,7 @@ import os
 import sys
 
 import config
-from zodiac import device, files, index, processes
+from zodiac import device, files, index, processes, schema
 from zodiac.errors import Stopped, UsageError, UserError, run
 
 
@@ -318,18 +318,17 @@ def plot_schedule(cfg, steps):
 
 def comes_too_late(cfg):
     """List of texts for the user: settings whose time comes after the end of the run."""
-    rate, epochs = cfg.optim, cfg.train.epochs
-    run = f'the run has {epochs} epochs (train.epochs)'
-    found = []
+    rate, epochs, late = cfg.optim, cfg.train.epochs, {}
     if rate.warmup_epochs >= epochs:
-        found.append(
-            f'optim.warmup_epochs = {rate.warmup_epochs:g}: {run}: the rate never reaches optim.lr = {rate.lr:g}'
-        )
+        late['optim.warmup_epochs'] = f'the rate never reaches optim.lr = {rate.lr:g}'
     elif rate.schedule == 'step' and rate.warmup_epochs + rate.step_epochs >= epochs:
-        found.append(f'optim.step_epochs = {rate.step_epochs:g}: {run}: the rate never falls')
+        late['optim.step_epochs'] = 'the rate never falls'
     if cfg.model.unfreeze_epoch > epochs:
-        found.append(f'model.unfreeze_epoch = {cfg.model.unfreeze_epoch}: {run}: what is frozen never learns')
-    return found
+        late['model.unfreeze_epoch'] = 'what is frozen never learns'
+    return [
+        f'{key} = {schema.get(cfg, key):g} with train.epochs = {epochs}: {effect}; lower the one or raise the other'
+        for key, effect in late.items()
+    ]
 
 
 def find_lr(cfg, loader):
