@@ -36,7 +36,7 @@ def main():
     parser.add_argument(
         '--accept-changes',
         action='store_true',
-        help='go on although the classes, the network or the images have changed',
+        help='go on although the classes, the network, the images or train.monitor have changed',
     )
     parser.add_argument(
         '--nproc', type=int, metavar='N', help='processes that share the work on this machine (default: what suits it)'
@@ -228,10 +228,10 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
         for place in (cfg.run_dir, f'{cfg.run_dir}/checkpoints') if writes else ():
             files.clear_leftovers(place)
         resume.refuse_changes(folder, state, origin, cfg.run_dir, accept_changes)
+        resume.restore_best(cfg.run_dir, state, origin, best, note, accept_changes)
         resume.go_on(cfg, folder, state, origin, trainer, clock, log, ema)
         for change in resume.changed_settings(state, origin):
             note(f'changed since: {change}')
-        resume.restore_best(cfg.run_dir, state, origin, log, best, note, accept_changes)
         note(f'going on from {folder}: epoch {clock.epoch + 1}, step {clock.step}')
     for warning in comes_too_late(cfg):
         note(f'warning: {warning}')

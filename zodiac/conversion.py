@@ -48,6 +48,8 @@ def what_is(path):
     for beginning, found in BEGINNINGS.items():
         if head.startswith(beginning) if beginning else not head:
             return found
+    if str(path).endswith(('.pdmodel', '.pdiparams')):
+        return EXPORTED
     if head.startswith(b'PK\x03\x04'):
         return _zip(path)
     if head[257:262] == b'ustar':

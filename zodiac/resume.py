@@ -63,7 +63,7 @@ def refuse_changes(folder, state, origin, run_dir, accept=False):
     """
     if state.get('format') != FORMAT:
         raise UserError(f'{folder}: was written by another version of this project, which can go on from it')
-    before, now = ({} for _ in range(2))
+    before, now = {}, {}
     for part in ('identity', 'data', 'validation', 'sizes'):
         now.update(origin[part])
         before.update(state.get(part, origin[part]))  # older checkpoints do not have the last two
@@ -107,14 +107,14 @@ def go_on(cfg, folder, state, origin, trainer, clock, log, ema=None):
     log.go_on(state['rows'], state.get('sums'), state['written'])
 
 
-def restore_best(run_dir, state, origin, log, best, say, accept=False):
+def restore_best(run_dir, state, origin, best, say, accept=False):
     """Take up the comparison of the epochs, and let best/ hold the best of them where train.monitor is another now.
 
     Args:
         state: facts of the checkpoint that the run goes on from; origin: `facts` of the run now.
         accept: compare only the epochs whose weights are kept, rather than raise UserError, where those of the best are not.
     """
-    rows = [row for row in log.rows if row['epoch']]
+    rows = [row for row in state['rows'] if row['epoch']]
     before, now = state['config']['train']['monitor'], best.monitor
     if now.startswith('valid') and state.get('validation', origin['validation']) != origin['validation']:
         say('the images to validate on are others: best/ and train.patience begin anew with the next epoch')
