@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 import config
-from zodiac import augment, device, images, transforms
+from zodiac import augment, device, files, images, transforms
 from zodiac.errors import UserError
 from zodiac.index import read as read_index
 
@@ -37,6 +37,7 @@ class ZodiacDataset(paddle.io.Dataset):
         cfg = cfg or config.active()
         self.mode = mode
         self.paths, self.labels = read_index(f'{cfg.data.root}/{mode}.txt', len(cfg.data.labels))
+        require_same_order(cfg)
         self.seed = cfg.seed
         self.epoch = None
         self.order = None
@@ -117,6 +118,18 @@ class ZodiacDataset(paddle.io.Dataset):
 
     def __getstate__(self):  # where workers are not forked
         return {**self.__dict__, '_reads': self._reads.copy()}
+
+
+def require_same_order(cfg):
+    """Raise UserError where annotate.py has numbered the classes in another order than data.labels has now."""
+    path, ours = f'{cfg.data.root}/annotation.json', cfg.data.labels
+    found = files.read_json(path)
+    theirs = found.get('labels') if isinstance(found, dict) else None
+    if isinstance(theirs, list) and theirs != ours and sorted(map(str, theirs)) == sorted(ours):
+        raise UserError(
+            f'{path}: the index files were written with data.labels = {theirs}, now it is {ours}, the same classes in another order; run '
+            'annotate.py again; see docs/troubleshooting.md#class-order'
+        )
 
 
 def train_transform(cfg):

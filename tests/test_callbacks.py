@@ -438,7 +438,7 @@ def test_patience_counts_the_epochs_since_the_best_one(capsys):
     assert judged('valid_loss', losses, patience=2) == ([1, 2, 4], 4, 6)
     assert judged('valid_loss', losses, patience=3) == ([1, 2, 4], 4, 7)
     assert capsys.readouterr().err.splitlines()[-1] == (
-        'stopping: valid_loss has not been better than 0.3000 (epoch 4) for 3 epochs (train.patience)'
+        'stopping: valid_loss has not been better than 0.3000 (epoch 4) for 3 epochs (train.patience = 3)'
     )
     assert judged('valid_loss', losses, patience=4) == ([1, 2, 4, 8], 8, None)
     assert judged('valid_top1', losses, patience=4) == ([1, 3, 7], 7, None)

@@ -315,7 +315,7 @@ class Checkpoints(Callback):
             return None
         rows = [row for row in self.log.rows if row['epoch'] <= epoch]
         place = {'epoch': epoch, 'images': images, 'step': self.clock.step}
-        state = {**self.facts, **place, 'rows': rows, 'written': self.log.written(), **more}
+        state = {**self.facts, **place, 'rows': rows, 'best': self.best.row, 'written': self.log.written(), **more}
         weights = self.model.network.state_dict()
         contents = {checkpoint.WEIGHTS: weights, checkpoint.OPTIMIZER: self.model._optimizer.state_dict()}
         if self.ema and self.ema.average:
