@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 import config
-from zodiac import augment, device, images, transforms
+from zodiac import augment, device, files, images, transforms
 from zodiac.errors import UserError
 from zodiac.index import read as read_index
 
@@ -69,7 +69,7 @@ class ZodiacDataset(paddle.io.Dataset):
         try:
             return self._read(number, self._generator(index))
         except images.ImageError as error:
-            raise UserError(f'{error}; mend or remove the file, then run annotate.py again') from None
+            raise UserError(f'{error}; {files.advice(error)}') from None
 
     def _read(self, number, rng):
         if not self.stored:
