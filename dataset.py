@@ -71,7 +71,7 @@ class ZodiacDataset(paddle.io.Dataset):
         try:
             return self._read(number, self._generator(index))
         except images.ImageError as error:
-            raise UserError(f'{error}; mend or remove the file, then run annotate.py again') from None
+            raise UserError(f'{error}; {files.advice(error)}') from None
 
     def _read(self, number, rng):
         if not self.stored:

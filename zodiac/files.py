@@ -183,6 +183,36 @@ def cannot_write(path, error):
     )
 
 
+def moved(root, paths):
+    """Where the images of an index are, when it is read in another working folder than the one it was made in.
+
+    Args:
+        root: the folder that holds the index, and the images below it; paths: some of its paths.
+    Returns: (beginning of the paths, what to put in its place), for `at`; None where the paths are right, or the images not found.
+    """
+    if any(map(os.path.isfile, paths)):
+        return None
+    for path in paths:
+        parts = path.split('/')
+        for number in range(len(parts)):
+            if os.path.isfile(os.path.join(root, *parts[number:])):
+                return ''.join(f'{part}/' for part in parts[:number]), os.path.join(root, '')
+    return None
+
+
+def at(path, place):
+    """A path of an index, whose images have `moved` to `place` or are where it says."""
+    old, new = place or ('', '')
+    return new + path[len(old) :] if path.startswith(old) else path
+
+
+def advice(error):
+    """What to do about an image of an index that cannot be read."""
+    if 'no such file' in str(error):
+        return 'its path is relative to the folder where annotate.py was run: run this there, or run annotate.py again'
+    return 'repair or remove the file, then run annotate.py again'
+
+
 def is_junk(name):
     """Whether a file or folder name is litter of an operating system or an editor, never meant as an image."""
     return name[0] == '.' or name.lower() in JUNK_NAMES

@@ -16,6 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BASE, SERVE, DEPLOY, DEVELOP = (f'requirements-{name}.txt' for name in ('base', 'serve', 'deploy', 'dev'))
 BUILDS = ('paddlepaddle', 'paddlepaddle-gpu')
 MODULES = {'pillow': 'PIL', 'pyyaml': 'yaml', 'scikit-learn': 'sklearn', 'paddlepaddle': 'paddle'}
+NEWEST_FOR_ONNX = (3, 12)  # Python that paddle2onnx, and the onnx that it works with, are published for
 LIBRARIES = {'libgomp.so.1': 'libgomp1', 'libGL.so.1': 'libgl1', 'libstdc++.so.6': 'libstdc++6'}  # Debian's packages
 
 
