@@ -9,6 +9,11 @@ class by class, with `seed`. No image is moved or changed. An index line is `pat
 to the working directory.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare()  # before the other imports, which take long
+
 import bisect
 import collections
 import contextlib

@@ -8,6 +8,11 @@ The drawings are OpenMoji's (openmoji.org, CC BY-SA 4.0), in varied size, turn a
 clutter. Test images are renderings that training never sees.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare()  # before the other imports, which take long
+
 import colorsys
 import concurrent.futures
 import functools
@@ -15,14 +20,13 @@ import importlib.util
 import json
 import os
 import random
-import subprocess
 import sys
 import time
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 import config
-from zodiac import files
+from zodiac import files, processes, stops
 from zodiac.errors import UserError, run
 
 DRAWINGS = {
@@ -77,7 +81,7 @@ def main():
         ['predict.py', infer, *samples],
     ):
         print(f'\n$ python {" ".join([script, *arguments])}', flush=True)
-        status = subprocess.run([sys.executable, os.path.join(here, script), *arguments]).returncode
+        status = processes.call([sys.executable, os.path.join(here, script), *arguments])
         if status:
             return status
     with open(f'{cfg.run_dir}/report/metrics.json', encoding='utf-8') as file:
@@ -111,8 +115,10 @@ def draw_all(root, per_class, seed):
                 os.makedirs(f'{folder}/{split}/{label}')
         with open(f'{folder}/CREDITS.txt', 'w', encoding='utf-8') as file:
             file.write(CREDITS)
-        with concurrent.futures.ProcessPoolExecutor() as pool:
-            list(pool.map(functools.partial(draw_file, folder, seed), jobs, chunksize=50))
+        with concurrent.futures.ProcessPoolExecutor(initializer=stops.work_for_parent) as pool:
+            with stops.held():  # until the processes, which are forked now, leave signals to this one
+                drawn = pool.map(functools.partial(draw_file, folder, seed), jobs, chunksize=50)
+            list(drawn)
     return len(jobs)
 
 

@@ -10,6 +10,11 @@ the SHA-256 of each file. Each model is loaded again and must agree with the net
 export fails and an older one stays.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare()  # before the other imports, which take long
+
 import contextlib
 import os
 import sys

@@ -8,6 +8,11 @@ size: images are decoded while the network runs, a few batches ahead. Files and 
 counted; the exit status is then 1.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare()  # before the other imports, which take long
+
 import argparse
 import codecs
 import contextlib

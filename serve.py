@@ -8,25 +8,23 @@ can reach it unless --host says otherwise; then set the environment variable ZOD
 Bearer TOKEN`. Needs requirements-serve.txt.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare()  # before the other imports, which take long
+
 import argparse
-import contextlib
 import ipaddress
 import math
 import os
 import sys
-import threading
-import time
 
 from zodiac import device, inference
-from zodiac.errors import Stopped, UsageError, UserError, run
+from zodiac.errors import UsageError, UserError, run
 
 
 def main():
-    try:
-        serve(parse())
-    except Stopped as stopped:
-        leave(stopped.status)
-        raise
+    serve(parse())
 
 
 def serve(args):
@@ -51,22 +49,6 @@ def serve(args):
     address = f'http://{f"[{host}]" if ":" in host else host}:{port}'
     print(f'serving {model.name} with {model.engine} at {address} (Ctrl-C stops)', flush=True)
     connections.serve(app, listener, 4 * args.max_requests, math.ceil(args.timeout) + 1)
-
-
-def leave(status, seconds=1):
-    """End the process here where a thread is still at an image or a batch after `seconds`: Python would wait for it."""
-    end = time.monotonic() + seconds
-    others = [
-        thread for thread in threading.enumerate() if thread is not threading.current_thread() and not thread.daemon
-    ]
-    for thread in others:
-        thread.join(max(0, end - time.monotonic()))
-    if any(thread.is_alive() for thread in others):
-        print('interrupted', file=sys.stderr)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(status)
 
 
 def parse():

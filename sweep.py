@@ -9,17 +9,23 @@ is judged by the best value of train.monitor, on the validation split. Stop it a
 run where it was stopped. The table is output/<name>.sweep/trials.csv; the runs are output/<name>-000, output/<name>-001, ...
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare()  # before the other imports, which take long
+
 import csv
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 
 import config
-from zodiac import device, files, metrics, schema
-from zodiac.errors import UsageError, UserError, one_line, run
+from zodiac import device, files, metrics, processes, schema, stops
+from zodiac.errors import Stopped, UsageError, UserError, one_line, run
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -161,21 +167,24 @@ def run_all(cfg, study, space, todo, arguments, jobs):
     if jobs > 1:
         environment.setdefault('OMP_NUM_THREADS', str(max(1, device.cores() // jobs)))
     running, failed, todo = [], [], list(todo)
-    try:
-        while todo or running:
-            while todo and len(running) < jobs:
-                running.append(start(cfg, study, space, todo.pop(0), arguments, environment))
-            ended = [item for item in running if item[1].poll() is not None]
-            for trial, process, log in ended:
-                running.remove((trial, process, log))
-                if not finish(cfg, study, trial, process.returncode, log):
-                    failed.append(log)
-            if not ended:
-                time.sleep(0.2)
-    finally:
-        for _, process, _ in running:
-            process.terminate()
-            process.wait()
+    with stops.noted() as asked:
+        try:
+            while (todo or running) and not asked:
+                while todo and len(running) < jobs:
+                    running.append(start(cfg, study, space, todo.pop(0), arguments, environment))
+                ended = [item for item in running if item[1].poll() is not None]
+                for trial, process, log in ended:
+                    running.remove((trial, process, log))
+                    if not finish(cfg, study, trial, process.returncode, log):
+                        failed.append(log)
+                if not ended:
+                    time.sleep(0.2)
+        finally:
+            why = asked or [signal.SIGTERM]  # or another run has failed
+            for _ in processes.while_running([process for _, process, _ in running], why):
+                pass  # until each has left a checkpoint
+    if asked:
+        raise Stopped(asked[0])
     return failed
 
 
@@ -190,7 +199,7 @@ def start(cfg, study, space, choice, arguments, environment):
     log = f'{folder_of(cfg)}/{name}.log'
     print(f'{name}: {" ".join(chosen)}', file=sys.stderr)
     with open(log, 'w', encoding='utf-8') as file:
-        process = subprocess.Popen(
+        process = processes.start(
             [sys.executable, *arguments, *chosen, f'name={name}', *(['train.resume=auto'] if going_on else [])],
             env=environment,
             stdout=file,
@@ -213,7 +222,7 @@ def finish(cfg, study, trial, status, log):
 
     name = run_of(cfg, trial)
     if status in (130, 143):
-        raise KeyboardInterrupt
+        raise Stopped(status - 128)
     if status:
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         with open(log, encoding='utf-8', errors='replace') as file:

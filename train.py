@@ -17,6 +17,11 @@ Ctrl-C or SIGTERM stops after the current step and leaves a checkpoint; exit sta
 goes on.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare()  # before the other imports, which take long
+
 import os
 import sys
 
@@ -246,10 +251,7 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
                     callbacks=[*watchers, validation],
                     accumulate_grad_batches=cfg.train.accumulate,
                 )
-        except Stopped as stop:
-            if not stop.between_steps:
-                note('stopped at once; --resume goes on from the newest checkpoint')
-                raise
+        except Stopped:
             folder = keeper.save_within_epoch()
             note(
                 f'stopped in epoch {clock.epoch + 1}; the weights of step {clock.step} are in {folder}; '

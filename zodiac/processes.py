@@ -2,12 +2,11 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 
-from zodiac import device
+from zodiac import device, stops
 
 IMAGES_EACH = 16  # of a batch, that a process should have: BatchNorm takes its statistics from them
 
@@ -24,7 +23,8 @@ def launch(arguments, number, logs):
     """Run a script as several processes on this machine, through Paddle's launcher; returns its exit status.
 
     What the first process prints comes out on stderr; of the others, the error that has ended them. SIGINT and SIGTERM are
-    handed on; the status is then 128 + the signal's number, as that of one process.
+    handed on; the status is then 128 + the signal's number, as that of one process. Once there are any: until then, Paddle's
+    launcher has nothing to stop, and would print a traceback.
 
     Args:
         arguments: list of str, the script and its arguments.
@@ -32,24 +32,15 @@ def launch(arguments, number, logs):
     """
     launcher = ['-m', 'paddle.distributed.launch', '--nproc_per_node', str(number), '--log_level', 'CRITICAL']
     environment = {**os.environ, 'PYTHONWARNINGS': 'ignore:No ccache found'}
-    asked, handed_on = [], 0
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signal_number, lambda number, frame: asked.append(number))
     shutil.rmtree(logs, ignore_errors=True)
-    process = subprocess.Popen(
-        [sys.executable, *launcher, '--log_dir', logs, *arguments],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,  # so that Ctrl-C reaches it from here only
-    )
     said = [os.path.join(logs, f'workerlog.{rank}') for rank in range(number)]
     shown = 0
-    while process.poll() is None:
-        time.sleep(0.1)
-        for signal_number in asked[handed_on:]:
-            process.send_signal(signal_number)
-            handed_on += 1
-        shown += _show(_read(said[0], shown).partition('Traceback')[0])
+    with stops.noted() as asked:
+        process = start(
+            [sys.executable, *launcher, '--log_dir', logs, *arguments], env=environment, stdout=subprocess.DEVNULL
+        )
+        for _ in while_running([process], asked, lambda: os.path.isfile(said[-1])):
+            shown += _show(_read(said[0], shown).partition('Traceback')[0])
     errors = {
         text.splitlines()[-1] for text in map(_read, said) if text and text.splitlines()[-1].startswith('error: ')
     }
@@ -66,6 +57,33 @@ def launch(arguments, number, logs):
     if asked:
         return 128 + asked[0]
     return process.returncode if process.returncode in (0, 1, 2) else 1
+
+
+def start(command, **options):
+    """Start a command that gets SIGINT and SIGTERM from here only, also where a terminal sends them to a whole group."""
+    return subprocess.Popen(command, start_new_session=True, **options)
+
+
+def while_running(children, asked, ready=lambda: True):
+    """Yield every tenth of a second until all the children of `start` have ended; hand on to them what comes in `asked`, the list
+    of `stops.noted`, when they are `ready()` for it."""
+    handed_on = 0
+    while any(child.poll() is None for child in children):
+        yield
+        time.sleep(0.1)
+        while len(asked) > handed_on and ready():
+            for child in children:
+                child.send_signal(asked[handed_on])
+            handed_on += 1
+
+
+def call(command):
+    """Run a command; returns its exit status, or 128 + the number of the signal that has come meanwhile."""
+    with stops.noted() as asked:
+        child = start(command)
+        for _ in while_running([child], asked):
+            pass
+    return 128 + asked[0] if asked else child.returncode
 
 
 def _read(path, start=0):
