@@ -11,7 +11,7 @@ from PIL import Image
 
 import config
 from zodiac import augment, device, images, stops, transforms
-from zodiac.errors import UserError, fault
+from zodiac.errors import KILLED_LOADER, UserError, fault
 from zodiac.index import read as read_index
 
 paddle = device.import_paddle()
@@ -205,13 +205,24 @@ class Loader(paddle.io.DataLoader):
         with stops.held():  # until the processes, which are forked now, leave signals to this one
             batches = super().__iter__()
         # the batches first: asked for one more at the end, Paddle lets its processes go
-        for (pixels, labels), bounds in zip(batches, self.batch_sampler.bounds()):
+        for (pixels, labels), bounds in zip(_told(batches), self.batch_sampler.bounds()):
             self.guarded.check()
             batch = [self.images.finish(pixels), labels]
             if self.mixer:
                 rng = np.random.default_rng([self.images.seed, self.epoch, bounds[0], device.rank()])
                 batch = self.mixer(*batch, rng)
             yield batch
+
+
+def _told(batches):
+    """Yield what Paddle's iterator does, and raise UserError where one of its processes was killed, which Paddle may not say."""
+    try:
+        yield from batches
+    except SystemError:
+        workers = getattr(batches, '_workers', ())
+        if any((worker.exitcode or 0) < 0 for worker in workers):
+            raise UserError(KILLED_LOADER) from None
+        raise
 
 
 class Batches(paddle.io.BatchSampler):

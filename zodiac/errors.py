@@ -55,6 +55,10 @@ def fault(path, error):
     )
 
 
+KILLED_LOADER = (
+    'a process that loads images was killed: most often /dev/shm is too small (data.shared_memory=false does without it) or the '
+    'memory (data.num_workers=0 loads in the training process); see docs/troubleshooting.md#workers'
+)
 OUT_OF_MEMORY = 'out of memory; lower train.batch_size, data.num_workers, or --batch-size; see docs/troubleshooting.md#out-of-memory'
 TROUBLES = (  # (words of a library's message, any of them; what they come to, with {said} for the message)
     (
@@ -72,9 +76,12 @@ TROUBLES = (  # (words of a library's message, any of them; what they come to, w
         OUT_OF_MEMORY,
     ),
     (
+        ('exited is killed by signal',),
+        KILLED_LOADER,
+    ),
+    (
         ('Blocking queue is killed', 'DataLoader process', 'DataLoader worker', 'workers exit unexpectedly'),
-        'a process that loads images was killed: most often /dev/shm is too small (data.shared_memory=false does without it) or '
-        'the memory (data.num_workers=0 loads in the training process); see docs/troubleshooting.md#workers',
+        'the images could not be loaded: {said}; set data.num_workers=0, and report this if it fails too',
     ),
     (
         ('BrokenProcessPool',),
@@ -126,8 +133,8 @@ def run(main):
             sys.stderr.flush()
             time.sleep(3)
     except KeyboardInterrupt as error:
-        print('interrupted', file=sys.stderr)
-        status = getattr(error, 'status', 130)
+        sys.stderr.flush()
+        stops.leave(getattr(error, 'status', 130) - 128)
     except BrokenPipeError:  # the reader of our results (`| head`) has left: nothing more to say, and nowhere to say it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141  # what a shell gives for a process that SIGPIPE has ended

@@ -1,5 +1,6 @@
 """The processes that share a run: started by Paddle's launcher, and what they tell each other; a single one needs nothing."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -112,6 +113,16 @@ def count():
     import paddle
 
     return paddle.distributed.get_world_size()
+
+
+@contextlib.contextmanager
+def meeting():
+    """While Paddle connects the processes: where one has been stopped, the others wait for it in C++."""
+    if count() == 1:
+        yield
+        return
+    with stops.unhandled():
+        yield
 
 
 def total(values):

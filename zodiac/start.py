@@ -1,5 +1,6 @@
 """The first thing that a script does, before its other imports, which take long."""
 
+import atexit
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from zodiac import stops
 def prepare():
     """Make a script fit for Ctrl-C while it imports, for closed standard streams, and for file names in an ASCII locale."""
     stops.leave_on_signals()
+    atexit.register(stops.ignore)  # the first to be registered is the last to be called
     _open_closed_streams()
     _read_names_as_utf8()
     if hasattr(signal, 'pthread_sigmask'):

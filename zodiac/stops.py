@@ -5,6 +5,7 @@ import, be lost in a destructor, or break a library halfway. What must be put ri
 """
 
 import contextlib
+import glob
 import os
 import signal
 import sys
@@ -29,20 +30,40 @@ def leave_on_signals():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
+def ignore():
+    """From now on SIGINT and SIGTERM do nothing: all is done, and Python takes itself apart, its handlers first."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def leave(number):
     """End this process with status 128 + number, its child processes too; when called again meanwhile, at once."""
     global _leaving
-    if not _leaving:
-        _leaving = True
-        with contextlib.suppress(OSError):
+    try:
+        if not _leaving:
+            _leaving = True
             os.write(2, b'\ninterrupted\n' if os.isatty(2) else b'interrupted\n')  # Python's streams may be in use
-        end_children()
-        for undo in reversed(before_leaving):
-            with contextlib.suppress(Exception):
-                undo()
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-    os._exit(128 + number)
+            for undo in (_flush, *before_leaving, _end_children)[::-1]:
+                with contextlib.suppress(Exception):
+                    undo()
+    finally:
+        os._exit(128 + number)
+
+
+def _end_children():
+    """Kill the worker processes that this one has started, and remove the batches that Paddle's leave in shared memory."""
+    if hasattr(signal, 'SIGCHLD'):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where Paddle raises an exception
+    multiprocessing = sys.modules.get('multiprocessing')  # its import takes time, and without it there is none
+    for child in multiprocessing.active_children() if multiprocessing else ():
+        child.kill()
+        child.join(1)
+        for path in glob.glob(f'/dev/shm/paddle_{child.pid}_*'):
+            os.unlink(path)
+
+
+def _flush():
+    sys.stdout.flush()
 
 
 @contextlib.contextmanager
@@ -78,6 +99,17 @@ def held(*numbers):
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def unhandled():
+    """Let the system end the process at SIGINT and SIGTERM within the block: C++ code that waits gives their handlers no turn."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def say(text):
@@ -118,11 +150,4 @@ def work_for_parent(*_):
 def _end_when_told(parent):
     while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
         pass
-    os._exit(128 + signal.SIGTERM)
-
-
-def end_children():
-    """Kill the worker processes that this one has started."""
-    multiprocessing = sys.modules.get('multiprocessing')  # its import takes time, and without it there is none
-    for child in multiprocessing.active_children() if multiprocessing else ():
-        child.kill()
+    os._exit(0)  # Paddle takes any other status for a fault, and raises it wherever the parent is

@@ -3,6 +3,8 @@
 import numpy as np
 import paddle
 
+from zodiac import processes
+
 
 class Trainer(paddle.Model):
     """A paddle.Model with mixed precision of either kind, whose `train_batch` leaves loss and hits where they were computed.
@@ -14,7 +16,8 @@ class Trainer(paddle.Model):
     """
 
     def __init__(self, network, amp='O0', amp_dtype='float16'):
-        super().__init__(network)
+        with processes.meeting():
+            super().__init__(network)
         self._amp = {'enable': amp != 'O0', 'level': 'O1' if amp == 'O0' else amp, 'dtype': amp_dtype}
         self._unread = []
 
