@@ -35,19 +35,25 @@ def launch(arguments, number, logs):
     environment = {**os.environ, 'PYTHONWARNINGS': 'ignore:No ccache found'}
     shutil.rmtree(logs, ignore_errors=True)
     said = [os.path.join(logs, f'workerlog.{rank}') for rank in range(number)]
-    shown = 0
+    shown, started = 0, []
+
+    def ready():  # a process that the launcher is about to start it would leave behind
+        if not started and os.path.isfile(said[-1]):
+            started.append(time.monotonic())
+        return started and time.monotonic() - started[0] > 1
+
     with stops.noted() as asked:
         process = start(
             [sys.executable, *launcher, '--log_dir', logs, *arguments], env=environment, stdout=subprocess.DEVNULL
         )
-        for _ in while_running([process], asked, lambda: os.path.isfile(said[-1])):
+        for _ in while_running([process], asked, ready):
             shown += _show(_read(said[0], shown).partition('Traceback')[0])
     errors = {
         text.splitlines()[-1] for text in map(_read, said) if text and text.splitlines()[-1].startswith('error: ')
     }
     rest = _read(said[0], shown)
-    # where another process has ended with an error, the first one only tells that it has lost the other
-    shown += _show(rest.partition('Traceback')[0] if errors else rest)
+    # where another process has ended with an error, or first at a signal, this one only tells that it has lost the other
+    shown += _show(rest.partition('Traceback')[0] if errors or asked else rest)
     if process.returncode and not asked:
         errors = errors or {
             f'error: a process has failed or was killed; see what each has printed in {logs}/, and the memory of the machine; see '
@@ -72,9 +78,9 @@ def while_running(children, asked, ready=lambda: True):
     while any(child.poll() is None for child in children):
         yield
         time.sleep(0.1)
-        while len(asked) > handed_on and ready():
+        for number in asked[handed_on:] if ready() else ():
             for child in children:
-                child.send_signal(asked[handed_on])
+                child.send_signal(number)
             handed_on += 1
 
 
