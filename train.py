@@ -17,6 +17,11 @@ Ctrl-C or SIGTERM stops after the current step and leaves a checkpoint; exit sta
 goes on.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn matplotlib tqdm visualdl')
+
 import contextlib
 import glob
 import os
@@ -24,14 +29,9 @@ import re
 import shlex
 import sys
 
-from zodiac import packages
-
-with packages.needing(
-    packages.BASE, *('paddle', 'numpy', 'PIL', 'yaml', 'scipy', 'sklearn', 'matplotlib', 'tqdm', 'visualdl')
-):
-    import config
-    from zodiac import device, files, index, locks, processes, schema
-    from zodiac.errors import Stopped, UsageError, UserError, run
+import config
+from zodiac import device, files, index, locks, processes, schema
+from zodiac.errors import Stopped, UsageError, UserError, run
 
 
 def main():
@@ -308,10 +308,7 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
                     verbose=0,
                     callbacks=[*watchers, validation],
                 )
-        except Stopped as stop:
-            if not stop.between_steps:
-                note('stopped at once; --resume goes on from the newest checkpoint')
-                raise
+        except Stopped:
             folder = keeper.save_within_epoch()
             note(
                 f'stopped in epoch {clock.epoch + 1}; the weights of step {clock.step} are in {folder}; '

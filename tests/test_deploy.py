@@ -2,19 +2,19 @@
 
 import os
 import shutil
-import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from conftest import picture
+from conftest import ROOT, picture
 
 import config
 import export
 from zodiac import deploy, device, engines, inference, model, networks, packages, transforms
-from zodiac.errors import Stopped, UsageError, UserError, stop_on_signals
+from zodiac.errors import UsageError, UserError
 
 paddle = export.device.import_paddle()
 
@@ -415,32 +415,37 @@ def test_a_transform_that_gives_what_the_network_does_not_take_is_refused(export
         inference.load(str(folder))
 
 
-class Interrupted(Small):
-    """Asked to stop while Paddle reads its code."""
-
-    def forward(self, x):
-        interrupt()
-        return self.mix(self.pool(x).flatten(1))
-
+STOPPED = """
+import os, signal
+from zodiac import deploy, device, errors, files
+paddle = device.import_paddle()
 
 @paddle.jit.not_to_static
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
+class Interrupted(paddle.nn.Layer):
+    def forward(self, x):
+        interrupt()  # while Paddle reads this code
+        return x * 2
 
-def test_a_stop_while_a_static_model_is_written_comes_when_it_is_whole(tmp_path):
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    stop_on_signals()
+def main():
     layer = Interrupted()
     layer.eval()
-    try:
-        with pytest.raises(Stopped) as stopped:
-            deploy.save_static(layer, str(tmp_path / 'a'), [-1, 3, 8, 8], 'float32')
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    assert stopped.value.status == 130
-    assert {path.name for path in tmp_path.iterdir()} >= {'a.pdiparams'}
+    with files.atomic_folder('infer') as folder:
+        deploy.save_static(layer, f'{folder}/a', [-1, 8], 'float32')
+
+errors.run(main)
+"""
+
+
+def test_a_stop_while_a_static_model_is_written_leaves_no_half_of_it(tmp_path):
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    (tmp_path / 'stopped.py').write_text(STOPPED)  # Paddle reads the source
+    command = [sys.executable, 'stopped.py']
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (130, 'interrupted\n')
+    assert os.listdir(tmp_path) == ['stopped.py']
 
 
 class Photos:

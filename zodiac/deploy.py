@@ -5,10 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 
-from zodiac import packages
-from zodiac.errors import UserError, one_line, signals_wait
+from zodiac import files, packages, stops
+from zodiac.errors import UserError, one_line
 
 LITTLE = 1 << 20  # bytes left on a disk that count as none
 PRODUCTS = ['MatMul', 'Gemm']  # ONNX's names for a matrix product
@@ -20,8 +19,7 @@ def save_static(layer, path, shape, dtype):
     import paddle
 
     try:
-        with signals_wait():  # Paddle cannot be stopped here: it makes another exception of it, or crashes
-            paddle.jit.save(layer, path, input_spec=[paddle.static.InputSpec(shape, dtype, 'image')])
+        paddle.jit.save(layer, path, input_spec=[paddle.static.InputSpec(shape, dtype, 'image')])
     except (OSError, RuntimeError, ValueError) as error:
         said = str(error).strip().splitlines()[-1]
         raise _failed(path, f'Paddle could not save the static model ({said}); check the free space') from None
@@ -85,9 +83,11 @@ def save_onnx(path, outputs):
     network = next(path + suffix for suffix in ('.json', '.pdmodel') if os.path.isfile(path + suffix))
     target = f'{path}.onnx'
     command = [sys.executable, '-W', 'ignore', '-c', CONVERT, network, f'{path}.pdiparams', target, str(OPSET)]
-    ended = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors='replace')
-    if ended.returncode or not os.path.isfile(target) or not os.path.getsize(target):
-        said = re.sub(r'\x1b\[[0-9;]*m', '', (ended.stderr.strip().splitlines() or ['it said nothing'])[-1])
+    how = {'stderr': subprocess.PIPE, 'stdout': subprocess.DEVNULL, 'text': True, 'errors': 'replace'}
+    with subprocess.Popen(command, **how) as child, stops.at_stop(child.kill):
+        _, said = child.communicate()
+    if child.returncode or not os.path.isfile(target) or not os.path.getsize(target):
+        said = re.sub(r'\x1b\[[0-9;]*m', '', (said.strip().splitlines() or ['it said nothing'])[-1])
         raise _failed(
             target,
             f'paddle2onnx could not convert the static model ({said}); see the versions in requirements-deploy.txt, or set '
@@ -123,7 +123,7 @@ def quantize_onnx(path, batches):
             return None if batch is None else {'image': batch}
 
     onnxruntime.set_default_logger_severity(3)  # errors
-    with tempfile.TemporaryDirectory() as folder:
+    with files.temporary_folder() as folder:
         prepared = os.path.join(folder, 'prepared.onnx')
         try:
             quantization.quant_pre_process(path, prepared, skip_symbolic_shape=True)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from zodiac import device, files, home
+from zodiac import device, files, home, stops
 from zodiac.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -56,14 +56,15 @@ def run_child(command, seconds, cwd=None):
     options = {'start_new_session': True} if hasattr(os, 'killpg') else {}
     pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
     child = subprocess.Popen(command, cwd=cwd, **pipes, **options)
-    try:
-        said = child.communicate(timeout=seconds)
-        status = child.returncode
-    except subprocess.TimeoutExpired:
-        _end(child)
-        said, status = child.communicate(), None
-    finally:
-        _end(child)
+    with stops.at_stop(lambda: _end(child)):
+        try:
+            said = child.communicate(timeout=seconds)
+            status = child.returncode
+        except subprocess.TimeoutExpired:
+            _end(child)
+            said, status = child.communicate(), None
+        finally:
+            _end(child)
     return (status, *(text.decode('utf-8', 'replace') for text in said))
 
 

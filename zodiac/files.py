@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 
+from zodiac import stops
 from zodiac.errors import UserError, is_full
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -41,14 +42,15 @@ def atomic_write(path, binary=False, sync=True):
         if os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=_prefix(path), suffix='.part', dir=folder)
-        with os.fdopen(handle, **how) as file:
-            yield file
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        with stops.at_stop(lambda: clear_leftovers(folder, os.path.basename(path))):
+            handle, temporary = tempfile.mkstemp(prefix=_prefix(path), suffix='.part', dir=folder)
+            with os.fdopen(handle, **how) as file:
+                yield file
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
         temporary = None
         if sync:
             sync_folder(folder)
@@ -70,23 +72,28 @@ def atomic_folder(path):
     path = path.rstrip('/')
     parent = os.path.dirname(path) or '.'
     temporary = retired = None
+
+    def clear():
+        clear_leftovers(parent, os.path.basename(path))
+
     try:
         os.makedirs(parent, exist_ok=True)
-        clear_leftovers(parent, os.path.basename(path))
-        temporary = tempfile.mkdtemp(prefix=_prefix(path), suffix='.part', dir=parent)
-        os.chmod(temporary, 0o777 & ~_umask())
-        yield temporary
-        for folder, _, names in os.walk(temporary):
-            for name in names:
-                with open(os.path.join(folder, name), 'rb+') as file:
-                    os.fsync(file.fileno())
-            sync_folder(folder)
-        if not (os.path.isdir(path) and _exchange(temporary, path)):
-            if os.path.isdir(path):
-                retired = tempfile.mkdtemp(prefix=_prefix(path), suffix='.old', dir=parent)
-                os.rmdir(retired)  # only its name is wanted: Windows renames onto no folder
-                os.replace(path, retired)
-            os.replace(temporary, path)
+        clear()
+        with stops.at_stop(clear):
+            temporary = tempfile.mkdtemp(prefix=_prefix(path), suffix='.part', dir=parent)
+            os.chmod(temporary, 0o777 & ~_umask())
+            yield temporary
+            for folder, _, names in os.walk(temporary):
+                for name in names:
+                    with open(os.path.join(folder, name), 'rb+') as file:
+                        os.fsync(file.fileno())
+                sync_folder(folder)
+            if not (os.path.isdir(path) and _exchange(temporary, path)):
+                if os.path.isdir(path):
+                    retired = tempfile.mkdtemp(prefix=_prefix(path), suffix='.old', dir=parent)
+                    os.rmdir(retired)  # only its name is wanted: Windows renames onto no folder
+                    os.replace(path, retired)
+                os.replace(temporary, path)
         sync_folder(parent)
     except (OSError, UserError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
@@ -101,6 +108,13 @@ def atomic_folder(path):
         for leftover in (temporary, retired):
             if leftover:
                 shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def temporary_folder():
+    """Yield an empty folder that is gone after the block, also where a signal has ended the process."""
+    with tempfile.TemporaryDirectory() as folder, stops.at_stop(lambda: shutil.rmtree(folder, ignore_errors=True)):
+        yield folder
 
 
 def remove_folder(path):
