@@ -14,9 +14,10 @@ if __name__ == '__main__':
     start.prepare()  # before the other imports, which take long
 
 import argparse
+import codecs
 import dataclasses
 import os
-import re
+import unicodedata
 import warnings
 from dataclasses import dataclass, field
 from typing import List, Literal, Optional, Union
@@ -61,6 +62,7 @@ class ImageSize:
 @dataclass
 class Annotate:
     archive: Optional[str] = None  # .zip, .tar, .tgz to unpack into data.root first
+    encoding: str = 'auto'  # of file names that do not say theirs: gbk, shift_jis, big5, euc_kr, ...
     non_rgb: Literal['reject', 'convert'] = 'reject'  # what to do with grey, palette, CMYK, 16-bit and alpha images
     unknown_class: Literal['stop', 'skip'] = 'stop'  # what to do with a class folder that is none of data.labels
     valid_fraction: float = setting(0.1, above=0, high=0.8)  # taken from train where there is no valid folder
@@ -335,16 +337,11 @@ def _check_whole(cfg):
         if not holds:
             raise UsageError(f'{key} = {schema.get(cfg, key)!r}: allowed is {allowed}')
 
-    labels = cfg.data.labels
+    labels = cfg.data.labels = [unicodedata.normalize('NFC', label) for label in cfg.data.labels]
     require(len(labels) >= 2 and len(set(labels)) == len(labels), 'data.labels', 'two or more names, each once')
-    require(
-        all(
-            label.strip() == label and label and not re.search(r'[\t\r\n/\\]', label) and label not in ('.', '..')
-            for label in labels
-        ),
-        'data.labels',
-        'folder names without tab, newline or slash',
-    )
+    require(all(map(schema.names_a_folder, labels)), 'data.labels', 'folder names without tab, newline or slash')
+    encoding = cfg.annotate.encoding
+    require(encoding == 'auto' or _is_encoding(encoding), 'annotate.encoding', 'auto, or one that Python knows, as gbk')
     for key in ('image.mean', 'image.std'):
         require(len(schema.get(cfg, key)) == 3, key, 'three numbers: red, green, blue')
     require(
@@ -413,6 +410,13 @@ def _model_save_dir(cfg):
             stacklevel=3,
         )
     return cfg.run_dir
+
+
+def _is_encoding(name):
+    try:
+        return codecs.lookup(name)._is_text_encoding
+    except (LookupError, ValueError):  # ValueError: a name with a zero byte
+        return False
 
 
 def _count_lines(path):

@@ -22,6 +22,7 @@ import importlib.util
 import json
 import os
 import random
+import shlex
 import sys
 import time
 
@@ -96,8 +97,8 @@ def main():
         f'{scores["n"]} held-out renderings), {time.perf_counter() - started:.0f} s in all'
     )
     print(f'look at: {cfg.run_dir}/report/predictions.png, confusion_matrix.png and curves.png')
-    print(f'curves:  visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1 --disable-telemetry')
-    print(f'model:   {infer}/ (python predict.py {infer} IMAGE_OR_FOLDER)')
+    print(f'curves:  visualdl --logdir {shlex.quote(cfg.run_dir)}/visualdl --host 127.0.0.1 --disable-telemetry')
+    print(f'model:   {infer}/ (python predict.py {shlex.quote(infer)} IMAGE_OR_FOLDER)')
     return 0
 
 

@@ -17,6 +17,7 @@ if __name__ == '__main__':
 
 import contextlib
 import os
+import shlex
 import sys
 
 import config
@@ -90,7 +91,7 @@ def export(cfg):
             file=sys.stderr,
         )
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
-    print(f'try it: python predict.py {folder} IMAGE_OR_FOLDER')
+    print(f'try it: python predict.py {shlex.quote(folder)} IMAGE_OR_FOLDER')
 
 
 def describe(cfg, origin, temperature, with_onnx):

@@ -402,7 +402,8 @@ def tell_results(cfg):
     print(f'best epoch {row["epoch"]}{chosen}: validation top-1 {row["valid_top1"]:.4f} in {cfg.run_dir}/best')
     print(f'last weights: {cfg.run_dir}.pdparams')
     print(
-        f'curves: {cfg.run_dir}/log.csv, or visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1 --disable-telemetry'
+        f'curves: {cfg.run_dir}/log.csv, or visualdl --logdir {shlex.quote(cfg.run_dir)}/visualdl --host 127.0.0.1 '
+        '--disable-telemetry'
     )
 
 

@@ -64,6 +64,15 @@ def test_text_that_is_no_utf8_is_refused_in_a_mapped_file_too(tmp_path, monkeypa
         index.read(write(tmp_path / 'train.txt', b'a.jpg\t1\n\xff.jpg\t2\n'), 12)
 
 
+@pytest.mark.parametrize('mapped', [False, True])
+def test_a_byte_order_mark_of_an_editor_is_no_part_of_the_first_path(tmp_path, monkeypatch, mapped):
+    monkeypatch.setattr(index, 'MAPPED', 0 if mapped else 1 << 26)
+    paths, labels = index.read(write(tmp_path / 'train.txt', '\ufeffa.jpg\t0\r\nb.jpg\t2\r\n'), 3)
+    assert (list(paths), labels.tolist()) == (['a.jpg', 'b.jpg'], [0, 2])
+    with pytest.raises(UserError, match=r'train\.txt:2: '):
+        index.read(write(tmp_path / 'train.txt', '\ufeffa.jpg\t0\nb.jpg\t3\n'), 3)
+
+
 def test_paths_are_a_sequence(tmp_path):
     paths, _ = index.read(write(tmp_path / 'train.txt', 'a.jpg\t0\nb/猫.jpg\t1\nc.jpg\t2\n'), 3)
     assert (len(paths), paths[1], paths[-1], paths[np.int64(0)]) == (3, 'b/猫.jpg', 'c.jpg', 'a.jpg')

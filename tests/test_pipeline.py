@@ -4,6 +4,8 @@ import csv
 import importlib.util
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,7 +18,8 @@ import yaml
 from conftest import ROOT, assert_message, make_tree, picture, run_script
 from test_report import without_pictures
 
-from zodiac import weights
+import config
+from zodiac import compare, weights
 from zodiac.errors import UserError
 
 LABELS = ['cat', 'dog', '猫']
@@ -59,6 +62,26 @@ def copy_of(finished, tmp_path):
         return os.link(source, target) if os.path.getsize(source) > 1 << 20 else shutil.copy2(source, target)
 
     return shutil.copytree(finished, tmp_path / 'copy', copy_function=link_or_copy)
+
+
+def test_what_is_printed_of_a_run_can_be_pasted_whatever_its_name(finished, tmp_path, call_script):
+    cwd = copy_of(finished, tmp_path)
+    os.rename(cwd / 'output' / 'small', cwd / 'output' / 'two words')
+    settings = [*SETTINGS, 'name=two words']
+    said = call_script('export.py', *settings, 'export.onnx=false', cwd=cwd).stdout
+    command = re.search(r'try it: python predict\.py (.*)', said)[1].replace('IMAGE_OR_FOLDER', 'photos/test/cat')
+    pasted = subprocess.run(
+        f'"{sys.executable}" "{ROOT}/predict.py" {command}', shell=True, cwd=cwd, capture_output=True
+    )
+    assert pasted.returncode == 0, pasted.stderr
+    assert len(pasted.stdout.splitlines()) == 4
+    wrong = call_script('evaluate.py', *settings, 'evaluate.engine=onnxruntime', cwd=cwd).stderr
+    override = shlex.split(re.search(r'-o (.*)', wrong)[1])
+    assert config.load(overrides=override).evaluate.weights == 'output/two words/infer'
+    os.remove(cwd / 'output' / 'two words' / 'report' / 'predictions.csv')
+    with pytest.raises(UserError) as caught:
+        compare.read('two words')
+    assert "python evaluate.py -c 'output/two words'/config.yaml" in str(caught.value)
 
 
 def read_csv(path):

@@ -295,8 +295,6 @@ def images(root, labels, unknown_class='stop'):
         tree = scan.scan(root, labels, unknown_class)
     except UserError as error:
         return {'found': {}, 'problem': str(error)}
-    except ImportError:  # PyYAML, with which it spells the labels that are there
-        tree = scan.scan(root, labels, 'skip')
     return {'found': dict(collections.Counter(entry.label for entry in tree.entries)), 'problem': ''}
 
 
@@ -306,7 +304,7 @@ def index(path, num_classes):
     if not os.path.isfile(path):
         return None
     lines, bad, classes, some, step = 0, '', set(), [], 1
-    with open(path, encoding='utf-8', errors='surrogateescape') as file:
+    with open(path, encoding='utf-8-sig', errors='surrogateescape') as file:
         for number, line in enumerate(file, 1):
             if not line.strip('\r\n'):
                 continue

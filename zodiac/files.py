@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, folder swaps, hashes; and names that are litter."""
+"""Files that are whole or absent: atomic writes, folder swaps, hashes; and what lies below a folder."""
 
 import ast
 import contextlib
@@ -9,6 +9,7 @@ import functools
 import glob
 import hashlib
 import json
+import operator
 import os
 import re
 import shutil
@@ -225,6 +226,53 @@ def advice(error):
     if 'no such file' in str(error):
         return 'its path is relative to the folder where annotate.py was run: run this there, or run annotate.py again'
     return 'repair or remove the file, then run annotate.py again'
+
+
+def walk(folder, note):
+    """Yield the paths of the files below a folder, sorted, those of each folder before those of its subfolders.
+
+    Linked folders are searched too, each folder once, and none that the search has come through: links may lead in circles.
+
+    Args:
+        note: callable (path, why), told of what is left out; why: 'junk', 'no file' (a pipe or a device), 'searched already' (a
+            folder), or the OSError of a folder that cannot be read.
+    """
+    return _walk(folder, note, set(), ())
+
+
+def _walk(folder, note, seen, above):
+    real = os.path.join(os.path.realpath(folder), '')
+    if real in seen or any(one.startswith(real) for one in above):
+        note(folder, 'searched already')
+        return
+    seen.add(real)
+    try:
+        items = sorted(os.scandir(folder), key=operator.attrgetter('name'))
+    except OSError as error:
+        note(folder, error)
+        return
+    start = folder if folder.endswith(('/', os.sep)) else f'{folder}/'
+    folders = []
+    for item in items:
+        path = start + item.name
+        if is_junk(item.name):
+            note(path, 'junk')
+        elif _is(item.is_dir):
+            folders.append(path)
+        elif _is(item.is_file) or not os.path.exists(path):  # a dangling link is reported as a missing file
+            yield path
+        else:
+            note(path, 'no file')
+    for inner in folders:
+        yield from _walk(inner, note, seen, (*above, real))
+
+
+def _is(kind):
+    """What `is_dir` or `is_file` of an os.DirEntry says; false for a link to itself, at which they raise."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def is_junk(name):

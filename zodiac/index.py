@@ -1,5 +1,6 @@
 """Index files, `path<TAB>class number` a line: read with one array operation for all lines, and no Python object a line."""
 
+import codecs
 import mmap
 import os
 from collections.abc import Sequence
@@ -68,8 +69,8 @@ def _content(path):
 
 
 def _spans(content):
-    """(start, stop) of blocks of whole lines."""
-    start = 0
+    """(start, stop) of blocks of whole lines, behind the byte order mark that Windows editors put first."""
+    start = len(codecs.BOM_UTF8) if content[: len(codecs.BOM_UTF8)] == codecs.BOM_UTF8 else 0
     while start < len(content):
         stop = len(content)
         if start + BLOCK < stop:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import platform
+import shlex
 
 from zodiac import checkpoint, device, files, optim, schema
 from zodiac.errors import UserError
@@ -71,7 +72,7 @@ def refuse_changes(folder, state, origin, run_dir, accept=False):
         if before.get(setting) != ours and not accept:
             raise UserError(
                 f'{folder}: was trained with {setting} = {before.get(setting)}, now it is {ours}; put that back (the settings are in '
-                f'-c {run_dir}/config.yaml), go on with --accept-changes, or start a run under another name; see '
+                f'-c {shlex.quote(f"{run_dir}/config.yaml")}), go on with --accept-changes, or start a run under another name; see '
                 'docs/troubleshooting.md#resume'
             )
 
