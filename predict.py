@@ -131,10 +131,10 @@ def is_image(path):
     if path.lower().endswith(images.IMAGE_SUFFIXES):
         return True
     try:
-        images.open_image(path).close()
+        with images.open_image(path):
+            return True
     except images.ImageError as error:
         return error.reason not in ('not an image', 'no such file')
-    return True
 
 
 def printable(text):
