@@ -9,6 +9,11 @@ no folder is drawn from the training images, class by class, with `seed`. No ima
 `path<TAB>class number`, the path relative to the working directory.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-base.txt', 'numpy PIL yaml tqdm')
+
 import bisect
 import collections
 import contextlib

@@ -4,14 +4,15 @@ from dataset import ZodiacDataset
 image, label = ZodiacDataset(mode='valid')[0]      # float32 [3, 224, 224], int64
 """
 
+import functools
 import mmap
 
 import numpy as np
 from PIL import Image
 
 import config
-from zodiac import augment, device, images, transforms
-from zodiac.errors import UserError
+from zodiac import augment, device, files, images, stops, transforms
+from zodiac.errors import KILLED_LOADER, UserError, fault
 from zodiac.index import read as read_index
 
 paddle = device.import_paddle()
@@ -28,7 +29,7 @@ class ZodiacDataset(paddle.io.Dataset):
         mode: 'train', 'valid' or 'test'.
         augment: whether to augment; None means in mode 'train'.
         cfg: a `config.Config`; None means the active one.
-    Raises: UserError for a bad index, and on access for an image that is missing or cannot be decoded.
+    Raises: UserError for a bad index, and on access for an image that is missing, cannot be decoded or cannot be transformed.
     """
 
     def __init__(self, mode='train', augment=None, cfg=None):
@@ -36,6 +37,7 @@ class ZodiacDataset(paddle.io.Dataset):
         cfg = cfg or config.active()
         self.mode = mode
         self.paths, self.labels = read_index(f'{cfg.data.root}/{mode}.txt', len(cfg.data.labels))
+        require_same_order(cfg)
         self.seed = cfg.seed
         self.epoch = None
         self.order = None
@@ -66,10 +68,13 @@ class ZodiacDataset(paddle.io.Dataset):
         return index if self.order is None else self.order[index]
 
     def _pixels(self, number, index):
+        path = self.paths[number]
         try:
             return self._read(number, self._generator(index))
         except images.ImageError as error:
-            raise UserError(f'{error}; mend or remove the file, then run annotate.py again') from None
+            raise UserError(f'{error}; {files.advice(error)}') from None
+        except Exception as error:
+            raise fault(path, error) from error
 
     def _read(self, number, rng):
         if not self.stored:
@@ -118,6 +123,18 @@ class ZodiacDataset(paddle.io.Dataset):
         return {**self.__dict__, '_reads': self._reads.copy()}
 
 
+def require_same_order(cfg):
+    """Raise UserError where annotate.py has numbered the classes in another order than data.labels has now."""
+    path, ours = f'{cfg.data.root}/annotation.json', cfg.data.labels
+    found = files.read_json(path)
+    theirs = found.get('labels') if isinstance(found, dict) else None
+    if isinstance(theirs, list) and theirs != ours and sorted(map(str, theirs)) == sorted(ours):
+        raise UserError(
+            f'{path}: the index files were written with data.labels = {theirs}, now it is {ours}, the same classes in another order; run '
+            'annotate.py again; see docs/troubleshooting.md#class-order'
+        )
+
+
 def train_transform(cfg):
     """The training transform of a configuration: its `augment` list, then the normalisation of evaluation."""
     reduced = [transforms.REDUCED] if cfg.data.reduced_decoding else []
@@ -152,7 +169,7 @@ def before_random(transform, short):
 
 
 class Loader(paddle.io.DataLoader):
-    """A DataLoader over a ZodiacDataset in which a bad file ends the run with its name, also from a worker process.
+    """A DataLoader over a ZodiacDataset in which a bad file, or any fault at it, ends the run with its name, also from a worker process.
 
     Batches come from the workers as pixels, a quarter of the bytes, and are normalised on the device.
 
@@ -160,13 +177,14 @@ class Loader(paddle.io.DataLoader):
     each batch, see `Batches`.
 
     Args:
-        batch_size: images a batch, over all processes.
+        batch_size: most images of a batch, over all processes.
         mixer: callable (images, labels, numpy Generator) -> (images, labels), see batches.Mixer; None for none.
         balanced: draw each class equally often, with return, instead of each image once.
         workers: processes that read; None for data.num_workers.
+        accumulate: batches of a step of the optimizer.
     """
 
-    def __init__(self, dataset, batch_size, cfg, shuffle=False, mixer=None, balanced=False, workers=None):
+    def __init__(self, dataset, batch_size, cfg, shuffle=False, mixer=None, balanced=False, workers=None, accumulate=1):
         processes = paddle.distributed.get_world_size()
         if workers is None:
             on_gpu = not paddle.device.get_device().startswith('cpu')
@@ -180,8 +198,10 @@ class Loader(paddle.io.DataLoader):
         self.guarded = _Guarded(dataset, cfg.image.size)
         super().__init__(
             self.guarded,
-            batch_sampler=Batches(len(dataset), batch_size, processes, device.rank()),
+            batch_sampler=Batches(len(dataset), batch_size, processes, device.rank(), accumulate),
+            collate_fn=self.guarded.collate,
             num_workers=workers,
+            worker_init_fn=stops.work_for_parent,
             use_shared_memory=device.shared_memory_fits(cfg.data.shared_memory, workers * 2 * batch_bytes),
         )
 
@@ -197,8 +217,10 @@ class Loader(paddle.io.DataLoader):
 
     def __iter__(self):
         self.guarded.fault[0] = 0
+        with stops.held():  # until the processes, which are forked now, leave signals to this one
+            batches = super().__iter__()
         # the batches first: asked for one more at the end, Paddle lets its processes go
-        for (pixels, labels), bounds in zip(super().__iter__(), self.batch_sampler.bounds()):
+        for (pixels, labels), bounds in zip(_told(batches), self.batch_sampler.bounds()):
             self.guarded.check()
             batch = [self.images.finish(pixels), labels]
             if self.mixer:
@@ -207,39 +229,90 @@ class Loader(paddle.io.DataLoader):
             yield batch
 
 
+def _told(batches):
+    """Yield what Paddle's iterator does, and raise UserError where one of its processes was killed, which Paddle may not say."""
+    try:
+        yield from batches
+    except SystemError:
+        workers = getattr(batches, '_workers', ())
+        if any((worker.exitcode or 0) < 0 for worker in workers):
+            raise UserError(KILLED_LOADER) from None
+        raise
+
+
 class Batches(paddle.io.BatchSampler):
     """The numbers of the images of each batch; of several processes each gets its share.
 
-    Every image comes exactly once a pass. A batch is order[start:stop], cut evenly into consecutive shares, which differ by
-    one image at most; where the last one would leave a process without an image, it joins the one before.
+    Every image comes exactly once a pass. A pass is cut into the fewest steps of at most batch_size * accumulate images, a
+    step into the fewest batches of at most batch_size, and a batch into the shares of the processes. All are consecutive
+    parts of `order`, and all cuts are even, see `_cut`: there is no small batch at the end of a pass, whose BatchNorm
+    statistics would be those of a few images.
+
+    A pass that leaves out its first steps (`skip`) has the others unchanged. If it has to go on where no step of its own ends,
+    since the size of the batches has changed, and fewer images are left than BatchNorm needs, it begins a little earlier.
 
     Attributes: order, int [count]; skip, images at the beginning of the pass to leave out.
     """
 
-    def __init__(self, count, batch_size, processes=1, rank=0):
+    def __init__(self, count, batch_size, processes=1, rank=0, accumulate=1):
         self.order = np.arange(count)
         self.skip = 0
         self.batch_size = batch_size
         self.processes = processes
         self.rank = rank
+        self.accumulate = accumulate
 
     def bounds(self):
-        """List of (start, stop) of each batch of the pass."""
-        starts = [self.skip + number * self.batch_size for number in range(len(self))]
-        return list(zip(starts, [*starts[1:], len(self.order)]))
+        """Tuple of (start, stop) of each batch of the pass."""
+        return self._plan()[0]
+
+    def ends(self):
+        """Set of the `stop` of the batches after which the optimizer takes a step."""
+        return self._plan()[1]
+
+    def _plan(self):
+        return _plan(len(self.order), self.skip, self.batch_size, self.processes, self.accumulate)
 
     def share(self, bounds):
         """The numbers of the images of this process in one batch."""
         return np.array_split(self.order[slice(*bounds)], self.processes)[self.rank].tolist()
 
+    def smallest(self):
+        """Fewest images of a batch of a whole pass."""
+        bounds, _ = _plan(len(self.order), 0, self.batch_size, self.processes, self.accumulate)
+        return min(stop - start for start, stop in bounds)
+
     def __iter__(self):
         return map(self.share, self.bounds())
 
     def __len__(self):
-        left = len(self.order) - self.skip  # by arithmetic: Paddle asks at every step
-        batches = -(-left // self.batch_size)
-        last = left - (batches - 1) * self.batch_size
-        return batches - 1 if batches > 1 and last < self.processes else batches
+        return len(self.bounds())
+
+
+@functools.lru_cache(maxsize=8)  # Paddle asks for the length at every step
+def _plan(count, skip, batch_size, processes, accumulate):
+    """(start, stop) of each batch, and where steps of the optimizer end; see `Batches`."""
+    needed = processes * min(2, batch_size // processes)
+    start = min(skip, max(0, count - needed)) if skip < count else count
+    steps = _cut(start, count, batch_size * accumulate, processes)
+    bounds = tuple(batch for step in steps for batch in _cut(*step, batch_size, processes))
+    return bounds, frozenset(stop for _, stop in steps)
+
+
+def _cut(start, stop, size, processes):
+    """A range in the fewest parts of at most `size`, as list of (start, stop); their lengths differ by one at most, longer ones first.
+
+    Where the share of a process would be less than half of its share of `size`, or a single image although `size` gives it
+    more, there is one part less, and each is a little longer than `size`.
+    """
+    count = stop - start
+    if not count:
+        return []
+    least = processes * max(-(-size // (2 * processes)), min(2, size // processes))
+    parts = max(1, min(-(-count // size), count // least))
+    length, longer = divmod(count, parts)
+    edges = [start + number * length + min(number, longer) for number in range(parts + 1)]
+    return list(zip(edges, edges[1:]))
 
 
 def balanced_order(labels, rng):
@@ -250,7 +323,8 @@ def balanced_order(labels, rng):
 
 
 class _Guarded(paddle.io.Dataset):
-    """A dataset whose errors come out of worker processes as messages; Paddle itself would lose the file's name.
+    """A dataset whose errors come out of worker processes and threads as messages: Paddle would lose the file's name, or wait
+    for ever.
 
     The sample handed over in place of a bad file never reaches the network: the loader calls `check` before it hands out
     a batch.
@@ -268,14 +342,26 @@ class _Guarded(paddle.io.Dataset):
     def __getitem__(self, index):
         try:
             return self.dataset.sample(index)
-        except UserError as error:
-            text = str(error).encode('utf-8', 'replace')[:4000] + b'\0'
-            if not self.fault[0]:
-                self.fault[1 : 1 + len(text)] = text
-                self.fault[0] = 1
+        except BaseException as error:  # SystemExit too would end the thread alone
+            self.tell(error if isinstance(error, UserError) else fault(f'image {index}', error))
             return self.placeholder
 
+    def collate(self, samples):
+        """[(uint8 [size, size, 3], or features; int64 label), ...] -> a batch of each."""
+        try:
+            return [np.stack(parts) for parts in zip(*samples)]
+        except Exception as error:  # also where a placeholder is among features
+            self.tell(fault('a batch of images', error))
+            return [np.stack(parts) for parts in zip(self.placeholder)]
+
+    def tell(self, error):
+        """Keep a UserError for `check`, unless there is one."""
+        text = str(error).encode('utf-8', 'replace')[:4000] + b'\0'
+        if not self.fault[0]:
+            self.fault[1 : 1 + len(text)] = text
+            self.fault[0] = 1
+
     def check(self):
-        """Raise UserError if a file could not be read."""
+        """Raise UserError if there was any."""
         if self.fault[0]:
             raise UserError(self.fault[1:].split(b'\0', 1)[0].decode('utf-8', 'replace'))

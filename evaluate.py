@@ -10,6 +10,11 @@ confusion_matrix.csv the same as tables, predictions.csv a row an image; the pic
 the split is listed as in the notebook.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn matplotlib jinja2 tqdm visualdl')
+
 import csv
 import filecmp
 import json

@@ -8,6 +8,11 @@ size: images are decoded while the network runs, a few batches ahead. Files and 
 counted; the exit status is then 1.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-serve.txt', 'numpy PIL yaml scipy tqdm')
+
 import argparse
 import codecs
 import contextlib
@@ -126,10 +131,10 @@ def is_image(path):
     if path.lower().endswith(images.IMAGE_SUFFIXES):
         return True
     try:
-        images.open_image(path).close()
+        with images.open_image(path):
+            return True
     except images.ImageError as error:
         return error.reason not in ('not an image', 'no such file')
-    return True
 
 
 def as_line(row):

@@ -158,7 +158,7 @@ def clock_of(seed=0, steps=4, epochs=3, parts=1):
 
     class Loader:
         images = SimpleNamespace(seed=seed)
-        batch_sampler = Batches(2 * steps, 2)
+        batch_sampler = Batches(2 * steps, 2, accumulate=parts)
         set_to = None
 
         def set_epoch(self, epoch, skip=0):
@@ -168,7 +168,9 @@ def clock_of(seed=0, steps=4, epochs=3, parts=1):
         def __len__(self):
             return len(self.batch_sampler)
 
-    return callbacks.Clock(Loader(), epochs, parts)
+    clock = callbacks.Clock(Loader(), epochs)
+    clock.set_model(SimpleNamespace(waiting=False))
+    return clock
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What happens during a training: `train.py` in this process, with small networks of our own on pictures of 8 px."""
 
+import contextlib
 import csv
 import gc
 import json
@@ -177,12 +178,18 @@ def test_accumulated_batches_move_the_weights_as_one_batch_of_all_their_images_d
         assert [row['step'] for row in parts.rows] == ['4', '8', '12']
 
 
-def test_the_odd_batch_at_the_end_of_an_epoch_moves_the_weights_by_its_share(fit):
-    run = fit(plain, 'train.accumulate=2', 'train.epochs=2')
-    assert len(run.steps) == 4  # of two batches and of one, in each epoch
-    for epoch, (before, after) in enumerate([run.steps[:2], run.steps[2:]]):
-        slopes = gradient(plain, before, *training_batches(epoch)[2])
-        assert_same(after, {name: before[name] - 0.1 * slopes[name] / 2 for name in before}, 1e-5)
+@pytest.mark.parametrize(('size', 'parts'), [(8, 2), (5, 3), (4, 4)])
+def test_a_step_of_batches_that_do_not_fill_it_is_the_mean_over_its_own_images(fit, size, parts):
+    """24 images: two steps of 12, not of 16 and 8."""
+    settings = ['train.epochs=2', 'train.class_weights=balanced', 'train.label_smoothing=0.1']
+    whole = fit(plain, f'train.batch_size={size * parts}', *settings)
+    added = fit(plain, f'train.batch_size={size}', f'train.accumulate={parts}', *settings)
+    assert len(whole.steps) == len(added.steps) == 4
+    for state, expected in zip(added.steps, whole.steps):
+        assert_same(state, expected, 1e-5)
+    for row, expected in zip(added.rows, whole.rows):
+        for column in ('train_loss', 'train_top1'):
+            assert float(row[column]) == pytest.approx(float(expected[column]), rel=1e-4)
 
 
 # Validation
@@ -199,6 +206,40 @@ def test_validation_is_the_plain_cross_entropy_whatever_training_does(fit):
         logits = network(images)
         assert float(row['valid_loss']) == pytest.approx(float(functional.cross_entropy(logits, labels)), rel=1e-5)
         assert float(row['valid_top1']) == pytest.approx((logits.argmax(1) == labels).numpy().mean(), rel=1e-5)
+
+
+def test_validation_and_prediction_do_not_wait_for_the_device_in_each_batch(monkeypatch):
+    reads = []
+    numpy = paddle.Tensor.numpy
+    monkeypatch.setattr(
+        paddle.Tensor, 'numpy', lambda tensor, *how: reads.append(tensor) or numpy(tensor)
+    )  # float() and the rest use it
+    assert float(paddle.ones([])) == 1 and len(reads) == 1
+    network = nn.Linear(4, 3)
+    trainer = SimpleNamespace(network=network, auto_cast=contextlib.nullcontext)
+    images = paddle.arange(20 * 4, dtype='float32').reshape([20, 4]) / 80
+    labels = paddle.arange(20) % 3
+    for size in (20, 1):
+        batches = [(images[start : start + size], labels[start : start + size]) for start in range(0, 20, size)]
+        seen = []
+        reads.clear()
+        callbacks.Validation(
+            batches,
+            [
+                SimpleNamespace(
+                    on_eval_begin=lambda: None, on_eval_batch_end=lambda number: None, on_eval_end=seen.append
+                )
+            ],
+        ).run(trainer)
+        assert len(reads) == 1
+        reads.clear()
+        probabilities = model.predict(network, batches, 20)
+        assert len(reads) == -(-20 // size // model.READ_BATCHES)
+        assert probabilities == pytest.approx(numpy(functional.softmax(network(images))), abs=1e-6)
+        own = probabilities[range(20), numpy(labels)]
+        assert seen == [
+            {'loss': pytest.approx(-np.log(own).mean()), 'top1': (probabilities.argmax(1) == numpy(labels)).mean()}
+        ]
 
 
 def test_class_weights_and_smoothing_are_in_the_training_loss(fit):
@@ -335,7 +376,7 @@ def test_a_checkpoint_within_an_epoch_holds_the_average_after_its_step(fit):
 def test_an_interrupted_validation_keeps_the_weights_that_training_goes_on_from(fit, capsys, ema):
     def stop(count):
         if count == 2:
-            raise Stopped(signal.SIGINT, between_steps=True)
+            raise Stopped(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         fit(with_batch_norm, f'train.ema={ema}', on_validation=stop)
@@ -347,17 +388,6 @@ def test_an_interrupted_validation_keeps_the_weights_that_training_goes_on_from(
     if ema:
         assert_same(contents['model.pdparams'], averages(fit.last.start, steps, ema)[-1], 1e-5)
     assert 'stopped in epoch 2; the weights of step 6 are in ' in capsys.readouterr().err
-
-
-def test_a_stop_at_once_leaves_the_checkpoints_as_they_are_and_says_so(fit, capsys):
-    def stop(count):
-        if count == 2:
-            raise Stopped(signal.SIGTERM)
-
-    with pytest.raises(Stopped):
-        fit(plain, on_validation=stop)
-    assert [facts['step'] for facts, _ in checkpoints('output/run')] == [3]
-    assert 'stopped at once; --resume goes on from the newest checkpoint' in capsys.readouterr().err
 
 
 # The best epoch
@@ -397,7 +427,7 @@ def test_patience_counts_the_epochs_since_the_best_one(capsys):
     assert judged('valid_loss', losses, patience=2) == ([1, 2, 4], 4, 6)
     assert judged('valid_loss', losses, patience=3) == ([1, 2, 4], 4, 7)
     assert capsys.readouterr().err.splitlines()[-1] == (
-        'stopping: valid_loss has not been better than 0.3000 (epoch 4) for 3 epochs (train.patience)'
+        'stopping: valid_loss has not been better than 0.3000 (epoch 4) for 3 epochs (train.patience = 3)'
     )
     assert judged('valid_loss', losses, patience=4) == ([1, 2, 4, 8], 8, None)
     assert judged('valid_top1', losses, patience=4) == ([1, 3, 7], 7, None)
@@ -479,7 +509,6 @@ def test_the_clock_tells_the_epoch_and_what_is_behind():
         seen.append(clock.loader.set_to)
         for step in range(2):
             clock.on_train_batch_begin(step)
-            assert (clock.batch, clock.share) == (2, 2)
             clock.on_train_batch_end(step)
             seen.append((clock.epoch, clock.images, clock.done, clock.step))
     assert seen == [(0, 0), (0, 2, 1, 1), (0, 4, 2, 2), (1, 0), (1, 2, 1, 3), (1, 4, 2, 4)]
@@ -502,36 +531,68 @@ def test_the_clock_of_a_run_that_goes_on_leaves_out_the_batches_behind(epochs, s
     assert (clock.epoch, clock.done, clock.step) == (epochs + 1, 0, 4 * (epochs + 1))
 
 
-@pytest.mark.parametrize(('parts', 'between'), [(1, []), (2, [1, 3]), (3, [1, 2, 4]), (9, [1, 2, 3, 4])])
+@pytest.mark.parametrize(('parts', 'between'), [(1, []), (2, [1, 3, 5]), (3, [1, 2, 4, 5]), (9, [1, 2, 3, 4, 5])])
 def test_gradients_wait_until_the_optimizer_moves_and_it_always_moves_at_the_end_of_an_epoch(parts, between):
-    clock = clock_of(steps=5, parts=parts)
+    clock = clock_of(steps=6, parts=parts)  # 12 images in batches of 2
     clock.on_epoch_begin(0)
     waiting = []
-    for step in range(5):
+    for step in range(6):
+        clock.on_train_batch_begin(step)
+        announced = clock.model.waiting
         clock.on_train_batch_end(step)
+        assert announced == clock.between_updates
         if clock.between_updates:
             waiting.append(step + 1)
     assert waiting == between
 
 
-def test_after_training_the_signals_do_what_they_did_before():
+@pytest.fixture
+def came():
+    """What signals do outside of a training: their numbers are kept here."""
+    came = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda number, frame: came.append(number))
+    yield came
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_within_a_training_a_second_signal_does_what_it_did_before(came):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(Stopped), callbacks.Interrupts(clock_of()) as interrupts:
-        assert signal.getsignal(signal.SIGINT) == signal.getsignal(signal.SIGTERM) == interrupts._ask
         signal.raise_signal(signal.SIGINT)
-        assert interrupts.asked == signal.SIGINT
-        signal.raise_signal(signal.SIGINT)
+        assert (interrupts.asked, came) == (signal.SIGINT, [])
+        signal.raise_signal(signal.SIGTERM)
+        assert came == [signal.SIGTERM]
+        raise Stopped(signal.SIGINT)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert came == [signal.SIGTERM]
 
 
-@pytest.mark.parametrize(('parts', 'last'), [(1, 1), (2, 2), (3, 3), (9, 5)])
+@pytest.mark.parametrize('error', [None, SystemError('of Paddle')])
+def test_a_signal_after_the_last_step_is_not_lost(came, error):
+    with contextlib.suppress(SystemError), callbacks.Interrupts(clock_of()):
+        signal.raise_signal(signal.SIGINT)
+        if error:
+            raise error
+    assert came == [signal.SIGINT]
+
+
+def test_without_a_signal_nothing_comes_after_a_training(came):
+    with callbacks.Interrupts(clock_of()):
+        pass
+    assert came == []
+
+
+@pytest.mark.parametrize(('parts', 'last'), [(1, 1), (2, 2), (3, 3), (9, 6)])
 def test_ctrl_c_waits_until_the_optimizer_has_moved(parts, last):
-    clock = clock_of(steps=5, parts=parts)
+    clock = clock_of(steps=6, parts=parts)
     interrupts = callbacks.Interrupts(clock)
-    interrupts.asked = True
+    interrupts.asked = signal.SIGINT
     clock.on_epoch_begin(0)
     with pytest.raises(KeyboardInterrupt):
-        for step in range(5):
+        for step in range(6):
             clock.on_train_batch_end(step)
             interrupts.on_train_batch_end(step)
     assert clock.step == last

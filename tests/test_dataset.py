@@ -1,6 +1,9 @@
 """Index files to samples and batches: the same ones for the same (seed, epoch, index), and no bad file in silence."""
 
 import faulthandler
+import itertools
+import json
+import math
 import multiprocessing
 import os
 import pickle
@@ -342,11 +345,11 @@ def test_a_pass_can_leave_out_its_first_batches(workdir, workers, balanced, no_h
     whole = numbers_of(loader)
     draws = [draw for _, draw in loader]
     assert len(set(draws)) == len(loader) == 4
-    for skip in range(5):
-        loader.set_epoch(1, min(13, 4 * skip))
+    for skip, images in enumerate([0, 4, 7, 10, 13]):
+        loader.set_epoch(1, images)
         assert len(loader) == 4 - skip
         assert numbers_of(loader) == whole[skip:]
-        loader.set_epoch(1, min(13, 4 * skip))
+        loader.set_epoch(1, images)
         assert [draw for _, draw in loader] == draws[skip:]
     loader.set_epoch(1)
     assert numbers_of(loader) == whole
@@ -388,7 +391,7 @@ def test_an_item_of_a_bad_file_raises_its_name(workdir, spoil, reason):
 @pytest.mark.parametrize(('spoil', 'reason'), [(remove, 'no such file'), (truncate, 'truncated')])
 @pytest.mark.parametrize('mode', ['train', 'test'])
 def test_a_bad_file_ends_a_pass_with_its_name(workdir, spoil, reason, workers, mode, no_hang):
-    paths = draw_split(mode, 9)
+    paths = draw_split(mode, 10)
     spoil(paths[5])
     cfg = settings(workers)
     loader = Loader(ZodiacDataset(mode, cfg=cfg), 2, cfg)
@@ -477,7 +480,15 @@ def test_a_pass_succeeds_once_the_bad_file_is_mended(workdir):
 # Batches, and their shares of several processes
 
 
-@pytest.mark.parametrize('count', [1, 7, 12, 13, 24, 25, 100])
+def plan(count, batch_size, processes=1, accumulate=1, skip=0):
+    """(lengths of the batches, where the optimizer moves)."""
+    batches = Batches(count, batch_size, processes, 0, accumulate)
+    batches.skip = skip
+    assert len(batches) == len(batches.bounds())
+    return [stop - start for start, stop in batches.bounds()], sorted(batches.ends())
+
+
+@pytest.mark.parametrize('count', [1, 7, 12, 13, 24, 25, 65, 100])
 @pytest.mark.parametrize('processes', [1, 2, 3, 5])
 @pytest.mark.parametrize('skip', [0, 4, 8])
 def test_every_image_comes_once_and_the_processes_share_each_batch_evenly(count, processes, skip):
@@ -487,20 +498,85 @@ def test_every_image_comes_once_and_the_processes_share_each_batch_evenly(count,
         batches.order, batches.skip = order, skip
     shares = list(zip(*ranks))
     assert len(shares) == len(ranks[0])
-    assert np.array_equal([image for batch in shares for share in batch for image in share], order[skip:])
+    images = [image for batch in shares for share in batch for image in share]
+    needed = processes * min(2, 8 // processes)
+    first = min(skip, max(0, count - needed)) if skip < count else count  # BatchNorm needs so many
+    assert np.array_equal(images, order[first:])
     for batch in shares:
         sizes = [len(share) for share in batch]
         assert max(sizes) - min(sizes) <= 1
-        assert min(sizes) > 0 or count - skip < processes
-    assert [sum(map(len, batch)) for batch in shares[:-1]] == [8] * (len(shares) - 1)
+        assert min(sizes) > 0 or count < processes
 
 
-@pytest.mark.parametrize(('count', 'expected'), [(16, [8, 8]), (17, [8, 9]), (18, [8, 10]), (19, [8, 8, 3]), (2, [2])])
-def test_a_last_batch_that_is_too_small_for_all_processes_joins_the_one_before(count, expected):
-    assert [stop - start for start, stop in Batches(count, 8, processes=3).bounds()] == expected
+def test_no_batch_has_less_than_half_of_its_images_whatever_shares_it():
+    """Half of what a process has of a batch at most, and two images where it has two: of each pass that has so many."""
+    for processes, accumulate, size in itertools.product((1, 2, 3, 4), (1, 2, 3, 4), (4, 5, 6, 8, 10, 16, 32)):
+        of_process = max(math.ceil(size / processes / 2), min(2, size // processes))
+        for count in (*range(1, 90), 129):
+            lengths, _ = plan(count, size, processes, accumulate)
+            assert sum(lengths) == count
+            if count >= of_process * processes:
+                assert min(lengths) // processes >= of_process, (processes, accumulate, size, count, lengths)
+            if size % (2 * processes) == 0 and size // processes > 2:
+                assert max(lengths) <= size, (processes, accumulate, size, count, lengths)
+
+
+@pytest.mark.parametrize(
+    ('count', 'expected'), [(64, [32, 32]), (65, [22, 22, 21]), (33, [17, 16]), (32, [32]), (20, [20]), (1, [1])]
+)
+def test_a_pass_is_cut_evenly_into_the_fewest_batches(count, expected):
+    assert plan(count, 32)[0] == expected
+
+
+def test_batches_that_add_up_are_the_parts_of_a_larger_one():
+    assert plan(40, 16, accumulate=2) == ([10, 10, 10, 10], [20, 40])
+    assert plan(40, 32) == ([20, 20], [20, 40])
+    for size, accumulate, count in itertools.product((4, 5, 16), (2, 3, 4), range(1, 100)):
+        assert plan(count, size, accumulate=accumulate)[1] == plan(count, size * accumulate)[1]
+
+
+def test_what_is_left_of_a_pass_is_cut_as_the_whole_pass_was():
+    for processes, accumulate, size in itertools.product((1, 2, 3), (1, 2, 3), (3, 4, 5, 8, 16)):
+        for count in (1, 5, 17, 33, 40, 65, 66):
+            lengths, ends = plan(count, size, processes, accumulate)
+            for skip in ends:
+                left, left_ends = plan(count, size, processes, accumulate, skip)
+                assert lengths[len(lengths) - len(left) :] == left and sum(left) == count - skip
+                assert left_ends == [end for end in ends if end > skip]
+
+
+@pytest.mark.parametrize(
+    ('left', 'processes', 'expected'), [(1, 1, [2]), (2, 1, [2]), (1, 3, [6]), (5, 3, [6]), (7, 3, [7])]
+)
+def test_a_pass_that_goes_on_with_too_few_images_for_batch_norm_begins_a_little_earlier(left, processes, expected):
+    assert plan(50, 8, processes, skip=50 - left)[0] == expected
+    assert plan(50, 8, processes, skip=50)[0] == []
 
 
 def test_the_images_of_a_batch_do_not_depend_on_the_number_of_processes():
     alone = list(Batches(50, 8))
     shared = zip(*(Batches(50, 8, 2, rank) for rank in (0, 1)))
     assert [one + other for one, other in shared] == alone
+
+
+@pytest.mark.parametrize(
+    ('annotated', 'refused'),
+    [
+        (['b', 'a', 'c'], True),
+        (['a', 'b', 'c'], False),
+        (['a', 'b'], False),  # another set of classes: a class more, or a better name
+        (['x', 'b', 'c'], False),
+        (None, False),
+        ('abc', False),
+        ([1, {}, 'c'], False),
+    ],
+)
+def test_an_index_of_the_same_classes_in_another_order_is_refused(workdir, annotated, refused):
+    write_index('train', ['signs/0.jpg\t0'])
+    (workdir / 'signs' / 'annotation.json').write_text(json.dumps({'labels': annotated}))
+    cfg = settings(**{'data.labels': '[a,b,c]'})
+    if not refused:
+        ZodiacDataset('train', cfg=cfg)
+        return
+    with pytest.raises(UserError, match=r"annotation.json.*'b', 'a', 'c'.*'a', 'b', 'c'.*annotate.py again"):
+        ZodiacDataset('train', cfg=cfg)

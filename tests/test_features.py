@@ -16,7 +16,7 @@ from paddle import nn
 import config
 import train
 from dataset import Loader, ZodiacDataset
-from zodiac import callbacks, checkpoint, deploy, engines, features, model, weights
+from zodiac import callbacks, checkpoint, deploy, engines, features, files, model, weights
 from zodiac.errors import UsageError, UserError
 
 TRAIN, VALID = 13, 7
@@ -64,7 +64,7 @@ def fit(photos, monkeypatch):
 
         class Interrupts(callbacks.Interrupts):
             def on_train_batch_begin(self, step, logs=None):
-                self.asked = asked is not None and self.clock.step + 1 >= asked
+                self.asked = signal.SIGINT if asked is not None and self.clock.step + 1 >= asked else 0
 
         handler = signal.getsignal(signal.SIGINT)
         try:
@@ -297,6 +297,14 @@ def test_other_layers_of_the_head_that_learn_take_the_same_features(photos):
     assert computed(kept(frozen_network(head=['global_max_pool', 'flatten', 'linear']), *small)[1]) == 1
 
 
+def test_changed_code_makes_other_features(photos, monkeypatch):
+    network, asked = Network(), []
+    kept(network)
+    monkeypatch.setattr(files, 'code_hash', lambda *modules: asked.extend(modules) or 'another')
+    assert computed(kept(network)[1]) == 1
+    assert {'zodiac.features', 'dataset', 'zodiac.cache'} <= set(asked)
+
+
 def test_another_image_makes_other_features(photos):
     network = Network()
     kept(network)
@@ -364,7 +372,6 @@ def test_a_folder_that_cannot_be_written_is_named(photos):
         (['model.unfreeze_epoch=2'], 'model.unfreeze_epoch'),
         (['train.mixup=0.2'], 'mix the pixels'),
         (['train.cutmix=1'], 'mix the pixels'),
-        (['train.amp=O2'], 'train.amp=O1'),
     ],
 )
 def test_settings_that_do_not_go_with_features_are_refused(overrides, word):

@@ -102,3 +102,23 @@ def test_a_line_costs_a_few_bytes_and_no_object(tmp_path, monkeypatch):
         tracemalloc.stop()
     assert (len(paths), paths[lines - 1], labels.sum()) == (lines, 'signs/train/dog/199999.jpg', 7 * lines)
     assert kept < 24 * lines
+
+
+@pytest.mark.parametrize('before', ['signs', './signs', 'data/signs', '/gone/signs', '..'])
+def test_images_of_an_index_that_another_working_folder_made_are_found_below_it(tmp_path, before):
+    (tmp_path / 'signs/train/dog').mkdir(parents=True)
+    for name in ('1.jpg', '2.jpg'):
+        (tmp_path / 'signs/train/dog' / name).touch()
+    lines = [f'{before}/train/dog/{name}.jpg\t0\n' for name in ('gone', 1, 2)]
+    paths, _ = index.read(write(tmp_path / 'signs/train.txt', ''.join(lines)), 1)
+    assert list(paths) == [f'{tmp_path}/signs/train/dog/{name}.jpg' for name in ('gone', 1, 2)]
+    assert list(pickle.loads(pickle.dumps(paths))) == list(paths)
+
+
+def test_paths_that_lead_to_images_are_left_as_they_are(tmp_path, monkeypatch):
+    for root in ('signs', 'copy'):
+        (tmp_path / root / 'train').mkdir(parents=True)
+        (tmp_path / root / 'train/1.jpg').touch()
+    monkeypatch.chdir(tmp_path)
+    paths, _ = index.read(write(tmp_path / 'copy/train.txt', 'signs/train/1.jpg\t0\nsigns/train/gone.jpg\t0\n'), 1)
+    assert list(paths) == ['signs/train/1.jpg', 'signs/train/gone.jpg']

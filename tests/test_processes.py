@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_message, make_tree, picture, run_script
 
+import config
+import train
 from zodiac import device, processes, weights
 
 SETTINGS = [
@@ -68,6 +70,12 @@ for name, norm, asked, arguments in json.load(open('runs.json')):
     except errors.Stopped as stop:
         assert asked and stop.status == 143
 """
+WEIGHTED = ['train.class_weights=balanced', 'optim.schedule=constant']
+CUT = {
+    'weighted': WEIGHTED,
+    # 14 images in steps of 7 and 7, in batches of 4 and 3; two processes have 7 at once, or one of them would get a single image
+    'weighted and smoothed in two batches': [*WEIGHTED, 'train.label_smoothing=0.2', 'train.accumulate=2'],
+}
 LAUNCH = ['-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', 'logs']
 
 
@@ -102,10 +110,15 @@ def folder(tmp_path_factory):
             f'{split}/{number}.png\t{label}\n' for number, label in enumerate(rng.permutation(np.arange(count) % 3))
         ]
         (path / f'{split}.txt').write_text(''.join(lines))
-    start(path, [['one', False, 0, []]])
+    start(
+        path, [['one', False, 0, []], *(['one ' + name, False, 0, ['-o', *settings]] for name, settings in CUT.items())]
+    )
     stopped = [['stopped', True, 2, []], ['stopped', True, 5, ['--resume']], ['stopped', True, 0, ['--resume']]]
     shrunk = [['shrunk', True, 4, []]]
-    start(path, [['two', False, 0, []], ['whole', True, 0, []], *stopped, *shrunk], LAUNCH)
+    cut = [['two ' + name, False, 0, ['-o', *settings]] for name, settings in CUT.items()]
+    start(path, [['two', False, 0, []], *cut, ['whole', True, 0, []], *stopped, *shrunk], LAUNCH)
+    cut = [['three ' + name, False, 0, ['-o', *settings]] for name, settings in CUT.items()]
+    start(path, cut, [number.replace('2', '3') for number in LAUNCH])
     return path
 
 
@@ -125,17 +138,29 @@ def assert_same(folder, name, expected):
     assert log_of(folder, name) == log_of(folder, expected)
 
 
+def assert_nearly_same(folder, name, expected):
+    """The same numbers in the log and the same last weights, but for rounding."""
+    ours, theirs = log_of(folder, name), log_of(folder, expected)
+    assert len(ours) == len(theirs)
+    for row, other in zip(ours, theirs):
+        for key in ('train_loss', 'train_top1', 'valid_loss', 'valid_top1'):
+            if other[key]:
+                assert float(row[key]) == pytest.approx(float(other[key]), rel=1e-5), key
+    trained = weights.read(f'{folder}/output/{expected}.pdparams')
+    for key, value in weights.read(f'{folder}/output/{name}.pdparams').items():
+        assert value == pytest.approx(trained[key], abs=1e-6), key
+
+
 def test_two_processes_train_what_one_trains(folder):
-    one, two = (log_of(folder, name) for name in ('one', 'two'))
-    assert [row['step'] for row in one] == ['0', '3', '6']
-    for ours, theirs in zip(two, one):
-        for key, value in theirs.items():
-            assert (ours[key] == value) if value == '' else float(ours[key]) == pytest.approx(float(value), rel=1e-5), (
-                key
-            )
-    expected = weights.read(f'{folder}/output/one.pdparams')
-    for name, value in weights.read(f'{folder}/output/two.pdparams').items():
-        assert value == pytest.approx(expected[name], abs=1e-6), name
+    assert [row['step'] for row in log_of(folder, 'two')] == ['0', '3', '6']
+    assert [row['lr'] for row in log_of(folder, 'two')] == [row['lr'] for row in log_of(folder, 'one')]
+    assert_nearly_same(folder, 'two', 'one')
+
+
+@pytest.mark.parametrize('name', CUT)
+def test_class_weights_count_over_the_whole_step_whatever_shares_it(folder, name):
+    for number in ('two', 'three'):
+        assert_nearly_same(folder, f'{number} {name}', f'one {name}')
 
 
 def test_two_processes_that_are_stopped_go_on_as_if_they_were_not(folder):
@@ -148,8 +173,7 @@ def test_one_process_goes_on_with_the_run_of_two(folder):
     start(folder, [['shrunk', True, 0, ['--resume']]])
     after = json.loads((folder / 'output/shrunk/checkpoints/step_0000005/state.json').read_text())
     assert (before['images'], after['images']) == (5, 10)
-    assert [len(state['sums']['by_process']) for state in (before, after)] == [2, 1]
-    assert [state['sums']['by_process'][0][0] for state in (before, after)] == [3, 10]
+    assert [state['sums']['images'] for state in (before, after)] == [5, 10]
     assert [row['step'] for row in log_of(folder, 'shrunk')] == ['0', '3', '6']
 
 
@@ -187,6 +211,16 @@ def test_one_process_is_the_default_on_a_gpu_and_where_the_threads_are_set(monke
     assert processes.suited('gpu', 512) == 1
     monkeypatch.setenv('OMP_NUM_THREADS', '4')
     assert processes.suited('cpu', 512) == 1
+
+
+@pytest.mark.parametrize(('training', 'validation', 'expected'), [(40, 40, 4), (40, 3, 3), (2, 9, 2), (40, 1, 1)])
+def test_the_default_leaves_each_process_an_image_of_both_splits(tmp_path, monkeypatch, training, validation, expected):
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.setattr(device, 'cores', lambda: 4)
+    for split, count in (('train', training), ('valid', validation)):
+        (tmp_path / f'{split}.txt').write_text(''.join(f'{number}.png\t0\n' for number in range(count)))
+    cfg = config.load(overrides=[f'data.root={tmp_path}', 'train.batch_size=64', 'device=cpu'])
+    assert train.suited_processes(cfg) == expected
 
 
 SMALL = [

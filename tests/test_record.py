@@ -13,7 +13,7 @@ from conftest import ROOT, make_tree, picture
 from PIL import Image
 
 import annotate
-from zodiac import inspection, record, validate
+from zodiac import files, inspection, record, validate
 from zodiac.errors import UserError
 
 LABELS = ['cat', 'dog']
@@ -169,17 +169,17 @@ def test_another_version_of_the_code_or_of_pillow_reads_all_again(run, monkeypat
     run()
     monkeypatch.setattr(record, '_installed', lambda *library: ['of another version'])
     assert run() == every_file()
-    monkeypatch.setattr(record, 'sources', lambda: {'annotate.py': b'changed'})
+    monkeypatch.setattr(record.files, 'code_hash', lambda *modules: 'of other code')
     assert run() == every_file()
 
 
 def test_the_key_of_the_record_holds_every_module_and_library_that_decides():
     modules = {'annotate', *(name for name in test_imports.reachable('annotate') if name.startswith('zodiac.'))}
     assert {'zodiac.validate', 'zodiac.bombs', 'zodiac.images'} < modules
-    known = {os.path.relpath(path, ROOT)[: -len('.py')].replace(os.sep, '.') for path in record.sources()}
-    assert known == modules
+    known = {os.path.relpath(path, ROOT)[: -len('.py')].replace(os.sep, '.') for path in files.sources('annotate')}
+    assert known == {*modules, 'zodiac.__init__'}
     imported = set()
-    for content in record.sources().values():
+    for content in files.sources('annotate').values():
         for node in ast.walk(ast.parse(content)):
             if isinstance(node, ast.Import):
                 imported.update(alias.name.partition('.')[0] for alias in node.names)

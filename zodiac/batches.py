@@ -59,27 +59,22 @@ class Loss(nn.Layer):
     """Cross-entropy, in nats, of logits against class numbers or shares of the classes.
 
     Args:
-        class_weights: float [classes]; an image counts by the sum of its shares times these. None: all alike, and so for class numbers.
-        parts: the gradient is divided by this, for gradients of several batches that are added up; the value is not.
-
-    Attribute `factor` multiplies the gradient alone in the same way.
+        class_weights: float [classes]; an image counts by the sum of its shares times these. None: all count alike.
     """
 
-    def __init__(self, class_weights=None, parts=1):
+    def __init__(self, class_weights=None):
         super().__init__()
         self.class_weights = None if class_weights is None else paddle.to_tensor(class_weights, 'float32')
-        self.parts = parts
-        self.factor = 1.0
 
     def forward(self, logits, labels):
+        """Logits float32 [N, classes], labels int64 [N] or float32 [N, classes] -> sum over the images of their losses times
+        their weights, sum of the weights; float32 []."""
         if labels.ndim == 1:
-            loss = functional.cross_entropy(logits, labels)
+            losses = functional.cross_entropy(logits, labels, reduction='none')
+            weights = None if self.class_weights is None else self.class_weights[labels]
         else:
-            loss = -(labels * functional.log_softmax(logits.astype('float32'))).sum(1)
-            if self.class_weights is None:
-                loss = loss.mean()
-            else:
-                weight = (labels * self.class_weights).sum(1)
-                loss = (loss * weight).sum() / weight.sum()
-        factor = self.factor / self.parts
-        return loss if factor == 1 else loss * factor + (loss * (1 - factor)).detach()
+            losses = -(labels * functional.log_softmax(logits)).sum(1)
+            weights = None if self.class_weights is None else (labels * self.class_weights).sum(1)
+        if weights is None:
+            return losses.sum(), paddle.full([], float(len(labels)))
+        return (losses * weights).sum(), weights.sum()

@@ -10,7 +10,7 @@ import numpy as np
 from paddle.callbacks import Callback
 from tqdm import tqdm
 
-from zodiac import checkpoint, device, model, processes
+from zodiac import checkpoint, device, model, processes, stops
 from zodiac.errors import Stopped
 
 SPARED = 30  # seconds of training on features that need no checkpoint
@@ -23,19 +23,16 @@ class Clock(Callback):
     draws of dropout. So a run that goes on in the middle of an epoch does what it would have done.
 
     Attributes: epoch, from 0; images, of this epoch that are behind; done, batches of this epoch that are behind; steps,
-    batches of a whole epoch; step, batches of the run that are behind; epochs, of the whole run; batch and share, images of
-    the batch at hand and how many of them are this process's.
+    batches of a whole epoch; step, batches of the run that are behind; epochs, of the whole run.
 
     Args:
-        parts: batches a step of the optimizer.
         every: steps after which the device is asked what they have come to.
     """
 
-    def __init__(self, loader, epochs, parts=1, every=1):
+    def __init__(self, loader, epochs, every=1):
         super().__init__()
         self.loader = loader
         self.epochs = epochs
-        self.parts = parts
         self.every = every
         self.steps = len(loader)
         self.epoch, self.images, self.done, self.step = 0, 0, 0, 0
@@ -46,12 +43,12 @@ class Clock(Callback):
         self.first = self.epoch = epoch
         self.images, self.step = images, step
         self.loader.set_epoch(epoch, skip=images)
-        self.done = self.steps - len(self.loader)
+        self.done = max(0, self.steps - len(self.loader))  # with batches of another size than before, more may be left
 
     @property
     def between_updates(self):
         """Whether gradients wait for more batches before the optimizer moves."""
-        return self.passed % self.parts != 0 and self.passed != len(self.bounds)
+        return self.images not in self.ends
 
     @property
     def reading(self):
@@ -63,80 +60,76 @@ class Clock(Callback):
             self.images, self.done = 0, 0
         self.epoch = self.first + epoch
         self.loader.set_epoch(self.epoch, skip=self.images)
-        self.bounds = self.loader.batch_sampler.bounds()
-        self.passed = 0  # batches since the loader began
+        batches = self.loader.batch_sampler
+        self.bounds, self.ends = batches.bounds(), batches.ends() | {self.images}
 
     def on_train_batch_begin(self, step, logs=None):
         import paddle
 
         draws = np.random.SeedSequence([self.loader.images.seed, self.epoch, self.images, device.rank()])
         paddle.seed(int(draws.generate_state(1)[0]))
-        start, stop = self.bounds[step]
-        self.batch = stop - start
-        self.share = len(self.loader.batch_sampler.share((start, stop)))
+        self.model.waiting = self.bounds[step][1] not in self.ends
 
     def on_train_batch_end(self, step, logs=None):
         self.images = self.bounds[step][1]
-        self.passed = step + 1
         self.done += 1
         self.step += 1
 
 
 class Processes(Callback):
-    """Keeps several processes alike: each image counts the same, and BatchNorm statistics are the mean over all after each
-    step."""
-
-    def __init__(self, clock):
-        super().__init__()
-        self.clock = clock
-
-    def on_train_batch_begin(self, step, logs=None):
-        # the exchange averages the gradients of the processes, whatever the number of their images
-        self.model._loss.factor = self.clock.share * processes.count() / self.clock.batch
+    """Keeps several processes alike: BatchNorm statistics are the mean over all after each step."""
 
     def on_train_batch_end(self, step, logs=None):
         processes.average(model.moving_statistics(self.model.network))
 
 
 class Interrupts(Callback):
-    """Turns SIGINT (Ctrl-C) and SIGTERM into `Stopped` between two steps, when the weights are whole; a second one acts at
-    once. Within a `with` statement only: what these signals did before, they do again after it."""
+    """Turns SIGINT (Ctrl-C) and SIGTERM into `Stopped` between two steps, when the weights are whole. A second one does what
+    these signals did before, and so does the first where there is no further step. Within a `with` statement only."""
 
     def __init__(self, clock):
         super().__init__()
         self.clock = clock
         self.asked = 0  # number of the signal
-        self.process = os.getpid()
         self.before = {}  # handlers of the signals
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {number: signal.signal(number, self._ask) for number in stops.SIGNALS}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, error, trace):
+        self._restore()
+        if self.asked and not isinstance(error, Stopped):
+            signal.raise_signal(self.asked)
+
+    def _restore(self):
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
     def _ask(self, number, frame):
-        if os.getpid() != self.process:  # a loader's worker, which has inherited this
-            os._exit(128 + number)
         if self.asked:
             if time.monotonic() - self.asked_at < 1 and processes.launched():
                 return  # Paddle's launcher sends each SIGTERM three times
-            raise Stopped(number)
+            self._restore()
+            signal.raise_signal(number)
+            return
         self.asked, self.asked_at = number, time.monotonic()
         if device.rank() == 0:
-            print('\nstopping after this step; a second Ctrl-C or SIGTERM leaves at once', file=sys.stderr)
+            stops.say('\nstopping after this step; a second Ctrl-C or SIGTERM leaves at once')
 
     def on_train_batch_end(self, step, logs=None):
         if self.clock.reading and not self.clock.between_updates:
-            self.on_eval_batch_end(step)
+            self._stop_if_asked()
 
     def on_eval_batch_end(self, step, logs=None):
+        if (step + 1) % self.clock.every == 0:
+            self._stop_if_asked()
+
+    def _stop_if_asked(self):
         asked = int(processes.highest(self.asked))
         if asked:
-            raise Stopped(asked, between_steps=True)
+            raise Stopped(asked)
 
 
 class Validation(Callback):
@@ -162,17 +155,17 @@ class Validation(Callback):
         for watcher in self.watchers:
             watcher.on_eval_begin()
         network.eval()
-        sums = np.zeros(3)
+        batches = []  # read from the device at the end
         with paddle.no_grad(), trainer.auto_cast():
             for number, (images, labels) in enumerate(self.loader):
                 logits = network(images).astype('float32')
                 loss = paddle.nn.functional.cross_entropy(logits, labels, reduction='sum')
-                hits = (logits.argmax(1) == labels).astype('int64').sum()
-                sums += [len(labels), float(loss), int(hits)]
+                hits = (logits.argmax(1) == labels).astype('float32').sum()
+                batches.append(paddle.stack([paddle.full([], float(len(labels))), loss, hits]))
                 for watcher in self.watchers:
                     watcher.on_eval_batch_end(number)
         network.train()
-        images, loss_sum, hits = processes.total(sums)
+        images, loss_sum, hits = processes.add_up(paddle.stack(batches).astype('float64').sum(0)).tolist()
         for watcher in self.watchers:
             watcher.on_eval_end({'loss': loss_sum / images, 'top1': hits / images})
 
@@ -326,7 +319,7 @@ class Checkpoints(Callback):
             return None
         rows = [row for row in self.log.rows if row['epoch'] <= epoch]
         place = {'epoch': epoch, 'images': images, 'step': self.clock.step}
-        state = {**self.facts, **place, 'rows': rows, 'written': self.log.written(), **more}
+        state = {**self.facts, **place, 'rows': rows, 'best': self.best.row, 'written': self.log.written(), **more}
         weights = self.model.network.state_dict()
         contents = {checkpoint.WEIGHTS: weights, checkpoint.OPTIMIZER: self.model._optimizer.state_dict()}
         if self.ema and self.ema.average:

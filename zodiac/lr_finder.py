@@ -22,8 +22,8 @@ def sweep(trainer, loader, low=1e-6, high=1.0, steps=100):
         rate = low * (high / low) ** (step / (steps - 1))
         trainer._optimizer.set_lr(rate)
         trainer.train_batch([images], [labels])
-        ((loss, _),) = trainer.read()
-        mean = 0.9 * mean + 0.1 * float(loss)
+        ((loss_sum, weight, *_),) = trainer.read()
+        mean = 0.9 * mean + 0.1 * float(loss_sum / weight)
         smooth = mean / (1 - 0.9 ** (step + 1))
         if not math.isfinite(smooth) or (losses and smooth > 4 * min(losses)):
             break

@@ -2,6 +2,7 @@
 
 import math
 
+from zodiac import model
 from zodiac.errors import UsageError
 
 
@@ -75,8 +76,7 @@ def optimizer(settings, rate, network, frozen=()):
     name, decay = settings.name, settings.weight_decay
     parameters = network.parameters()
     spared = set() if settings.decay_bias_and_norm else {p.name for p in parameters if len(p.shape) < 2}
-    norms = [layer for layer in network.sublayers() if isinstance(layer, (nn.BatchNorm1D, nn.BatchNorm2D))]
-    norms = {parameter.name for layer in norms for parameter in layer.parameters()}
+    norms = {parameter.name for layer in model.batch_norms(network) for parameter in layer.parameters()}
     for label, parameter in network.named_parameters():
         if parameter.name in spared and name != 'adamw':
             parameter.regularizer = paddle.regularizer.L2Decay(0.0)
@@ -120,10 +120,7 @@ def _decouple(optimizer, parameters, decay):
             for parameter in [] if overflow is not None and bool(overflow) else parameters:
                 if parameter.stop_gradient:
                     continue
-                share = 1 - optimizer.get_lr() * parameter.optimize_attr['learning_rate'] * decay
-                parameter.scale_(share)
-                if parameter.name in optimizer._master_weights:  # the float32 copy of a float16 parameter
-                    optimizer._master_weights[parameter.name].scale_(share)
+                parameter.scale_(1 - optimizer.get_lr() * parameter.optimize_attr['learning_rate'] * decay)
         return step(*args, **kwargs)
 
     optimizer.minimize = minimize

@@ -13,7 +13,6 @@ import io
 import itertools
 import json
 import os
-import re
 import sys
 from typing import NamedTuple
 
@@ -26,7 +25,6 @@ LIBRARIES = {
     'numpy': 'numpy',
     'simplejpeg': 'simplejpeg',
 }  # that decide about a file: {module: package}
-OURS = re.compile(r'^\s*from (zodiac[\w.]*) import (\([^)]*\)|[^\n]*)', re.MULTILINE)
 
 
 class Record(NamedTuple):
@@ -42,28 +40,10 @@ class Record(NamedTuple):
 
 
 def made_by(*settings):
-    """Hash of what findings depend on beside the files: our own source, the libraries, `settings`, the order of bytes."""
+    """Hash of what findings depend on beside the files: our own code, the libraries, `settings`, the order of bytes."""
     versions = [_installed(*library) for library in LIBRARIES.items()]
-    digest = hashlib.sha256(json.dumps([versions, sys.byteorder, *settings]).encode())
-    for _, content in sorted(sources().items()):
-        digest.update(hashlib.sha256(content).digest())
-    return digest.hexdigest()
-
-
-def sources():
-    """{path: content} of annotate.py and of all in zodiac/ that it imports, directly or not."""
-    top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    found, waiting = {}, [os.path.join(top, 'annotate.py')]
-    while waiting:
-        path = waiting.pop()
-        if path in found or not os.path.isfile(path):
-            continue
-        with open(path, 'rb') as file:
-            found[path] = file.read()
-        for module, names in OURS.findall(found[path].decode()):
-            inner = [f'{module}.{name}' for name in re.findall(r'\w+', names)]
-            waiting += [os.path.join(top, *name.split('.')) + '.py' for name in (module, *inner)]
-    return found
+    parts = [files.code_hash('annotate'), versions, sys.byteorder, *settings]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _installed(module, package):

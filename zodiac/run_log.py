@@ -8,10 +8,9 @@ import os
 import sys
 import time
 
-import numpy as np
 from paddle.callbacks import Callback
 
-from zodiac import device, files, metrics, processes
+from zodiac import files, metrics
 from zodiac.errors import UserError
 
 LOG_COLUMNS = (
@@ -25,7 +24,7 @@ LOG_COLUMNS = (
     'seconds',
     'images_per_second',
 )
-COUNTED = ('images', 'loss_sum', 'hits')  # of the images of one process in an epoch so far
+COUNTED = ('loss_sum', 'weight', 'hits', 'images')  # of an epoch so far, as Trainer.read has them of a batch
 
 
 class RunLog(Callback):
@@ -45,7 +44,7 @@ class RunLog(Callback):
         self.rows = []
         self.row = {'epoch': 0, 'step': 0}  # of a validation before the first step
         self.so_far = {}  # what the row of this epoch is made of, see `sums`
-        self.unread = []  # (images of this process, learning rate) of the steps that are not in it yet
+        self.unread = []  # learning rates of the steps that are not in it yet
         self.loss = self.top1 = math.nan  # of the step last read, and of the epoch up to there
         self.writer = None
 
@@ -53,10 +52,11 @@ class RunLog(Callback):
         """Take up the log of a stopped run: its rows, what `sums` gave if it was stopped within an epoch, and `written`."""
         self.rows = list(rows)
         if sums:
-            parts = sums['by_process']
-            if len(parts) != processes.count():  # another number of processes goes on: the first one takes all
-                parts = [[sum(column) for column in zip(*parts)]] + [[0, 0.0, 0]] * (processes.count() - 1)
-            self.so_far = {**sums, **dict(zip(COUNTED, parts[device.rank()]))}
+            sums = dict(sums)
+            if 'by_process' in sums:  # of an earlier version: (images, loss_sum, hits) of each process
+                images, loss_sum, hits = map(sum, zip(*sums.pop('by_process')))
+                sums.update(loss_sum=loss_sum, weight=images, hits=hits, images=images)
+            self.so_far = sums
         for name, size in self._records().items() if self.run_dir else ():
             if name in written:
                 os.truncate(f'{self.run_dir}/visualdl/{name}', min(written[name], size))
@@ -66,10 +66,7 @@ class RunLog(Callback):
     def sums(self):
         """What the row of this epoch is made of so far, as JSON-ready values; all processes must call it."""
         self.read()
-        counts = np.zeros([processes.count(), len(COUNTED)])
-        counts[device.rank()] = [self.so_far[name] for name in COUNTED]
-        parts = np.reshape(processes.total(counts.ravel()), counts.shape)
-        return {'by_process': parts.tolist(), 'lr': self.so_far['lr'], 'seconds': self.so_far['seconds']}
+        return self.so_far
 
     def written(self):
         """{file: bytes} of what VisualDL has of the run so far."""
@@ -108,14 +105,14 @@ class RunLog(Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.clock.images == 0:
-            self.so_far = {'images': 0, 'loss_sum': 0.0, 'hits': 0, 'seconds': 0.0}
+            self.so_far = {**dict.fromkeys(COUNTED, 0.0), 'seconds': 0.0}
         self.started = time.perf_counter() - self.so_far['seconds']
 
     def on_train_batch_begin(self, step, logs=None):
         self.lr = self.model._optimizer.get_lr()  # the rate of this step; the schedule moves on right after it
 
     def on_train_batch_end(self, step, logs=None):
-        self.unread.append((self.clock.share, self.lr))
+        self.unread.append(self.lr)
         if self.clock.reading:
             self.read()
 
@@ -123,30 +120,29 @@ class RunLog(Callback):
         """Take up the steps that have not been read yet. Raises UserError for a loss that is not finite, before a checkpoint of
         it is kept."""
         first = self.clock.step - len(self.unread) + 1
-        for number, ((share, lr), (loss, hits)) in enumerate(zip(self.unread, self.model.read())):
+        for number, (lr, counted) in enumerate(zip(self.unread, self.model.read().tolist())):
+            loss = counted[0] / counted[1]
             if not math.isfinite(loss):
                 back = len(self.unread) - 1 - number
                 raise UserError(
                     f'the loss is {loss} at epoch {self.clock.epoch + 1}, step {self.clock.done - back} of that epoch; lower '
                     'optim.lr, raise optim.warmup_epochs or check the images. The checkpoints of the epochs before are kept'
                 )
-            so_far = self.so_far
-            images, all_hits = so_far['images'] + share, so_far['hits'] + int(hits)
-            self.so_far = {**so_far, 'images': images, 'loss_sum': so_far['loss_sum'] + loss * share, 'hits': all_hits}
-            self.so_far['lr'] = lr
-            self.loss, self.top1 = loss, all_hits / images
+            sums = {name: self.so_far[name] + value for name, value in zip(COUNTED, counted)}
+            self.so_far = {**self.so_far, **sums, 'lr': lr}
+            self.loss, self.top1 = loss, sums['hits'] / sums['images']
             self._scalars({'train/loss': loss, 'train/top1': self.top1, 'train/lr': lr}, first + number)
         self.so_far['seconds'] = time.perf_counter() - self.started
         self.unread = []
 
     def on_epoch_end(self, epoch, logs=None):
-        images, loss_sum, hits = processes.total([self.so_far[name] for name in COUNTED])
+        loss_sum, weight, hits, images = (self.so_far[name] for name in COUNTED)
         seconds = self.so_far['seconds']
         self.row = {
             'epoch': self.clock.epoch + 1,
             'step': self.clock.step,
             'lr': self.so_far['lr'],
-            'train_loss': loss_sum / images,
+            'train_loss': loss_sum / weight,
             'train_top1': hits / images,
             'seconds': seconds,
             'images_per_second': images / seconds,
@@ -210,11 +206,7 @@ class Best(Callback):
         if self.exhausted:
             self.model.stop_training = True
             if self.log.run_dir:
-                print(
-                    f'stopping: {self.monitor} has not been better than {self.row[self.monitor]:.4f} (epoch '
-                    f'{self.row["epoch"]}) for {self.patience} epochs (train.patience)',
-                    file=sys.stderr,
-                )
+                print(f'stopping: {self.exhausted}', file=sys.stderr)
 
     def consider(self, row):
         """Compare the row of an epoch with the best one so far."""
@@ -225,6 +217,11 @@ class Best(Callback):
 
     @property
     def exhausted(self):
-        """Whether `patience` epochs have passed without a better one."""
+        """Why the run is to stop, a text for the user: `patience` epochs have passed without a better one. '' where they have not."""
         waited = self.log.rows[-1]['epoch'] - self.row['epoch'] if self.row else 0
-        return self.patience > 0 and waited >= self.patience
+        if not self.patience or waited < self.patience:
+            return ''
+        return (
+            f'{self.monitor} has not been better than {self.row[self.monitor]:.4f} (epoch {self.row["epoch"]}) for '
+            f'{waited} epochs (train.patience = {self.patience})'
+        )

@@ -108,6 +108,14 @@ def disk(name, place, need, mend):
     return Finding(name, OK, text)
 
 
+def home(problem):
+    """The home folder; problem: of `zodiac.home`."""
+    if not problem:
+        return Finding('home', OK, 'can be written to')
+    found = f'{problem}; what Paddle keeps there, such as ImageNet weights, goes to a temporary folder'
+    return Finding('home', WARNING, found, 'export HOME=FOLDER')
+
+
 def fonts(labels, about):
     """Fonts for Chinese class names in the pictures; about: what `facts.imports` tells of Matplotlib."""
     if about.get('fonts'):

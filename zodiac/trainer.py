@@ -3,64 +3,82 @@
 import numpy as np
 import paddle
 
+from zodiac import processes
+
+LOSS_SCALE = 2.0**10  # to begin with, of float16: Paddle's 2 ** 16 is for the mean over a batch, this is for the sum
+
 
 class Trainer(paddle.Model):
-    """A paddle.Model with mixed precision of either kind, whose `train_batch` leaves loss and hits where they were computed.
+    """A paddle.Model whose step is the mean over all of its images, and whose `train_batch` leaves its numbers where they were
+    computed.
+
+    The images of a step may come in several batches, and from several processes: the gradients of their summed losses add
+    up, and are divided by the sum of the weights before the optimizer moves. So a step does not depend on how it was cut.
 
     Args:
         network: float32 [N, 3, H, W] -> logits float32 [N, classes].
-        amp: 'O0', 'O1' or 'O2', see paddle.amp.auto_cast.
+        amp: 'O0', or 'O1' for mixed precision, see paddle.amp.auto_cast; weights and optimizer stay in float32.
         amp_dtype: 'float16', whose loss is scaled, or 'bfloat16', which needs no scaling.
+
+    Attribute `waiting`: whether the gradients of the batch at hand are kept for the next one.
     """
 
     def __init__(self, network, amp='O0', amp_dtype='float16'):
-        super().__init__(network)
-        self._amp = {'enable': amp != 'O0', 'level': 'O1' if amp == 'O0' else amp, 'dtype': amp_dtype}
-        self._unread = []
+        with processes.meeting():
+            super().__init__(network)
+        self._amp = {'enable': amp != 'O0', 'level': 'O1', 'dtype': amp_dtype}
+        self._weight, self._unread = 0.0, []
+        self.waiting = False
 
     def prepare(self, optimizer=None, loss=None):
-        """Take an optimizer and a loss, (logits, labels) -> scalar Tensor."""
+        """Take an optimizer and a loss, (logits, labels) -> (sum over the images, sum of their weights), see batches.Loss."""
         super().prepare(optimizer, loss)
-        self._scaler = None
-        if self._amp['enable'] and self._amp['level'] == 'O2':
-            self.network, self._optimizer = paddle.amp.decorate(
-                models=self.network, optimizers=self._optimizer, level='O2', dtype=self._amp['dtype']
-            )
-        if self._amp['enable'] and self._amp['dtype'] == 'float16':
-            self._scaler = paddle.amp.GradScaler()
+        scaled = self._amp['enable'] and self._amp['dtype'] == 'float16'
+        self._scaler = paddle.amp.GradScaler(init_loss_scaling=LOSS_SCALE) if scaled else None
 
     def auto_cast(self):
         """The context in which the network runs."""
         return paddle.amp.auto_cast(**self._amp)
 
     def train_batch(self, inputs, labels=None, update=True):
-        """A step on lists of one Tensor each, float32 [N, 3, H, W] and labels as the loss takes them; without `update` the
-        gradients are kept for the next step. Returns nothing that could be waited for: see `read`."""
+        """A batch, as lists of one Tensor each, float32 [N, 3, H, W] and labels as the loss takes them, and a step of the
+        optimizer, unless it is `waiting`. Returns no number of it, which would have to be waited for: see `read`."""
         self.network.train()
         (images,), (labels,) = inputs, labels
         with self.auto_cast():
             network = self._adapter.ddp_model if self._adapter._nranks > 1 else self.network
-            logits = network(paddle.to_tensor(images))
+            logits = network(paddle.to_tensor(images)).astype('float32')
         labels = paddle.to_tensor(labels)
-        loss = self._loss(logits, labels)
-        if self._scaler:
-            scaled = self._scaler.scale(loss)
-            scaled.backward()
-            if update:
-                self._scaler.minimize(self._optimizer, scaled)
-        else:
-            loss.backward()
-            if update:
-                self._optimizer.minimize(loss)
-        if update:
-            self.network.clear_gradients()
+        loss, weight = self._loss(logits, labels)
+        scaled = self._scaler.scale(loss) if self._scaler else loss
+        scaled.backward()
         with paddle.no_grad():
             classes = labels if labels.ndim == 1 else labels.argmax(1)
             hits = (logits.argmax(1) == classes).astype('float32').sum()
-            self._unread.append(paddle.stack([loss.detach().astype('float32').reshape([]), hits]))
+            self._unread.append(paddle.stack([loss.detach(), weight, hits, paddle.full([], float(len(labels)))]))
+            self._weight = self._weight + weight
+        if update and not self.waiting:
+            self._step(scaled)
         return [0.0]
 
+    def _step(self, scaled):
+        with paddle.no_grad():
+            # Paddle's exchange has averaged the gradients over the processes
+            factor = self._adapter._nranks / processes.add_up(self._weight)
+            for parameter in self.network.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.multiply_(factor)
+        if self._scaler:
+            self._scaler.minimize(self._optimizer, scaled)
+        else:
+            self._optimizer.minimize(scaled)
+        self.network.clear_gradients()
+        self._weight = 0.0
+
     def read(self):
-        """Loss and number of hits of each step since the last call, float64 [steps, 2]; waits for the device, once."""
-        steps, self._unread = self._unread, []
-        return paddle.stack(steps).numpy().astype(np.float64) if steps else np.zeros((0, 2))
+        """What the batches since the last call have come to over all processes, all of which must call it: float64
+        [batches, 4], the sum of the losses, that of the weights, hits, images. Waits for the device, once."""
+        batches, self._unread = self._unread, []
+        if not batches:
+            return np.zeros((0, 4))
+        return processes.add_up(paddle.stack(batches)).numpy().astype(np.float64)
