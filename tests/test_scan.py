@@ -269,3 +269,23 @@ def test_a_folder_that_no_label_can_be_called_after_is_named_and_not_offered(wor
 def test_one_folder_is_no_list_of_labels(workdir):
     draw('photos/bird/1.png')
     assert 'data.labels=' not in refusal()
+
+
+def test_a_folder_of_folders_of_other_names_may_be_the_root(workdir):
+    draw('photos/birds/finch/1.png', 'photos/birds/wren/1.png')
+    assert '(-o data.root=photos/birds)' in refusal()
+    assert "'data.labels=[finch, wren]'" in refusal('photos/birds')
+
+
+def test_a_folder_beside_the_splits_that_cannot_be_read_is_left_out(workdir, monkeypatch):
+    make_tree('photos', LABELS, {'train': 1})
+    os.mkdir('photos/lost+found')
+    listdir = os.listdir
+
+    def refuse(path='.'):
+        if str(path).endswith('lost+found'):
+            raise PermissionError(13, 'Permission denied', path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, 'listdir', refuse)
+    assert scan.scan('photos', LABELS, 'stop').stray == ['photos/lost+found/']

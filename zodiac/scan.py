@@ -152,7 +152,11 @@ def _labels_of(folders, labels):
 
 
 def _visible(folder):
-    return [name for name in os.listdir(folder) if not files.is_junk(name)]
+    """The names in a folder, without junk; none where it cannot be read, such as lost+found."""
+    try:
+        return [name for name in os.listdir(folder) if not files.is_junk(name)]
+    except OSError:
+        return []
 
 
 def _subfolders(folder):
@@ -202,7 +206,7 @@ def _folders(base, tree, skip=()):
 
 def _misplaced(folder, tree, labels):
     if _name(folder) in labels:
-        what = f'a class folder beside {tree.given_splits["train"]}/; move it in there'
+        what = f'a class folder beside {tree.given_splits["train"]}/; move it into that'
     else:
         what = 'holds class folders, but is none of the splits; rename it to train, valid or test, or move it away'
     return f'{folder}: {what}, or set annotate.unknown_class=skip to leave it out'
@@ -237,10 +241,14 @@ def _unknown_class(folders, tree, labels):
     beside = _labels_of(_subfolders(os.path.dirname(folders[0])), labels)
     near = difflib.get_close_matches(_name(folders[0]), [label for label in labels if label not in beside], n=1)
     fixes = [f'rename it to {near[0]}' if near else 'move it away']
-    fixes.append('set annotate.unknown_class=skip to leave it out')
+    inner = _subfolders(folders[0])
+    if inner and len(inner) == len(_visible(folders[0])) and not tree.given_splits:
+        fixes.append(f'run on it if the folders in it are the classes (-o {schema.override("data.root", folders[0])})')
+    skip = 'set annotate.unknown_class=skip to leave it out'
     unfit = [name for name in present if not schema.names_a_folder(name)]
     if unfit:
-        return problem + ', '.join(fixes) + f'; {unfit[0]!r} cannot be the name of a class, rename that folder'
-    if len(present) > 1:
-        fixes.append(f'or take the folders as they are: -o {schema.override("data.labels", present)}')
-    return problem + ', '.join(fixes)
+        return f'{problem}{", ".join(fixes)}, or {skip}; {unfit[0]!r} cannot be the name of a class, rename that folder'
+    if len(present) < 2:
+        return f'{problem}{", ".join(fixes)}, or {skip}'
+    setting = schema.override('data.labels', present)
+    return f'{problem}{", ".join(fixes)}, {skip}, or take the folders as they are: -o {setting}'
