@@ -733,6 +733,23 @@ def test_an_archive_of_gbk_names_gives_a_readable_index(run):
     assert index('train') == [('signs/train/狗/B1', 1), ('signs/train/猫/A1', 0)]
 
 
+def test_names_that_were_read_in_a_wrong_encoding_are_told_with_the_way_out(run):
+    data = saved_zip(f'{folder}/{number}.bmp' for folder in ('AAAA', 'BBBB') for number in range(3))
+    for standin, name in ((b'AAAA', '構造'), (b'BBBB', '表現')):
+        data = data.replace(standin, name.encode('shift_jis'))
+    Path('a.zip').write_bytes(data)
+    archive = ('annotate.archive=a.zip', 'data.labels=[構造, 表現]')
+    message = refusal(run, archive[0])
+    assert message.startswith('the names in the archive were read as gbk') and 'annotate.encoding=shift_jis' in message
+    assert 'remove the folder' in refusal(run, *archive, 'annotate.encoding=shift_jis')
+    shutil.rmtree('signs')
+    run(*archive)
+    assert {label for _, label in index('train')} == {0, 1}
+    shutil.rmtree('signs')
+    run(*archive, 'annotate.encoding=shift_jis')
+    assert {'構造', '表現'} < set(os.listdir('signs'))
+
+
 # --- what is left out
 
 

@@ -1,6 +1,8 @@
 """The settings: names, types, ranges, files, overrides, the notebook's names, and how a script ends."""
 
 import dataclasses
+import random
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -14,6 +16,19 @@ import config
 from zodiac import errors, schema
 from zodiac.errors import UsageError, UserError
 from zodiac.schema import setting
+
+
+def test_what_is_spelled_for_a_command_line_is_read_back_as_it_was():
+    rng = random.Random(0)
+    letters = 'ab./- _1~yenoNOl猫é"\'\\[]{}:,#&*!|>%@`=?\x7f\x85\u2028\ufeff🐈'
+    for _ in range(3000):
+        text = ''.join(rng.choice(letters) for _ in range(rng.randrange(1, 6)))
+        for value in (text, ['x', text]):
+            (word,) = shlex.split(schema.override('data.labels', value))
+            key, _, spelled = word.partition('=')
+            assert (key, yaml.safe_load(spelled)) == ('data.labels', value)
+    assert schema.override('data.root', '../../out/my-data_1.2') == 'data.root=../../out/my-data_1.2'
+    assert schema.override('data.labels', ['小 猫', 'no']) == """'data.labels=[小 猫, "no"]'"""
 
 
 def load(*overrides):

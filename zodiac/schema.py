@@ -63,7 +63,7 @@ def put(tree, key, value, where):
 
 # Names and paths that YAML reads as themselves: a letter first, so no number, and none of its words for true, false and null.
 PLAIN = re.compile(
-    r'(?!(?:y|n|yes|no|on|off|true|false|null)$)(?:\.{0,2}/)?[^\W\d_][\w./-]*(?: [\w./-]+)*', re.IGNORECASE
+    r'(?!(?:y|n|yes|no|on|off|true|false|null)$)(?:\.{1,2}/)*/?[^\W\d_][\w./-]*(?: [\w./-]+)*', re.IGNORECASE
 )
 UNREADABLE = re.compile('[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]')  # to YAML, unless they are escaped
 
