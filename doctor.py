@@ -8,27 +8,32 @@ It needs no package to be installed. Each line is ok, a warning (works, but slow
 is left behind; the self-test works in a temporary folder. Exit status: 1 where something will fail, else 0.
 """
 
-import functools
-import json
-import os
-import random
-import shlex
-import shutil
 import sys
-import tempfile
-import time
 
 if sys.version_info < (3, 8):  # noqa: UP036  # where not even the rooms of this script can be read
     print('python: Python ' + '.'.join(map(str, sys.version_info[:2])) + ' is too old, 3.9 or newer')
     sys.exit(1)
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare()  # before the other imports, which take long
+
+import functools
+import json
+import os
+import random
+import shlex
+import tempfile
+import time
+
 import config
-from zodiac import checkup, device, errors, facts, processes, surroundings
+from zodiac import checkup, device, errors, facts, files, home, packages, processes, surroundings
 
 MARKS = {checkup.OK: ('✓', '32'), checkup.WARNING: ('!', '33'), checkup.FAILURE: ('✗', '31')}  # and ANSI colours
 SPLITS = ('train', 'valid', 'test')
-OPTIONAL = ('requirements-deploy.txt', 'requirements-serve.txt')
-REQUIREMENTS = ('requirements-base.txt', *OPTIONAL)
+OPTIONAL = (packages.DEPLOY, packages.SERVE)
+REQUIREMENTS = (packages.BASE, *OPTIONAL)
 SELF_TEST_SECONDS = 180
 SELF_TEST = [
     *('name=self_test', 'data.root=drawn', 'data.labels=[dark,light]', 'image.size=32', 'model.arch=resnet18'),
@@ -114,9 +119,8 @@ def _can_print(text):
 
 def environment(cfg):
     """[(name, function that returns a Finding or a list of them)]: Python and its packages, without which nothing runs."""
-    pip = f'{_python()} -m pip'
-    smi = shutil.which('nvidia-smi')
-    whole = f'{pip} install -r {_here("requirements.txt" if smi else "requirements-cpu.txt")}'
+    pip = packages.pip()
+    whole = f'{pip} install -r {packages.here(packages.paddle_set())}'
 
     def about(module):
         return imported().get(module, {})
@@ -126,25 +130,38 @@ def environment(cfg):
         avx = facts.machine()['avx']
         return checkup.paddle(versions(), imported(), bounds, avx, whole, f'{pip} uninstall -y')
 
-    def packages(file):
+    def listed(file):
         has_paddle = any(build in versions() for build in checkup.BUILDS) or 'version' in about('paddle')
-        install = f'{pip} install -r {_here(file)}' if has_paddle or file in OPTIONAL else whole
+        install = f'{pip} install -r {packages.here(file)}' if has_paddle or file in OPTIONAL else whole
         worst = checkup.WARNING if file in OPTIONAL else checkup.FAILURE
-        return checkup.packages(file, facts.requirements(file), versions(), imported(), install, worst)
+        return checkup.packages(file, own(file), versions(), imported(), install, worst)
 
     def gpu():
-        exchange = f'{pip} uninstall -y {" ".join(checkup.BUILDS)} && {pip} install -r {_here("requirements.txt")}'
+        exchange = (
+            f'{pip} uninstall -y {" ".join(checkup.BUILDS)} && {pip} install -r {packages.here("requirements.txt")}'
+        )
         return checkup.gpu(facts.nvidia_smi(), about('paddle'), cfg.device, exchange)
 
     return [
         ('python', lambda: checkup.python(sys.version_info[:2], _paddle_version())),
         ('paddle', paddle),
-        ('base packages', lambda: packages('requirements-base.txt')),
-        ('deploy packages', lambda: packages('requirements-deploy.txt')),
-        ('onnx export', lambda: checkup.converter(versions(), _paddle_version(), f'{pip} install')),
-        ('serve packages', lambda: packages('requirements-serve.txt')),
+        ('base packages', lambda: listed(packages.BASE)),
+        ('deploy packages', lambda: listed(packages.DEPLOY)),
+        (
+            'onnx export',
+            lambda: checkup.converter(versions(), _paddle_version(), f'{pip} install', sys.version_info[:2]),
+        ),
+        ('serve packages', lambda: listed(packages.SERVE)),
         ('gpu', gpu),
+        ('home', lambda: surroundings.home(home.problem())),
     ]
+
+
+def own(file):
+    """The lines of a requirements file but for the packages that one before it has too."""
+    before = {name for earlier in REQUIREMENTS[: REQUIREMENTS.index(file)] for name in packages.listed(earlier)}
+    lines = facts.requirements(file).splitlines()
+    return '\n'.join(line for line in lines if not before & checkup.requirements(line).keys())
 
 
 @functools.lru_cache  # not functools.cache, which Python 3.8 has not
@@ -158,9 +175,12 @@ def versions():
 def imported():
     """What becomes of importing them, see `facts.imports`; those of serve.py start nothing that could break."""
     _note('importing Paddle and its companions ...')
-    serving = checkup.requirements(facts.requirements('requirements-serve.txt'))
-    names = [name for name in versions() if name not in checkup.BUILDS and name not in serving]
-    modules = [checkup.MODULES.get(name, name) for name in names if name != 'numpy']
+    names = [
+        name
+        for name in versions()
+        if name not in checkup.BUILDS and name not in checkup.requirements(own(packages.SERVE))
+    ]
+    modules = [packages.module_of(name) for name in names if name != 'numpy']
     return checkup.causes(facts.imports(['numpy', 'paddle', *modules]))
 
 
@@ -176,7 +196,7 @@ def around(cfg, given):
     workers = data.num_workers
     if workers == 'auto':  # as zodiac.device has it, where several processes share the cores
         workers = device.loader_workers('auto', on_gpu) if number == 1 else min(device.cores() // number - 1, 1)
-    annotate = ' '.join(map(shlex.quote, [_python(), _here('annotate.py'), *given]))
+    annotate = ' '.join([packages.python(), packages.here('annotate.py'), *map(shlex.quote, given)])
     need = surroundings.run_bytes(cfg.model.arch, cfg.train.keep_checkpoints)
     cache = data.cache_gb * surroundings.GB if data.cache else 0
 
@@ -221,7 +241,8 @@ def around(cfg, given):
 
 
 def skipped():
-    return checkup.Finding('self-test', checkup.WARNING, 'not run', 'mend what is above, then: python doctor.py')
+    again = f'fix what is above, then: {packages.python()} {packages.here("doctor.py")}'
+    return checkup.Finding('self-test', checkup.WARNING, 'not run', again)
 
 
 def self_test(place):
@@ -233,7 +254,7 @@ def self_test(place):
     _note('self-test: drawing, training, exporting, predicting ...')
     started = time.monotonic()
     code = 'import sys; sys.path[0] = sys.argv[1]; import doctor; doctor.errors.run(lambda: doctor.walk_through(sys.argv[2]))'
-    with tempfile.TemporaryDirectory() as folder:
+    with files.temporary_folder() as folder:
         command = [sys.executable, '-c', code, facts.ROOT, place]
         status, _, said = facts.run_child(command, SELF_TEST_SECONDS, cwd=folder)
     what = '' if status == 0 else facts.how_it_ended(status, said, SELF_TEST_SECONDS)
@@ -276,19 +297,6 @@ def _note(text):
     """Say on a terminal what is going on."""
     if sys.stderr.isatty():
         print(text, file=sys.stderr)
-
-
-def _python():
-    """How the user may call this Python: its name where that finds it, else its path."""
-    for name in ('python', 'python3'):
-        if shutil.which(name) and os.path.abspath(shutil.which(name)) == os.path.abspath(sys.executable):
-            return name
-    return sys.executable
-
-
-def _here(name):
-    """A file of this project, as it is written in the working directory."""
-    return os.path.relpath(os.path.join(facts.ROOT, name))
 
 
 if __name__ == '__main__':

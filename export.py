@@ -10,15 +10,19 @@ the SHA-256 of each file. Each model is loaded again and must agree with the net
 export fails and an older one stays.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn tqdm')
+
 import contextlib
 import os
+import shlex
 import sys
 
 import config
-from zodiac import deploy, device, engines, files, inference
+from zodiac import deploy, device, engines, files, inference, parity
 from zodiac.errors import UserError, run
-
-REDUCED = {'bf16': ('paddle', 'openvino'), 'int8': ('onnxruntime', 'openvino')}  # which engines run in that precision
 
 
 def main():
@@ -32,10 +36,11 @@ def export(cfg):
     from zodiac import calibration, checkpoint, model, networks
 
     with_onnx = cfg.export.onnx is not False and deploy.can_save_onnx()
+    why, step = ('export.onnx=false', '') if cfg.export.onnx is False else deploy.why_no_onnx() or ('', '')
     if (cfg.export.onnx is True or cfg.export.precision == 'int8') and not with_onnx:
+        setting = 'export.onnx=true' if cfg.export.onnx is True else 'export.precision=int8'
         raise UserError(
-            'export.onnx=true and export.precision=int8 need more packages: pip install -r requirements-deploy.txt (with Paddle 2.6 '
-            'paddle2onnx<2); see docs/troubleshooting.md#onnx-export'
+            f'{setting} needs the packages of requirements-deploy.txt ({why}): {step}; see docs/troubleshooting.md#onnx-export'
         )
     device.choose(cfg.device)
     if cfg.export.precision == 'bf16' and not device.has_bf16():
@@ -64,6 +69,8 @@ def export(cfg):
     layer = networks.Deployed(network, cfg.image.mean, cfg.image.std, *around)
     layer.eval()
     manifest = describe(cfg, origin, temperature, with_onnx)
+    if not with_onnx:
+        manifest['without_onnx'] = why
     examples = training_images(manifest, cfg) if settings.precision == 'int8' else ()
     names = ['paddle', *(['onnxruntime'] if with_onnx else [])]
     if with_onnx and engines.installed('openvino'):
@@ -76,14 +83,15 @@ def export(cfg):
         manifest['parity'] = compare(network, manifest, unfinished, names, dataset, cfg)
         inference.write_manifest(unfinished, manifest)
     tell(manifest['parity'], names)
-    if without:
+    if cfg.export.onnx == 'auto' and not with_onnx:
+        older = f'warning: {before} of the older export is gone: ' if without else ''
         print(
-            f'warning: {before} of the older export is gone: the packages to make it anew are not installed; pip install -r '
-            'requirements-deploy.txt and export again, or set export.onnx=false',
+            f'{older}no ONNX file was written, which needs requirements-deploy.txt ({why}): {step}, and export again; or set '
+            'export.onnx=false',
             file=sys.stderr,
         )
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
-    print(f'try it: python predict.py {folder} IMAGE_OR_FOLDER')
+    print(f'try it: python predict.py {shlex.quote(folder)} IMAGE_OR_FOLDER')
 
 
 def describe(cfg, origin, temperature, with_onnx):
@@ -94,13 +102,14 @@ def describe(cfg, origin, temperature, with_onnx):
     transform = eval_transform(cfg)
     normalised = {'name': 'image', 'shape': [-1, 3, size, size], 'dtype': 'float32', 'layout': 'NCHW'}
     pixels = {'name': 'image', 'shape': [-1, size, size, 3], 'dtype': 'uint8', 'layout': 'NHWC'}
-    output = 'probabilities' if cfg.export.softmax else 'logits'
+    outputs = ['probabilities', 'logits'] if cfg.export.softmax else ['logits']
     return {
         'name': cfg.name,
         'labels': cfg.data.labels,
         'transform': transform[:-1] if cfg.export.preprocess else transform,
         'input': pixels if cfg.export.preprocess else normalised,
-        'output': {'name': output, 'shape': [-1, classes], 'dtype': 'float32'},
+        'output': {'name': outputs[0], 'shape': [-1, classes], 'dtype': 'float32'},
+        'outputs': outputs,
         'precision': cfg.export.precision,
         'temperature': temperature,
         'trained': {'arch': cfg.model.arch, 'flip_average': cfg.evaluate.flip_average, **origin},
@@ -126,7 +135,7 @@ def write_models(layer, manifest, folder, with_onnx, examples=()):
     path = os.path.join(folder, manifest['name'])
     deploy.save_static(layer, path, manifest['input']['shape'], manifest['input']['dtype'])
     if with_onnx:
-        deploy.save_onnx(path, manifest['output']['name'])
+        deploy.save_onnx(path, manifest['outputs'])
         if manifest['precision'] == 'int8':
             deploy.quantize_onnx(f'{path}.onnx', examples)
     manifest['sha256'] = {name: files.sha256(os.path.join(folder, name)) for name in sorted(os.listdir(folder))}
@@ -152,83 +161,58 @@ def compare(network, manifest, folder, names, dataset, cfg):
 
     OpenVINO, which nobody needs to have, is left out with a warning then; `--engine auto` takes only what stands here.
 
-    Returns: JSON-ready dict: images, tolerance, top1 of the network; for each engine top1, largest_difference of a probability and
-        top1_agreement; and the worst of both over the engines.
+    Returns: JSON-ready dict: images; tolerance; top1, loss and logit_spread of the network; what parity.compare gives for each engine;
+        and the worst over the engines of largest_difference, logit_difference and top1_agreement.
     """
     import numpy as np
     import paddle
-    from scipy.special import softmax
 
     from dataset import eval_transform
 
     chosen = dataset.spread(cfg.export.parity_images)
-    paths = [dataset.paths[i] for i in chosen]
+    paths, labels = [dataset.paths[i] for i in chosen], dataset.labels[chosen]
     seen = inference.sound_batches(paths, eval_transform(cfg), 8)
     with paddle.no_grad():
-        logits = np.concatenate([network(paddle.to_tensor(part)).numpy() for part in seen])
-    expected = softmax(logits / manifest['temperature'], axis=1)
+        expected = np.concatenate([network(paddle.to_tensor(part)).numpy() for part in seen]) / manifest['temperature']
+    if not np.isfinite(expected).all():
+        raise UserError(
+            f'{cfg.run_dir}/infer: not exported: the network gives no numbers (NaN): its training has diverged; train with a lower '
+            'optim.lr, or name other weights with evaluate.weights'
+        )
     parts = list(inference.sound_batches(paths, manifest['transform'], 8))
-    labels = dataset.labels[chosen]
-    parity = {
-        'images': len(chosen),
-        'tolerance': cfg.export.tolerance,
-        'network': {'top1': float((expected.argmax(1) == labels).mean())},
-    }
     figures = {}
     for engine in names:
         try:
             place = cfg.device if engine == 'paddle' and cfg.export.precision != 'bf16' else 'cpu'
             exported = inference.load(folder, place, engine, compared=False)
-            got = np.concatenate([exported.predict(part) for part in parts])
-            found = agreement(engine, expected, got, cfg.export)
+            found = [exported.outputs(part) for part in parts]
+            outputs = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+            figures[engine] = parity.compare(engine, expected, outputs, labels, cfg.export)
         except UserError as error:
             if engine != 'openvino':
                 raise UserError(f'{cfg.run_dir}/infer: not exported: {error}; an older export is kept') from None
             said = str(error).replace(folder, f'{cfg.run_dir}/infer')
             print(f'warning: {said}; predict.py and serve.py will not choose openvino on their own', file=sys.stderr)
-        else:
-            figures[engine] = {'top1': float((got.argmax(1) == labels).mean()), **found}
     return {
-        **parity,
+        'images': len(chosen),
+        'tolerance': cfg.export.tolerance,
+        'network': {**parity.quality(expected, labels), 'logit_spread': parity.spread(expected)},
         **figures,
         'largest_difference': max(values['largest_difference'] for values in figures.values()),
+        'logit_difference': max(values['logit_difference'] for values in figures.values()),
         'top1_agreement': min(values['top1_agreement'] for values in figures.values()),
     }
 
 
-def agreement(engine, expected, got, settings):
-    """How far the probabilities of an engine, [N, classes], are from those of the network. Raises UserError when it is too far.
-
-    Returns: {'largest_difference': of a probability, 'top1_agreement': share of the images}.
-    """
-    import numpy as np
-
-    difference = np.abs(expected - got).max()
-    same = got.argmax(1) == expected.argmax(1)
-    figures = {
-        'largest_difference': float(difference) if np.isfinite(difference) else float('inf'),
-        'top1_agreement': float(same.mean()),
-    }
-    if engine in REDUCED.get(settings.precision, ()):
-        kept = np.isfinite(difference) and same.mean() >= settings.agreement
-        allowed = f'export.agreement = {settings.agreement:g}'
-    else:
-        kept = difference <= settings.tolerance and same.all()
-        allowed = f'export.tolerance = {settings.tolerance:g}, and none'
-    if not kept:
-        raise UserError(
-            f'the model as {engine} runs it differs from the network by {figures["largest_difference"]:.2e} and in the top-1 of '
-            f'{int((~same).sum())} of {len(same)} images (allowed: {allowed})'
-        )
-    return figures
-
-
-def tell(parity, names):
-    for engine in filter(parity.get, names):
+def tell(measured, names):
+    network = measured['network']
+    for engine in filter(measured.get, names):
+        found = measured[engine]
         print(
-            f'{engine} and network on {parity["images"]} validation images: largest difference of a probability '
-            f'{parity[engine]["largest_difference"]:.2e}, same top-1 on {parity[engine]["top1_agreement"]:.1%}; accuracy '
-            f'{parity[engine]["top1"]:.4f} and {parity["network"]["top1"]:.4f}'
+            f'{engine} ({found["precision"]}) and network on {measured["images"]} validation images: largest difference of a logit '
+            f'{found["logit_difference"]:.2e} of their spread, of a probability {found["largest_difference"]:.2e}; same top-1 on '
+            f'{found["top1_agreement"]:.1%}; accuracy {found["top1"]:.4f} and {network["top1"]:.4f}; loss {found["loss"]:.4f} and '
+            f'{network["loss"]:.4f}'
         )
 
 

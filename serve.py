@@ -8,36 +8,35 @@ can reach it unless --host says otherwise; then set the environment variable ZOD
 Bearer TOKEN`. Needs requirements-serve.txt.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare(
+        'requirements-serve.txt',
+        'fastapi fastapi_offline uvicorn python_multipart prometheus_client numpy PIL yaml scipy tqdm',
+    )
+
 import argparse
-import contextlib
 import ipaddress
 import math
 import os
+import re
 import sys
-import threading
-import time
 
 from zodiac import device, inference
-from zodiac.errors import Stopped, UsageError, UserError, run
+from zodiac.errors import UsageError, run
 
 
 def main():
-    try:
-        serve(parse())
-    except Stopped as stopped:
-        leave(stopped.status)
-        raise
+    serve(parse())
 
 
 def serve(args):
     """Load the model, run it once, and answer requests until a signal comes."""
-    try:
-        from zodiac import connections, service, uploads
-    except ImportError as error:
-        raise UserError(f'{error.name} is not installed; pip install -r requirements-serve.txt') from None
+    from zodiac import connections, service, uploads
 
     token = read_token()
-    sizes = {'body': args.max_mb << 20, 'pixels': args.max_megapixels * 10**6}
+    sizes = {'body': args.max_mb << 20, 'total': args.max_total_mb << 20, 'pixels': args.max_megapixels * 10**6}
     limits = uploads.Limits(requests=args.max_requests, images=args.max_images, seconds=args.timeout, **sizes)
     listener = connections.bind(args.host, args.port)
     model = inference.load(args.infer_dir, args.device, args.engine)
@@ -50,23 +49,16 @@ def serve(args):
         )
     address = f'http://{f"[{host}]" if ":" in host else host}:{port}'
     print(f'serving {model.name} with {model.engine} at {address} (Ctrl-C stops)', flush=True)
-    connections.serve(app, listener, 4 * args.max_requests, math.ceil(args.timeout) + 1)
-
-
-def leave(status, seconds=1):
-    """End the process here where a thread is still at an image or a batch after `seconds`: Python would wait for it."""
-    end = time.monotonic() + seconds
-    others = [
-        thread for thread in threading.enumerate() if thread is not threading.current_thread() and not thread.daemon
-    ]
-    for thread in others:
-        thread.join(max(0, end - time.monotonic()))
-    if any(thread.is_alive() for thread in others):
-        print('interrupted', file=sys.stderr)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(status)
+    settings = connections.Settings(
+        connections=4 * args.max_requests,
+        keep_alive=args.keep_alive,
+        drain=args.drain,
+        stop=math.ceil(args.timeout) + 1,
+        proxies=args.proxy,
+        origins=args.cors_origin,
+        log=not args.no_access_log,
+    )
+    connections.serve(app, listener, settings)
 
 
 def parse():
@@ -86,10 +78,34 @@ def parse():
     limit('--max-delay', 2, 'milliseconds that an image may wait for others to share its batch', float, 0)
     limit('--max-requests', 128, 'requests that have arrived, in progress; more get 503')
     limit('--max-images', 16, 'images of a request; more get 413')
-    limit('--max-mb', 16, 'megabytes of a request; more get 413')
+    limit('--max-mb', 16, 'megabytes of a request, which are held in memory; more get 413')
+    limit(
+        '--max-total-mb',
+        512,
+        'megabytes of all requests, held in memory together; the largest that still arrives gets 503',
+    )
     limit('--max-megapixels', 32, 'megapixels of an image; more get 413')
     limit('--timeout', 30, 'seconds for a request, from its first byte to the answer', float)
-    return parser.parse_args()
+    limit(
+        '--keep-alive',
+        75,
+        'seconds that a connection stays open for another request; more than a proxy in front has',
+        float,
+    )
+    limit('--drain', 2, 'seconds after SIGTERM in which requests are still taken, while /readyz says 503', float, 0)
+    help_on_proxy = (
+        'address or network of a proxy that is believed who its client is (X-Forwarded-For); may be repeated'
+    )
+    add('--proxy', type=_network, action='append', default=[], metavar='ADDRESS', help=help_on_proxy)
+    help_on_cors = (
+        "origin of a page whose scripts may ask this server, like https://example.org, or '*'; may be repeated"
+    )
+    add('--cors-origin', type=_origin, action='append', default=[], metavar='ORIGIN', help=help_on_cors)
+    add('--no-access-log', action='store_true', help='do not write a line of JSON to stderr for each request')
+    args = parser.parse_args()
+    if args.max_total_mb < args.max_mb:
+        parser.error(f'argument --max-total-mb: must be at least --max-mb, which is {args.max_mb}')
+    return args
 
 
 def _number(kind, low, high):
@@ -99,6 +115,21 @@ def _number(kind, low, high):
         return kind(text)
 
     return number
+
+
+def _network(text):
+    try:
+        return str(ipaddress.ip_network(text) if '/' in text else ipaddress.ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            'must be an IP address, like 127.0.0.1, or a network, like 10.0.0.0/8'
+        ) from None
+
+
+def _origin(text):
+    if text != '*' and not re.fullmatch(r'https?://[^/?#@\s]+', text):
+        raise argparse.ArgumentTypeError("must be like https://example.org, with no path, or '*'")
+    return text
 
 
 def read_token():

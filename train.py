@@ -17,11 +17,20 @@ Ctrl-C or SIGTERM stops after the current step and leaves a checkpoint; exit sta
 goes on.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn matplotlib tqdm visualdl')
+
+import contextlib
+import glob
 import os
+import re
+import shlex
 import sys
 
 import config
-from zodiac import device, files, processes
+from zodiac import device, files, index, locks, processes, schema
 from zodiac.errors import Stopped, UsageError, UserError, run
 
 
@@ -36,7 +45,7 @@ def main():
     parser.add_argument(
         '--accept-changes',
         action='store_true',
-        help='go on although the classes, the network or the images have changed',
+        help='go on although the classes, the network, the images or train.monitor have changed',
     )
     parser.add_argument(
         '--nproc', type=int, metavar='N', help='processes that share the work on this machine (default: what suits it)'
@@ -50,30 +59,50 @@ def main():
             'train.views: training on features is work for one process; leave --nproc out, or set train.views=0'
         )
     alone = processes.launched() or args.find_lr or args.plot_schedule or cfg.train.views
-    number = 1 if alone else args.nproc or processes.suited(cfg.device, cfg.train.batch_size)
+    number = 1 if alone else args.nproc or suited_processes(cfg)
     if number > 1:
-        status = processes.launch([*sys.argv, '--nproc', str(number)], number, f'{cfg.run_dir}.processes')
-        if status == 0:
-            tell_results(cfg)
-        return status
-    train_loader, valid_loader = loaders(cfg)
-    if args.plot_schedule:
-        return plot_schedule(cfg, len(train_loader))
-    keep_pictures(cfg, train_loader, valid_loader)
-    if args.find_lr:
+        return launch(cfg, number)
+    if args.plot_schedule or args.find_lr:
+        train_loader, valid_loader = loaders(cfg)
+        if args.plot_schedule:
+            return plot_schedule(cfg, len(train_loader))
+        keep_pictures(cfg, train_loader, valid_loader)
         return find_lr(cfg, train_loader)
-    fit(cfg, train_loader, valid_loader, args.resume, args.accept_changes)
     told_by_parent = processes.launched() and args.nproc
-    if device.rank() == 0 and not told_by_parent:
+    train(cfg, args.resume, args.accept_changes, tell=device.rank() == 0 and not told_by_parent)
+
+
+def launch(cfg, number):
+    """Train in `number` processes on this machine; returns the exit status."""
+    logs = f'{cfg.run_dir}.processes'
+    with locks.held(
+        cfg.run_dir, 'trained'
+    ):  # before the logs of a run are overwritten; its first process takes it anew
+        pass
+    with locks.held(logs, 'written'):
+        status = processes.launch([*sys.argv, '--nproc', str(number)], number, logs)
+    if status == 0:
         tell_results(cfg)
+    return status
 
 
-def train(cfg, must_resume=False):
+def suited_processes(cfg):
+    """Number of processes to train with where the user names none; each gets an image at least, of training and of validation."""
+    number = processes.suited(cfg.device, cfg.train.batch_size)
+    if number > 1:
+        splits = (index.read(f'{cfg.data.root}/{split}.txt', len(cfg.data.labels)) for split in ('train', 'valid'))
+        number = min(number, *(len(labels) for _, labels in splits))
+    return number
+
+
+def train(cfg, must_resume=False, accept_changes=False, tell=True):
     """Do what this script does, in this one process, with the settings of a `config.Config`. Raises UserError."""
-    train_loader, valid_loader = loaders(cfg)
-    keep_pictures(cfg, train_loader, valid_loader)
-    fit(cfg, train_loader, valid_loader, must_resume)
-    tell_results(cfg)
+    with locks.held(cfg.run_dir, 'trained') if device.rank() == 0 else contextlib.nullcontext():
+        train_loader, valid_loader = loaders(cfg)
+        keep_pictures(cfg, train_loader, valid_loader)
+        fit(cfg, train_loader, valid_loader, must_resume, accept_changes)
+    if tell:
+        tell_results(cfg)
 
 
 def loaders(cfg):
@@ -128,13 +157,16 @@ def build_network(cfg, train_set):
     """The network with its initial weights, on Paddle's current device, and the names of its frozen parameters."""
     import paddle
 
-    from zodiac import model
+    from zodiac import checkpoint, model, provenance
 
     network = model.build(
         cfg.model.arch, len(cfg.data.labels), cfg.image.size, cfg.model.head, cfg.model.zero_init_residual
     )
-    if cfg.model.pretrained:
-        note(model.load_pretrained(network, cfg.model.arch, cfg.model.pretrained))
+    source, facts = cfg.model.pretrained, {}
+    if isinstance(source, str):
+        source, facts = checkpoint.locate(source)
+    if source:
+        note(model.load_pretrained(network, cfg.model.arch, source, provenance.labels(facts), cfg.data.labels))
     else:
         note(f'{cfg.model.arch} starts from scratch (model.pretrained=false)')
         if hasattr(network, 'learn_from'):
@@ -224,7 +256,7 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
     log = run_log.RunLog(run_dir, clock, sample_images(train_loader.images))
     best = run_log.Best(log, cfg.train.monitor, cfg.train.patience)
     ema = callbacks.Ema(clock, cfg.train.ema) if cfg.train.ema else None
-    origin = resume.facts(cfg, train_loader.images)
+    origin = resume.facts(cfg, train_loader.images, valid_loader.images)
 
     folder = None
     if must_resume or cfg.train.resume == 'auto':
@@ -238,10 +270,13 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
         for place in (cfg.run_dir, f'{cfg.run_dir}/checkpoints') if writes else ():
             files.clear_leftovers(place)
         resume.refuse_changes(folder, state, origin, cfg.run_dir, accept_changes)
-        resume.go_on(cfg, folder, state, origin, trainer, clock, log, best, ema)
+        resume.restore_best(cfg.run_dir, state, origin, best, note, accept_changes)
+        resume.go_on(cfg, folder, state, origin, trainer, clock, log, ema)
         for change in resume.changed_settings(state, origin):
             note(f'changed since: {change}')
         note(f'going on from {folder}: epoch {clock.epoch + 1}, step {clock.step}')
+    for warning in comes_too_late(cfg):
+        note(f'warning: {warning}')
     if cfg.train.views:
         use_features(cfg, trainer.network, train_loader.images, valid_loader.images)
     if writes and not folder:
@@ -260,17 +295,20 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
         callbacks.Validation(valid_loader, [log]).run(trainer)
     with interrupts:
         try:
-            if clock.epoch < cfg.train.epochs and not best.exhausted:
+            if best.exhausted:
+                note(f'nothing to train: {best.exhausted}; raise train.patience, or set it to 0, to go on')
+            elif clock.epoch >= cfg.train.epochs:
+                note(
+                    f'nothing to train: train.epochs = {cfg.train.epochs}, and {clock.epoch} are done; raise it to go on'
+                )
+            else:
                 trainer.fit(
                     train_loader,
                     epochs=cfg.train.epochs - clock.epoch,
                     verbose=0,
                     callbacks=[*watchers, validation],
                 )
-        except Stopped as stop:
-            if not stop.between_steps:
-                note('stopped at once; --resume goes on from the newest checkpoint')
-                raise
+        except Stopped:
             folder = keeper.save_within_epoch()
             note(
                 f'stopped in epoch {clock.epoch + 1}; the weights of step {clock.step} are in {folder}; '
@@ -279,9 +317,11 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
             raise
     if writes:
         weights_to_use = ema.average if ema and ema.average else trainer.network.state_dict()
-        for suffix, values in (('.pdparams', weights_to_use), ('.pdopt', trainer._optimizer.state_dict())):
+        told = checkpoint.told({**origin, 'epoch': clock.epoch})
+        parts = ('.pdparams', weights_to_use, told), ('.pdopt', trainer._optimizer.state_dict(), None)
+        for suffix, values, facts in parts:
             with files.atomic_write(cfg.run_dir + suffix, binary=True) as file:
-                file.write(weights.dump(values))
+                file.write(weights.dump(values, facts))
 
 
 def use_features(cfg, network, train_set, valid_set=None):
@@ -302,6 +342,8 @@ def plot_schedule(cfg, steps):
     """Draw the learning rate of every step of the run beside its folder."""
     from zodiac import optim, plots
 
+    for warning in comes_too_late(cfg):
+        note(f'warning: {warning}')
     path = f'{cfg.run_dir}.schedule.png'
     rates = optim.rates(cfg.optim, steps, cfg.train.epochs)
     title = f'{cfg.name}: optim.schedule = {cfg.optim.schedule}, {steps} steps an epoch'
@@ -310,6 +352,21 @@ def plot_schedule(cfg, steps):
         f'learning rate {rates[0]:.3g} at the first step, {max(rates):.3g} at its highest, {rates[-1]:.3g} at the last'
     )
     print(f'written: {path}')
+
+
+def comes_too_late(cfg):
+    """List of texts for the user: settings whose time comes after the end of the run."""
+    rate, epochs, late = cfg.optim, cfg.train.epochs, {}
+    if rate.warmup_epochs >= epochs:
+        late['optim.warmup_epochs'] = f'the rate never reaches optim.lr = {rate.lr:g}'
+    elif rate.schedule == 'step' and rate.warmup_epochs + rate.step_epochs >= epochs:
+        late['optim.step_epochs'] = 'the rate never falls'
+    if cfg.model.unfreeze_epoch > epochs:
+        late['model.unfreeze_epoch'] = 'what is frozen never learns'
+    return [
+        f'{key} = {schema.get(cfg, key):g} with train.epochs = {epochs}: {effect}; lower the one or raise the other'
+        for key, effect in late.items()
+    ]
 
 
 def find_lr(cfg, loader):
@@ -345,7 +402,8 @@ def tell_results(cfg):
     print(f'best epoch {row["epoch"]}{chosen}: validation top-1 {row["valid_top1"]:.4f} in {cfg.run_dir}/best')
     print(f'last weights: {cfg.run_dir}.pdparams')
     print(
-        f'curves: {cfg.run_dir}/log.csv, or visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1 --disable-telemetry'
+        f'curves: {cfg.run_dir}/log.csv, or visualdl --logdir {shlex.quote(cfg.run_dir)}/visualdl --host 127.0.0.1 '
+        '--disable-telemetry'
     )
 
 
@@ -378,20 +436,31 @@ def sample_images(train_set):
 
 
 def start_run(cfg):
-    """Make output/<name>/ with the resolved configuration; an earlier run of that name is kept as <name>.previous."""
-    import shutil
-
+    """Make output/<name>/ with the resolved configuration. Earlier runs of that name are kept: <name>.previous, <name>.previous-2, ..."""
     try:
         if os.path.isdir(cfg.run_dir):
-            previous = f'{cfg.run_dir}.previous'
-            shutil.rmtree(previous, ignore_errors=True)
-            os.replace(cfg.run_dir, previous)
-            note(f'the run that was in {cfg.run_dir} is now {previous}')
+            keep_previous(cfg.run_dir)
         os.makedirs(cfg.run_dir)
     except OSError as error:
         raise files.cannot_write(cfg.run_dir, error) from None
     with files.atomic_write(f'{cfg.run_dir}/config.yaml') as file:
         file.write(cfg.to_yaml())
+
+
+def keep_previous(run_dir):
+    """Rename the folder of a run, and tell how to remove the ones that have gathered."""
+    kept = {}  # number: folder
+    for folder in glob.glob(f'{glob.escape(run_dir)}.previous*'):
+        named = re.fullmatch(r'\.previous(?:-(\d+))?', folder[len(run_dir) :])
+        if named and os.path.isdir(folder):
+            kept[int(named[1] or 1)] = folder
+    number = max(kept, default=0) + 1
+    previous = f'{run_dir}.previous' + (f'-{number}' if number > 1 else '')
+    os.replace(run_dir, previous)
+    note(f'the run that was in {run_dir} is now {previous}')
+    if kept:
+        older = ' '.join(shlex.quote(kept[number]) for number in sorted(kept))
+        note(f'{len(kept)} older run(s) of this name take space too; to remove them: rm -r {older}')
 
 
 if __name__ == '__main__':

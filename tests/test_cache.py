@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from conftest import assert_message, make_tree, picture
 from PIL import Image
@@ -136,6 +137,17 @@ def test_other_files_make_another_cache(photos, change):
 def test_other_settings_make_another_cache(photos):
     made(photos)
     made(photos, [{'op': 'center_crop', 'size': 16, 'resize': 17}])
+    assert len(folders()) == 2
+
+
+@pytest.mark.parametrize('changed', ['code', 'Pillow'])
+def test_other_code_makes_another_cache(photos, monkeypatch, changed):
+    made(photos)
+    if changed == 'code':
+        monkeypatch.setattr(files, 'code_hash', lambda *modules: 'another')
+    else:
+        monkeypatch.setattr(PIL, '__version__', '99.0')
+    made(photos)
     assert len(folders()) == 2
 
 

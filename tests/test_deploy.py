@@ -2,19 +2,19 @@
 
 import os
 import shutil
-import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from conftest import picture
+from conftest import ROOT, picture
 
 import config
 import export
-from zodiac import deploy, device, engines, inference, model, networks, transforms
-from zodiac.errors import Stopped, UsageError, UserError, stop_on_signals
+from zodiac import deploy, device, engines, inference, model, networks, packages, transforms
+from zodiac.errors import UsageError, UserError
 
 paddle = export.device.import_paddle()
 
@@ -93,7 +93,7 @@ def test_a_graph_that_paddle_fails_at_on_onednn_is_run_all_the_same(enlarging, c
     run = engines.paddle_runner(graph, weights, 'cpu')
     for count in (2, 1):
         expected = layer(paddle.to_tensor(BATCH[:count])).numpy()
-        np.testing.assert_allclose(run(BATCH[:count]), expected, atol=1e-5)
+        np.testing.assert_allclose(run(BATCH[:count])[0], expected, atol=1e-5)
     if paddle.__version__.startswith('3.3'):
         said = capsys.readouterr().err
         assert said.count('\n') == 1 and said.startswith(f'{graph}: oneDNN cannot run it (')
@@ -129,7 +129,7 @@ def test_the_first_failure_of_onednn_turns_it_off_and_is_told_once(enlarging, mo
     monkeypatch.setattr(paddle.inference, 'create_predictor', created)
     run = engines.paddle_runner(graph, weights, 'cpu')
     for _ in range(3):
-        np.testing.assert_allclose(run(BATCH), layer(paddle.to_tensor(BATCH)).numpy(), atol=1e-5)
+        np.testing.assert_allclose(run(BATCH)[0], layer(paddle.to_tensor(BATCH)).numpy(), atol=1e-5)
     assert modes == [True, False]
     assert capsys.readouterr().err.count('oneDNN cannot run it') == 1
 
@@ -344,6 +344,7 @@ def test_the_manifest_says_what_the_graph_takes_and_gives(exports):
     }
     assert [step['op'] for step in manifests['pixels']['transform']] == ['decode_reduced', 'center_crop']
     assert [manifests[name]['output']['name'] for name in manifests] == ['probabilities'] * 2 + ['logits'] * 2
+    assert [manifests[name]['outputs'] for name in manifests] == [['probabilities', 'logits']] * 2 + [['logits']] * 2
     assert manifests['everything']['temperature'] == 1.7
     for name, (folder, *_) in exports.items():
         assert set(manifests[name]['sha256']) == set(os.listdir(folder)) - {'inference.yaml'}
@@ -388,6 +389,8 @@ OTHER_SHAPES = [
     {'input': {'dtype': 'float99', 'shape': [-1, 3, 32, 32]}},
     {'output': ['a']},
     {'output': {'name': 'guesses', 'shape': [-1, 4]}},
+    {'outputs': ['logits', 'probabilities']},
+    {'outputs': None},
     {'parity': None},
     {'parity': {'openvino': 1}},
     {'trained': None},
@@ -412,32 +415,37 @@ def test_a_transform_that_gives_what_the_network_does_not_take_is_refused(export
         inference.load(str(folder))
 
 
-class Interrupted(Small):
-    """Asked to stop while Paddle reads its code."""
-
-    def forward(self, x):
-        interrupt()
-        return self.mix(self.pool(x).flatten(1))
-
+STOPPED = """
+import os, signal
+from zodiac import deploy, device, errors, files
+paddle = device.import_paddle()
 
 @paddle.jit.not_to_static
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
+class Interrupted(paddle.nn.Layer):
+    def forward(self, x):
+        interrupt()  # while Paddle reads this code
+        return x * 2
 
-def test_a_stop_while_a_static_model_is_written_comes_when_it_is_whole(tmp_path):
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    stop_on_signals()
+def main():
     layer = Interrupted()
     layer.eval()
-    try:
-        with pytest.raises(Stopped) as stopped:
-            deploy.save_static(layer, str(tmp_path / 'a'), [-1, 3, 8, 8], 'float32')
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    assert stopped.value.status == 130
-    assert {path.name for path in tmp_path.iterdir()} >= {'a.pdiparams'}
+    with files.atomic_folder('infer') as folder:
+        deploy.save_static(layer, f'{folder}/a', [-1, 8], 'float32')
+
+errors.run(main)
+"""
+
+
+def test_a_stop_while_a_static_model_is_written_leaves_no_half_of_it(tmp_path):
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    (tmp_path / 'stopped.py').write_text(STOPPED)  # Paddle reads the source
+    command = [sys.executable, 'stopped.py']
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (130, 'interrupted\n')
+    assert os.listdir(tmp_path) == ['stopped.py']
 
 
 class Photos:
@@ -567,12 +575,12 @@ def test_a_batch_that_an_engine_cannot_run_is_told_with_the_file_and_the_engine(
 
 
 @ONNX
-def test_the_onnx_file_names_its_input_and_output_and_takes_batches_of_any_size(exports):
+def test_the_onnx_file_names_its_input_and_outputs_and_takes_batches_of_any_size(exports):
     import onnx
 
     graph = onnx.load(exports['pixels'][0] / 'small.onnx').graph
-    (image,), (output,) = graph.input, graph.output
-    assert (image.name, output.name) == ('image', 'probabilities')
+    (image,) = graph.input
+    assert [image.name, *(output.name for output in graph.output)] == ['image', 'probabilities', 'logits']
     assert [dim.dim_param or dim.dim_value for dim in image.type.tensor_type.shape.dim] == ['N', 32, 32, 3]
     assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
@@ -583,7 +591,70 @@ def test_a_static_model_that_cannot_be_converted_is_named(tmp_path, content):
     for suffix in ('.json', '.pdiparams'):
         (tmp_path / f'small{suffix}').write_bytes(content)
     with pytest.raises(UserError, match='small.onnx: paddle2onnx could not convert .*export.onnx=false'):
-        deploy.save_onnx(str(tmp_path / 'small'), 'probabilities')
+        deploy.save_onnx(str(tmp_path / 'small'), ['probabilities', 'logits'])
+
+
+class Convolving(paddle.nn.Layer):
+    """A residual block, a pool and a product: what a ResNet is made of."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (paddle.nn.Conv2D(channels, 8, 3, padding=1) for channels in (3, 8))
+        self.norm, self.mix = (
+            paddle.nn.BatchNorm2D(8),
+            paddle.nn.Linear(8, 4, weight_attr=paddle.nn.initializer.Normal(0, 20)),
+        )
+
+    def forward(self, x):
+        x = paddle.nn.functional.relu(self.first(x))
+        x = paddle.nn.functional.relu(self.norm(self.second(x)) + x)
+        return self.mix(x.mean([2, 3]))
+
+
+def export_of(folder, cfg, names):
+    """What export.py measures of a small network that it exports with these settings."""
+    paddle.seed(1)
+    network, photos = Convolving(), Photos(folder)
+    network.eval()
+    infer = folder / 'infer'
+    infer.mkdir()
+    layer = networks.Deployed(network, cfg.image.mean, cfg.image.std, cfg.export.preprocess, cfg.export.softmax)
+    layer.eval()
+    manifest = export.describe(cfg, {}, 1.0, deploy.can_save_onnx())
+    examples = inference.sound_batches(photos.paths, manifest['transform'], 8)
+    export.write_models(layer, manifest, str(infer), deploy.can_save_onnx(), examples)
+    return infer, export.compare(network, manifest, str(infer), names, photos, cfg)
+
+
+@ONNX
+@pytest.mark.parametrize('options', [[], ['export.preprocess=true'], ['export.softmax=false']])
+def test_8_bit_integers_leave_logits_and_softmax_alone(tmp_path, options):
+    import onnx
+
+    cfg = settings('export.precision=int8', *options)
+    names = ['paddle', 'onnxruntime', *(['openvino'] if engines.installed('openvino') else [])]
+    infer, measured = export_of(tmp_path, cfg, names)
+
+    nodes = onnx.load(infer / 'small.onnx').graph.node
+    from_integers = {name for node in nodes if node.op_type == 'DequantizeLinear' for name in node.output}
+    fed = {node.op_type for node in nodes if from_integers & set(node.input)}
+    assert 'Conv' in fed and not fed & {'Softmax', 'Identity'}
+    assert [measured[name]['precision'] for name in names] == ['fp32', *['int8'] * (len(names) - 1)]
+    assert 1e-4 < measured['onnxruntime']['logit_difference'] < 0.25
+    outputs = inference.load(str(infer), 'cpu', 'onnxruntime').outputs(
+        next(inference.sound_batches(Photos(tmp_path).paths, inference.read_manifest(infer)['transform'], 8))
+    )
+    logits = outputs['logits']
+    assert len(np.unique(logits)) == logits.size, 'logits in steps'
+    np.testing.assert_allclose(outputs.get('probabilities', softmax(logits)).sum(1), 1, atol=1e-6)
+
+
+@pytest.mark.skipif(not device.has_bf16(), reason='this processor has no bfloat16')
+def test_bfloat16_is_near_enough_to_the_network_in_each_engine_that_runs_it(tmp_path):
+    names = ['paddle', *(['openvino'] if deploy.can_save_onnx() and engines.installed('openvino') else [])]
+    _, measured = export_of(tmp_path, settings('export.precision=bf16'), names)
+    for name in names:
+        assert measured[name]['precision'] == 'bf16' and 1e-5 < measured[name]['logit_difference'] < 0.1
 
 
 @ONNX
@@ -600,6 +671,24 @@ def test_a_training_image_that_cannot_be_read_is_not_blamed_on_the_quantization(
     gone = str(tmp_path / 'gone.jpg')
     with pytest.raises(UserError, match='gone.jpg: no such file; .*annotate.py again$'):
         deploy.quantize_onnx(path, inference.sound_batches([gone], transform, 8))
+
+
+def test_without_what_writes_onnx_the_reason_and_the_step_are_known(monkeypatch):
+    there = {'paddle2onnx': '2.1.0', 'onnx': '1.17.0', 'onnxruntime': '1.20'}
+    monkeypatch.setattr(packages, 'installed_version', lambda *names: there.get(names[0], ''))
+    monkeypatch.setattr(paddle, '__version__', '3.3.1')
+    assert deploy.why_no_onnx() == ()
+    monkeypatch.setattr(paddle, '__version__', '2.6.2')
+    assert deploy.why_no_onnx()[0] == 'paddle2onnx 2.1.0 is not for Paddle 2.6.2'
+    monkeypatch.setattr(sys, 'version_info', (3, 12, 1))
+    del there['onnx']
+    why, step = deploy.why_no_onnx()
+    assert why == 'not installed: onnx' and 'requirements-deploy.txt' in step
+    monkeypatch.setattr(sys, 'version_info', (3, 13, 0))
+    assert deploy.why_no_onnx() == (
+        'paddle2onnx and onnx are not published for Python 3.13',
+        'export with Python 3.12 or older',
+    )
 
 
 def test_an_engine_without_its_file_says_what_to_do(tmp_path, monkeypatch):

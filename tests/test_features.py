@@ -16,7 +16,7 @@ from paddle import nn
 import config
 import train
 from dataset import Loader, ZodiacDataset
-from zodiac import callbacks, checkpoint, deploy, engines, features, model, weights
+from zodiac import callbacks, checkpoint, deploy, engines, features, files, model, weights
 from zodiac.errors import UsageError, UserError
 
 TRAIN, VALID = 13, 7
@@ -64,7 +64,7 @@ def fit(photos, monkeypatch):
 
         class Interrupts(callbacks.Interrupts):
             def on_train_batch_begin(self, step, logs=None):
-                self.asked = asked is not None and self.clock.step + 1 >= asked
+                self.asked = signal.SIGINT if asked is not None and self.clock.step + 1 >= asked else 0
 
         handler = signal.getsignal(signal.SIGINT)
         try:
@@ -295,6 +295,14 @@ def test_other_layers_of_the_head_that_learn_take_the_same_features(photos):
     found, said = kept(frozen_network(head=['global_avg_pool', 'flatten', {'linear': 7}, 'relu', 'linear']), *small)
     assert computed(said) == 0 and np.array_equal(found.features[0], expected.features[0])
     assert computed(kept(frozen_network(head=['global_max_pool', 'flatten', 'linear']), *small)[1]) == 1
+
+
+def test_changed_code_makes_other_features(photos, monkeypatch):
+    network, asked = Network(), []
+    kept(network)
+    monkeypatch.setattr(files, 'code_hash', lambda *modules: asked.extend(modules) or 'another')
+    assert computed(kept(network)[1]) == 1
+    assert {'zodiac.features', 'dataset', 'zodiac.cache'} <= set(asked)
 
 
 def test_another_image_makes_other_features(photos):

@@ -338,3 +338,49 @@ def test_sha256_is_that_of_the_bytes(tmp_path):
     content = PAYLOAD * 800  # more than one block
     (tmp_path / 'a').write_bytes(content)
     assert files.sha256(tmp_path / 'a') == hashlib.sha256(content).hexdigest()
+
+
+# --- code_hash
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of three modules, of which `door` reaches the other two; a fourth is on its own."""
+    (tmp_path / 'rooms' / 'deep').mkdir(parents=True)
+    for path, text in {
+        'door.py': 'import os\nfrom rooms import one\n',
+        'rooms/one.py': 'def late():\n    from rooms.deep import two\n',
+        'rooms/deep/two.py': 'VALUE = 1\n',
+        'rooms/other.py': '',
+    }.items():
+        (tmp_path / path).write_text(text)
+    monkeypatch.setattr(files, 'PROJECT', str(tmp_path))
+
+    def code_hash(*modules):
+        files.code_hash.cache_clear()
+        return files.code_hash(*modules)
+
+    yield tmp_path, code_hash
+    files.code_hash.cache_clear()
+
+
+@pytest.mark.parametrize('path', ['door.py', 'rooms/one.py', 'rooms/deep/two.py'])
+def test_code_that_a_module_reaches_changes_its_hash(project, path):
+    folder, code_hash = project
+    before = code_hash('door')
+    with open(folder / path, 'a') as file:
+        file.write('MORE = 2\n')
+    assert code_hash('door') != before
+
+
+def test_code_that_a_module_does_not_reach_leaves_its_hash(project):
+    folder, code_hash = project
+    before = code_hash('door')
+    (folder / 'rooms' / 'other.py').write_text('MORE = 2\n')
+    assert code_hash('door') == before
+    assert code_hash('door', 'rooms.other') != before
+
+
+def test_a_module_that_is_not_there_has_no_hash(project):
+    with pytest.raises(ModuleNotFoundError, match='gone'):
+        project[1]('gone')

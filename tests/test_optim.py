@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from conftest import assert_message, make_tree
+from conftest import ROOT, assert_message, make_tree
 
 import config
+import train
 from zodiac import device, model, optim
 from zodiac.errors import UsageError
 
@@ -583,3 +584,28 @@ def test_the_schedule_is_drawn_beside_the_folder_of_the_run(call_script, tmp_pat
     assert 'written: output/tiny.schedule.png' in result.stdout
     assert [path.name for path in (tmp_path / 'output').iterdir()] == ['tiny.schedule.png']
     assert (tmp_path / 'output/tiny.schedule.png').read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
+
+
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        (['optim.warmup_epochs=5'], ['optim.warmup_epochs = 5', 'train.epochs = 2', 'optim.lr']),
+        (['optim.warmup_epochs=2'], ['optim.warmup_epochs = 2']),
+        (['optim.schedule=step'], ['optim.step_epochs = 30', 'never falls']),
+        (['optim.schedule=step', 'optim.step_epochs=1.5', 'optim.warmup_epochs=0.5'], ['optim.step_epochs = 1.5']),
+        (['model.freeze=backbone', 'model.unfreeze_epoch=3'], ['model.unfreeze_epoch = 3', 'never learns']),
+        (['optim.warmup_epochs=1.9'], None),
+        (['optim.schedule=step', 'optim.step_epochs=1.9'], None),
+        (['model.freeze=backbone', 'model.unfreeze_epoch=2'], None),
+    ],
+)
+def test_what_comes_after_the_end_of_the_run_is_named(settings, words):
+    found = train.comes_too_late(config.load(overrides=['train.epochs=2', *settings]))
+    assert len(found) == (words is not None)
+    for word in words or ():
+        assert word in found[0]
+
+
+def test_the_recipes_ask_for_nothing_that_comes_after_the_end_of_their_run():
+    for path in sorted((ROOT / 'configs').glob('*.yaml')):
+        assert train.comes_too_late(config.load(path)) == [], path

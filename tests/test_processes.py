@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_message, make_tree, picture, run_script
 
+import config
+import train
 from zodiac import device, processes, weights
 
 SETTINGS = [
@@ -209,6 +211,16 @@ def test_one_process_is_the_default_on_a_gpu_and_where_the_threads_are_set(monke
     assert processes.suited('gpu', 512) == 1
     monkeypatch.setenv('OMP_NUM_THREADS', '4')
     assert processes.suited('cpu', 512) == 1
+
+
+@pytest.mark.parametrize(('training', 'validation', 'expected'), [(40, 40, 4), (40, 3, 3), (2, 9, 2), (40, 1, 1)])
+def test_the_default_leaves_each_process_an_image_of_both_splits(tmp_path, monkeypatch, training, validation, expected):
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.setattr(device, 'cores', lambda: 4)
+    for split, count in (('train', training), ('valid', validation)):
+        (tmp_path / f'{split}.txt').write_text(''.join(f'{number}.png\t0\n' for number in range(count)))
+    cfg = config.load(overrides=[f'data.root={tmp_path}', 'train.batch_size=64', 'device=cpu'])
+    assert train.suited_processes(cfg) == expected
 
 
 SMALL = [

@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT, assert_message, run_script
 
 httpx = pytest.importorskip('httpx', reason='requirements-dev.txt is not installed')
-uvicorn = pytest.importorskip('uvicorn', reason='requirements-serve.txt is not installed')
+pytest.importorskip('uvicorn', reason='requirements-serve.txt is not installed')
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 import test_service  # noqa: E402
 import uploads  # noqa: E402
@@ -74,9 +74,12 @@ def test_hostile_clients_harm_nobody():
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='signals')
-@pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (getattr(signal, 'SIGHUP', None), 143)]
+)
 def test_a_request_in_progress_is_answered_before_the_server_ends(infer, number, status):
-    with serving(infer) as (address, process, said):
+    """After SIGTERM and SIGHUP others are answered for --drain seconds, too, but /readyz says that the server leaves."""
+    with serving(infer, '--drain', 1) as (address, process, said):
         where = urllib.parse.urlsplit(address)
         whole = uploads.image(picture_of('blue'))
         with socket.create_connection((where.hostname, where.port), timeout=20) as link:
@@ -84,7 +87,14 @@ def test_a_request_in_progress_is_answered_before_the_server_ends(infer, number,
             while 'in_progress 1.0' not in httpx.get(f'{address}/metrics').text:
                 time.sleep(0.02)
             process.send_signal(number)
-            time.sleep(0.5)
+            if number == signal.SIGINT:
+                time.sleep(0.5)
+            else:
+                while httpx.get(f'{address}/readyz').status_code != 503:
+                    time.sleep(0.05)
+                answer = httpx.post(f'{address}/predict', files={'file': picture_of('green')})
+                assert (answer.status_code, answer.headers['Connection']) == (200, 'close')
+                time.sleep(1.5)
             with pytest.raises(httpx.ConnectError):
                 httpx.get(f'{address}/healthz')
             link.sendall(whole[-10:])
@@ -116,6 +126,9 @@ WRONG = {
     'limit': (['INFER', '--max-mb', '0'], 2, ['--max-mb']),
     'word': (['INFER', '--batch-size', 'many'], 2, ['--batch-size']),
     'batch': (['INFER', '--batch-size', '257'], 2, ['--batch-size', '256']),
+    'total': (['INFER', '--max-mb', '600'], 2, ['--max-total-mb', '600']),
+    'proxy': (['INFER', '--proxy', 'localhost'], 2, ['--proxy', '127.0.0.1']),
+    'origin': (['INFER', '--cors-origin', 'https://a.example/'], 2, ['--cors-origin', 'https://example.org']),
     'engine': (['INFER', '--engine', 'magic'], 2, ['--engine', 'onnxruntime']),
 }
 
@@ -127,10 +140,10 @@ def test_what_cannot_be_served_ends_in_a_message(infer, tmp_path, case):
     assert_message(run_script('serve.py', *arguments, cwd=tmp_path), status, *words)
 
 
-def test_without_its_packages_it_says_what_to_install(infer, tmp_path):
+def test_a_package_that_fails_at_its_import_is_told_in_its_own_words(infer, tmp_path):
     (tmp_path / 'fastapi.py').write_text("raise ImportError('not here', name='fastapi')", encoding='utf-8')
     result = run_script('serve.py', infer, cwd=tmp_path, env={'PYTHONPATH': str(tmp_path)})
-    assert_message(result, 1, 'fastapi is not installed', 'requirements-serve.txt')
+    assert_message(result, 1, 'fastapi', 'cannot be imported (ImportError: not here)', f'rename {tmp_path}/fastapi.py')
 
 
 def test_a_port_that_is_taken_ends_in_a_message(infer, tmp_path):
@@ -173,11 +186,9 @@ async def hello(scope, receive, send):
 
 
 @contextlib.contextmanager
-def answering_with(app, most=100):
+def answering_with(app, most=100, **others):
     """A port where an ASGI application answers, with our connections, `most` of them."""
-    guarded = connections.guarded(app, lambda: len(server.server_state.connections) > most)
-    settings = uvicorn.Config(guarded, http=connections.Protocol, log_level='error', access_log=False)
-    server = uvicorn.Server(settings)
+    server = connections.Server(app, connections.Settings(connections=most, **others))
     with connections.bind('127.0.0.1', 0) as listener:
         connections.listen(listener)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
@@ -287,6 +298,187 @@ def test_a_client_that_reads_slowly_gets_all(monkeypatch):
             received += len(got)
             time.sleep(0.01)
     assert received > 20_000_000 and time.monotonic() - begin > 0.5
+
+
+def test_a_kept_connection_outlives_the_time_for_a_header(answering, monkeypatch):
+    monkeypatch.setattr(connections, 'WAIT_SECONDS', 0.2)
+    with socket.create_connection(('127.0.0.1', answering), timeout=10) as link:
+        for _ in range(2):  # a proxy may send the next request at any time until its own timeout
+            link.sendall(ASK)
+            receive_to(link, b'hi')
+            time.sleep(0.6)
+
+
+def test_a_kept_connection_is_closed_at_its_time():
+    with (
+        answering_with(hello, keep_alive=0.3) as port,
+        socket.create_connection(('127.0.0.1', port), timeout=10) as link,
+    ):
+        link.sendall(ASK)
+        receive_to(link, b'hi')
+        assert link.recv(100) == b''
+
+
+def test_kept_connections_give_way_when_there_are_too_many():
+    with answering_with(hello, most=2) as port, contextlib.ExitStack() as opened:
+        kept = [opened.enter_context(socket.create_connection(('127.0.0.1', port), timeout=10)) for _ in range(2)]
+        for link in kept:
+            link.sendall(ASK)
+            receive_to(link, b'hi')
+        time.sleep(1.2)
+        assert httpx.get(f'http://127.0.0.1:{port}/').status_code == 413  # of `hello`
+        assert kept[0].recv(100) == b''
+        kept[1].sendall(ASK)
+        receive_to(kept[1], b'hi')
+
+
+def test_a_body_in_tiny_chunks_is_refused(answering):
+    with socket.create_connection(('127.0.0.1', answering), timeout=10) as link:
+        link.sendall(BROKEN + b'40\r\n' + b'x' * 64 + b'\r\n')
+        receive_to(link, b'hi')
+        with pytest.raises(OSError):
+            for _ in range(1000):
+                link.sendall(b'1\r\nx\r\n' * 1000)
+
+
+def test_a_body_in_chunks_is_read():
+    chunks = [picture_of('blue')[start : start + 5] for start in range(0, 400, 5)]
+    chunks.append(picture_of('blue')[400:])
+    with answering_with(colours_service()) as port:
+        for _ in range(3):  # on one connection, too, they are counted for each request
+            with httpx.Client(base_url=f'http://127.0.0.1:{port}', headers={'Content-Type': 'image/png'}) as client:
+                assert client.post('/predict', content=iter(chunks)).json()['label'] == 'blue'
+
+
+def test_head_is_answered_wherever_get_is(server):
+    with httpx.Client(base_url=server) as client:
+        for path in (
+            '/',
+            '/docs',
+            '/openapi.json',
+            '/healthz',
+            '/readyz',
+            '/metrics',
+            '/static-offline-docs/swagger-ui.css',
+        ):
+            answer = client.head(path)
+            assert (answer.status_code, answer.content) == (200, b''), path
+            assert int(answer.headers['Content-Length']) > 0
+        assert client.head('/predict').status_code == 405
+
+
+@pytest.mark.parametrize(
+    ('target', 'status'),
+    [
+        ('http://any.example/healthz', 200),
+        ('HTTPS://any.example:444/healthz?x=http://b', 200),
+        ('http://any.example', 200),
+        ('http://any.example/no', 404),
+        ('http://[/healthz', 200),
+        ('any.example:80', 404),
+        ('*', 404),
+        ('//healthz', 404),
+    ],
+)
+def test_a_target_may_have_a_host_in_front(server, target, status):
+    where = urllib.parse.urlsplit(server)
+    with socket.create_connection((where.hostname, where.port), timeout=10) as link:
+        link.sendall(f'GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'.encode())
+        assert received_of(link).startswith(b'HTTP/1.1 %d' % status)
+
+
+def test_every_answer_says_not_to_guess_its_type_and_not_to_frame_it(server):
+    answers = [httpx.get(server + path) for path in ('/', '/docs', '/healthz', '/no', '/predict')]
+    answers += [httpx.post(f'{server}/predict'), httpx.options(f'{server}/predict')]
+    for answer in answers:
+        assert answer.headers['X-Content-Type-Options'] == 'nosniff'
+        assert "frame-ancestors 'none'" in answer.headers['Content-Security-Policy']
+
+
+def test_what_is_no_http_is_answered_as_any_other_fault(server):
+    where = urllib.parse.urlsplit(server)
+    with socket.create_connection((where.hostname, where.port), timeout=10) as link:
+        link.sendall(b'no HTTP\r\n\r\n')
+        head, _, body = received_of(link).partition(b'\r\n\r\n')
+    assert head.startswith(b'HTTP/1.1 400') and b'nosniff' in head
+    assert 'detail' in json.loads(body)
+
+
+def test_only_pages_of_the_origins_that_are_named_may_ask(infer):
+    ours, other = 'https://a.example', 'https://b.example'
+    asked = {'Access-Control-Request-Method': 'POST', 'Access-Control-Request-Headers': 'authorization'}
+    with serving(infer, '--cors-origin', ours, env={**os.environ, 'ZODIAC_TOKEN': 'secret'}) as (address, _, _):
+        answer = httpx.options(f'{address}/predict', headers={'Origin': ours, **asked})
+        assert (answer.status_code, answer.headers['Access-Control-Allow-Origin']) == (200, ours)
+        assert 'authorization' in answer.headers['Access-Control-Allow-Headers'].lower()
+        answer = httpx.options(f'{address}/predict', headers={'Origin': other, **asked})
+        assert (answer.status_code, 'Access-Control-Allow-Origin' in answer.headers) == (400, False)
+        answer = httpx.post(f'{address}/predict', headers={'Origin': ours})  # whose page learns why
+        assert (answer.status_code, answer.headers['Access-Control-Allow-Origin']) == (401, ours)
+
+
+def test_without_an_origin_that_is_named_no_other_page_may_ask(server):
+    headers = {'Origin': 'https://a.example', 'Access-Control-Request-Method': 'POST'}
+    answer = httpx.options(f'{server}/predict', headers=headers)
+    assert (answer.status_code, answer.headers['Allow']) == (200, 'OPTIONS, POST')
+    assert not [name for name in answer.headers if name.startswith('access-control')]
+
+
+def lines_of(said):
+    """The access log, as it is once all requests that were answered are in it."""
+    time.sleep(0.3)
+    said.seek(0)
+    return [json.loads(line) for line in said.read().splitlines() if line.startswith('{')]
+
+
+def test_each_request_has_a_line_in_the_log_and_none_has_more(infer):
+    with serving(infer, '--proxy', '127.0.0.0/8') as (address, process, said):
+        where = urllib.parse.urlsplit(address)
+        headers = {'X-Forwarded-For': '6.6.6.6, 7.7.7.7'}
+        picture = picture_of('blue')
+        httpx.post(f'{address}/predict?top=secret', files={'file': ('private.png', picture)}, headers=headers)
+        httpx.post(f'{address}/predict', content=picture, headers={'Content-Type': 'image/png'})
+        httpx.get(f'{address}/{"%0a" * 20}{"x" * 5000}')
+        with socket.create_connection((where.hostname, where.port), timeout=10) as link:
+            link.sendall(b'no HTTP\r\n\r\n')
+            received_of(link)
+        lines = lines_of(said)
+        said.seek(0)
+        text = said.read()
+    assert [(line['client'], line['method'], line['status']) for line in lines] == [
+        ('7.7.7.7', 'POST', 422),
+        ('127.0.0.1', 'POST', 200),
+        ('127.0.0.1', 'GET', 404),
+        ('127.0.0.1', None, 400),
+    ]
+    assert [line['path'] for line in lines[:2]] == ['/predict', '/predict']
+    assert lines[1]['received'] == len(picture) and lines[1]['sent'] > 20 and 0 < lines[1]['seconds'] < 20
+    assert max(map(len, text.splitlines())) < 1000 and text.isascii()
+    assert 'private' not in text and 'secret' not in text
+
+
+def test_the_address_of_a_client_is_not_taken_from_anybody(infer):
+    environment = {**os.environ, 'FORWARDED_ALLOW_IPS': '*'}  # which uvicorn would follow
+    with serving(infer, env=environment) as (address, _, said):
+        httpx.get(f'{address}/healthz', headers={'X-Forwarded-For': '6.6.6.6', 'Forwarded': 'for=6.6.6.6'})
+        assert [line['client'] for line in lines_of(said)] == ['127.0.0.1']
+
+
+def test_the_log_of_requests_can_be_left_out(infer):
+    with serving(infer, '--no-access-log') as (address, _, said):
+        httpx.get(f'{address}/healthz')
+        assert lines_of(said) == []
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals')
+def test_a_log_that_nobody_reads_does_not_stop_the_server(infer):
+    with patched_server(infer, 'pass') as (process, line):  # whose stderr is a pipe
+        address = re.search(r'http://\S+', line)[0]
+        with httpx.Client() as client:
+            for _ in range(200):
+                assert client.get(f'{address}/healthz/{"x" * 1000}').status_code == 404
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
 
 
 def test_more_connections_than_the_limit_are_told_to_come_again_but_health_is_answered():
@@ -412,7 +604,10 @@ def test_a_model_that_fails_to_warm_up_is_not_served(infer):
 @pytest.mark.skipif(os.name == 'nt', reason='signals')
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_network_that_hangs_does_not_hold_up_the_end(infer, number, status):
-    with patched_server(infer, 'len(turns) > 1 and time.sleep(100)', '--timeout', '1') as (process, line):
+    with patched_server(infer, 'len(turns) > 1 and time.sleep(100)', '--timeout', '1', '--no-access-log') as (
+        process,
+        line,
+    ):
         address = re.search(r'http://\S+', line)[0]
         assert httpx.post(f'{address}/predict', files={'file': picture_of('blue')}).status_code == 503
         assert httpx.get(f'{address}/readyz').status_code == 503

@@ -271,3 +271,18 @@ def test_an_image_that_two_splits_list_is_counted_once(drawn):
         Path(f'{split}.txt').write_text('b.png\t0\nc.png\t1\n')
     counts = drawn(RATES, RATES, log_of(RATES, 5, 1))['counts']
     assert sum(numbers.sum() for numbers in counts.values()) == 3
+
+
+def test_earlier_runs_of_a_name_are_all_kept_and_the_user_told_how_to_remove_them(workdir, capsys):
+    cfg = config.load(overrides=['name=a run'])
+    for number in range(4):
+        train.start_run(cfg)
+        (workdir / cfg.run_dir / 'number').write_text(str(number))
+    names = ['.previous', '.previous-2', '.previous-3', '']
+    assert [(workdir / f'{cfg.run_dir}{name}' / 'number').read_text() for name in names] == ['0', '1', '2', '3']
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 5 and 'is now output/a run.previous-3' in said[-2]
+    (workdir / f'{cfg.run_dir}.previous-of-mine').mkdir()
+    subprocess.run(said[-1].rpartition('to remove them: ')[2], shell=True, check=True)
+    left = {path.name for path in (workdir / 'output').iterdir()}
+    assert left == {'a run', 'a run.previous-3', 'a run.previous-of-mine'}

@@ -5,11 +5,15 @@ Pillow itself bounds what a file may unpack to; the number of its parts it does 
 
 import os
 import re
+import struct
 
 MAX_SCANS = 100  # of a JPEG; each costs a pass over all pixels, and encoders write about ten
 MAX_SEGMENTS = 1000  # of a JPEG, 64 KB each at most
 MAX_CHUNKS = 100_000  # of a PNG; 90 megapixels in chunks of 8 KB are a third of that
 MAX_STRIPS = 100_000  # or tiles, of a TIFF
+MAX_TAGS = 1000  # of a directory of a TIFF or of EXIF data; each is read several times, and libtiff compares it with all others
+MAX_TEXT_PIXELS = 1 << 20  # of a PPM in text, which Pillow reads in Python, a second for a million
+MAX_COMMENTS = 1000  # of the same; each costs a copy of a megabyte
 
 HEAD = 1 << 16  # bytes; the headers of most JPEGs end within
 # of the markers those that data follows, and the end; no stuffed byte and no restart, which are part of the pixels' data
@@ -17,20 +21,31 @@ MARKER = re.compile(b'\xff[\xc0-\xcf\xd9-\xfe]')
 TABLES = {0xC4, 0xC8, 0xCC}  # the others up to 0xCF begin a frame
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 LAST_FRAME, END_OF_IMAGE, START_OF_SCAN = 0xCF, 0xD9, 0xDA
+TIFF = re.compile(rb'(II|MM)(\*\0|\0\*|\+\0|\0\+).{4}', re.S)
+PPM = re.compile(rb'P([1-6f]|yP)\s|P(0CMYK|yRGBA|yCMYK)')
+FURTHER = (
+    0x8769,
+    0x8825,
+    0xA005,
+)  # tags of a TIFF that point to more directories that Pillow reads: EXIF, GPS, interoperability
+WIDTHS = {3: 2, 4: 4, 8: 2, 9: 4, 13: 4}  # bytes of a number, by its type in a TIFF
+MAX_DIRECTORIES = 10
+COMMENT = re.compile(b'#[^\r\n]*')  # of a PPM
 
 
-def look(source):
-    """What a file, a path or binary file, has too many of, as (reason, detail); None for nothing. Its position is lost."""
-    if isinstance(source, (str, os.PathLike)):
-        with open(source, 'rb') as file:
-            return look(file)
-    source.seek(0)
-    head = source.read(HEAD)
+def look(file):
+    """What a binary file has too many of, as (reason, detail); None for nothing. Its position is lost."""
+    file.seek(0)
+    head = file.read(HEAD)
     if head.startswith(b'\xff\xd8'):
         found = in_jpeg(head)
-        return in_jpeg(head + source.read()) if found == () else found
+        return in_jpeg(head + file.read()) if found == () else found
     if head.startswith(b'\x89PNG'):
-        return _in_png(source)
+        return _in_png(file)
+    if TIFF.match(head):
+        return _in_tiff(file, head)
+    if PPM.match(head):
+        return _in_ppm(file, head)
     return None
 
 
@@ -75,3 +90,60 @@ def _in_png(file):
             return None
         at += 12 + int.from_bytes(head[:4], 'big')
     return 'too many chunks', f'more than {MAX_CHUNKS}'
+
+
+def in_tags(data):
+    """What bytes that begin as a TIFF does, such as EXIF data, have too many of in their first directory."""
+    try:
+        order = '<' if data.startswith(b'II') else '>'
+        (start,) = struct.unpack_from(order + 'L', data, 4)
+        (count,) = struct.unpack_from(order + 'H', data, start)
+    except struct.error:
+        return None
+    return _too_many_tags(count)
+
+
+def _too_many_tags(count):
+    return ('too many tags', f'more than {MAX_TAGS}') if count > MAX_TAGS else None
+
+
+def _in_tiff(file, head):
+    """The first directory counts, and those that Pillow reads with it."""
+    order, big = 'little' if head.startswith(b'II') else 'big', head[2:3] == b'+'
+    width, size = (8, 20) if big else (4, 12)  # bytes of an offset, of an entry
+    places = [int.from_bytes(head[8:16] if big else head[4:8], order)]
+    for place in places:
+        if place >= 1 << 63:
+            continue
+        file.seek(place)
+        count = int.from_bytes(file.read(8 if big else 2), order)
+        if count > MAX_TAGS:
+            return _too_many_tags(count)
+        entries, further = file.read(count * size), {}
+        for at in range(0, len(entries), size):
+            tag, kind = int.from_bytes(entries[at : at + 2], order), int.from_bytes(entries[at + 2 : at + 4], order)
+            if tag in FURTHER:
+                start = at + size - width
+                further.setdefault(tag, int.from_bytes(entries[start : start + WIDTHS.get(kind, width)], order))
+        if len(places) < MAX_DIRECTORIES:
+            places += further.values()
+    return None
+
+
+def _in_ppm(file, head):
+    text = head[1:2] in b'123'
+    words = COMMENT.sub(b'', head).split(maxsplit=4)
+    if len(head) == HEAD and len(words) < 4:
+        return 'too long a header', f'more than {HEAD} bytes'
+    if not text or len(words) < 3:
+        return None
+    try:
+        width, height = int(words[1]), int(words[2])
+    except ValueError:  # of which Pillow will tell
+        return None
+    if width * height > MAX_TEXT_PIXELS:
+        return 'too many pixels in text', f'{width}x{height}, the limit is {MAX_TEXT_PIXELS}; save it as a PNG'
+    file.seek(0)
+    if file.read().count(b'#') > MAX_COMMENTS:
+        return 'too many comments', f'more than {MAX_COMMENTS}'
+    return None

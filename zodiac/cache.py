@@ -16,11 +16,11 @@ import time
 import zlib
 
 import numpy as np
+import PIL
 
 from zodiac import device, files, images, transforms
 from zodiac.errors import UserError
 
-VERSION = 1
 ENTRY = np.dtype([('offset', '<i8'), ('height', '<u4'), ('width', '<u4'), ('crc', '<u4')])
 ABSENT = -1  # offset of a picture that is not kept
 SPARE = 1 << 30  # bytes of the disk that are left free
@@ -103,11 +103,11 @@ def open_or_make(folder, paths, steps, limit, say=lambda text: None):
     return pictures
 
 
-def key(paths, how):
-    """A name that changes with the files, by name, size and time, and with how they are used, a JSON-ready value."""
-    from PIL import __version__
-
-    digest = hashlib.sha256(json.dumps([VERSION, __version__, how]).encode())
+def key(paths, how, *modules):
+    """A name that changes with the files, by name, size and time, with how they are used, a JSON-ready value, and with the code that
+    does so: `modules` beside this one, see `files.code_hash`."""
+    made_by = [files.code_hash(__name__, *modules), PIL.__version__, np.__version__]
+    digest = hashlib.sha256(json.dumps([made_by, how]).encode())
     for path in paths:
         try:
             status = os.stat(path)

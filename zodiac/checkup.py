@@ -6,18 +6,17 @@ Pure functions, and syntax of Python 3.8; `surroundings` has those for the machi
 import re
 from typing import NamedTuple
 
+from zodiac.packages import BUILDS, NEWEST_FOR_ONNX, module_of, remedy
+
 OK, WARNING, FAILURE = 'ok', 'warning', 'failure'
-MODULES = {'pillow': 'PIL', 'pyyaml': 'yaml', 'scikit-learn': 'sklearn'}  # of packages with another name
-NOT_NEEDED = ('simplejpeg',)  # there is another way, a slower one
+NOT_NEEDED = ('simplejpeg', 'optuna')  # there is another way, a slower one; only sweep.py needs it
 OLDEST = (3, 9)  # Python that these scripts run on
 NEWEST_WHEELS = ((3, 9), (3, 13))
 # Paddle: the oldest and the newest Python that it is published for
 WHEELS = {(2, 6): ((3, 8), (3, 12)), (3, 0): ((3, 8), (3, 13)), **{(3, minor): NEWEST_WHEELS for minor in (1, 2, 3)}}
 VENV = 'python3.12 -m venv .venv, or with another Python from'
-BUILDS = ('paddlepaddle', 'paddlepaddle-gpu')
 # Compute capabilities that kernels are for, in wheels that do not tell it as Paddle 3.3 does. No PTX, so nothing for newer cards.
 ARCHS_OF_2_6_2 = (61, 70, 75, 80, 86)  # for CUDA 11.8
-LIBRARIES = {'libgomp.so.1': 'libgomp1', 'libGL.so.1': 'libgl1', 'libstdc++.so.6': 'libstdc++6'}  # Debian's packages
 
 
 class Finding(NamedTuple):
@@ -96,7 +95,7 @@ def paddle(versions, imported, bounds, avx, install, uninstall):
         bounds: of requirements; avx: whether the processor has it, None where unknown.
         install: command that installs the right one; uninstall: 'pip uninstall -y' as this Python has it.
     """
-    pip = install.partition(' -r ')[0]
+    pip = install.partition(' install -r ')[0]
     builds = [name for name in BUILDS if name in versions]
     if len(builds) > 1:
         text = ' and '.join(f'{name} {versions[name]}' for name in builds)
@@ -108,7 +107,7 @@ def paddle(versions, imported, bounds, avx, install, uninstall):
         return Finding('paddle', FAILURE, 'not installed', install)
     if numbers(version)[:2] == (2, 6) and numbers(versions.get('numpy', '')) >= (2,):
         found = f'Paddle {version} is built for NumPy 1, this is NumPy {versions["numpy"]}'
-        return Finding('paddle', FAILURE, found, f"{pip} 'numpy<2'; see docs/troubleshooting.md#numpy-2")
+        return Finding('paddle', FAILURE, found, f"{pip} install 'numpy<2'; see docs/troubleshooting.md#numpy-2")
     if not about:
         return Finding(
             'paddle', FAILURE, f'Paddle {version}: not tried, for NumPy cannot be imported', 'mend numpy first'
@@ -131,24 +130,13 @@ def cannot_import(name, version, about, avx, pip, again, state=FAILURE):
     """A package that is there, but cannot be imported: what is known of such errors.
 
     Args:
-        about: what `facts.imports` tells of it; pip: 'pip install' as this Python has it; again: command that installs it again.
+        about: what `facts.imports` tells of it; pip: 'pip' as this Python has it; again: command that installs it again.
     """
     error, place = about['error'], about.get('file', '')
-    library = next((file for file in LIBRARIES if file in error), None)
     if 'SIGILL' in error and avx is False:
         mend = 'this processor has no AVX, which Paddle is built for: use another machine'
-    elif place and '-packages' not in place:
-        mend = f'rename {place}, which takes the place of the package'
-    elif 'Descriptors cannot' in error:
-        mend = f"{pip} 'protobuf>=3.20.2,<4'; see docs/troubleshooting.md#protobuf"
-    elif 'protobuf' in error:
-        mend = f'{pip} --upgrade protobuf; see docs/troubleshooting.md#protobuf'
-    elif 'numpy.core.multiarray' in error or '_ARRAY_API' in error or 'NumPy 1.x' in error:
-        mend = f"{pip} 'numpy<2'; see docs/troubleshooting.md#numpy-2"
-    elif library:
-        mend = f'apt-get install {LIBRARIES[library]}'
     else:
-        mend = again
+        mend = remedy(error, place, pip, again)
     return Finding(name, state, f'{name} {version} cannot be imported ({error})'.replace('  ', ' '), mend)
 
 
@@ -159,33 +147,41 @@ def packages(file, text, versions, imported, install, worst=FAILURE):
         worst: WARNING where the scripts work without them; that none is there is well then.
     """
     wanted, wrong = requirements(text), []
-    pip = install.partition(' -r ')[0]
+    pip = install.partition(' install -r ')[0]
     title = file[len('requirements-') : -len('.txt')] + ' packages'
     missing = [name for name in wanted if name not in versions]
     if worst == WARNING and len(missing) == len(wanted):
         return [Finding(title, OK, f'not installed; where wanted: {install}')]
     for name, bounds in wanted.items():
         version = versions.get(name)
-        about = imported.get(MODULES.get(name, name), {})
+        about = imported.get(module_of(name), {})
         least = WARNING if name in NOT_NEEDED else worst
         side = outside(version, bounds) if version else 0
         if version and 'error' in about:
-            again = f'{pip} --force-reinstall --no-deps {name}=={version}'
+            again = f'{pip} install --force-reinstall --no-deps {name}=={version}'
             wrong.append(cannot_import(name, version, about, None, pip, again, least))
         elif side:
             state = least if side < 0 else WARNING
             anchor = '; see docs/troubleshooting.md#onnx-export' if name in ('onnx', 'paddle2onnx') else ''
             found = f'{name} {version} is {"older" if side < 0 else "newer"} than what is tested, {as_text(bounds)}'
-            wrong.append(Finding(name, state, found, f"{pip} '{name}{as_text(bounds)}'" + anchor))
+            wrong.append(Finding(name, state, found, f"{pip} install '{name}{as_text(bounds)}'" + anchor))
     if missing:
         state = WARNING if set(missing) <= set(NOT_NEEDED) else worst
         wrong.append(Finding(title, state, f'not installed: {", ".join(missing)}', install))
     return wrong or [Finding(title, OK, f'{len(wanted)} as {file} has them')]
 
 
-def converter(versions, paddle_version, pip):
-    """Whether paddle2onnx, where it is installed, is the one for this Paddle."""
+def converter(versions, paddle_version, pip, python=NEWEST_FOR_ONNX):
+    """Whether export.py can write an ONNX file here: a finding in a list, which is empty where nobody has asked for one.
+
+    Args:
+        pip: 'pip install' as this Python has it; python: (major, minor).
+    """
     version = versions.get('paddle2onnx')
+    if python > NEWEST_FOR_ONNX and not version:
+        name, newest = ('.'.join(map(str, number)) for number in (python, NEWEST_FOR_ONNX))
+        found = f'paddle2onnx and its onnx are not published for Python {name}: export.py writes no ONNX file'
+        return [Finding('onnx export', WARNING, found, f'where one is needed, export with Python {newest} or older')]
     if not version or not paddle_version:
         return []
     old = numbers(paddle_version)[:1] == (2,)

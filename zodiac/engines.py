@@ -1,4 +1,5 @@
-"""What runs an exported model: each engine is a function (Model, place) -> run, batch [N, ...] -> float32 [N, classes]."""
+"""What runs an exported model: each engine is a function (Model, place) -> run, batch [N, ...] -> the outputs of the graph, in
+its order, each float32 [N, classes]."""
 
 import importlib
 import os
@@ -8,7 +9,7 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from zodiac import device
+from zodiac import device, packages
 from zodiac.errors import UsageError, UserError, meaning, one_line
 
 CACHED_PIXELS = (
@@ -51,7 +52,7 @@ def installed(package):
     """Whether a package can be imported."""
     try:
         importlib.import_module(package)
-    except ImportError:
+    except Exception:  # whatever a broken package raises
         return False
     return True
 
@@ -76,7 +77,7 @@ def _paddle(model, place):
 
 
 def paddle_runner(network, weights, place, bf16=False, check=lambda: None):
-    """A callable, array [N, ...] -> the first output of a static graph, by Paddle Inference on a device as `device.choose` names it.
+    """A callable, array [N, ...] -> list of the outputs of a static graph, by Paddle Inference on a device as `device.choose` names it.
 
     On a CPU by oneDNN. A graph that it fails at, which may show at the first batch only, is run without it from then on, in
     float32, and the user is told. `check` is called whenever the files have been read: Paddle takes no bytes of a .json. Raises:
@@ -125,7 +126,7 @@ def _tell_of_onednn(network, error):
 
 
 def _predictor(network, weights, place, onednn=False, bf16=False):
-    """A callable, array [N, ...] -> the first output, by one predictor of Paddle Inference. Raises UserError."""
+    """A callable, array [N, ...] -> list of the outputs, by one predictor of Paddle Inference. Raises UserError."""
     from paddle import inference
 
     config = inference.Config(network, weights)
@@ -146,13 +147,13 @@ def _predictor(network, weights, place, onednn=False, bf16=False):
             'here; see docs/troubleshooting.md#model-files'
         ) from None
     source = predictor.get_input_handle(predictor.get_input_names()[0])
-    result = predictor.get_output_handle(predictor.get_output_names()[0])
+    results = [predictor.get_output_handle(name) for name in predictor.get_output_names()]
 
     def run(batch):
         source.reshape(batch.shape)
         source.copy_from_cpu(batch)
         predictor.run()
-        return result.copy_to_cpu()
+        return [result.copy_to_cpu() for result in results]
 
     return run
 
@@ -192,7 +193,7 @@ def _run_onnx(model, place, engine, providers):
     session = _start(engine, path, lambda: onnxruntime.InferenceSession(model.onnx, options, providers=providers))
     session._model_bytes = None  # it would keep them for good, for a second try with other providers
     name = session.get_inputs()[0].name
-    return _named(engine, path, lambda batch: session.run(None, {name: batch})[0])
+    return _named(engine, path, lambda batch: session.run(None, {name: batch}))
 
 
 def _openvino(model, place):
@@ -229,7 +230,7 @@ def _openvino(model, place):
         def collect():
             request = requests[len(results) % len(requests)]
             request.wait()
-            results.append(request.get_output_tensor(0).data.copy())
+            results.append([tensor.data.copy() for tensor in request.output_tensors])
 
         for number, part in enumerate(parts):
             if number >= len(requests):
@@ -237,7 +238,7 @@ def _openvino(model, place):
             requests[number % len(requests)].start_async({0: part})
         while len(results) < len(parts):
             collect()
-        return np.concatenate(results)
+        return list(map(np.concatenate, zip(*results)))
 
     return _named('openvino', path, run)
 
@@ -245,9 +246,10 @@ def _openvino(model, place):
 def _onnx_file(model, engine):
     name = f'{model.manifest["name"]}.onnx'
     if name not in model.manifest['sha256']:
+        why = model.manifest.get('without_onnx')
         raise UserError(
-            f'{model.folder}: has no {name}, which the engine {engine} runs; install requirements-deploy.txt and export again, or use '
-            'engine paddle'
+            f'{model.folder}: has no {name}, which the engine {engine} runs{f" ({why})" if why else ""}; export again with '
+            'export.onnx=true, with requirements-deploy.txt on Python 3.12 or older, or use the engine paddle'
         )
     return os.path.join(model.folder, name)
 
@@ -255,8 +257,8 @@ def _onnx_file(model, engine):
 def _import(engine, package):
     try:
         return importlib.import_module(package)
-    except ImportError:
-        raise UserError(f'the engine {engine} needs {package}; pip install {package}') from None
+    except Exception as error:  # whatever a broken package raises
+        raise UserError(f'the engine {engine}: {packages.diagnose(error, packages.SERVE) or one_line(error)}') from None
 
 
 def _start(engine, path, start):

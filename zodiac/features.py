@@ -21,7 +21,7 @@ import paddle
 from paddle import nn
 from tqdm import tqdm
 
-from zodiac import cache, deploy, engines, files, model
+from zodiac import cache, deploy, engines, files, model, stops
 from zodiac.errors import UserError
 
 BATCH = 32  # images in one run of the backbone
@@ -69,6 +69,7 @@ class Backbone:
         if paddle.device.get_device() != 'cpu':
             return self._run_network
         folder = tempfile.mkdtemp(prefix='backbone')
+        stops.before_leaving.append(functools.partial(shutil.rmtree, folder, ignore_errors=True))
         path = f'{folder}/backbone'
         with paddle.utils.unique_name.guard():
             deploy.save_static(self.layer, path, [-1, 3, -1, -1], 'float32')
@@ -76,7 +77,7 @@ class Backbone:
         run = engines.paddle_runner(graph, f'{path}.pdiparams', 'cpu')
 
         def run_on(images):
-            return run(images.numpy())
+            return run(images.numpy())[0]
 
         weakref.finalize(
             run_on, shutil.rmtree, folder, ignore_errors=True
@@ -120,7 +121,8 @@ def keep(backbone, images, views, loader, folder, limit, say):
     """
     drawn = [['view', images.seed, view] if images.augment else [] for view in range(views)]
     how = [*backbone.identity, repr(images.transform), repr(images.stored)]
-    places = [f'{folder}/{cache.key(images.paths, ["features", *how, *draw])}' for draw in drawn]
+    made_by = __name__, type(images).__module__
+    places = [f'{folder}/{cache.key(images.paths, ["features", *how, *draw], *made_by)}' for draw in drawn]
     found, computed, started = [], [], time.monotonic()
     for view, place in enumerate(places):
         missing = sum(not os.path.isdir(other) for other in places[view:]) or 1

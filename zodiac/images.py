@@ -1,9 +1,13 @@
 """Decode an image file safely: any file gives an upright 8-bit RGB image, or an error that says what it is.
 
-Nothing here needs numpy to be imported, so that a process that only looks at files starts quickly.
+Every door decodes here, so that all accept the same files and see the same pixels.
 """
 
+import contextlib
+import ctypes
+import functools
 import io
+import logging
 import os
 import re
 import warnings
@@ -14,15 +18,24 @@ from PIL import (  # noqa: F401  # what FORMATS needs; without them Pillow loads
     Image,
     JpegImagePlugin,
     PngImagePlugin,
+    PpmImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
 
-from zodiac import bombs
+from zodiac import bombs, depth, kinds
 from zodiac.errors import UserError, one_line
 
+try:
+    from PIL import AvifImagePlugin  # Pillow 11.3 and newer
+
+    HAS_AVIF = AvifImagePlugin.SUPPORTED
+except ImportError:
+    HAS_AVIF = False
+
 BACKGROUND = (255, 255, 255)  # what shows through the transparent parts of an image
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF')  # others may start programs (EPS) or read other files
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')  # others may start programs (EPS) or read other files
+FORMATS += ('AVIF',) if HAS_AVIF else ()
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's limit: beyond it a file may be a decompression bomb
 ORIENTATION = 0x0112  # EXIF tag
 TURNS = {
@@ -37,13 +50,18 @@ TURNS = {
 SIDEWAYS = tuple(TURNS[orientation] for orientation in (5, 6, 7, 8))
 FLIPS_X = tuple(TURNS[orientation] for orientation in (2, 3, 6, 7))  # upright left lies at the end of rows or columns
 FLIPS_Y = tuple(TURNS[orientation] for orientation in (3, 4, 7, 8))
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.pbm', '.pnm')
+IMAGE_SUFFIXES += ('.avif', '.heic', '.heif')  # those that cannot be read are looked at too, and named
 TOO_MANY_PIXELS = 'too many pixels'  # the reason of an ImageError
 
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # `open_image` refuses such files itself
 warnings.filterwarnings(
     'ignore', module=r'PIL\.'
 )  # a damaged EXIF has thousands, each with a text of its own that is kept
+logging.getLogger('PIL').setLevel(logging.CRITICAL)  # what it says of damaged files is in our own errors
+with contextlib.suppress(AttributeError, OSError):  # Windows, where it cannot be reached
+    # libtiff writes what it finds wrong to the file descriptor 2, whatever that is. The setting is the process's, and its children's.
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 
 class ImageError(UserError):
@@ -60,109 +78,100 @@ def _error(source, reason, detail=''):
     return ImageError(f'{name}: {reason}' + (f' ({detail})' if detail else ''), reason, detail)
 
 
+@contextlib.contextmanager
 def open_image(source, max_pixels=MAX_PIXELS):
-    """Open a path or binary file by its header alone; the pixels are not decoded yet.
+    """Open a path or binary file by its header alone, as a context; the pixels are not decoded yet.
 
-    Returns: PIL image. Raises ImageError when it is missing, no image of FORMATS, has more than `max_pixels` pixels, or so many
+    Yields: PIL image. Raises ImageError when it is missing, no image of FORMATS, has more than `max_pixels` pixels, or so many
     parts that decoding it would take minutes.
     """
-    try:
-        file = _twice_readable(source)
-        too_many = bombs.look(file)
+    with contextlib.ExitStack() as opened:
+        try:
+            file = opened.enter_context(_binary(source))
+            too_many = bombs.look(file)
+            image = None if too_many else opened.enter_context(_identify(file))
+        except FileNotFoundError:
+            raise _error(source, 'no such file') from None
+        except Image.UnidentifiedImageError:
+            file.seek(0)
+            raise _error(source, *kinds.describe(file.read(kinds.HEAD))) from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            count = re.search(r'\d+', str(error))[0]
+            raise _error(source, TOO_MANY_PIXELS, f'{count}, the limit is {max_pixels}') from None
+        except Exception as error:  # a decoder can raise anything on hostile bytes
+            if isinstance(error, OSError) and error.errno is not None:
+                raise _error(source, 'cannot be read', error.strerror) from None
+            raise _error(source, kinds.DAMAGED, one_line(error)) from None
         if too_many:
             raise _error(source, *too_many)
-        image = Image.open(file, formats=FORMATS)
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise _error(source, 'no such file') from None
-    except Image.UnidentifiedImageError:
-        raise _error(source, 'not an image') from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        count = re.search(r'\d+', str(error))[0]
-        raise _error(source, TOO_MANY_PIXELS, f'{count}, the limit is {max_pixels}') from None
-    except Exception as error:  # a decoder can raise anything on hostile bytes
-        if isinstance(error, OSError) and error.errno is not None:
-            raise _error(source, 'cannot be read', error.strerror) from None
-        raise _error(source, 'truncated or damaged', one_line(error)) from None
-    if image.width * image.height > max_pixels:
-        image.close()
-        raise _error(source, TOO_MANY_PIXELS, f'{image.width}x{image.height}, the limit is {max_pixels}')
-    if len(image.tile) > bombs.MAX_STRIPS:
-        image.close()
-        raise _error(source, 'too many strips', f'more than {bombs.MAX_STRIPS}')
-    return image
+        if image.width * image.height > max_pixels:
+            raise _error(source, TOO_MANY_PIXELS, f'{image.width}x{image.height}, the limit is {max_pixels}')
+        if len(image.tile) > bombs.MAX_STRIPS:
+            raise _error(source, 'too many strips', f'more than {bombs.MAX_STRIPS}')
+        yield image
 
 
-def _twice_readable(source):
-    """A pipe as a file in memory, anything else as it is."""
-    if isinstance(source, (str, os.PathLike)) and not os.path.isfile(source) and os.path.exists(source):
-        with open(source, 'rb') as pipe:
-            return io.BytesIO(pipe.read())
-    return source
+@contextlib.contextmanager
+def _binary(source):
+    """A path as a binary file, a pipe as one in memory, a binary file as it is."""
+    if not isinstance(source, (str, os.PathLike)):
+        yield source
+        return
+    with open(source, 'rb') as file:
+        yield file if file.seekable() else io.BytesIO(file.read())
 
 
-def load_pixels(image, source):
-    """Decode an opened image to its end, in place. Raises ImageError when its data is cut off or damaged."""
-    try:
-        image.load()
-    except Exception as error:
-        raise _error(source, 'truncated or damaged', one_line(error)) from None
-    return image
+def _identify(file):
+    return Image.open(file, formats=FORMATS)
 
 
 def to_rgb(image, source='image'):
-    """A decoded PIL image of any mode as upright 8-bit RGB.
+    """Decode an opened image to its end, as upright 8-bit RGB.
 
-    EXIF orientation is applied, transparency is laid over BACKGROUND, 16-bit grey is scaled to 8 bits, an animation
-    gives its first frame. Raises ImageError for float pixels, whose range is unknown.
+    EXIF orientation is applied, transparency is laid over BACKGROUND, more than 8 bits are scaled (see `depth`), an animation
+    gives its first frame. Raises ImageError when its data is cut off or damaged, and for float pixels, whose range is unknown.
     """
     try:
-        image = _upright(image)
-        if image.mode == 'RGB' and 'transparency' not in image.info:
-            return image
-        if image.mode == 'F':
-            raise _error(source, 'float pixels', 'convert the file to 8 bits')
-        if image.mode.startswith('I'):
-            return _high_byte(image).convert('RGB')
+        file, stored = image.fp, depth.prepare(image)
+        image.load()  # once, before anything else is asked of the image: of a PNG even its orientation may come after the pixels
+    except Exception as error:
+        raise _error(source, kinds.DAMAGED, one_line(error)) from None
+    if image.mode == 'F':
+        raise _error(source, 'float pixels', 'convert the file to 8 bits')
+    try:
+        turned = turn(image)
+        image = depth.to_8_bits(image, stored, functools.partial(_identify, file))
+        if turned is not None:
+            info, image = image.info, image.transpose(turned)
+            image.info = info
         if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
             image = image.convert('RGBA')
-            return Image.alpha_composite(Image.new('RGBA', image.size, BACKGROUND + (255,)), image).convert('RGB')
-        return image.convert('RGB')
-    except ImageError:
-        raise
+            image = Image.alpha_composite(Image.new('RGBA', image.size, BACKGROUND + (255,)), image)
+        return image.convert('RGB') if image.mode != 'RGB' else image
     except Exception as error:
         raise _error(source, 'cannot be converted to RGB', one_line(error)) from None
 
 
-def _high_byte(image):
-    """A 16-bit grey image as 8-bit grey."""
-    import numpy as np
-
-    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-
-
 def turn(image):
-    """The Image.Transpose that EXIF asks for, or None; damaged EXIF data counts as none, the picture itself is sound."""
+    """The Image.Transpose that EXIF asks for, or None. Damaged EXIF data counts as none, the picture itself is sound.
+
+    Ask for it of a decoded image, or of a JPEG: a PNG is decoded for it, and what is damaged would pass for no orientation. A TIFF
+    is turned by Pillow.
+    """
+    if image.format == 'TIFF':
+        return None
     try:
+        if bombs.in_tags(image.info.get('exif', b'').replace(b'Exif\0\0', b'', 1)):
+            return None
         return TURNS.get(image.getexif().get(ORIENTATION))
     except Exception:
         return None
 
 
-def _upright(image):
-    wanted = turn(image)
-    if wanted is None:
-        return image
-    info, image = image.info, image.transpose(wanted)
-    image.info = info
-    return image
-
-
 def decode(source, max_pixels=MAX_PIXELS):
     """Read a path or binary file as an upright 8-bit RGB PIL image. Raises ImageError."""
     with open_image(source, max_pixels) as image:
-        return to_rgb(load_pixels(image, source), source)
+        return to_rgb(image, source)
 
 
 def decode_part(source, choose, side, max_pixels=MAX_PIXELS):
@@ -174,15 +183,18 @@ def decode_part(source, choose, side, max_pixels=MAX_PIXELS):
     Returns: PIL image, the part of it. Raises ImageError.
     """
     with open_image(source, max_pixels) as image:
+        if image.format != 'JPEG':
+            image = to_rgb(image, source)
+            return image, choose(image.size)
         turned = turn(image)
         width, height = image.size[::-1] if turned in SIDEWAYS else image.size
         part = choose((width, height))
         enough = min(part[2] - part[0], part[3] - part[1]) / side
         factor = next(factor for factor in (8, 4, 2, 1) if factor == 1 or factor <= enough)
-        if factor == 1 or image.format != 'JPEG':
-            return to_rgb(load_pixels(image, source), source), part
+        if factor == 1:
+            return to_rgb(image, source), part
         image.draft(image.mode, (image.width // factor, image.height // factor))
-        image = to_rgb(load_pixels(image, source), source)
+        image = to_rgb(image, source)
     # the last of the reduced pixels may stand for less than `factor` ones, and comes first where the picture was turned
     x = image.width - width / factor if turned in FLIPS_X else 0
     y = image.height - height / factor if turned in FLIPS_Y else 0

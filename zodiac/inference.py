@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import os
 from dataclasses import dataclass
-from typing import Callable, List
+from typing import Callable, List, Optional
 
 import numpy as np
 
@@ -30,6 +30,9 @@ class Exported:
     origin: dict  # arch, image_size, flip_average, epoch, pretrained, precision, temperature; None where an older export.py did not say
     predict: Callable  # a batch of what the transform gives, [N, ...] -> float32 [N, classes], probabilities
     engine: str = 'paddle'  # one of ENGINES
+    outputs: Optional[Callable] = (
+        None  # the same batch -> {'probabilities': ..., 'logits': ...} as far as the graph gives them
+    )
 
 
 def is_export(path):
@@ -78,6 +81,7 @@ def _is_whole(manifest):
         and isinstance(labels, list)
         and all(isinstance(label, (str, int, float)) for label in labels)
         and gives['name'] in ('probabilities', 'logits')
+        and _output_names(manifest) in ([gives['name']], ['probabilities', 'logits'])
         and gives['shape'] == [-1, len(labels)]
         and takes.get('dtype', 'float32') in ('float32', 'uint8')
         and len(takes['shape']) == 4
@@ -106,18 +110,28 @@ def load(folder, place='auto', engine='paddle', compared=True):
     bf16 = runs_in_bf16(manifest, engine, compared)
     run = ENGINES[engine](Model(folder, manifest, onnx, bf16, lambda: _check(folder, manifest)), place)
     dtype = manifest['input'].get('dtype', 'float32')
-    logits = manifest['output']['name'] == 'logits'
+    names = _output_names(manifest)
+
+    def outputs(batch):
+        return dict(zip(names, run(np.ascontiguousarray(batch, dtype))))
 
     def predict(batch):
-        result = run(np.ascontiguousarray(batch, dtype))
-        if logits:
-            from scipy.special import softmax
-
-            result = softmax(result, axis=1)
-        return result
+        found = outputs(batch)
+        return softmax(found['logits']) if 'logits' in found else found['probabilities']
 
     labels = [str(label) for label in manifest['labels']]
-    return Exported(manifest['name'], labels, manifest['transform'], _origin(manifest), predict, engine)
+    return Exported(manifest['name'], labels, manifest['transform'], _origin(manifest), predict, engine, outputs)
+
+
+def softmax(logits):
+    """Probabilities, float [N, classes], of logits: here, so that each engine and precision gives them in float32."""
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def _output_names(manifest):
+    """Names of what the graph gives, in its order; older exports have one output and no list of them."""
+    return manifest.get('outputs', [manifest['output']['name']])
 
 
 def _origin(manifest):
@@ -206,5 +220,5 @@ def sound_batches(paths, transform, size):
     read."""
     for _, batch, errors in batches(paths, transform, size):
         if errors:
-            raise UserError(f'{errors[0]}; mend or remove the file, then run annotate.py again')
+            raise UserError(f'{errors[0]}; {files.advice(errors[0])}')
         yield batch

@@ -1,10 +1,12 @@
-"""What the server counts for Prometheus, and what every answer of it carries."""
+"""What the server counts for Prometheus, and an answer to every request, whatever goes wrong."""
 
 import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from starlette.responses import JSONResponse
 
-HEADERS = {b'x-content-type-options': b'nosniff', b'content-security-policy': b"frame-ancestors 'none'"}
+from zodiac.errors import one_line
+from zodiac.seldom import Seldom
 
 
 class Metrics:
@@ -26,32 +28,34 @@ class Metrics:
 
 
 class Watch:
-    """ASGI middleware: counts and times the requests to /predict, and gives every answer HEADERS, unless it has others."""
+    """ASGI middleware: counts and times the requests to /predict, and answers with 500 where an exception escapes the application."""
 
     def __init__(self, app, metrics):
-        self.app, self.metrics = app, metrics
+        self.app, self.metrics, self._log = app, metrics, Seldom()
 
     async def __call__(self, scope, receive, send):
         if scope['type'] != 'http':
             await self.app(scope, receive, send)
             return
-        status, start = 500, time.perf_counter()
+        status, start = None, time.perf_counter()
 
         async def note(message):
             nonlocal status
-            if message['type'] == 'http.response.start':
-                status, given = message['status'], {name for name, _ in message['headers']}
-                more = [header for header in HEADERS.items() if header[0] not in given]
-                message = {**message, 'headers': [*message['headers'], *more]}
+            status = message.get('status', status)
             await send(message)
 
-        if scope['path'] != '/predict':
-            await self.app(scope, receive, note)
-            return
-        self.metrics.progress.inc()
+        counted = scope['path'] == '/predict'
+        self.metrics.progress.inc(counted)
         try:
             await self.app(scope, receive, note)
+        except (
+            Exception
+        ) as error:  # a fault of ours: clients are told no more than that, the log has the first one in full
+            self._log.error(f'a request failed: {one_line(error)}', error)
+            if status is None:  # else uvicorn closes the connection in the midst of the answer
+                await JSONResponse({'detail': 'the server failed; its log says why'}, 500)(scope, receive, note)
         finally:
-            self.metrics.progress.dec()
-            self.metrics.requests.labels(status).inc()
-            self.metrics.seconds.observe(time.perf_counter() - start)
+            self.metrics.progress.dec(counted)
+            if counted:
+                self.metrics.requests.labels(status or 500).inc()
+                self.metrics.seconds.observe(time.perf_counter() - start)

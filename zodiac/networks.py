@@ -204,7 +204,7 @@ class Deployed(nn.Layer):
         network: float32 [N, 3, H, W], normalised -> logits.
         mean, std: of each channel, as in `transforms.normalize`.
         preprocess: take uint8 [N, H, W, 3], the pixels, and normalise them here.
-        softmax: give probabilities; else logits.
+        softmax: give probabilities and, as a second output, logits; else logits only.
         temperature: divide the logits by it, see `calibration.fit_temperature`.
     """
 
@@ -220,7 +220,7 @@ class Deployed(nn.Layer):
         if self.preprocess:
             image = image.astype('float32').transpose([0, 3, 1, 2]) * self.scale + self.shift
         logits = self.network(image) / self.temperature
-        return nn.functional.softmax(logits, -1) if self.softmax else logits
+        return (nn.functional.softmax(logits, -1), logits) if self.softmax else logits
 
 
 SMALL = {'resnet9': (ResNet9, 32, 63), 'cifarnet': (CifarNet, 26, 33)}  # and the image sizes that they take

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import hmac
 import html
+import io
 import os
 import re
 import threading
@@ -18,7 +19,7 @@ from typing import Annotated, List, Optional, Union
 
 from fastapi import Depends, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
 from PIL import Image
@@ -29,7 +30,6 @@ from zodiac import device, images, inference, transforms, uploads
 from zodiac.batching import Batcher, NetworkError
 from zodiac.errors import UserError, one_line
 from zodiac.monitor import Metrics, Watch
-from zodiac.seldom import Seldom
 from zodiac.uploads import busy
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'service.html')
@@ -86,7 +86,7 @@ PROBLEMS = {
     401: 'The token is missing or wrong.',
     408: 'The request took too long to arrive.',
     413: 'The body, the number of images or an image is beyond the limit.',
-    415: 'The body is neither a multipart form nor an image.',
+    415: 'The body is neither a multipart form nor an image, or has a Content-Encoding.',
     422: 'A file is no image that can be read, or a parameter is wrong.',
     500: 'The model failed on an image.',
     503: 'Too many requests at a time, or the server has no answer for now; try again.',
@@ -126,11 +126,11 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
         _warm_up(batcher, blank, model)
     decoders = Decoders(model.transform, limits.pixels, device.cores())
     allowed = [Depends(_token_check(token))] if token else []
-    admitted, log = set(), Seldom()
+    admitted, memory = set(), uploads.Memory(limits.total)
 
     @contextlib.asynccontextmanager
     async def lifespan(app):
-        app.state.places = asyncio.Semaphore(4 * batch)  # for decoded images; the others wait as files
+        app.state.places = asyncio.Semaphore(4 * batch)  # for decoded images; the others wait as they came
         async with decoders, batcher:
             yield
 
@@ -144,14 +144,16 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
     )
     app.add_middleware(Watch, metrics=metrics)
 
-    async def classify(name, file, top):
-        async with app.state.places:
-            try:
-                with batcher.announced():
-                    image = await decoders.read(file)
-            except images.ImageError as error:
-                status = 413 if error.reason == images.TOO_MANY_PIXELS else 422
-                raise HTTPException(status, str(error).replace('image', name, 1)) from None
+    async def classify(name, file, top, turn):
+        async with contextlib.AsyncExitStack() as held:
+            async with turn:
+                await held.enter_async_context(app.state.places)
+                try:
+                    with batcher.announced():
+                        image = await decoders.read(file)
+                except images.ImageError as error:
+                    status = 413 if error.reason == images.TOO_MANY_PIXELS else 422
+                    raise HTTPException(status, str(error).replace('image', name, 1)) from None
             try:
                 probabilities = await batcher.predict(image)
             except NetworkError as error:
@@ -160,7 +162,10 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
         return inference.as_dict(inference.best(probabilities, model.labels, top))
 
     async def classify_all(files, top, seconds):
-        tasks = [asyncio.ensure_future(classify(name, file, top)) for name, file in files]
+        turn = asyncio.Semaphore(
+            device.cores()
+        )  # so that the images of other requests need not wait for all of this one
+        tasks = [asyncio.ensure_future(classify(name, file, top, turn)) for name, file in files]
         try:
             return await asyncio.wait_for(asyncio.gather(*tasks), seconds)
         except asyncio.TimeoutError:
@@ -172,13 +177,15 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
     async def answer(request, top):
         """The predictions of the images of a request, all within the time limit."""
         end = time.monotonic() + limits.seconds
-        async with contextlib.AsyncExitStack() as opened:
-            files = await uploads.read(request, limits, opened)
+        with memory.upload() as upload:
+            files = await uploads.read(request, limits, memory, upload)
             if len(admitted) >= limits.requests:
                 raise busy(f'{limits.requests} requests are in progress')
             admitted.add(request)
-            opened.callback(admitted.remove, request)
-            return await classify_all(files, top, end - time.monotonic())
+            try:
+                return await classify_all(files, top, end - time.monotonic())
+            finally:
+                admitted.remove(request)
 
     @app.post(
         '/predict',
@@ -192,14 +199,9 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
     ) -> Union[Prediction, Predictions]:
         """Send one image as the body, or one or more in the field `file` of a multipart form. The answer to one image is its
         prediction; to several, `predictions`, in their order."""
-        try:
-            predictions = await answer(request, top)
-        except OSError as error:  # of what is read and written here only an upload is a file
-            log.error(f'TMPDIR: an upload cannot be kept in the folder for temporary files ({one_line(error)})')
-            raise busy('the server has no room for the request') from None
+        predictions = await answer(request, top)
         return predictions[0] if len(predictions) == 1 else {'predictions': predictions}
 
-    @app.head('/healthz', include_in_schema=False)
     @app.get('/healthz', response_class=PlainTextResponse, summary='Whether the process answers')
     async def healthz():
         return PlainTextResponse('ok')
@@ -224,6 +226,17 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
     )
     async def show_metrics():
         return PlainTextResponse(generate_latest(metrics.registry), media_type='text/plain; version=0.0.4')
+
+    @app.exception_handler(405)
+    async def tell_methods(request, error):
+        """405, but OPTIONS is answered by the methods that there are (RFC 9110, 9.3.7)."""
+        methods = {method.strip() for method in (error.headers or {}).get('Allow', 'GET').split(',')} | {'OPTIONS'}
+        allow = {'Allow': ', '.join(sorted(methods | {'HEAD'} if 'GET' in methods else methods))}
+        return (
+            Response(headers=allow)
+            if request.method == 'OPTIONS'
+            else JSONResponse({'detail': error.detail}, 405, allow)
+        )
 
     @app.exception_handler(RequestValidationError)
     async def explain(request, error):
@@ -263,9 +276,9 @@ class Decoders:
     async def __aexit__(self, *_):
         self._threads.shutdown(wait=False, cancel_futures=True)  # one may be at an image for long
 
-    async def read(self, file):
-        """What the transform gives of an image. Raises ImageError."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, file)
+    async def read(self, content):
+        """What the transform gives of an image; `content` is a function that gives the bytes of its file. Raises ImageError."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, content)
 
     def trouble(self, seconds):
         """Why no image is decoded, a line, or None; an image may take `seconds`."""
@@ -273,11 +286,11 @@ class Decoders:
         stuck = [start for start in list(self._started.values()) if now - start > seconds]
         return f'images take more than {seconds:g} seconds to decode' if len(stuck) >= self._count else None
 
-    def _read(self, file):
+    def _read(self, content):
         thread = threading.get_ident()
         self._started[thread] = time.monotonic()
         try:
-            return transforms.read(self._transform, file, max_pixels=self._max_pixels)
+            return transforms.read(self._transform, io.BytesIO(content()), max_pixels=self._max_pixels)
         finally:
             del self._started[thread]
 

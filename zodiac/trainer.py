@@ -24,7 +24,8 @@ class Trainer(paddle.Model):
     """
 
     def __init__(self, network, amp='O0', amp_dtype='float16'):
-        super().__init__(network)
+        with processes.meeting():
+            super().__init__(network)
         self._amp = {'enable': amp != 'O0', 'level': 'O1', 'dtype': amp_dtype}
         self._weight, self._unread = 0.0, []
         self.waiting = False

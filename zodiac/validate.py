@@ -1,22 +1,19 @@
 """What one file is: decoded to its end, with its mode, size, sketch and a hash of its pixels, or the reason why it cannot be used."""
 
 import concurrent.futures
-import contextlib
 import functools
 import hashlib
 import io
 import itertools
 import os
-import signal
 
 import numpy as np
 
-from zodiac import bombs, images, inspection, near_duplicates
-from zodiac.errors import UserError
+from zodiac import bombs, images, inspection, near_duplicates, stops
+from zodiac.errors import UserError, fault
 from zodiac.inspection import NEVER, Inspection, Verdict
 
-# For these formats the header alone tells the mode, so a file refused for its mode need not be decoded.
-MODE_IN_HEADER = ('JPEG', 'MPO', 'PNG', 'GIF', 'WEBP', 'BMP')
+DRAFTS = ('JPEG', 'MPO')  # can be decoded at a fraction of their size
 
 APP0, START_OF_SCAN = 0xE0, 0xDA
 BLOCK = 1 << 16  # bytes
@@ -38,7 +35,7 @@ def inspect(path, convert, reduce=True):
 
 def _inspect_together(paths, convert, reduce):
     """The same for several files, whose sketches are made at once: lists of their verdicts, pictures and stamps."""
-    found = [_inspect(path, convert, reduce) for path in paths]
+    found = [_inspect_or_name(path, convert, reduce) for path in paths]
     sketches = iter(near_duplicates.sketches([sample for _, (_, _, sample), _ in found if sample is not None]))
     pictures = [
         b'' if sample is None else inspection.pack(size, digest, next(sketches))
@@ -58,9 +55,9 @@ def inspect_all(paths, convert, workers, reduce=True):
     if workers == 1:
         yield from _one_by_one(map(work, parts))
         return
-    pool = concurrent.futures.ProcessPoolExecutor(workers, initializer=_leave_interrupts_to_parent)
+    pool = concurrent.futures.ProcessPoolExecutor(workers, initializer=stops.work_for_parent)
     try:
-        with _interrupts_held():  # one that came while the processes are forked would be lost
+        with stops.held():  # until the processes, which are forked now, leave signals to this one
             found = pool.map(work, parts)
         yield from _one_by_one(found)
     except concurrent.futures.process.BrokenProcessPool:
@@ -75,22 +72,6 @@ def _one_by_one(parts):
     return itertools.chain.from_iterable(map(Inspection, *columns) for columns in parts)
 
 
-@contextlib.contextmanager
-def _interrupts_held():
-    if not hasattr(signal, 'pthread_sigmask'):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _leave_interrupts_to_parent():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 @functools.cache
 def fast_decoder():
     """The module simplejpeg, which decodes small JPEGs 3 times as fast as Pillow and to the same pixels, or None."""
@@ -99,6 +80,14 @@ def fast_decoder():
     except ImportError:
         return None
     return simplejpeg
+
+
+def _inspect_or_name(path, convert, reduce):
+    """The same as `_inspect`; the UserError for an exception that it does not foresee names the file, and can be sent."""
+    try:
+        return _inspect(path, convert, reduce)
+    except Exception as error:
+        raise fault(path, error) from None
 
 
 NOTHING = (None, None, None)  # in the place of size, hash and sample of an image
@@ -179,20 +168,27 @@ def _plain_size(data):
 
 def _inspect_any(file, path, convert, reduce):
     with images.open_image(file) as image:
-        if image.mode != 'RGB' and not convert and image.format in MODE_IN_HEADER:
-            return Verdict(f'mode {image.mode}', mode=image.mode), NOTHING
-        animated = getattr(image, 'is_animated', False)
-        size, fraction = image.size, _fraction(image.size) if reduce else 1
-        if fraction > 1:
-            image.draft(None, (size[0] // fraction, size[1] // fraction))  # changes nothing where the file is no JPEG
-        reduced = image.size != size
-        images.load_pixels(image, path)
         mode = image.mode
         if mode != 'RGB' and not convert:
             return Verdict(f'mode {mode}', mode=mode), NOTHING
-        if images.turn(image) in images.SIDEWAYS:
+        size, fraction = image.size, _fraction(image.size) if reduce and image.format in DRAFTS else 1
+        if fraction > 1:
+            image.draft(None, (size[0] // fraction, size[1] // fraction))
+        reduced = image.size != size
+        picture = images.to_rgb(image, path)
+        if not reduced:
+            size = picture.size
+        elif images.turn(image) in images.SIDEWAYS:
             size = size[::-1]
-        return _usable(np.asarray(images.to_rgb(image, path)), size, mode, animated, reduced)
+        return _usable(np.asarray(picture), size, mode, _is_animated(image), reduced)
+
+
+def _is_animated(image):
+    """Whether there is a second frame; of a GIF it is looked for, and one that is damaged is none."""
+    try:
+        return getattr(image, 'is_animated', False)
+    except Exception:
+        return False
 
 
 def _usable(pixels, size, mode='RGB', animated=False, reduced=False):

@@ -1,0 +1,163 @@
+"""annotate, training, predict and serve accept the same files, and see the same pixels of them.
+
+With ZODIAC_DATA, the folder that holds odd_images.zip, also for a thousand odd files that were found elsewhere.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import assert_message, picture, run_script
+from test_annotate import ZOO
+from test_depth import COLOUR, SHADES, png16, pnm
+from test_images import NAMED, WRITTEN, private_tags, saved, turned
+
+import config
+from zodiac import images, inference, inspection, validate
+from zodiac.errors import UserError
+
+pytest.importorskip('fastapi', reason='requirements-serve.txt is not installed')
+from fastapi.testclient import TestClient
+
+from dataset import ZodiacDataset
+from zodiac import service, uploads
+
+ODD = Path(os.environ.get('ZODIAC_DATA', '')) / 'odd_images.zip'
+SETTINGS = ['data.root=photos', 'data.labels=[cat,dog]', 'annotate.non_rgb=convert', 'image.size=24']
+
+
+def second_frame_damaged():
+    frames = [picture(number).quantize(8) for number in (1, 2)]
+    whole = saved(frames[0], 'GIF', save_all=True, append_images=frames[1:])
+    return whole[: len(whole) // 2 + 40]
+
+
+def wrong_byte():
+    """A PNG with one wrong byte in its pixels, as of a bad disk."""
+    whole = bytearray(saved(picture(3, (160, 120)), 'PNG'))
+    whole[whole.index(b'IDAT') + 40] ^= 0x55
+    return bytes(whole)
+
+
+MADE = {
+    **ZOO,
+    **NAMED,
+    **{
+        f'{name} {turn}': turned(name, turn) for name in WRITTEN if name != 'AVIF' or images.HAS_AVIF for turn in (3, 6)
+    },
+    'a wrong byte.png': wrong_byte(),
+    'no end.png': saved(picture(1), 'PNG')[:-6],
+    'second frame damaged.gif': second_frame_damaged(),
+    '12 bits.png': png16(SHADES << 4),
+    '12 bits in colour.png': png16(COLOUR << 4),
+    'grey.pgm': pnm(SHADES, 4095),
+    'colour.ppm': pnm(COLOUR, 255),
+    'cut off.ppm': pnm(COLOUR, 255)[:-9],
+    'tags.tif': private_tags(),
+    'too many tags.tif': private_tags(2000),
+    'cut off.avif': struct.pack('>I', 20) + b'ftypavif' + bytes(900),
+}
+
+
+@pytest.fixture(params=['made', 'odd'])
+def files(request, workdir):
+    """{path: bytes} of files below photos/cat; beside them are a few good ones in photos/dog."""
+    if request.param == 'made':
+        found = {name: content if isinstance(content, bytes) else content() for name, content in MADE.items()}
+    elif not os.environ.get('ZODIAC_DATA') or not ODD.is_file():
+        pytest.skip('ZODIAC_DATA names no folder with odd_images.zip')
+    else:
+        with zipfile.ZipFile(ODD) as archive:
+            found = {name: archive.read(name) for name in archive.namelist() if not name.endswith('/')}
+    for name, content in found.items():
+        path = Path('photos/cat', name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    Path('photos/dog').mkdir()
+    for number in range(3):
+        picture(100 + number).save(f'photos/dog/{number}.png')
+    return {f'photos/cat/{name}': content for name, content in found.items()}
+
+
+def of_annotate(paths):
+    """The paths that annotate.py takes, by its index files and by its list of what it leaves out, which must agree."""
+    result = run_script('annotate.py', '-o', *SETTINGS, cwd='.')
+    assert_message(result, 0)
+    assert result.stderr == ''
+    summary = json.loads(Path('photos/annotation.json').read_text(encoding='utf-8'))
+    indexed = {
+        line.split('\t')[0]
+        for split in ('train', 'valid', 'test')
+        for line in Path(f'photos/{split}.txt').read_text(encoding='utf-8').splitlines()
+    }
+    assert {path for path in paths if path in indexed} == set(paths) - {item['path'] for item in summary['rejected']}
+    return indexed & set(paths)
+
+
+def of_dataset(paths, reduced):
+    """{path: what training and evaluation see of it}, and the transform."""
+    cfg = config.load(overrides=[*SETTINGS, f'data.reduced_decoding={str(reduced).lower()}'])
+    Path('photos/train.txt').write_text(''.join(f'{path}\t0\n' for path in paths), encoding='utf-8')
+    dataset = ZodiacDataset('train', augment=False, cfg=cfg)
+    found = {}
+    for number, path in enumerate(paths):
+        with contextlib.suppress(UserError):
+            found[path] = dataset[number][0]
+    return found, dataset.transform
+
+
+def of_predict(paths, transform):
+    found = {}
+    for good, batch, _ in inference.batches(iter(paths), transform, 16):
+        found.update(zip(good, batch))
+    return found
+
+
+def of_serve(files, groups, transform):
+    """The paths that the server takes, each group of them in one request, and what its network is given, as bytes."""
+    seen, taken = set(), set()
+
+    def predict(batch):
+        seen.update(image.tobytes() for image in batch)
+        return np.full((len(batch), 2), 0.5, np.float32)
+
+    limits = uploads.Limits(requests=4, images=16, body=1 << 26, total=1 << 28, pixels=images.MAX_PIXELS, seconds=60)
+    model = inference.Exported('photos', ['cat', 'dog'], transform, {}, predict)
+    with TestClient(service.create(model, limits, delay=0)) as client:
+        for group in groups:
+            answer = client.post('/predict', files=[('file', ('a', files[path], 'image/jpeg')) for path in group])
+            assert answer.status_code in (200, 413, 422), (group, answer.text)
+            taken.update(group if answer.status_code == 200 else ())
+    return taken, seen
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning', 'ignore::RuntimeWarning')  # of Pillow's, which the doors ignore
+def test_every_door_accepts_the_same_files_and_sees_the_same_pixels(files, capfd):
+    paths = sorted(files)
+    accepted = of_annotate(paths)
+    assert len(paths) / 3 < len(accepted) < len(paths)
+    for reduced in (False, True):
+        trained, transform = of_dataset(paths, reduced)
+        predicted = of_predict(paths, transform)
+        assert accepted == set(trained) == set(predicted)
+        assert [path for path in accepted if not np.array_equal(trained[path], predicted[path])] == []
+    sound = sorted(accepted)
+    together = [sound[start : start + 16] for start in range(0, len(sound), 16)]
+    served, seen = of_serve(files, [*together, *([path] for path in paths if path not in accepted)], transform)
+    assert served == accepted
+    assert [path for path in sound if trained[path].tobytes() not in seen] == []
+    for path in accepted:
+        whole = np.asarray(images.decode(io.BytesIO(files[path])))
+        digest = hashlib.sha256(whole).digest()[: inspection.HASH_BYTES]
+        for reduce in (False, True):
+            found = validate.inspect(path, True, reduce)
+            assert found.verdict.reduced or inspection.pixels(found.picture) == digest, path
+            assert inspection.size(found.picture) == whole.shape[1::-1], path
+    assert capfd.readouterr().err == ''  # not a word of a C library either

@@ -1,0 +1,206 @@
+"""Any image file gives the same upright 8-bit RGB picture however it is read, or a message that says what it is."""
+
+import concurrent.futures
+import contextlib
+import io
+import os
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, picture
+from PIL import Image
+
+from zodiac import images, inspection, kinds, transforms, validate
+
+UPRIGHT = picture(1, (160, 96))
+STORED = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}  # by orientation, the one whose turn makes what the file holds
+WRITTEN = {  # how each format of Pillow's that can tell an orientation is written
+    'JPEG': {'quality': 95, 'subsampling': 0},
+    'grey JPEG': {'mode': 'L', 'quality': 95},
+    'CMYK JPEG': {'mode': 'CMYK', 'quality': 95},
+    'progressive JPEG': {'quality': 95, 'subsampling': 0, 'progressive': True},
+    'MPO': {'quality': 95, 'subsampling': 0, 'save_all': True, 'append_images': [picture(2)]},
+    'PNG': {},
+    'palette PNG': {'mode': 'P'},
+    'transparent PNG': {'mode': 'RGBA'},
+    'animated PNG': {'save_all': True, 'append_images': [picture(2)]},
+    'WEBP': {'lossless': True},
+    'TIFF': {},
+    'CMYK TIFF': {'mode': 'CMYK'},
+    'grey TIFF': {'mode': 'L', 'compression': 'tiff_deflate'},
+    'LZW TIFF': {'compression': 'tiff_lzw'},
+    'JPEG TIFF': {'compression': 'jpeg', 'quality': 95},
+    'pages TIFF': {'save_all': True, 'append_images': [picture(2)]},
+    'AVIF': {'quality': 95, 'subsampling': '4:4:4'},
+}
+
+
+def saved(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def turned(name, orientation):
+    """The bytes of UPRIGHT as a camera on its side would keep it."""
+    options = {**WRITTEN[name]}
+    image = UPRIGHT.convert(options.pop('mode', 'RGB'))
+    if orientation in STORED:
+        image = image.transpose(images.TURNS[STORED[orientation]])
+    tags = Image.Exif()
+    tags[images.ORIENTATION] = orientation
+    return saved(image, name.split()[-1], exif=tags, **options)
+
+
+@pytest.mark.parametrize('name', WRITTEN)
+def test_all_eight_orientations_give_the_same_upright_picture_in_full_and_reduced(tmp_path, name):
+    if name == 'AVIF' and not images.HAS_AVIF:
+        pytest.skip('this Pillow has no AVIF')
+    path = tmp_path / 'a'
+    steps = transforms.eval_transform(24, [0] * 3, [1 / 255] * 3, reduced=True)
+    seen = []
+    for orientation in range(1, 9):
+        path.write_bytes(turned(name, orientation))
+        whole = np.asarray(images.decode(path), int)
+        found = [validate.inspect(path, True, reduce) for reduce in (True, False)]
+        assert {inspection.size(one.picture) for one in found} == {UPRIGHT.size} == {whole.shape[1::-1]}
+        seen.append((whole, transforms.read(steps, path), transforms.read(steps[1:], path)))
+    for whole, reduced, full in seen:
+        assert np.abs(whole - seen[0][0]).mean() < 2
+        assert np.abs(reduced - seen[0][1]).mean() < 3
+        assert np.abs(reduced - full).mean() < 4
+
+
+def test_an_orientation_behind_the_pixels_of_a_png_counts():
+    whole = saved(picture(1), 'PNG')
+    tags = Image.Exif()
+    tags[images.ORIENTATION] = 6
+    late = chunk_of(saved(picture(1), 'PNG', exif=tags), b'eXIf')
+    image = images.decode(io.BytesIO(whole[:-12] + late + whole[-12:]))
+    assert np.array_equal(np.asarray(image), np.asarray(picture(1).transpose(images.TURNS[6])))
+
+
+def chunk_of(content, name):
+    at = content.index(name) - 4
+    return content[at : at + 12 + int.from_bytes(content[at : at + 4], 'big')]
+
+
+def test_exif_of_thousands_of_tags_is_ignored():
+    tags = struct.pack('<H', 60_000) + b''.join(struct.pack('<HHLL', tag, 3, 1, 6) for tag in range(60_000)) + bytes(4)
+    content = saved(picture(1), 'PNG', exif=b'Exif\0\0II*\0\x08\0\0\0' + tags)
+    assert np.array_equal(np.asarray(images.decode(io.BytesIO(content))), np.asarray(picture(1)))
+
+
+# --- formats
+
+
+@pytest.mark.parametrize('kind', ['PPM', 'AVIF'])
+@pytest.mark.parametrize('mode', ['RGB', 'L'])
+def test_ppm_and_avif_are_read(kind, mode):
+    if kind == 'AVIF' and not images.HAS_AVIF:
+        pytest.skip('this Pillow has no AVIF')
+    image = picture(1, mode=mode)
+    found = images.decode(io.BytesIO(saved(image, kind)))
+    assert np.abs(np.asarray(found, int) - np.asarray(image.convert('RGB'), int)).mean() < (0.1 if kind == 'PPM' else 9)
+
+
+def box(*brands):
+    return struct.pack('>I', 12 + 4 * len(brands)) + b'ftyp' + brands[0] + bytes(4) + b''.join(brands[1:]) + bytes(900)
+
+
+NAMED = {
+    'HEIC': box(b'heic', b'mif1', b'heic'),
+    'HEIC by its second brand': box(b'mif1', b'miaf', b'heic'),
+    'JPEG 2000': saved(picture(1), 'JPEG2000'),
+    'a TIFF of this kind': struct.pack('<4sLH', b'II*\0', 8, 0) + bytes(40),
+    'SVG': b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
+    'PDF': b'%PDF-1.7\n',
+}
+
+
+@pytest.mark.parametrize('name', NAMED)
+def test_another_format_is_named_with_what_to_do(name):
+    with pytest.raises(
+        images.ImageError, match=f'^image: {name.split(" by")[0]}, which is not read: save it as JPEG or PNG$'
+    ):
+        images.decode(io.BytesIO(NAMED[name]))
+
+
+@pytest.mark.parametrize(
+    ('content', 'detail'),
+    [
+        (b'', 'the file is empty'),
+        (b'<!DOCTYPE html><html>404</html>', 'an HTML page'),
+        (b'version https://git-lfs.github.com/spec/v1\noid', 'a Git LFS pointer: run git lfs pull'),
+        (box(b'isom', b'mp42'), 'a video'),
+        (b'hello', ''),
+    ],
+)
+def test_what_is_no_image_is_named_where_it_can_be_told(content, detail):
+    with pytest.raises(images.ImageError) as caught:
+        images.decode(io.BytesIO(content))
+    assert (caught.value.reason, caught.value.detail) == ('not an image', detail)
+
+
+def test_avif_for_which_pillow_is_too_old_says_so():
+    assert kinds.describe(box(b'avif', b'mif1'))[0].startswith('AVIF, which this Pillow does not read: update it')
+
+
+# --- what C libraries and Pillow say of a damaged file
+
+
+def private_tags(count=900):
+    """A TIFF of many tags of types that libtiff complains of, one by one."""
+    sound = saved(picture(1), 'TIFF', compression='tiff_lzw')
+    (start,) = struct.unpack_from('<L', sound, 4)
+    (own,) = struct.unpack_from('<H', sound, start)
+    entries = sound[start + 2 : start + 2 + 12 * own]
+    more = b''.join(
+        struct.pack('<HHLL', 40_000 + number, (0, 14, 16, 18, 77)[number % 5], 3, 8) for number in range(count)
+    )
+    place = len(sound) + len(sound) % 2
+    directory = struct.pack('<H', own + count) + entries + more + bytes(4)
+    return (sound[:4] + struct.pack('<L', place) + sound[8:]).ljust(place, b'\0') + directory
+
+
+def wordy():
+    """Damaged TIFFs of which libtiff and Pillow have something to say."""
+    packed = [
+        saved(picture(1).convert('1' if kind.startswith('group') else 'RGB'), 'TIFF', compression=kind)
+        for kind in ('tiff_lzw', 'tiff_deflate', 'jpeg', 'group4')
+    ]
+    spoilt = [content[:40] + b'\x55\xaa\x13' * 9 + content[67:] for content in packed]
+    many = saved(picture(1), 'TIFF').replace(struct.pack('<HHLH', 277, 3, 1, 3), struct.pack('<HHLH', 277, 3, 1, 65535))
+    return [private_tags(), many, *spoilt, *(content[: len(content) // 2] for content in packed)]
+
+
+def try_to_decode(source):
+    with contextlib.suppress(images.ImageError):
+        images.decode(source)
+
+
+def test_no_decoder_writes_to_the_terminal_from_threads_or_processes(tmp_path, capfd):
+    paths = []
+    for number, content in enumerate(wordy()):
+        paths.append(str(tmp_path / f'{number}.tif'))
+        (tmp_path / f'{number}.tif').write_bytes(content)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        list(pool.map(try_to_decode, paths))
+    reasons = [found.reason for found in validate.inspect_all(paths * 40, True, 2)]
+    assert len([reason for reason in reasons if reason]) > len(reasons) / 3
+    assert capfd.readouterr() == ('', '')
+
+
+def test_a_file_that_has_the_number_of_a_closed_stderr_is_not_written_to(tmp_path):
+    (tmp_path / 'a.tif').write_bytes(private_tags())
+    code = (
+        'import os, sys; from zodiac import images; os.close(2)\n'
+        "with open('result.txt', 'w') as file:\n"
+        "    file.write(f'{file.fileno()}'); file.flush()\n"
+        "    images.decode('a.tif')\n"
+    )
+    subprocess.run([sys.executable, '-c', code], cwd=tmp_path, check=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    assert (tmp_path / 'result.txt').read_text() == '2'

@@ -1,0 +1,163 @@
+"""Missing and broken packages: each script names them before its work, with the command that installs them."""
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from test_imports import reachable
+
+from zodiac import checkup, packages
+
+SCRIPTS = [f'{name}.py' for name in ('annotate', 'train', 'evaluate', 'export', 'predict', 'serve', 'sweep', 'demo')]
+# What scripts do without, or what a setting asks for.
+OPTIONAL = {'simplejpeg', 'onnx', 'onnxruntime', 'openvino', 'paddle2onnx'}
+
+
+@pytest.fixture
+def without(tmp_path):
+    """without(*modules) -> the environment of a Python that has all packages of this one but those of some modules."""
+
+    def make(*modules):
+        folder = tmp_path / 'site-packages'
+        folder.mkdir()
+        for place in {sysconfig.get_path('purelib'), sysconfig.get_path('platlib')}:
+            for entry in Path(place).iterdir():
+                gone = entry.name.partition('.')[0] in modules or entry.name.endswith('.pth')
+                if not gone and not any(entry.name.startswith(f'{packages.package_of(name)}-') for name in modules):
+                    (folder / entry.name).symlink_to(entry)
+        return {**os.environ, 'PYTHONPATH': str(folder)}
+
+    return make
+
+
+def run(script, *arguments, env, cwd):
+    command = [sys.executable, '-S', str(ROOT / script), *map(str, arguments)]
+    done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert 'Traceback' not in done.stderr
+    return done
+
+
+def pasted(line, cwd):
+    """The parts of the command in a message, whose Python and files are there."""
+    command = shlex.split(line.strip().rpartition('; ')[2].rpartition(' && ')[2])
+    assert os.access(command[0] if '/' in command[0] else _which(command[0]), os.X_OK)
+    assert command[1:4] == ['-m', 'pip', 'install']
+    files = [name for flag, name in zip(command[4:], command[5:]) if flag == '-r']
+    return [(Path(cwd) / name).resolve(strict=True).name for name in files], command
+
+
+def _which(name):
+    return next(path for folder in os.environ['PATH'].split(':') if os.access(path := f'{folder}/{name}', os.X_OK))
+
+
+def asked(script):
+    """The modules that a script names in `start.prepare`."""
+    calls = [
+        node for node in ast.walk(ast.parse((ROOT / script).read_text(encoding='utf-8'))) if isinstance(node, ast.Call)
+    ]
+    (call,) = [call for call in calls if ast.unparse(call.func) == 'start.prepare']
+    return {*call.args[1].value.split()}
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_a_script_without_packages_names_all_that_it_needs_and_one_command_that_has_them(script, tmp_path):
+    done = run(script, 'some', 'arguments', env={**os.environ, 'PYTHONPATH': ''}, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
+    named = re.fullmatch(r'error: not installed: (.*?); .*\n', done.stderr)[1].split(', ')
+    assert set(named) == {'Paddle' if name == 'paddle' else packages.package_of(name) for name in asked(script)}
+    files, command = pasted(done.stderr, tmp_path)
+    inner = [name for file in files for name in re.findall(r'^-r (\S+)', (ROOT / file).read_text(), re.MULTILINE)]
+    assert {packages.package_of(name) for name in asked(script)} <= {
+        package for file in (*files, *inner) for package in packages.listed(file)
+    }, command
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_a_script_asks_for_every_package_that_it_reaches(script):
+    files = (packages.BASE, packages.SERVE, packages.DEPLOY, packages.DEVELOP, 'requirements-cpu.txt')
+    listed = {packages.module_of(name) for file in files for name in packages.listed(file)}
+    without_paddle = {'paddle'} if script in ('annotate.py', 'predict.py', 'serve.py') else set()
+    reached = set()
+    for module in reachable(script[:-3]):
+        text = (ROOT / f'{module.replace(".", "/")}.py').read_text(encoding='utf-8')
+        reached |= set(re.findall(r'^ *(?:import|from) (\w+)', text, re.MULTILINE))
+    assert (reached & listed) - OPTIONAL - without_paddle <= asked(script)
+
+
+def test_only_what_is_missing_is_named_beside_a_paddle_that_is_there(without, tmp_path):
+    done = run('train.py', env=without('visualdl'), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith('error: not installed: visualdl; ')
+    assert pasted(done.stderr, tmp_path)[0] == ['requirements-base.txt']
+
+
+@pytest.mark.parametrize('gpu', [False, True])
+def test_a_missing_paddle_comes_with_the_set_for_this_machine(without, tmp_path, gpu):
+    env = without('paddle', 'yaml')
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'bin/nvidia-smi').symlink_to('/bin/true')
+    env['PATH'] = f'{tmp_path}/bin:{env["PATH"]}' if gpu else env['PATH']
+    done = run('train.py', env=env, cwd=tmp_path)
+    assert done.stderr.startswith('error: not installed: Paddle, pyyaml; ')
+    assert pasted(done.stderr, tmp_path)[0] == ['requirements.txt' if gpu else 'requirements-cpu.txt']
+
+
+def test_a_broken_package_is_told_in_its_own_words(without, tmp_path):
+    env = without('PIL', 'visualdl')
+    (tmp_path / 'site-packages/PIL').mkdir()
+    (tmp_path / 'site-packages/PIL/__init__.py').write_text('raise OSError("libtiff.so.6: cannot open the file")')
+    (tmp_path / 'site-packages/visualdl.py').touch()
+    done = run('predict.py', 'infer', 'photo', env=env, cwd=tmp_path)
+    assert done.returncode == 1
+    assert 'pillow cannot be imported (OSError: libtiff.so.6: cannot open the file)' in done.stderr
+    assert pasted(done.stderr, tmp_path)[1][4:] == ['--force-reinstall', '--no-deps', 'pillow']
+
+
+def test_a_package_that_lacks_another_is_told_with_both(without, tmp_path):
+    env = without('yaml')
+    (tmp_path / 'site-packages/yaml.py').write_text('import not_there_at_all')
+    done = run('config.py', env=env, cwd=tmp_path)
+    assert 'error: pyyaml needs not_there_at_all, which is not installed; ' in done.stderr
+    assert pasted(done.stderr, tmp_path)[0] == ['requirements-base.txt']
+
+
+def test_a_module_of_ours_that_is_missing_is_our_fault_and_keeps_its_traceback():
+    for name in ('zodiac.not_there', 'dataset'):
+        assert packages.diagnose(ModuleNotFoundError(f"No module named '{name}'", name=name)) == ''
+    assert packages.diagnose(TypeError('an integer is required')) == ''
+
+
+def test_beside_paddle_2_packages_are_held_to_versions_that_go_with_it(monkeypatch):
+    monkeypatch.setattr(packages, 'installed_version', lambda *names: '2.6.2')
+    assert packages.install(['numpy']).endswith("requirements-base.txt 'numpy<2'")
+    assert packages.install(['paddle2onnx']).endswith("requirements-deploy.txt 'numpy<2' 'paddle2onnx<2'")
+
+
+def test_a_package_of_no_requirements_file_is_installed_by_its_name():
+    assert packages.install(['openvino']).endswith('pip install openvino')
+
+
+def test_a_python_without_pip_gets_it_first(monkeypatch):
+    monkeypatch.setattr(packages.importlib.machinery.PathFinder, 'find_spec', lambda name: None)
+    assert packages.pip() == f'{packages.python()} -m ensurepip && {packages.python()} -m pip'
+
+
+def test_a_folder_with_a_space_is_quoted(tmp_path, monkeypatch):
+    (tmp_path / 'a b').mkdir()
+    monkeypatch.setattr(packages, 'ROOT', str(tmp_path / 'a b'))
+    monkeypatch.chdir(tmp_path)
+    assert packages.here('requirements-base.txt') == "'a b/requirements-base.txt'"
+
+
+def test_a_package_has_the_same_bounds_in_every_file():
+    bounds = {}
+    for path in ROOT.glob('requirements*.txt'):
+        for name, limits in checkup.requirements(path.read_text(encoding='utf-8')).items():
+            assert bounds.setdefault(name, limits) == limits, f'{path.name}: {name}'

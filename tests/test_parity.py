@@ -1,0 +1,94 @@
+"""What may lie between an exported model and the network: logits, loss and agreement, for each precision."""
+
+import numpy as np
+import pytest
+
+import config
+from zodiac import parity
+from zodiac.errors import UserError
+from zodiac.inference import softmax
+
+N, CLASSES = 40, 5
+LABELS = np.arange(N) % CLASSES
+LOGITS = np.random.default_rng(0).normal(0, 3, (N, CLASSES)).astype('float32')
+LOGITS[np.arange(N), LABELS] += 6
+
+
+def compare(got, precision='fp32', engine='openvino', expected=LOGITS, probabilities=None, **settings):
+    exports = config.Export(precision=precision, **settings)
+    outputs = {'probabilities': softmax(got) if probabilities is None else probabilities, 'logits': got}
+    return parity.compare(engine, expected, outputs, LABELS, exports)
+
+
+def off_by(share, logits=LOGITS):
+    """Logits that are off by a share of their spread, to one side or the other."""
+    signs = np.random.default_rng(1).choice([-1, 1], logits.shape)
+    return (logits + share * parity.spread(logits) * signs).astype('float32')
+
+
+def test_loss_and_accuracy_are_those_of_the_logits():
+    logits = np.array([[2, 0], [0, 2], [1000, -1000]], 'float32')
+    one = np.log(1 + np.exp(-2))
+    assert parity.quality(logits[:2], np.array([0, 0])) == {'top1': 0.5, 'loss': pytest.approx((one + 2 + one) / 2)}
+    assert parity.quality(logits[2:], np.array([1])) == {'top1': 0.0, 'loss': pytest.approx(2000)}
+
+
+def test_the_spread_is_that_between_the_classes_wherever_an_image_lies():
+    assert parity.spread(np.array([[1, -1], [101, 99]], 'float32')) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ('precision', 'passes', 'fails'), [('fp32', 1e-5, 3e-3), ('bf16', 0.03, 0.12), ('int8', 0.1, 0.3)]
+)
+@pytest.mark.parametrize('factor', [1, 1000])
+def test_a_network_whose_probabilities_are_0_and_1_is_compared_as_strictly_as_any(precision, passes, fails, factor):
+    logits = factor * LOGITS
+    kept = compare(off_by(passes, logits), precision, expected=logits)
+    assert kept['logit_difference'] == pytest.approx(passes, rel=0.1) and kept['precision'] == precision
+    assert kept['allowed']['logit_difference'] == parity.LOGITS[precision]
+    with pytest.raises(UserError, match=f'openvino .*{precision}.* a logit by .* export.logit_tolerance = '):
+        compare(off_by(fails, logits), precision, expected=logits)
+
+
+def test_an_engine_that_runs_in_fp32_is_held_to_fp32_whatever_was_exported():
+    for precision, engine in (('int8', 'paddle'), ('bf16', 'onnxruntime')):
+        with pytest.raises(UserError, match='fp32'):
+            compare(off_by(0.03), precision, engine)
+
+
+def test_a_softmax_in_8_bits_is_seen_although_the_logits_are_right():
+    """It gives steps of 1/255, and zeros: the loss was twice that of the network."""
+    with pytest.raises(UserError, match='a probability by 1 of itself from that of its own logits'):
+        compare(LOGITS, 'int8', probabilities=np.round(softmax(LOGITS) * 255) / 255)
+
+
+def test_a_worse_loss_is_seen_although_each_image_keeps_its_class():
+    """All logits a fifth closer together, as a wrong temperature makes them."""
+    with pytest.raises(UserError, match=r'the loss by 0\.\d+ \(allowed: export.loss_tolerance = 0.05\)'):
+        compare(LOGITS * 0.3, 'int8', logit_tolerance=10.0)
+
+
+def test_another_class_for_too_many_images_is_seen():
+    swapped = LOGITS.copy()
+    swapped[:2] = swapped[:2, ::-1]
+    settings = {'logit_tolerance': 100.0, 'loss_tolerance': 10.0}
+    with pytest.raises(UserError, match=r'same top-1 on 95\.0% .*export.agreement = 0.98'):
+        compare(swapped, 'int8', **settings)
+    assert compare(swapped, 'int8', agreement=0.9, **settings)['top1_agreement'] == 0.95
+    with pytest.raises(UserError, match='export.tolerance = '):
+        compare(swapped, **settings)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_what_is_no_number_passes_nothing(value):
+    broken = LOGITS.copy()
+    broken[3, 2] = value
+    with np.errstate(invalid='ignore'), pytest.raises(UserError, match='by inf'):
+        compare(broken, 'int8', probabilities=softmax(LOGITS))
+
+
+def test_logits_that_are_all_alike_are_compared_as_they_are():
+    flat = np.zeros_like(LOGITS)
+    assert compare(flat + 1e-7, expected=flat)['logit_difference'] < 1e-3
+    with pytest.raises(UserError, match='a logit'):
+        compare(flat + 0.01, expected=flat)

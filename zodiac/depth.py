@@ -1,0 +1,156 @@
+"""Pixels of more than 8 bits a channel, as 8: by what the file declares, else by the bits that its highest value takes.
+
+12 bits from a sensor, stored in 16, would be all but black if the 16 counted. A file declares its white by `sBIT` (PNG), the maximum
+in its header (PGM, PPM), BitsPerSample or MaxSampleValue (TIFF); one that is all the stored bits can hold says nothing.
+"""
+
+import sys
+from typing import NamedTuple, Optional
+
+import numpy as np
+from PIL import Image
+
+BITS, MAXIMUM = 258, 281  # TIFF tags
+FULL = 65535
+TOO_DEEP = '16 bits a channel, of a kind that is not read: save it with 8'
+DARK = 64  # of 255: below it 16 bits may be there for the sake of fewer
+# Of 16 bits a channel in colour Pillow keeps the high byte. Read in the other byte order, the same file gives the low byte.
+OTHER_ORDER = {'L': 'B', 'B': 'L', 'N': 'B' if sys.byteorder == 'little' else 'L'}
+IN_BOTH_ORDERS = ('RGB', 'RGBX', 'RGBA', 'CMYK')
+
+
+class Depth(NamedTuple):
+    """What is known of an image's values before they are decoded. `highest` is what the file declares as white, if it does."""
+
+    bits: int = 8
+    highest: Optional[int] = None
+    raw_mode: str = ''
+
+
+def prepare(image):
+    """The `Depth` of an opened image, before its pixels are decoded.
+
+    A binary PPM of an odd maximum is made ready for Pillow's decoder in C: the one in Python takes a second for a million pixels, in
+    which other threads wait.
+    """
+    if image.format not in ('PNG', 'TIFF', 'PPM') or not image.tile:
+        return Depth()
+    decoder, arguments = image.tile[0][0], image.tile[0][3]
+    raw_mode = arguments if isinstance(arguments, str) else arguments[0]
+    highest = None
+    if decoder == 'ppm_plain':  # text, which Pillow scales to 8 or 16 bits
+        highest = FULL if image.mode == 'I' and arguments[1] != FULL else None
+    elif decoder == 'ppm':
+        highest = arguments[1] if arguments[1] not in (255, FULL) else None
+        if arguments[1] > 255:
+            raw_mode = 'I;16B' if image.mode == 'I' else f'{image.mode};16B'
+        image.tile = [_tile(image.tile[0], 'raw', raw_mode)]
+    bits = 32 if ';32' in raw_mode else 16 if ';16' in raw_mode or image.mode.startswith('I') else 8
+    if bits > 8 and image.format == 'PNG':
+        highest = _by_png(image.fp)
+    elif image.format == 'TIFF':
+        bits = max(bits, _most(image.tag_v2.get(BITS)))
+        highest = _by_tiff(image.tag_v2, bits) if bits > 8 else None
+    return Depth(bits, highest, raw_mode)
+
+
+def to_8_bits(image, depth, open_again):
+    """A decoded image in 8 bits a channel.
+
+    Args:
+        depth: what `prepare` gave.
+        open_again: callable, () -> the same image, opened, as a context.
+    Raises: ValueError for 16 bits a channel of which Pillow leaves next to nothing, where the rest cannot be had.
+    """
+    if image.mode.startswith('I'):
+        values = np.asarray(image)
+        if depth.raw_mode == 'I;32N':  # unsigned, which Pillow has no mode for
+            values = values.view(np.uint32)
+        return Image.fromarray(_scaled(values, depth.highest))
+    if depth.bits == 8:
+        if depth.highest is None:
+            return image
+        shades = [min(255, round(255 * value / depth.highest)) for value in range(256)]
+        return image.point(shades * len(image.getbands()))
+    bands = [slice(0, 3), slice(3, 4)] if image.mode == 'RGBA' else [slice(0, 4)]  # alpha has a range of its own
+    if ';16' not in depth.raw_mode:  # planes of 16 bits, of which Pillow makes a mess
+        raise ValueError(TOO_DEEP)
+    tops = [top for _, top in image.getextrema()]
+    if not any(_may_hide(max(tops[some]), depth.highest) for some in bands):
+        return image
+    values = _both_bytes(np.asarray(image), depth, open_again)
+    pixels = np.concatenate([_scaled(values[..., some], depth.highest) for some in bands], -1)
+    return Image.merge(image.mode, [Image.fromarray(band) for band in np.moveaxis(pixels, -1, 0)])
+
+
+def _may_hide(top, highest):
+    """Whether values with this highest high byte may use fewer than 16 bits."""
+    return top < DARK or highest is not None and top <= highest >> 8
+
+
+def _both_bytes(high, depth, open_again):
+    """uint16 [height, width, channels] of a file whose high bytes are known."""
+    name, _, order = depth.raw_mode.partition(';16')
+    with open_again() as image:
+        prepare(image)
+        if depth.raw_mode == 'LA;16B':  # in RGBA: the bytes of grey, then those of alpha
+            image.tile = [_tile(tile, tile[0], 'RGBA') for tile in image.tile]
+            image.load()
+            grey, alpha = np.moveaxis(np.asarray(image).copy().view('>u2'), -1, 0)
+            return np.stack([grey, grey, grey, alpha], -1)
+        if name not in IN_BOTH_ORDERS:
+            raise ValueError(TOO_DEEP)
+        image.tile = [_tile(tile, tile[0], f'{name};16{OTHER_ORDER[order]}') for tile in image.tile]
+        image.load()
+        return high.astype(np.uint16) << 8 | np.asarray(image)
+
+
+def _tile(tile, decoder, raw_mode):
+    """A tile of Pillow's, (decoder, extents, offset, arguments), with others."""
+    arguments = (raw_mode, *tile[3][1:]) if decoder == tile[0] and not isinstance(tile[3], str) else raw_mode
+    return getattr(type(tile), '_make', tuple)((decoder, tile[1], tile[2], arguments))
+
+
+def _scaled(values, highest):
+    """Integers of any type as uint8 of the same shape: 0 to white as 0 to 255, or lowest to highest where some are negative."""
+    bottom, top = min(0, int(values.min())), int(values.max())
+    if bottom < 0:
+        white = top - bottom
+    elif highest is not None and top <= highest:
+        white = highest
+    else:
+        white = 4 ** -(-top.bit_length() // 2) - 1  # of 2, 4, ... 10, 12, 14, 16 bits
+    scaled = np.empty(values.shape, np.uint8)
+    for row, out in zip(values, scaled):  # one at a time: 8 bytes a value of a large picture are a lot of memory
+        row = row.astype(np.int64) - bottom
+        out[:] = row * 256 // (white + 1) if white > 255 else row * 255 // max(1, white)
+    return scaled
+
+
+def _by_png(file):
+    """White by the chunk sBIT, which comes before the pixels; None without."""
+    back, highest = file.tell(), None
+    file.seek(8)
+    while len(head := file.read(8)) == 8 and head[4:] not in (b'PLTE', b'IDAT'):
+        size = int.from_bytes(head[:4], 'big')
+        if head[4:] == b'sBIT':
+            bits = max(file.read(min(size, 4)), default=0)
+            highest = 2**bits - 1 if 0 < bits < 16 else None
+            break
+        file.seek(size + 4, 1)
+    file.seek(back)
+    return highest
+
+
+def _by_tiff(tags, bits):
+    """White by BitsPerSample, where it is less than what a value is stored in, or MaxSampleValue; None without."""
+    for number in (2 ** _most(tags.get(BITS)) - 1, _most(tags.get(MAXIMUM))):
+        if 0 < number < 2**bits - 1:
+            return number
+    return None
+
+
+def _most(value):
+    """The highest of a tag's numbers, 0 where it has none."""
+    numbers = value if isinstance(value, tuple) else (value,)
+    return max((number for number in numbers if isinstance(number, int)), default=0)
