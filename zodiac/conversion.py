@@ -114,7 +114,7 @@ def read_safetensors(file):
 
 def from_bfloat16(bits):
     """float32 array of the same shape: what bfloat16 numbers are, of which numpy has the bits only, as uint16."""
-    return np.asarray(bits.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(np.left_shift(bits, 16, dtype=np.uint32)).view(np.float32)
 
 
 def fitting(content, own):
