@@ -232,9 +232,10 @@ def test_a_persistent_id_is_refused(tmp_path):
 
 def test_a_refusal_says_what_the_file_calls_for(tmp_path):
     path = tmp_path / 'hostile.pdparams'
-    path.write_bytes(pickle.dumps({'a': Call(eval, '1')}))
-    with pytest.raises(UserError, match=r'builtins\.eval'):
-        weights.read(path)
+    for protocol in (0, 4):
+        path.write_bytes(pickle.dumps({'a': Call(eval, '1')}, protocol=protocol))
+        with pytest.raises(UserError, match=r'__builtin__\.eval' if protocol == 0 else r'builtins\.eval'):
+            weights.read(path)
 
 
 # An ndarray of objects laid over eight bytes of the file: each item is a pointer that the file chose.

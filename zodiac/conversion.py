@@ -54,8 +54,6 @@ def what_is(path):
         return _zip(path)
     if head[257:262] == b'ustar':
         return ARCHIVE
-    if b'torch._utils' in head:
-        return PYTORCH
     if head[0] == 8 and 3 <= head[1] < 32 and head[2] in b'\x12\x1a\x22\x2a\x32\x3a\x42':  # IR version, another field
         return 'an ONNX model', 'find the weights that it was made from'
     if is_safetensors(head):
