@@ -305,6 +305,7 @@ def test_a_truncated_file_is_refused(tmp_path, share):
     'content',
     [
         pytest.param(b'', id='empty'),
+        pytest.param(b'\x08', id='a byte'),
         pytest.param('weights of 猫\n'.encode(), id='text'),
         pytest.param(b'\xff\xd8\xff\xe0' + bytes(100), id='a JPEG'),
         pytest.param(b'PK\x03\x04' + bytes(100), id='a zip'),

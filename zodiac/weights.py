@@ -108,7 +108,9 @@ def read(path):
 def _trouble(path, error=None):
     """Why a file is no dict of tensors, and what to do; `error` is what reading it has raised."""
     refused = isinstance(error, _Refused)  # a pickle then, whatever it looks like
-    known = conversion.PYTORCH if 'for torch.' in str(error) else not refused and conversion.what_is(path)
+    known = (
+        conversion.PYTORCH if 'for torch.' in str(error) else not refused and conversion.what_is(path, one_line(error))
+    )
     if known:
         return f'is {known[0]}; {known[1]}'
     if error is None:
