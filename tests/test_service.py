@@ -359,7 +359,7 @@ def test_a_model_that_fails_to_warm_up_ends_in_a_message():
 
 def test_the_largest_upload_that_still_arrives_gives_way_when_the_memory_is_full():
     async def scenario():
-        memory = uploads.Memory(11 << 20)
+        memory = uploads.Memory(10 << 20)
         with contextlib.ExitStack() as opened:
             large, arrived, small = (opened.enter_context(memory.upload()) for _ in range(3))
             for upload in (large, small):

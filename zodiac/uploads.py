@@ -13,7 +13,6 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-BUFFERS = 3 << 17  # bytes that a connection with a body takes beside it: what it reads, and copies of that
 WAIT_SECONDS = 10  # in which more of a body must come
 MAX_OTHER_FIELDS = 100  # of a form, beside the images
 MAX_PART_HEADER = 8192  # bytes
@@ -29,7 +28,7 @@ class Limits:
     requests: int  # whose body has arrived, in progress at a time
     images: int  # of a request
     body: int  # bytes of a request
-    total: int  # bytes that the bodies of all requests, arriving or in progress, take of the server's memory
+    total: int  # bytes of the bodies of all requests, arriving or in progress, together
     pixels: int  # of an image, before it is decoded
     seconds: float  # from the first byte of a request to its answer
 
@@ -72,7 +71,7 @@ class Upload:
 
 
 class Memory:
-    """What the bodies of all requests take together, at most `size` bytes: by so much the process grows.
+    """What the bodies of all requests take together, at most `size` bytes.
 
     When it is full, the largest body that is still arriving gives way: a few large or endless uploads keep nobody else out.
     """
@@ -94,7 +93,7 @@ class Memory:
     def take(self, upload, count):
         """Room for `count` more bytes of `upload`. Raises HTTPException when it is the one that gives way."""
         upload.size += count
-        while sum(one.size + BUFFERS for one in self._uploads) > self._size:
+        while sum(one.size for one in self._uploads) > self._size:
             largest = max((one for one in self._uploads if one.task), key=lambda one: one.size)
             self._uploads.discard(largest)
             largest.gave_way = True
