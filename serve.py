@@ -125,11 +125,12 @@ def parse():
     add('--cors-origin', type=_origin, action='append', default=[], metavar='ORIGIN', help=help_on_cors)
     add('--no-access-log', action='store_true', help='do not write a line of JSON to stderr for each request')
     args = parser.parse_args()
-    least = math.ceil(args.max_mb + 1.5 * args.max_requests)  # 1.5 MB are connections.BUFFERS of CONNECTIONS
-    if args.max_total_mb < least:
-        parser.error(
-            f'argument --max-total-mb: must be at least --max-mb and 1.5 for each of --max-requests, which is {least}'
+    buffers = math.ceil(1.5 * args.max_requests)  # MB: connections.BUFFERS for CONNECTIONS
+    if args.max_total_mb < args.max_mb + buffers:
+        least = (
+            f'{args.max_mb + buffers}: {args.max_mb} for --max-mb and {buffers} for the connections of --max-requests'
         )
+        parser.error(f'argument --max-total-mb: must be at least {least}')
     return args
 
 

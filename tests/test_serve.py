@@ -134,7 +134,7 @@ WRONG = {
     'limit': (['INFER', '--max-mb', '0'], 2, ['--max-mb']),
     'word': (['INFER', '--batch-size', 'many'], 2, ['--batch-size']),
     'batch': (['INFER', '--batch-size', '257'], 2, ['--batch-size', '256']),
-    'total': (['INFER', '--max-mb', '600'], 2, ['--max-total-mb', '792']),
+    'total': (['INFER', '--max-mb', '600'], 2, ['--max-total-mb', '792', '--max-requests']),
     'proxy': (['INFER', '--proxy', 'localhost'], 2, ['--proxy', '127.0.0.1']),
     'origin': (['INFER', '--cors-origin', 'https://a.example/'], 2, ['--cors-origin', 'https://example.org']),
     'engine': (['INFER', '--engine', 'magic'], 2, ['--engine', 'onnxruntime']),

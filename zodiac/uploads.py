@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 WAIT_SECONDS = 10  # in which more of a body must come
 MAX_OTHER_FIELDS = 100  # of a form, beside the images
-MAX_PART_HEADER = 8192  # bytes
+MAX_HEADER = 4096  # bytes of the Content-Type, and of the headers of a part: old parsers need a second for 16 KB
 MAX_BOUNDARY = 200  # bytes; RFC 2046 allows 70
 
 logging.getLogger('python_multipart').setLevel(logging.ERROR)  # it warns of each damaged form
@@ -58,7 +58,10 @@ class Upload:
 
     def open(self, most):
         """Make room for `most` bytes of images; a page of it takes memory once it is written."""
-        self._map = mmap.mmap(-1, max(1, most))
+        try:
+            self._map = mmap.mmap(-1, max(1, most))
+        except OSError:
+            raise busy('the machine has no memory for the upload') from None
         self.write, self.tell = self._map.write, self._map.tell
 
     def part(self, start, end):
@@ -193,6 +196,8 @@ class _Form:
     """
 
     def __init__(self, content_type, most, upload):
+        if len(content_type) > MAX_HEADER:
+            raise FormParserError(f'its Content-Type has more than {MAX_HEADER} characters')
         boundary = parse_options_header(content_type)[1].get(b'boundary')
         if not boundary or len(boundary) > MAX_BOUNDARY:
             raise FormParserError(f'its Content-Type must name a boundary of 1 to {MAX_BOUNDARY} characters')
@@ -231,8 +236,8 @@ class _Form:
 
     def _add_to_header(self, which, data):
         self._header_size += len(data)
-        if self._header_size > MAX_PART_HEADER:
-            raise FormParserError(f'the header of a part has more than {MAX_PART_HEADER} bytes')
+        if self._header_size > MAX_HEADER:
+            raise FormParserError(f'the header of a part has more than {MAX_HEADER} bytes')
         self._header[which] += data
 
     def _end_header(self):
