@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, make_tree
+from conftest import ROOT
 
-from zodiac import deploy, device, engines
+from zodiac import device
 
 device.import_paddle()
 
@@ -37,4 +37,6 @@ def can_watch():
     return subprocess.run([*WATCHED, 'true'], capture_output=True).returncode == 0
 
 
-pytestmark = pytest.mark.skipif(not can_watch(), reason='needs unshare and ip, and the right to make a network namespace')
+pytestmark = pytest.mark.skipif(
+    not can_watch(), reason='needs unshare and ip, and the right to make a network namespace'
+)

@@ -8,4 +8,6 @@ import os
 import sys
 
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
-sys.modules.setdefault('openvino_telemetry', None)  # counts as not installed: OpenVINO then has a stand-in that sends nothing
+sys.modules.setdefault(
+    'openvino_telemetry', None
+)  # counts as not installed: OpenVINO then has a stand-in that sends nothing

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 
+from zodiac import device
 from zodiac.errors import UserError, one_line, signals_wait
 
 LITTLE = 1 << 20  # bytes left on a disk that count as none
@@ -80,6 +81,7 @@ def save_onnx(path, outputs):
     _rename_outputs(target, outputs)
 
 
+@device.quiet()
 def quantize_onnx(path, batches):
     """Let the convolutions and matrix products of an ONNX file run in 8-bit integers, in place: ONNX Runtime's static quantization.
 

@@ -48,6 +48,7 @@ def runs_in_bf16(manifest, engine, compared=True):
     return not compared or engine in manifest.get('parity', {})
 
 
+@device.quiet()  # ONNX Runtime warns of each graphics card that it cannot read
 def installed(package):
     """Whether a package can be imported."""
     try:
@@ -253,6 +254,7 @@ def _onnx_file(model, engine):
     return os.path.join(model.folder, name)
 
 
+@device.quiet()
 def _import(engine, package):
     try:
         return importlib.import_module(package)
