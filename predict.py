@@ -19,7 +19,7 @@ import sys
 
 from zodiac import packages
 
-with packages.needing(packages.SERVE, 'numpy', 'PIL', 'yaml', 'scipy', 'tqdm'):
+with packages.needing(packages.SERVE, 'numpy', 'PIL', 'yaml', 'tqdm'):
     from zodiac import device, files, images, inference
     from zodiac.errors import UserError, run
 

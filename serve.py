@@ -23,7 +23,7 @@ from zodiac import packages
 with packages.needing(
     packages.SERVE,
     *('fastapi', 'fastapi_offline', 'uvicorn', 'python_multipart', 'prometheus_client'),
-    *('numpy', 'PIL', 'yaml', 'scipy', 'tqdm'),
+    *('numpy', 'PIL', 'yaml', 'tqdm'),
 ):
     from zodiac import device, inference
     from zodiac.errors import Stopped, UsageError, run
