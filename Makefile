@@ -1,5 +1,5 @@
 # make demo | test | lint | bench | bench-gpu | clean. Each makes .venv first and installs what it needs.
-# make bench IMAGES=FOLDER INFER=FOLDER takes a folder of class folders and an export; the defaults are what make demo made.
+# make bench IMAGES=FOLDER INFER=FOLDER takes a folder of class folders and an export; the defaults are what make demo makes.
 PYTHON ?= python3
 VENV ?= .venv
 IMAGES ?= demo_images/train
@@ -17,7 +17,7 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed | $(IMAGES) $(INFER)
 	$(RUN) benchmarks/annotate.py $(IMAGES)
 	$(RUN) benchmarks/annotate.py --photos 300
 	$(RUN) benchmarks/loader.py --pairs 2 --photos 128
@@ -26,6 +26,9 @@ bench: $(VENV)/.installed
 	$(RUN) benchmarks/serve.py $(INFER) --pairs 2 --clients 1 16 --seconds 3
 	$(RUN) benchmarks/start.py $(INFER)
 	$(RUN) benchmarks/uploads.py --infer $(INFER) --malformed 500 --good 500
+
+demo_images/train output/demo/infer: | $(VENV)/.installed
+	$(RUN) demo.py
 
 bench-gpu: $(VENV)/.installed
 	$(RUN) benchmarks/gpu.py

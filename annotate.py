@@ -4,10 +4,15 @@
     python annotate.py -o annotate.archive=data/data68755/signs.zip        # unpack it into signs/ first
     python annotate.py -o data.root=photos data.labels=[cat,dog] annotate.non_rgb=convert
 
-Takes folders `<split>/<class>/` or just `<class>/`; a split that has no folder is drawn from the training images,
-class by class, with `seed`. No image is moved or changed. An index line is `path<TAB>class number`, the path relative
-to the working directory.
+Takes folders `<split>/<class>/` or just `<class>/`; `val/`, `validation/` and `dev/` serve as `valid/`. A split that has
+no folder is drawn from the training images, class by class, with `seed`. No image is moved or changed. An index line is
+`path<TAB>class number`, the path relative to the working directory.
 """
+
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-base.txt', 'numpy PIL yaml tqdm')
 
 import bisect
 import collections
@@ -22,17 +27,16 @@ import random
 import re
 import sys
 
-from zodiac import packages
-
-with packages.needing(packages.BASE, 'numpy', 'PIL', 'yaml', 'tqdm'):
-    import config
-    from zodiac import files, inspection, record, same_picture
-    from zodiac.device import cores
-    from zodiac.errors import UserError, run
-    from zodiac.inspection import Verdict
-    from zodiac.scan import SPLITS, labels_setting, scan
+import config
+from zodiac import files, inspection, record, same_picture, schema
+from zodiac.device import cores
+from zodiac.errors import UserError, run
+from zodiac.inspection import Verdict
+from zodiac.scan import SPLIT_NAMES, SPLITS, scan
 
 BREAKS_A_LINE = re.compile(r'[\t\n\r]')
+NAMED = 3  # of the files and folders that are left out, on the screen; all are in annotation.json
+UNPACKED = 'unpacked.json'
 OUTPUTS = (*(f'{split}.txt' for split in SPLITS), 'annotation.json')
 
 
@@ -44,14 +48,14 @@ def annotate(cfg):
     """Do what this script does, with the settings of a `config.Config`. Raises UserError."""
     if cfg.annotate.archive:
         unpack(cfg)
-    tree = scan(cfg.data.root, cfg.data.labels, cfg.annotate.unknown_class)
+    tree = _scan(cfg)
     readable = [entry for entry in tree.entries if not refuse_name(entry)]
     maker = record.made_by(cfg.annotate.non_rgb)
     before = record.load(tree.root, maker)
     stamps = record.stamps(readable) if before else bytearray(len(readable) * len(inspection.NEVER))
     same_files = before and before.stamps == stamps and before.paths == record.listing(tree.root, readable)
     if same_files and before.outcome == outcome(tree, cfg):
-        print('no file has changed since the last run')
+        print('no file has changed since the last run', file=sys.stderr)
         report(files.read_json(f'{cfg.data.root}/annotation.json'), cfg)
         return
     unread = record.recall(before, tree.root, readable, stamps) if before else range(len(readable))
@@ -64,7 +68,7 @@ def annotate(cfg):
     splits = {split: [entry for entry in accepted if entry.split == split] for split in SPLITS}
     if valid_is_test:
         splits['valid'] = splits['test']
-    require_images(splits, tree, cfg)
+    require_images(splits, tree, drawn, cfg)
     summary = summarise(tree, splits, repeated, drawn, valid_is_test, cfg)
     write(summary, splits, cfg)
     report(summary, cfg)
@@ -82,22 +86,49 @@ def unpack(cfg):
     if not os.path.isfile(path):
         raise UserError(f'{path}: no such archive; check annotate.archive')
     stamp = {'archive': os.path.basename(path), 'sha256': files.sha256(path)}
-    marker = f'{root}/unpacked.json'
+    wanted = cfg.annotate.encoding
     if os.path.isdir(root) and os.listdir(root):
-        if files.read_json(marker) == stamp:
-            print(f'{path} is unpacked in {root} already')
+        before = _unpacked(root)
+        read_as = before.pop('encoding', '')
+        if before == stamp and (wanted in ('auto', read_as) or not read_as):
+            print(f'{path} is unpacked in {root} already', file=sys.stderr)
             return
+        if before == stamp:
+            raise UserError(
+                f'{root}: was unpacked from {path} with its names read as {read_as}; remove the folder to unpack it as {wanted}'
+            )
         raise UserError(
             f'{root}: the folder holds other files; set data.root to a new folder for {path}, or leave annotate.archive out'
         )
     if os.path.isdir(root):
         os.rmdir(root)
     limits = cfg.annotate
-    keep = (*SPLITS, *cfg.data.labels)
-    archive.unpack(path, root, limits.max_entries, limits.max_bytes, limits.max_ratio, keep)
-    with files.atomic_write(marker) as file:
-        json.dump(stamp, file)
-    print(f'{path} unpacked into {root}')
+    known = (*SPLIT_NAMES, *cfg.data.labels)
+    read_as = archive.unpack(path, root, limits.max_entries, limits.max_bytes, limits.max_ratio, known, wanted)
+    with files.atomic_write(f'{root}/{UNPACKED}') as file:
+        json.dump({**stamp, 'encoding': read_as}, file)
+    said = f', its names read as {read_as} (annotate.encoding sets another)' if read_as not in ('', 'utf-8') else ''
+    print(f'{path} unpacked into {root}{said}', file=sys.stderr)
+
+
+def _unpacked(root):
+    """What `unpack` has noted in a folder, {} where it has not."""
+    noted = files.read_json(f'{root}/{UNPACKED}')
+    return noted if isinstance(noted, dict) else {}
+
+
+def _scan(cfg):
+    """The `Tree` of data.root. Raises UserError, which says so where the names may have been unpacked in a wrong encoding."""
+    try:
+        return scan(cfg.data.root, cfg.data.labels, cfg.annotate.unknown_class)
+    except UserError as error:
+        read_as = _unpacked(cfg.data.root).get('encoding') or 'utf-8'
+        if read_as == 'utf-8':
+            raise
+        raise UserError(
+            f'{error}. The names in the archive were read as {read_as}; where they look wrong, remove {cfg.data.root} and unpack it '
+            'again with the labels that it holds in data.labels, or with annotate.encoding=shift_jis, big5, euc_kr or another'
+        ) from None
 
 
 def refuse_name(entry):
@@ -191,18 +222,20 @@ def draw_splits(entries, repeated, given_splits, cfg):
     return list(fractions)
 
 
-def require_images(splits, tree, cfg):
-    """Raise UserError when a split has no image at all."""
+def require_images(splits, tree, drawn, cfg):
+    """Raise UserError when a split has no image at all; drawn: the splits that are drawn from train."""
     for split in SPLITS:
         if splits[split] or (split == 'valid' and splits['valid'] is splits['test']):
             continue
         reasons = _reasons(tree.entries)
         why = f' (left out: {reasons})' if reasons else ''
         fix = 'add some'
+        if split in drawn and splits['train']:
+            fix = f'to draw {" and ".join(drawn)}, a class needs {len(drawn) + 1} different images at least: add some'
         if 'mode ' in reasons:
             fix += ', or set annotate.non_rgb=convert'
         elif split != 'train' and split in tree.given_splits:
-            fix += f', or remove the empty folder {split}/ to draw the split from train'
+            fix += f', or remove the empty folder {os.path.basename(tree.given_splits[split])}/ to draw the split from train'
         raise UserError(f'{cfg.data.root}: no usable images for {split}{why}; {fix}')
 
 
@@ -225,6 +258,7 @@ def summarise(tree, splits, repeated, drawn, valid_is_test, cfg):
             'seed': cfg.seed,
             'drawn_splits': drawn,
             'valid_is_test': valid_is_test,
+            'split_folders': tree.given_splits,
             **{f'{split}_fraction': getattr(cfg.annotate, f'{split}_fraction') for split in drawn},
         },
         'accepted': len(accepted),
@@ -328,6 +362,9 @@ def report(summary, cfg):
         print(f'{label:<16}' + ''.join(f'{summary["splits"][split][label]["accepted"]:>8}' for split in SPLITS))
     totals = {split: sum(counts['accepted'] for counts in summary['splits'][split].values()) for split in SPLITS}
     print(f'{"all":<16}' + ''.join(f'{totals[split]:>8}' for split in SPLITS))
+    for split, folder in summary['settings']['split_folders'].items():
+        if os.path.basename(folder) != split:
+            print(f'{folder}/ holds the {split} images')
     if summary['settings']['drawn_splits']:
         print(
             f'{" and ".join(summary["settings"]["drawn_splits"])} drawn from the training images with seed {cfg.seed}'
@@ -345,18 +382,20 @@ def report(summary, cfg):
         ('outside_class_folders', 'files or folders outside the class folders ignored'),
     ):
         if summary[key]:
-            print(f'{what}: {len(summary[key])}')
+            print(f'{what}: {len(summary[key])} ({_some(summary[key])})')
     for key, places in (('same_picture_in_two_splits', 'splits'), ('same_picture_in_two_classes', 'classes')):
         if summary[key]:
-            print(
-                f'WARNING: {len(summary[key])} pictures stand in two {places}, for example {" = ".join(summary[key][0][:2])}; '
+            stand = _count(summary[key], 'picture stands', 'pictures stand')
+            warn(
+                f'{stand} in two {places}, for example {" = ".join(summary[key][0][:2])}; '
                 f'all are in {root}/annotation.json: remove one of each, then annotate again'
             )
     alike = summary['near_duplicates']
     if alike:
         of_another_class = sum(pair['class'] != pair['train_class'] for pair in alike)
-        print(
-            f'WARNING: {len(alike)} images of valid and test look like a training image, {of_another_class} of them like one of another '
+        look = _count(alike, 'image of valid and test looks', 'images of valid and test look')
+        warn(
+            f'{look} like a training image, {of_another_class} of them like one of another '
             f'class, for example {alike[0]["path"]} ~ {alike[0]["train_path"]}: a network seems better on them than it is; all are in '
             f'{root}/annotation.json: remove one of each pair, then annotate again, or read the accuracy without them in the report'
         )
@@ -366,15 +405,31 @@ def report(summary, cfg):
     }
     if absent['train']:
         kept = [label for label in cfg.data.labels if label not in absent['train']]
-        print(
-            f'WARNING: no images to train on in class {", ".join(absent["train"])}: train.py will refuse. Add some, or leave it out: '
-            f'{labels_setting(kept)}'
+        without = f'-o {schema.override("data.labels", kept)} annotate.unknown_class=skip'
+        warn(
+            f'no images to train on in class {", ".join(absent["train"])}: train.py will refuse. Add some'
+            + (f', or leave it out: {without}' if len(kept) > 1 else '')
         )
+    drawn = summary['settings']['drawn_splits']
     for split in ('valid', 'test'):
         if absent[split]:
-            print(f'WARNING: no {split} images in class {", ".join(absent[split])}: nothing is measured there')
+            needed = f' (it is drawn from classes of {len(drawn) + 1} images or more)' if split in drawn else ''
+            warn(f'no {split} images in class {", ".join(absent[split])}: nothing is measured there{needed}')
     _warn_of_loss(summary, cfg)
     print(f'written: {root}/train.txt, {root}/valid.txt, {root}/test.txt, {root}/annotation.json')
+
+
+def warn(text):
+    """Say what the user should look into."""
+    print(f'WARNING: {text}', file=sys.stderr)
+
+
+def _count(items, one, several):
+    return f'{len(items)} {one if len(items) == 1 else several}'
+
+
+def _some(paths):
+    return ', '.join(paths[:NAMED]) + (', ...' if len(paths) > NAMED else '')
 
 
 def _warn_of_loss(summary, cfg):
@@ -388,10 +443,10 @@ def _warn_of_loss(summary, cfg):
         if by_mode and cfg.annotate.non_rgb == 'reject'
         else ''
     )
-    print('!' * 78)
-    print(f'WARNING: {rejected} of {total} files ({rejected / total:.0%}) are left out.{keep}')
-    print(f'Each is listed with its reason in {cfg.data.root}/annotation.json.')
-    print('!' * 78)
+    print('!' * 78, file=sys.stderr)
+    warn(f'{rejected} of {total} files ({rejected / total:.0%}) {"is" if rejected == 1 else "are"} left out.{keep}')
+    print(f'Each is listed with its reason in {cfg.data.root}/annotation.json.', file=sys.stderr)
+    print('!' * 78, file=sys.stderr)
 
 
 def _printable(path):

@@ -8,14 +8,21 @@ original notebook (`LABEL_MAP`, `LEARNING_RATE.params.lr`, ...) work in `get` to
 
 from __future__ import annotations
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare()  # before the other imports, which take long
+
 import argparse
+import codecs
 import dataclasses
 import os
-import re
+import unicodedata
+import warnings
 from dataclasses import dataclass, field
 from typing import List, Literal, Optional, Union
 
-from zodiac import schema
+from zodiac import provenance, schema
 from zodiac.errors import UsageError, run
 from zodiac.schema import setting
 
@@ -55,6 +62,7 @@ class ImageSize:
 @dataclass
 class Annotate:
     archive: Optional[str] = None  # .zip, .tar, .tgz to unpack into data.root first
+    encoding: str = 'auto'  # of file names that do not say theirs: gbk, shift_jis, big5, euc_kr, ...
     non_rgb: Literal['reject', 'convert'] = 'reject'  # what to do with grey, palette, CMYK, 16-bit and alpha images
     unknown_class: Literal['stop', 'skip'] = 'stop'  # what to do with a class folder that is none of data.labels
     valid_fraction: float = setting(0.1, above=0, high=0.8)  # taken from train where there is no valid folder
@@ -70,7 +78,9 @@ class Annotate:
 class Model:
     arch: ARCHS = 'resnet50'
     head: Union[Auto, Items] = 'auto'  # layers behind the last feature map; auto: average pool and one linear layer
-    pretrained: Union[bool, str] = True  # true: ImageNet weights; false: from scratch; or a .pdparams file
+    pretrained: Union[bool, str] = (
+        True  # true: ImageNet weights; false: from scratch; or a weight file, or a run's folder
+    )
     freeze: str = 'none'  # what does not learn: none, backbone (all but the head), or up to a stage such as layer2
     unfreeze_epoch: int = setting(0, low=0)  # from this epoch on everything learns; 0: never
     zero_init_residual: bool = False  # from scratch: the last BatchNorm weight of each block starts at zero
@@ -131,7 +141,7 @@ class Optim:
 @dataclass
 class Evaluate:
     split: Literal['train', 'valid', 'test'] = 'test'
-    weights: str = 'best'  # best, last, a checkpoint folder, a .pdparams file; export.py reads it too; or infer/
+    weights: str = 'best'  # best, last, a weight file, a checkpoint, a run's folder; export.py reads it too; or infer/
     engine: Literal['paddle', 'onnxruntime', 'openvino', 'tensorrt'] = 'paddle'  # what runs an infer/ folder
     flip_average: bool = False  # average over the image and its mirror image; export.py builds it into the model
     batch_size: int = setting(32, low=1)
@@ -210,7 +220,7 @@ DERIVED = {
     'num_classes': lambda cfg: len(cfg.data.labels),
     'image_shape': lambda cfg: [3, cfg.image.size, cfg.image.size],
     'total_images': lambda cfg: _count_lines(f'{cfg.data.root}/train.txt'),
-    'model_save_dir': lambda cfg: cfg.run_dir,
+    'model_save_dir': lambda cfg: _model_save_dir(cfg),
 }
 NOTEBOOK_TOTAL_IMAGES = 7096  # images of signs/train, for `get('total_images')` before there is an index
 
@@ -327,16 +337,11 @@ def _check_whole(cfg):
         if not holds:
             raise UsageError(f'{key} = {schema.get(cfg, key)!r}: allowed is {allowed}')
 
-    labels = cfg.data.labels
+    labels = cfg.data.labels = [unicodedata.normalize('NFC', label) for label in cfg.data.labels]
     require(len(labels) >= 2 and len(set(labels)) == len(labels), 'data.labels', 'two or more names, each once')
-    require(
-        all(
-            label.strip() == label and label and not re.search(r'[\t\r\n/\\]', label) and label not in ('.', '..')
-            for label in labels
-        ),
-        'data.labels',
-        'folder names without tab, newline or slash',
-    )
+    require(all(map(schema.names_a_folder, labels)), 'data.labels', 'folder names without tab, newline or slash')
+    encoding = cfg.annotate.encoding
+    require(encoding == 'auto' or _is_encoding(encoding), 'annotate.encoding', 'auto, or one that Python knows, as gbk')
     for key in ('image.mean', 'image.std'):
         require(len(schema.get(cfg, key)) == 3, key, 'three numbers: red, green, blue')
     require(
@@ -392,6 +397,26 @@ def _check_whole(cfg):
         (not (train.mixup or train.cutmix), '0 with train.mixup or train.cutmix, which mix the pixels'),
     ):
         require(not views or holds, 'train.views', allowed)
+
+
+def _model_save_dir(cfg):
+    """The run's folder; with a warning where the weights beside it, which `model.load` of it reads, are of other classes."""
+    path = f'{cfg.run_dir}.pdparams'
+    trained = provenance.labels(provenance.read(path))
+    if trained and trained != cfg.data.labels:
+        warnings.warn(
+            f'{path}: was trained with data.labels = {trained}, now it is {cfg.data.labels}: its predictions would get wrong names; call '
+            f"config.use('{cfg.run_dir}/config.yaml') first, or train again",
+            stacklevel=3,
+        )
+    return cfg.run_dir
+
+
+def _is_encoding(name):
+    try:
+        return codecs.lookup(name)._is_text_encoding
+    except (LookupError, ValueError):  # ValueError: a name with a zero byte
+        return False
 
 
 def _count_lines(path):

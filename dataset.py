@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 import config
-from zodiac import augment, device, images, transforms
-from zodiac.errors import UserError
+from zodiac import augment, device, files, images, stops, transforms
+from zodiac.errors import KILLED_LOADER, UserError, fault
 from zodiac.index import read as read_index
 
 paddle = device.import_paddle()
@@ -29,7 +29,7 @@ class ZodiacDataset(paddle.io.Dataset):
         mode: 'train', 'valid' or 'test'.
         augment: whether to augment; None means in mode 'train'.
         cfg: a `config.Config`; None means the active one.
-    Raises: UserError for a bad index, and on access for an image that is missing or cannot be decoded.
+    Raises: UserError for a bad index, and on access for an image that is missing, cannot be decoded or cannot be transformed.
     """
 
     def __init__(self, mode='train', augment=None, cfg=None):
@@ -37,6 +37,7 @@ class ZodiacDataset(paddle.io.Dataset):
         cfg = cfg or config.active()
         self.mode = mode
         self.paths, self.labels = read_index(f'{cfg.data.root}/{mode}.txt', len(cfg.data.labels))
+        require_same_order(cfg)
         self.seed = cfg.seed
         self.epoch = None
         self.order = None
@@ -67,10 +68,13 @@ class ZodiacDataset(paddle.io.Dataset):
         return index if self.order is None else self.order[index]
 
     def _pixels(self, number, index):
+        path = self.paths[number]
         try:
             return self._read(number, self._generator(index))
         except images.ImageError as error:
-            raise UserError(f'{error}; mend or remove the file, then run annotate.py again') from None
+            raise UserError(f'{error}; {files.advice(error)}') from None
+        except Exception as error:
+            raise fault(path, error) from error
 
     def _read(self, number, rng):
         if not self.stored:
@@ -119,6 +123,18 @@ class ZodiacDataset(paddle.io.Dataset):
         return {**self.__dict__, '_reads': self._reads.copy()}
 
 
+def require_same_order(cfg):
+    """Raise UserError where annotate.py has numbered the classes in another order than data.labels has now."""
+    path, ours = f'{cfg.data.root}/annotation.json', cfg.data.labels
+    found = files.read_json(path)
+    theirs = found.get('labels') if isinstance(found, dict) else None
+    if isinstance(theirs, list) and theirs != ours and sorted(map(str, theirs)) == sorted(ours):
+        raise UserError(
+            f'{path}: the index files were written with data.labels = {theirs}, now it is {ours}, the same classes in another order; run '
+            'annotate.py again; see docs/troubleshooting.md#class-order'
+        )
+
+
 def train_transform(cfg):
     """The training transform of a configuration: its `augment` list, then the normalisation of evaluation."""
     reduced = [transforms.REDUCED] if cfg.data.reduced_decoding else []
@@ -153,7 +169,7 @@ def before_random(transform, short):
 
 
 class Loader(paddle.io.DataLoader):
-    """A DataLoader over a ZodiacDataset in which a bad file ends the run with its name, also from a worker process.
+    """A DataLoader over a ZodiacDataset in which a bad file, or any fault at it, ends the run with its name, also from a worker process.
 
     Batches come from the workers as pixels, a quarter of the bytes, and are normalised on the device.
 
@@ -183,7 +199,9 @@ class Loader(paddle.io.DataLoader):
         super().__init__(
             self.guarded,
             batch_sampler=Batches(len(dataset), batch_size, processes, device.rank(), accumulate),
+            collate_fn=self.guarded.collate,
             num_workers=workers,
+            worker_init_fn=stops.work_for_parent,
             use_shared_memory=device.shared_memory_fits(cfg.data.shared_memory, workers * 2 * batch_bytes),
         )
 
@@ -199,14 +217,27 @@ class Loader(paddle.io.DataLoader):
 
     def __iter__(self):
         self.guarded.fault[0] = 0
+        with stops.held():  # until the processes, which are forked now, leave signals to this one
+            batches = super().__iter__()
         # the batches first: asked for one more at the end, Paddle lets its processes go
-        for (pixels, labels), bounds in zip(super().__iter__(), self.batch_sampler.bounds()):
+        for (pixels, labels), bounds in zip(_told(batches), self.batch_sampler.bounds()):
             self.guarded.check()
             batch = [self.images.finish(pixels), labels]
             if self.mixer:
                 rng = np.random.default_rng([self.images.seed, self.epoch, bounds[0], device.rank()])
                 batch = self.mixer(*batch, rng)
             yield batch
+
+
+def _told(batches):
+    """Yield what Paddle's iterator does, and raise UserError where one of its processes was killed, which Paddle may not say."""
+    try:
+        yield from batches
+    except SystemError:
+        workers = getattr(batches, '_workers', ())
+        if any((worker.exitcode or 0) < 0 for worker in workers):
+            raise UserError(KILLED_LOADER) from None
+        raise
 
 
 class Batches(paddle.io.BatchSampler):
@@ -292,7 +323,8 @@ def balanced_order(labels, rng):
 
 
 class _Guarded(paddle.io.Dataset):
-    """A dataset whose errors come out of worker processes as messages; Paddle itself would lose the file's name.
+    """A dataset whose errors come out of worker processes and threads as messages: Paddle would lose the file's name, or wait
+    for ever.
 
     The sample handed over in place of a bad file never reaches the network: the loader calls `check` before it hands out
     a batch.
@@ -310,14 +342,26 @@ class _Guarded(paddle.io.Dataset):
     def __getitem__(self, index):
         try:
             return self.dataset.sample(index)
-        except UserError as error:
-            text = str(error).encode('utf-8', 'replace')[:4000] + b'\0'
-            if not self.fault[0]:
-                self.fault[1 : 1 + len(text)] = text
-                self.fault[0] = 1
+        except BaseException as error:  # SystemExit too would end the thread alone
+            self.tell(error if isinstance(error, UserError) else fault(f'image {index}', error))
             return self.placeholder
 
+    def collate(self, samples):
+        """[(uint8 [size, size, 3], or features; int64 label), ...] -> a batch of each."""
+        try:
+            return [np.stack(parts) for parts in zip(*samples)]
+        except Exception as error:  # also where a placeholder is among features
+            self.tell(fault('a batch of images', error))
+            return [np.stack(parts) for parts in zip(self.placeholder)]
+
+    def tell(self, error):
+        """Keep a UserError for `check`, unless there is one."""
+        text = str(error).encode('utf-8', 'replace')[:4000] + b'\0'
+        if not self.fault[0]:
+            self.fault[1 : 1 + len(text)] = text
+            self.fault[0] = 1
+
     def check(self):
-        """Raise UserError if a file could not be read."""
+        """Raise UserError if there was any."""
         if self.fault[0]:
             raise UserError(self.fault[1:].split(b'\0', 1)[0].decode('utf-8', 'replace'))

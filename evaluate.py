@@ -10,6 +10,11 @@ confusion_matrix.csv the same as tables, predictions.csv a row an image; the pic
 the split is listed as in the notebook.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn matplotlib jinja2 tqdm visualdl')
+
 import csv
 import filecmp
 import json
@@ -17,14 +22,9 @@ import os
 import shutil
 import sys
 
-from zodiac import packages
-
-with packages.needing(
-    packages.BASE, *('paddle', 'numpy', 'PIL', 'yaml', 'scipy', 'sklearn', 'matplotlib', 'jinja2', 'tqdm', 'visualdl')
-):
-    import config
-    from zodiac import device, files
-    from zodiac.errors import UserError, one_line, run
+import config
+from zodiac import device, files, schema
+from zodiac.errors import UserError, one_line, run
 
 LOGGED = ('lr', 'train_loss', 'train_top1', 'valid_loss', 'valid_top1', 'images_per_second')  # what is drawn of log.csv
 
@@ -57,7 +57,7 @@ def evaluate(cfg):
     elif cfg.evaluate.engine != 'paddle':
         raise UserError(
             f'evaluate.engine = {cfg.evaluate.engine} runs what export.py wrote, and evaluate.weights = {cfg.evaluate.weights} is none of '
-            f'that; set evaluate.weights={cfg.run_dir}/infer'
+            f'that; -o {schema.override("evaluate.weights", cfg.run_dir + "/infer")}'
         )
     else:
         network, origin = checkpoint.load_network(

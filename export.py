@@ -10,16 +10,19 @@ the SHA-256 of each file. Each model is loaded again and must agree with the net
 export fails and an older one stays.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn tqdm')
+
 import contextlib
 import os
+import shlex
 import sys
 
-from zodiac import packages
-
-with packages.needing(packages.BASE, 'paddle', 'numpy', 'PIL', 'yaml', 'scipy', 'sklearn', 'tqdm'):
-    import config
-    from zodiac import deploy, device, engines, files, inference, parity
-    from zodiac.errors import UserError, run
+import config
+from zodiac import deploy, device, engines, files, inference, parity
+from zodiac.errors import UserError, run
 
 
 def main():
@@ -33,10 +36,11 @@ def export(cfg):
     from zodiac import calibration, checkpoint, model, networks
 
     with_onnx = cfg.export.onnx is not False and deploy.can_save_onnx()
+    why, step = ('export.onnx=false', '') if cfg.export.onnx is False else deploy.why_no_onnx() or ('', '')
     if (cfg.export.onnx is True or cfg.export.precision == 'int8') and not with_onnx:
+        setting = 'export.onnx=true' if cfg.export.onnx is True else 'export.precision=int8'
         raise UserError(
-            'export.onnx=true and export.precision=int8 need more packages: pip install -r requirements-deploy.txt (with Paddle 2.6 '
-            'paddle2onnx<2); see docs/troubleshooting.md#onnx-export'
+            f'{setting} needs the packages of requirements-deploy.txt ({why}): {step}; see docs/troubleshooting.md#onnx-export'
         )
     device.choose(cfg.device)
     if cfg.export.precision == 'bf16' and not device.has_bf16():
@@ -65,6 +69,8 @@ def export(cfg):
     layer = networks.Deployed(network, cfg.image.mean, cfg.image.std, *around)
     layer.eval()
     manifest = describe(cfg, origin, temperature, with_onnx)
+    if not with_onnx:
+        manifest['without_onnx'] = why
     examples = training_images(manifest, cfg) if settings.precision == 'int8' else ()
     names = ['paddle', *(['onnxruntime'] if with_onnx else [])]
     if with_onnx and engines.installed('openvino'):
@@ -77,14 +83,15 @@ def export(cfg):
         manifest['parity'] = compare(network, manifest, unfinished, names, dataset, cfg)
         inference.write_manifest(unfinished, manifest)
     tell(manifest['parity'], names)
-    if without:
+    if cfg.export.onnx == 'auto' and not with_onnx:
+        older = f'warning: {before} of the older export is gone: ' if without else ''
         print(
-            f'warning: {before} of the older export is gone: the packages to make it anew are not installed; pip install -r '
-            'requirements-deploy.txt and export again, or set export.onnx=false',
+            f'{older}no ONNX file was written, which needs requirements-deploy.txt ({why}): {step}, and export again; or set '
+            'export.onnx=false',
             file=sys.stderr,
         )
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
-    print(f'try it: python predict.py {folder} IMAGE_OR_FOLDER')
+    print(f'try it: python predict.py {shlex.quote(folder)} IMAGE_OR_FOLDER')
 
 
 def describe(cfg, origin, temperature, with_onnx):

@@ -8,6 +8,11 @@ size: images are decoded while the network runs, a few batches ahead. Files and 
 counted; the exit status is then 1.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-serve.txt', 'numpy PIL yaml tqdm')
+
 import argparse
 import codecs
 import contextlib
@@ -17,11 +22,8 @@ import os
 import re
 import sys
 
-from zodiac import packages
-
-with packages.needing(packages.SERVE, 'numpy', 'PIL', 'yaml', 'tqdm'):
-    from zodiac import device, files, images, inference
-    from zodiac.errors import UserError, run
+from zodiac import device, files, images, inference
+from zodiac.errors import UserError, run
 
 
 def main():
@@ -34,7 +36,8 @@ def main():
     quiet = None if args.csv or not sys.stdout.isatty() else True
     with output(args) as write, tqdm(desc='classifying', unit='image', leave=False, disable=quiet) as bar:
         model = inference.load(args.infer_dir, args.device, args.engine)
-        for paths, batch, errors in inference.batches(find_images(args.paths), model.transform, args.batch_size):
+        found = find_images(args.paths, lambda text: bar.write(printable(text), file=sys.stderr))
+        for paths, batch, errors in inference.batches(found, model.transform, args.batch_size):
             for error in errors:
                 bar.write(f'error: {printable(str(error))}', file=sys.stderr)
             unread += len(errors)
@@ -84,36 +87,54 @@ def require(paths):
             raise UserError(f'{path}: no such file or folder')
 
 
-def find_images(paths):
-    """Yield files as they are named, and the images in folders, sorted, by their suffix; of links too, each folder once.
+def find_images(paths, say):
+    """Yield files as they are named, and the images in folders, sorted; of links too, each folder once.
 
     For what is no image there, a UserError is yielded: a pipe or a device, a folder that cannot be read, a folder without images.
+    `say` takes a text about files of a folder that are passed over.
     """
     for path in paths:
-        if not os.path.isdir(path):
+        yield from _images_in(path, say) if os.path.isdir(path) else [path]
+
+
+def _images_in(folder, say):
+    found, other, example, errors = 0, 0, None, []
+
+    def pass_over(path):
+        nonlocal other, example
+        other, example = other + 1, example or path
+
+    def note(path, why):
+        if isinstance(why, OSError):
+            errors.append(UserError(f'{path}: cannot be read ({why.strerror})'))
+        elif why == 'no file' and path.lower().endswith(images.IMAGE_SUFFIXES):
+            # one that the user names is read, one that lies in a folder would wait for ever
+            errors.append(UserError(f'{path}: is no file, but a pipe or a device'))
+        elif why == 'no file':
+            pass_over(path)
+
+    for path in files.walk(folder, note):
+        if is_image(path):
+            found += 1
             yield path
-            continue
-        found, other, unread, seen = 0, 0, [], set()
-        for folder, inner, names in os.walk(path, onerror=unread.append, followlinks=True):
-            if os.path.realpath(folder) in seen:  # a link to where we have been
-                inner.clear()
-                continue
-            seen.add(os.path.realpath(folder))
-            inner[:] = sorted(name for name in inner if not files.is_junk(name))
-            for name in sorted(names):
-                if not name.lower().endswith(images.IMAGE_SUFFIXES) or files.is_junk(name):
-                    other += 1
-                    continue
-                found += 1
-                image = os.path.join(folder, name)
-                # one that the user names is read, one that lies in a folder would wait for ever
-                yield UserError(f'{image}: is no file, but a pipe or a device') if files.is_stream(image) else image
-        for error in unread:
-            yield UserError(f'{error.filename}: cannot be read ({error.strerror})')
-        if not found and not unread:
-            yield UserError(
-                f'{path}: no images in this folder ({other} other files); images end in {", ".join(images.IMAGE_SUFFIXES)}'
-            )
+        else:
+            pass_over(path)
+    yield from errors
+    if found and other:
+        say(f'{folder}: {other} file{"s" if other > 1 else ""} passed over, no image, for example {example}')
+    if not found and not errors:
+        yield UserError(f'{folder}: no images in this folder ({other} other file{"" if other == 1 else "s"})')
+
+
+def is_image(path):
+    """Whether a file in a folder is to be classified: it is called an image, or is one whatever its name."""
+    if path.lower().endswith(images.IMAGE_SUFFIXES):
+        return True
+    try:
+        with images.open_image(path):
+            return True
+    except images.ImageError as error:
+        return error.reason not in ('not an image', 'no such file')
 
 
 def printable(text):

@@ -8,33 +8,27 @@ can reach it unless --host says otherwise; then set the environment variable ZOD
 Bearer TOKEN`. Needs requirements-serve.txt.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare(
+        'requirements-serve.txt',
+        'fastapi fastapi_offline uvicorn python_multipart prometheus_client numpy PIL yaml tqdm',
+    )
+
 import argparse
-import contextlib
 import ipaddress
 import math
 import os
 import re
 import sys
-import threading
-import time
 
-from zodiac import packages
-
-with packages.needing(
-    packages.SERVE,
-    *('fastapi', 'fastapi_offline', 'uvicorn', 'python_multipart', 'prometheus_client'),
-    *('numpy', 'PIL', 'yaml', 'tqdm'),
-):
-    from zodiac import device, inference
-    from zodiac.errors import Stopped, UsageError, run
+from zodiac import device, inference
+from zodiac.errors import UsageError, run
 
 
 def main():
-    try:
-        serve(parse())
-    except Stopped as stopped:
-        leave(stopped.status)
-        raise
+    serve(parse())
 
 
 def serve(args):
@@ -65,22 +59,6 @@ def serve(args):
         log=not args.no_access_log,
     )
     connections.serve(app, listener, settings)
-
-
-def leave(status, seconds=1):
-    """End the process here where a thread is still at an image or a batch after `seconds`: Python would wait for it."""
-    end = time.monotonic() + seconds
-    others = [
-        thread for thread in threading.enumerate() if thread is not threading.current_thread() and not thread.daemon
-    ]
-    for thread in others:
-        thread.join(max(0, end - time.monotonic()))
-    if any(thread.is_alive() for thread in others):
-        print('interrupted', file=sys.stderr)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(status)
 
 
 def parse():

@@ -9,24 +9,26 @@ is judged by the best value of train.monitor, on the validation split. Stop it a
 run where it was stopped. The table is output/<name>.sweep/trials.csv; the runs are output/<name>-000, output/<name>-001, ...
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-base.txt', 'optuna paddle numpy PIL yaml scipy sklearn matplotlib tqdm visualdl')
+
 import csv
 import itertools
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import time
 
-from zodiac import packages
+import config
+from zodiac import device, files, home, locks, metrics, processes, schema, stops
+from zodiac.errors import Stopped, UsageError, UserError, one_line, run
 
-with packages.needing(  # what train.py needs, too
-    packages.BASE,
-    *('optuna', 'paddle', 'numpy', 'PIL', 'yaml', 'scipy', 'sklearn', 'matplotlib', 'tqdm', 'visualdl'),
-):
-    import config
-    from zodiac import device, files, metrics, schema
-    from zodiac.errors import UsageError, UserError, one_line, run
-
+GRID_ID = 'grid_id'  # of Optuna's GridSampler, in the study
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -43,15 +45,16 @@ def main():
     if args.trials < 1 or args.jobs < 1:
         raise UsageError('--trials and --jobs: write a number of 1 or more')
 
-    study = open_study(cfg, space)
-    todo = [*stopped(study), *missing(study, space, args.trials)]
-    print(f'{len(todo)} runs to do, {len(finished(study))} done before, in {folder_of(cfg)}', file=sys.stderr)
     arguments = [os.path.join(HERE, 'train.py'), *(['-c', args.config] if args.config else []), '-o', *overrides]
-    try:
-        failed = run_all(cfg, study, space, todo, arguments, args.jobs)
-    finally:
-        if finished(study):
-            write_results(cfg, study, space)
+    with locks.held(folder_of(cfg), 'worked on'):
+        study = open_study(cfg, space)
+        todo = [*stopped(study), *[None] * missing(study, space, args.trials)]
+        print(f'{len(todo)} runs to do, {len(finished(study))} done before, in {folder_of(cfg)}', file=sys.stderr)
+        try:
+            failed = run_all(cfg, study, space, todo, arguments, args.jobs)
+        finally:
+            if finished(study):
+                write_results(cfg, study, space)
     if finished(study):
         show(cfg, study, space)
     if failed:
@@ -80,6 +83,8 @@ def read_space(groups, path, overrides):
             if isinstance(low, (bool, str, list)) or not low < high or (values.get('log') and low <= 0):
                 raise UsageError(f'-s {text}: low and high are two numbers, low the smaller, and above 0 with log')
             values = {'low': low, 'high': high, 'log': bool(values.get('log'))}
+        else:
+            values = list({json.dumps(value): value for value in values}.values())  # each once
         space[key] = values
     if not space:
         raise UsageError("say what to try, for example -s optim.lr='[0.01, 0.001]'")
@@ -98,10 +103,8 @@ def run_of(cfg, trial):
 
 def open_study(cfg, space):
     """The Optuna study of this sweep: a new one, or the one that was stopped, if it was about the same settings."""
-    try:
-        import optuna
-    except ImportError:
-        raise UserError('sweep.py needs Optuna: pip install -r requirements-dev.txt, or pip install optuna') from None
+    import optuna  # half a second
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = folder_of(cfg)
     try:
@@ -114,7 +117,7 @@ def open_study(cfg, space):
             storage=f'sqlite:///{folder}/study.db',
             load_if_exists=True,
             direction='minimize' if metrics.lower_is_better(cfg.train.monitor) else 'maximize',
-            sampler=optuna.samplers.TPESampler(seed=cfg.seed),
+            sampler=sampler(space, cfg.seed),
         )
     except Exception as error:  # whatever the database says
         raise UserError(
@@ -129,8 +132,29 @@ def open_study(cfg, space):
         raise UsageError(
             f'{folder}: the sweep there {differs}; give this one another name (-o name=...), or remove the folder'
         )
+    if is_grid(space) and any(GRID_ID not in trial.system_attrs for trial in finished(study)):
+        raise UsageError(
+            f'{folder}: the sweep there was begun by an older version, which does not tell what is left to do; give this one another '
+            'name (-o name=...), or remove the folder'
+        )
     study.set_user_attr('about', about)
     return study
+
+
+def is_grid(space):
+    """Whether all settings are lists: every combination is tried once. Else they are searched."""
+    return all(isinstance(values, list) for values in space.values())
+
+
+def sampler(space, seed):
+    """What chooses the next settings. Optuna's grid keeps in the study which combination each trial has, from its first moment on."""
+    from optuna.samplers import GridSampler, TPESampler
+
+    if not is_grid(space):
+        return TPESampler(seed=seed)
+    grid = GridSampler({key: [json.dumps(value) for value in values] for key, values in space.items()}, seed=seed)
+    grid.after_trial = lambda *_: None  # at the last one it would stop `study.optimize`, which does not run here
+    return grid
 
 
 def _flat(text):
@@ -138,7 +162,7 @@ def _flat(text):
 
 
 def stopped(study):
-    """The trials that were running when the sweep was stopped."""
+    """The trials that were running when the sweep was stopped; each has its settings, or gets them now."""
     import optuna
 
     return [optuna.trial.Trial(study, trial._trial_id) for trial in study.trials if trial.state.name == 'RUNNING']
@@ -150,12 +174,19 @@ def finished(study):
 
 
 def missing(study, space, count):
-    """The trials to come: {key: value} of each combination not begun, or, for a search, None for each of `count`."""
-    done = [trial.params for trial in [*finished(study), *stopped(study)]]
-    if any(isinstance(values, dict) for values in space.values()):
-        return [None] * max(0, count - len(done))
-    combinations = (dict(zip(space, map(json.dumps, values))) for values in itertools.product(*space.values()))
-    return [combination for combination in combinations if combination not in done]
+    """How many trials are to come: a combination that has none, or that has failed, is due one; or, for a search, up to `count`."""
+    import optuna
+
+    if not is_grid(space):
+        return max(0, count - len(finished(study)) - len(stopped(study)))
+    trials = study.trials
+    begun = {trial.system_attrs[GRID_ID] for trial in trials if trial.state.name != 'FAIL'}
+    failed = {trial.system_attrs[GRID_ID]: trial.system_attrs for trial in trials if trial.state.name == 'FAIL'}
+    for number in sorted(failed.keys() - begun):
+        again = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING, system_attrs=failed[number])
+        study.add_trial(again)  # `study.ask` gives these first
+    waiting = sum(trial.state.name == 'WAITING' for trial in study.trials)
+    return waiting + math.prod(map(len, space.values())) - len(begun | failed.keys())
 
 
 def run_all(cfg, study, space, todo, arguments, jobs):
@@ -167,42 +198,49 @@ def run_all(cfg, study, space, todo, arguments, jobs):
     if jobs > 1:
         environment.setdefault('OMP_NUM_THREADS', str(max(1, device.cores() // jobs)))
     running, failed, todo = [], [], list(todo)
-    try:
-        while todo or running:
-            while todo and len(running) < jobs:
-                running.append(start(cfg, study, space, todo.pop(0), arguments, environment))
-            ended = [item for item in running if item[1].poll() is not None]
-            for trial, process, log in ended:
-                running.remove((trial, process, log))
-                if not finish(cfg, study, trial, process.returncode, log):
-                    failed.append(log)
-            if not ended:
-                time.sleep(0.2)
-    finally:
-        for _, process, _ in running:
-            process.terminate()
-            process.wait()
+    with stops.noted() as asked:
+        try:
+            while (todo or running) and not asked:
+                while todo and len(running) < jobs:
+                    running.append(start(cfg, study, space, todo.pop(0), arguments, environment))
+                ended = [item for item in running if item[1].poll() is not None]
+                for trial, process, log in ended:
+                    running.remove((trial, process, log))
+                    if not finish(cfg, study, trial, process.returncode, log):
+                        failed.append(log)
+                if not ended:
+                    time.sleep(0.2)
+        finally:
+            why = asked or [signal.SIGTERM]  # or another run has failed
+            for _ in processes.while_running([process for _, process, _ in running], why):
+                pass  # until each has left a checkpoint
+    if asked:
+        raise Stopped(asked[0])
     return failed
 
 
-def start(cfg, study, space, choice, arguments, environment):
-    """Start train.py with the next choice, or go on with a trial that was stopped; returns (trial, process, log file)."""
-    if isinstance(choice, dict):
-        study.enqueue_trial(choice)
-    going_on = choice is not None and not isinstance(choice, dict)
-    trial = choice if going_on else study.ask()
+def start(cfg, study, space, trial, arguments, environment):
+    """Start train.py for a trial that was stopped, or for the next one; returns (trial, process, log file)."""
+    going_on = trial is not None and has_begun(cfg, trial)
+    trial = trial or study.ask()
     chosen = [f'{key}={json.dumps(suggest(trial, key, values))}' for key, values in space.items()]
     name = run_of(cfg, trial)
     log = f'{folder_of(cfg)}/{name}.log'
     print(f'{name}: {" ".join(chosen)}', file=sys.stderr)
     with open(log, 'w', encoding='utf-8') as file:
-        process = subprocess.Popen(
+        process = processes.start(
             [sys.executable, *arguments, *chosen, f'name={name}', *(['train.resume=auto'] if going_on else [])],
             env=environment,
             stdout=file,
             stderr=subprocess.STDOUT,
         )
     return trial, process, log
+
+
+def has_begun(cfg, trial):
+    """Whether the run of a stopped trial is there: the folder of its name may also be of a sweep that was removed."""
+    written = f'output/{run_of(cfg, trial)}/config.yaml'
+    return os.path.isfile(written) and os.path.getmtime(written) >= trial.datetime_start.timestamp()
 
 
 def suggest(trial, key, values):
@@ -219,7 +257,7 @@ def finish(cfg, study, trial, status, log):
 
     name = run_of(cfg, trial)
     if status in (130, 143):
-        raise KeyboardInterrupt
+        raise Stopped(status - 128)
     if status:
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         with open(log, encoding='utf-8', errors='replace') as file:
@@ -257,6 +295,7 @@ def write_results(cfg, study, space):
     """trials.csv, and the runs in VisualDL's hparams."""
     import shutil
 
+    home.ensure()
     from visualdl import LogWriter
 
     folder = folder_of(cfg)

@@ -17,6 +17,11 @@ Ctrl-C or SIGTERM stops after the current step and leaves a checkpoint; exit sta
 goes on.
 """
 
+if __name__ == '__main__':
+    from zodiac import start
+
+    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn matplotlib tqdm visualdl')
+
 import contextlib
 import glob
 import os
@@ -24,14 +29,9 @@ import re
 import shlex
 import sys
 
-from zodiac import packages
-
-with packages.needing(
-    packages.BASE, *('paddle', 'numpy', 'PIL', 'yaml', 'scipy', 'sklearn', 'matplotlib', 'tqdm', 'visualdl')
-):
-    import config
-    from zodiac import device, files, locks, processes
-    from zodiac.errors import Stopped, UsageError, UserError, run
+import config
+from zodiac import device, files, index, locks, processes, schema
+from zodiac.errors import Stopped, UsageError, UserError, run
 
 
 def main():
@@ -45,7 +45,7 @@ def main():
     parser.add_argument(
         '--accept-changes',
         action='store_true',
-        help='go on although the classes, the network or the images have changed',
+        help='go on although the classes, the network, the images or train.monitor have changed',
     )
     parser.add_argument(
         '--nproc', type=int, metavar='N', help='processes that share the work on this machine (default: what suits it)'
@@ -59,7 +59,7 @@ def main():
             'train.views: training on features is work for one process; leave --nproc out, or set train.views=0'
         )
     alone = processes.launched() or args.find_lr or args.plot_schedule or cfg.train.views
-    number = 1 if alone else args.nproc or processes.suited(cfg.device, cfg.train.batch_size)
+    number = 1 if alone else args.nproc or suited_processes(cfg)
     if number > 1:
         return launch(cfg, number)
     if args.plot_schedule or args.find_lr:
@@ -84,6 +84,15 @@ def launch(cfg, number):
     if status == 0:
         tell_results(cfg)
     return status
+
+
+def suited_processes(cfg):
+    """Number of processes to train with where the user names none; each gets an image at least, of training and of validation."""
+    number = processes.suited(cfg.device, cfg.train.batch_size)
+    if number > 1:
+        splits = (index.read(f'{cfg.data.root}/{split}.txt', len(cfg.data.labels)) for split in ('train', 'valid'))
+        number = min(number, *(len(labels) for _, labels in splits))
+    return number
 
 
 def train(cfg, must_resume=False, accept_changes=False, tell=True):
@@ -148,13 +157,16 @@ def build_network(cfg, train_set):
     """The network with its initial weights, on Paddle's current device, and the names of its frozen parameters."""
     import paddle
 
-    from zodiac import model
+    from zodiac import checkpoint, model, provenance
 
     network = model.build(
         cfg.model.arch, len(cfg.data.labels), cfg.image.size, cfg.model.head, cfg.model.zero_init_residual
     )
-    if cfg.model.pretrained:
-        note(model.load_pretrained(network, cfg.model.arch, cfg.model.pretrained))
+    source, facts = cfg.model.pretrained, {}
+    if isinstance(source, str):
+        source, facts = checkpoint.locate(source)
+    if source:
+        note(model.load_pretrained(network, cfg.model.arch, source, provenance.labels(facts), cfg.data.labels))
     else:
         note(f'{cfg.model.arch} starts from scratch (model.pretrained=false)')
         if hasattr(network, 'learn_from'):
@@ -183,18 +195,22 @@ def build_trainer(cfg, train_set, steps):
 
 def require_images_for_batch_norm(cfg, network, loader):
     """Raise UsageError where BatchNorm would learn from one image at a time."""
+    from paddle import nn
+
     from zodiac import model
 
-    learns = any(cfg.model.unfreeze_epoch or not layer._use_global_stats for layer in model.batch_norms(network))
-    number = 1 if cfg.train.sync_batch_norm else processes.count()
-    if learns and loader.batch_sampler.smallest() < 2 * number:
+    norms = [layer for layer in model.batch_norms(network) if cfg.model.unfreeze_epoch or not layer._use_global_stats]
+    number = 1 if all(isinstance(layer, nn.SyncBatchNorm) for layer in norms) else processes.count()
+    if norms and loader.batch_sampler.smallest() < 2 * number:
         images = len(loader.images)
         remedies = ['add images' if images < 2 * number else f'set train.batch_size to {2 * number} or more']
         remedies += ['start fewer processes (--nproc 1)'] * (number > 1)
-        remedies += ['set model.freeze=backbone, which leaves its statistics as they are']
+        remedies += ['set model.freeze=backbone, which leaves its statistics as they are'] * (
+            cfg.model.freeze == 'none'
+        )
         raise UsageError(
-            f'train.batch_size = {cfg.train.batch_size}: with {images} training images and {number} processes, one process gets a '
-            f'single image at a time, and BatchNorm cannot learn its mean and variance from one; {", or ".join(remedies)}'
+            f'train.batch_size = {cfg.train.batch_size}: BatchNorm would see a single image at a time, and cannot learn its mean and '
+            f'variance from one ({images} training images, processes: {processes.count()}); {", or ".join(remedies)}'
         )
 
 
@@ -240,7 +256,7 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
     log = run_log.RunLog(run_dir, clock, sample_images(train_loader.images))
     best = run_log.Best(log, cfg.train.monitor, cfg.train.patience)
     ema = callbacks.Ema(clock, cfg.train.ema) if cfg.train.ema else None
-    origin = resume.facts(cfg, train_loader.images)
+    origin = resume.facts(cfg, train_loader.images, valid_loader.images)
 
     folder = None
     if must_resume or cfg.train.resume == 'auto':
@@ -254,10 +270,13 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
         for place in (cfg.run_dir, f'{cfg.run_dir}/checkpoints') if writes else ():
             files.clear_leftovers(place)
         resume.refuse_changes(folder, state, origin, cfg.run_dir, accept_changes)
-        resume.go_on(cfg, folder, state, origin, trainer, clock, log, best, ema)
+        resume.restore_best(cfg.run_dir, state, origin, best, note, accept_changes)
+        resume.go_on(cfg, folder, state, origin, trainer, clock, log, ema)
         for change in resume.changed_settings(state, origin):
             note(f'changed since: {change}')
         note(f'going on from {folder}: epoch {clock.epoch + 1}, step {clock.step}')
+    for warning in comes_too_late(cfg):
+        note(f'warning: {warning}')
     if cfg.train.views:
         use_features(cfg, trainer.network, train_loader.images, valid_loader.images)
     if writes and not folder:
@@ -276,17 +295,20 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
         callbacks.Validation(valid_loader, [log]).run(trainer)
     with interrupts:
         try:
-            if clock.epoch < cfg.train.epochs and not best.exhausted:
+            if best.exhausted:
+                note(f'nothing to train: {best.exhausted}; raise train.patience, or set it to 0, to go on')
+            elif clock.epoch >= cfg.train.epochs:
+                note(
+                    f'nothing to train: train.epochs = {cfg.train.epochs}, and {clock.epoch} are done; raise it to go on'
+                )
+            else:
                 trainer.fit(
                     train_loader,
                     epochs=cfg.train.epochs - clock.epoch,
                     verbose=0,
                     callbacks=[*watchers, validation],
                 )
-        except Stopped as stop:
-            if not stop.between_steps:
-                note('stopped at once; --resume goes on from the newest checkpoint')
-                raise
+        except Stopped:
             folder = keeper.save_within_epoch()
             note(
                 f'stopped in epoch {clock.epoch + 1}; the weights of step {clock.step} are in {folder}; '
@@ -295,9 +317,11 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
             raise
     if writes:
         weights_to_use = ema.average if ema and ema.average else trainer.network.state_dict()
-        for suffix, values in (('.pdparams', weights_to_use), ('.pdopt', trainer._optimizer.state_dict())):
+        told = checkpoint.told({**origin, 'epoch': clock.epoch})
+        parts = ('.pdparams', weights_to_use, told), ('.pdopt', trainer._optimizer.state_dict(), None)
+        for suffix, values, facts in parts:
             with files.atomic_write(cfg.run_dir + suffix, binary=True) as file:
-                file.write(weights.dump(values))
+                file.write(weights.dump(values, facts))
 
 
 def use_features(cfg, network, train_set, valid_set=None):
@@ -318,6 +342,8 @@ def plot_schedule(cfg, steps):
     """Draw the learning rate of every step of the run beside its folder."""
     from zodiac import optim, plots
 
+    for warning in comes_too_late(cfg):
+        note(f'warning: {warning}')
     path = f'{cfg.run_dir}.schedule.png'
     rates = optim.rates(cfg.optim, steps, cfg.train.epochs)
     title = f'{cfg.name}: optim.schedule = {cfg.optim.schedule}, {steps} steps an epoch'
@@ -326,6 +352,21 @@ def plot_schedule(cfg, steps):
         f'learning rate {rates[0]:.3g} at the first step, {max(rates):.3g} at its highest, {rates[-1]:.3g} at the last'
     )
     print(f'written: {path}')
+
+
+def comes_too_late(cfg):
+    """List of texts for the user: settings whose time comes after the end of the run."""
+    rate, epochs, late = cfg.optim, cfg.train.epochs, {}
+    if rate.warmup_epochs >= epochs:
+        late['optim.warmup_epochs'] = f'the rate never reaches optim.lr = {rate.lr:g}'
+    elif rate.schedule == 'step' and rate.warmup_epochs + rate.step_epochs >= epochs:
+        late['optim.step_epochs'] = 'the rate never falls'
+    if cfg.model.unfreeze_epoch > epochs:
+        late['model.unfreeze_epoch'] = 'what is frozen never learns'
+    return [
+        f'{key} = {schema.get(cfg, key):g} with train.epochs = {epochs}: {effect}; lower the one or raise the other'
+        for key, effect in late.items()
+    ]
 
 
 def find_lr(cfg, loader):
@@ -361,7 +402,8 @@ def tell_results(cfg):
     print(f'best epoch {row["epoch"]}{chosen}: validation top-1 {row["valid_top1"]:.4f} in {cfg.run_dir}/best')
     print(f'last weights: {cfg.run_dir}.pdparams')
     print(
-        f'curves: {cfg.run_dir}/log.csv, or visualdl --logdir {cfg.run_dir}/visualdl --host 127.0.0.1 --disable-telemetry'
+        f'curves: {cfg.run_dir}/log.csv, or visualdl --logdir {shlex.quote(cfg.run_dir)}/visualdl --host 127.0.0.1 '
+        '--disable-telemetry'
     )
 
 

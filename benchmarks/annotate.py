@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 
-from ratios import summary
+from ratios import run, summary
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TARGETS = {'first run': 4.0, 'second run': 50.0}
@@ -100,4 +100,4 @@ def draw(folder, count):
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

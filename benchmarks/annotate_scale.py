@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 
+from ratios import run
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 LABELS = [f'class{number}' for number in range(10)]
 LINKS = 10_000  # to one file; ext4 allows 65,000
@@ -94,4 +96,4 @@ def annotate(root):
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from ratios import summary
+from ratios import run, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -88,4 +88,4 @@ def numbers(values, first, others):
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

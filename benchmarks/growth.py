@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from loader import draw_photo
+from ratios import run
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -96,4 +97,4 @@ def draw(path, curves):
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from ratios import run
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -101,4 +103,4 @@ def proportional_set_size(process):
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

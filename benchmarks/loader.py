@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from ratios import summary
+from ratios import run, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -108,4 +108,4 @@ def images_per_second(loader, epoch, count):
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

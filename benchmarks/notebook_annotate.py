@@ -3,9 +3,9 @@
 python benchmarks/notebook_annotate.py DATA_ROOT LABEL,LABEL,...
 """
 
+import argparse
 import io
 import os
-import sys
 
 from PIL import Image
 
@@ -28,4 +28,8 @@ def generate_annotation(root, mode, labels):
 
 
 if __name__ == '__main__':
-    generate_annotation(sys.argv[1], 'train', sys.argv[2].split(','))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('root')
+    parser.add_argument('labels', metavar='LABEL,LABEL,...')
+    args = parser.parse_args()
+    generate_annotation(args.root, 'train', args.labels.split(','))

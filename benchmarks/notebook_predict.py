@@ -3,6 +3,7 @@
 python benchmarks/notebook_predict.py WEIGHTS FOLDER CLASSES
 """
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -33,11 +34,14 @@ class Photos(paddle.io.Dataset):
 
 
 if __name__ == '__main__':
-    weights, folder, classes = sys.argv[1:]
-    model = paddle.Model(paddle.vision.models.resnet50(num_classes=int(classes)))
-    model.load(weights)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ('weights', 'folder', 'classes'):
+        parser.add_argument(name)
+    args = parser.parse_args()
+    model = paddle.Model(paddle.vision.models.resnet50(num_classes=int(args.classes)))
+    model.load(args.weights)
     model.prepare()
-    photos = Photos(folder)
+    photos = Photos(args.folder)
     start = time.perf_counter()
     result = model.predict(photos, verbose=0)
     for path, logits in zip(photos.paths, result[0]):

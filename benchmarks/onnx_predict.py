@@ -3,6 +3,7 @@
 python benchmarks/onnx_predict.py INFER_DIR FOLDER
 """
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -15,13 +16,16 @@ sys.path.insert(0, str(ROOT))
 from zodiac import inference  # noqa: E402
 
 if __name__ == '__main__':
-    infer, folder = sys.argv[1:]
-    manifest = inference.read_manifest(infer)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('infer')
+    parser.add_argument('folder')
+    args = parser.parse_args()
+    manifest = inference.read_manifest(args.infer)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    model = f'{infer}/{manifest["name"]}.onnx'
+    model = f'{args.infer}/{manifest["name"]}.onnx'
     session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
-    paths = sorted(str(path) for path in Path(folder).iterdir())
+    paths = sorted(str(path) for path in Path(args.folder).iterdir())
     start = time.perf_counter()
     for path, image in zip(paths, inference.sound_batches(paths, manifest['transform'], 1)):
         (probabilities,) = session.run(None, {'image': image})

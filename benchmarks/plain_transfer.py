@@ -3,6 +3,7 @@
 python benchmarks/plain_transfer.py DATA WEIGHTS SIZE EPOCHS LR
 """
 
+import argparse
 import csv
 import os
 import sys
@@ -46,4 +47,7 @@ def main(data, weights, size, epochs, lr):
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ('data', 'weights', 'size', 'epochs', 'lr'):
+        parser.add_argument(name)
+    main(**vars(parser.parse_args()))

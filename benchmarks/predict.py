@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from ratios import summary
+from ratios import run, summary
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -143,4 +143,4 @@ def measure(command):
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -18,7 +18,7 @@ import urllib.parse
 
 import numpy as np
 from PIL import Image
-from ratios import summary
+from ratios import run, summary
 from served import serving
 
 WITHOUT = ['--batch-size', '1', '--max-delay', '0']
@@ -100,4 +100,4 @@ def load(address, clients, seconds, photos):
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -12,6 +12,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from zodiac.errors import UserError  # noqa: E402
+
 COLOURS = {'红': (230, 30, 30), 'green': (30, 200, 30), 'blue': (30, 30, 230)}  # a picture of each, by its mean
 
 
@@ -53,7 +55,7 @@ def serving(infer_dir, *arguments, env=None):
             line = process.stdout.readline()
             if not line:
                 said.seek(0)
-                raise RuntimeError(f'serve.py did not start: {said.read()}')
+                raise UserError(f'serve.py did not start; {said.read().strip()}')
             yield re.search(r'http://\S+', line)[0], process, said
         finally:
             process.kill()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from ratios import summary
+from ratios import run, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 HELP, FIRST = 0.5, 4.0  # seconds
@@ -64,4 +64,4 @@ def measure(command):
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -1,23 +1,30 @@
 """How runs survive what stops them: killed processes, full disks, damaged files. Anything lost is a failure.
 
-    python benchmarks/survive.py                                # all of it, about a quarter of an hour on two cores
+    python benchmarks/survive.py                                # all of it, about three quarters of an hour on two cores
     python benchmarks/survive.py --kills 10 --only kills        # a part
 
 A small network is trained on drawn images in a temporary folder, through the scripts themselves. `kills` ends the training
-with SIGKILL at random moments, again and again, and goes on; `terms` does so with SIGTERM; `calls` kills it at each single
-write, fsync and rename of a checkpoint; `full` lets every file grow to a limit only, as on a full disk; `flips` and `cuts`
-damage the newest checkpoint. What must come out is to the bit what a run that nothing has stopped gives.
+with SIGKILL at random moments, again and again, and goes on; `terms` and `ints` do so with SIGTERM and SIGINT to the whole
+process group, a loader process among them; `calls` kills it at each single write, fsync and rename of a checkpoint; `full`
+lets every file grow to a limit only, as on a full disk; `flips` and `cuts` damage the newest checkpoint. What must come out is
+to the bit what a run that nothing has stopped gives.
+`doors` starts every script in a terminal and presses Ctrl-C there, or sends SIGTERM, at a random moment. The script must end with
+130 or 143, without a traceback, and leave no process, no unfinished file and no damaged checkpoint.
 Prints a table and, last, one JSON line; exit status 1 when anything was lost.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
+import math
 import os
+import pty
 import random
 import re
 import resource
 import runpy
+import select
 import shutil
 import signal
 import sys
@@ -38,7 +45,8 @@ from PIL import Image  # noqa: E402
 
 import config  # noqa: E402
 import dataset  # noqa: E402, F401  imported once here, not by each of the processes
-from zodiac import callbacks, checkpoint, errors, files, resume, run_log, weights  # noqa: E402, F401
+import demo  # noqa: E402
+from zodiac import callbacks, checkpoint, errors, files, inference, resume, run_log, weights  # noqa: E402, F401
 
 SETTINGS = [
     *('data.root=photos', 'data.labels=[cat, dog]', 'data.num_workers=0', 'image.size=32', 'device=cpu'),
@@ -52,12 +60,12 @@ SETTINGS = [
         'train.keep_checkpoints=3',
     ),
 ]
-PARTS = {'kills': 200, 'terms': 20, 'calls': 0, 'full': 20, 'flips': 500, 'cuts': 100}
+PARTS = {'kills': 200, 'terms': 20, 'ints': 20, 'calls': 0, 'full': 20, 'flips': 500, 'cuts': 100, 'doors': 20}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ('kills', 'terms', 'full', 'flips', 'cuts'):
+    for name in sorted({*PARTS} - {'calls'}):
         parser.add_argument(f'--{name}', type=int, default=PARTS[name], metavar='N', help=f'(default: {PARTS[name]})')
     parser.add_argument('--only', choices=list(PARTS), action='append', help='leave the other parts out')
     parser.add_argument('--seed', type=int, default=0)
@@ -108,6 +116,7 @@ def start(script, *overrides, flags=(), before=None):
             last_words[0].close()
         last_words[0] = open(reading, encoding='utf-8', errors='replace')  # noqa: SIM115
         return process
+    os.setsid()
     os.close(reading)
     os.dup2(writing, 1)
     os.dup2(writing, 2)
@@ -196,18 +205,18 @@ def lost_files(name):
 # The parts: each yields (name, number of trials, reasons of those that were lost)
 
 
-def kills(rng, count, number=signal.SIGKILL):
+def kills(rng, count, number=signal.SIGKILL, send=os.kill, *more):
     lost, tried, runs = [], 0, 0
     while tried < count:
         name = f'{number.name}_{runs}'
         runs += 1
         within = 0
         while True:
-            process = start('train.py', f'name={name}', 'train.resume=auto')
+            process = start('train.py', f'name={name}', 'train.resume=auto', *more)
             ended = None
             if tried < count:
                 time.sleep(rng.uniform(0, 2.5))
-                os.kill(process, number)
+                send(process, number)
                 ended = wait(process)
                 stopped = ended in (-number, 128 + number)
                 tried += stopped
@@ -226,8 +235,99 @@ def kills(rng, count, number=signal.SIGKILL):
     yield f'{number.name} at a random moment of a training', tried, lost
 
 
-def terms(rng, count):
-    yield from kills(rng, count, signal.SIGTERM)
+def stops(rng, count, number):
+    """Signal the loader process too, as a terminal or a service manager does."""
+    yield from kills(rng, count, number, os.killpg, 'data.num_workers=1')
+
+
+DOORS = {  # a title: the command line, where `...` stands for -o and the settings of all; the run `made` is there already
+    'annotate': ['annotate.py', ..., 'annotate.workers=2'],
+    'train': ['train.py', '--nproc', '1', ..., 'name=door', 'train.epochs=99', 'data.num_workers=1'],
+    'train, 2 processes': ['train.py', '--nproc', '2', ..., 'name=door', 'train.epochs=99', 'data.num_workers=1'],
+    'evaluate': ['evaluate.py', ..., 'name=made', 'data.num_workers=1'],
+    'export': ['export.py', ..., 'name=made'],
+    'predict': ['predict.py', 'output/made/infer', 'photos', '--csv', 'door.csv'],
+    'serve': ['serve.py', 'output/made/infer', '--port', '0'],
+    'sweep': ['sweep.py', '-s', 'seed=[0, 1]', ..., 'name=door', 'train.epochs=2'],
+    'demo': ['demo.py', ..., 'name=door', 'data.root=drawn', f'data.labels={[*demo.DRAWINGS]}', 'train.epochs=1'],
+    'doctor': ['doctor.py', ...],
+}
+LONGEST = 30  # seconds of a script in which it is stopped
+
+
+def doors(rng, count):
+    """Stop each script `count` times, as a user does."""
+    for script in ('train.py', 'evaluate.py', 'export.py'):
+        expect(run(script, 'name=made'), 0)
+    for title, parts in DOORS.items():
+        command = [word for part in parts for word in (['-o', *SETTINGS] if part is ... else [part])]
+        lost, seconds = [], press(command, signal.SIGINT, LONGEST)[1]
+        for _ in range(count):
+            number, delay = rng.choice([signal.SIGINT, signal.SIGTERM]), rng.uniform(0, min(seconds, LONGEST))
+            ended, _, words = press(command, number, delay)
+            reasons = lost_files('door') + lost_files('made') + unfinished()
+            if ended not in (128 + number, 0 if seconds < LONGEST else None):
+                reasons.append(f'exit status {ended}')
+            if 'Traceback' in words or words.count('interrupted') > (ended != 0):
+                reasons.append('many words')
+            if not os.path.isfile('output/made/report/report.html') or not inference.is_export('output/made/infer'):
+                reasons.append('report or export is gone')
+            lost += [f'{number.name} after {delay:.2f} s: {reasons}: {words[-300:]!r}'] if reasons else []
+        yield f'Ctrl-C or SIGTERM at a random moment: {title}', count, lost
+
+
+def press(command, number, delay):
+    """Run a script in a terminal of its own; so many seconds after it has begun to handle signals press Ctrl-C there, or send SIGTERM.
+
+    Returns: exit status, seconds, what it has printed.
+    """
+    began = time.monotonic()
+    process, terminal = pty.fork()
+    if not process:
+        os.execv(sys.executable, [sys.executable, str(ROOT / command[0]), *command[1:]])
+    while not handles_signals(process):
+        time.sleep(0.001)
+    words, until = b'', time.monotonic() + delay
+    while True:
+        ready = select.select([terminal], [], [], max(0, until - time.monotonic()))[0]
+        try:
+            words += os.read(terminal, 1 << 16) if ready else b''
+        except OSError:  # it has been closed by all
+            break
+        if time.monotonic() >= until:
+            until = math.inf
+            os.write(terminal, b'\3') if number == signal.SIGINT else os.kill(process, number)
+    ended = wait(process)
+    os.close(terminal)
+    return ended, time.monotonic() - began, words.decode(errors='replace')
+
+
+def handles_signals(process):
+    """Whether it has put a handler of its own in the place of that of SIGTERM, or has ended."""
+    text = Path(f'/proc/{process}/status').read_text()
+    caught = re.search('SigCgt:\\s*(.*)', text)
+    return 'State:\tZ' in text or bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def unfinished():
+    """What must not be left: files and folders under other names, and processes, which have a second to end."""
+    found = [str(path) for path in Path().rglob('.*') if path.suffix in ('.part', '.old')]
+    deadline = time.monotonic() + 1
+    while (left := processes_here()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    return [*found, *(f'process {process}' for process in left)]
+
+
+def processes_here():
+    """Other processes whose working directory is this one."""
+    found = []
+    for process in filter(str.isdigit, os.listdir('/proc')):
+        with contextlib.suppress(OSError):
+            if os.readlink(f'/proc/{process}/cwd') == os.getcwd() and int(process) != os.getpid():
+                found.append(int(process))
+    return found
 
 
 def calls(rng, count):
@@ -339,7 +439,9 @@ def damage(rng, count, how):
 
 PART = {
     'kills': kills,
-    'terms': terms,
+    'terms': lambda rng, count: stops(rng, count, signal.SIGTERM),
+    'ints': lambda rng, count: stops(rng, count, signal.SIGINT),
+    'doors': doors,
     'calls': calls,
     'full': full,
     'flips': lambda rng, count: damage(rng, count, 'bit flip'),

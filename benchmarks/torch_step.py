@@ -7,11 +7,27 @@ Prints images a second, the median over the steps. Needs PyTorch alone.
 
 import argparse
 import statistics
+import sys
 import time
 
-import torch
-from torch import nn
-from torch.nn import functional
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--size', type=int, default=224)
+    parser.add_argument('--batch', type=int, default=32)
+    parser.add_argument('--steps', type=int, default=4)
+    parser.add_argument('--device', default='cpu')
+    return parser.parse_args()
+
+
+ARGS = parse()  # --help comes without PyTorch
+
+try:
+    import torch
+    from torch import nn
+    from torch.nn import functional
+except ImportError as error:
+    sys.exit(f'error: this needs PyTorch ({error}); name a Python that has it: benchmarks/training.py --torch PYTHON')
 
 
 class Bottleneck(nn.Module):
@@ -42,13 +58,7 @@ def resnet50(classes):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--size', type=int, default=224)
-    parser.add_argument('--batch', type=int, default=32)
-    parser.add_argument('--steps', type=int, default=4)
-    parser.add_argument('--device', default='cpu')
-    args = parser.parse_args()
+def main(args):
     network = resnet50(12).to(args.device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), 0.01, 0.9)
     images = torch.randn(args.batch, 3, args.size, args.size, device=args.device)
@@ -67,4 +77,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    main(ARGS)

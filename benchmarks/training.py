@@ -16,7 +16,7 @@ import tempfile
 import time
 
 from processes import draw_images, images_per_second
-from ratios import summary
+from ratios import run, summary
 
 from zodiac import device
 
@@ -85,4 +85,4 @@ def steps_of_paddle(args):
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ratios import summary
+from ratios import run, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -116,4 +116,4 @@ def train(args, command, epochs):
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -29,6 +29,7 @@ import httpx
 import numpy as np
 import slow_clients
 from PIL import Image
+from ratios import run
 from served import COLOURS, export_colours, serving
 
 CLIENTS = 8
@@ -274,4 +275,4 @@ def send_raw(address, content, hang_up):
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -156,6 +156,11 @@ def test_a_jpeg_that_is_cut_off_anywhere_is_looked_at_without_harm(length):
     assert bombs.look(io.BytesIO(jpeg_of_scans(50)[:length])) in (None, ())
 
 
+@pytest.mark.parametrize('content', [b'II', b'MM\0*', b'MM and more', b'Py' + bytes(100_000), b'P6' + bytes(100_000)])
+def test_what_only_begins_like_a_tiff_or_a_ppm_is_not_looked_at(content):
+    assert bombs.look(io.BytesIO(content)) is None
+
+
 def test_too_many_pixels_name_the_limit_that_was_set():
     content = saved(Image.new('1', (14000, 14000)), 'PNG')  # Pillow itself refuses it, with a limit of its own
     with pytest.raises(images.ImageError, match='196000000, the limit is 1000000'):

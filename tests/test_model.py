@@ -125,10 +125,6 @@ def test_a_file_without_a_head_fills_the_backbone(imagenet, tmp_path):
     assert 'anew' in message
 
 
-def renamed(values):
-    return {f'backbone.{name}': value for name, value in values.items()}
-
-
 def with_one_reshaped(values):
     return {**values, 'layer2.0.conv1.weight': values['layer2.0.conv1.weight'][:, :, :1, :1]}
 
@@ -142,7 +138,6 @@ def without_a_statistic(values):
 
 
 MISMATCHES = [
-    (renamed, 'conv1.weight'),
     (with_one_reshaped, 'layer2.0.conv1.weight'),
     (without_one, 'layer2.0.conv1.weight'),
     (without_a_statistic, 'bn1._mean'),

@@ -1,11 +1,12 @@
 """Images that look the same are found, those that do not are not, however many there are."""
 
 import io
+import random
 
 import numpy as np
 import pytest
 from conftest import SIZES, picture, shape_name
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageDraw, ImageEnhance
 
 from zodiac import near_duplicates
 
@@ -75,6 +76,46 @@ def test_the_same_shape_in_another_colour_is_another_picture():
     assert find([orange, apple], [saved_again(apple), saved_again(orange)]) == [1, 0]
 
 
+def shapes(seed, background=None, count=12, size=(200, 150)):
+    """Discs and boxes on one plain colour."""
+    rng = random.Random(seed)
+    image = Image.new('RGB', size, background or tuple(rng.randrange(256) for _ in range(3)))
+    pen = ImageDraw.Draw(image)
+    for _ in range(count):
+        x, y, side = rng.randrange(size[0]), rng.randrange(size[1]), rng.randrange(10, 50)
+        shape = pen.ellipse if rng.random() < 0.5 else pen.rectangle
+        shape([x, y, x + side, y + side], fill=tuple(rng.randrange(256) for _ in range(3)))
+    return image
+
+
+PLAIN = {
+    'any': {},
+    'few shapes': {'count': 4},
+    'white': {'background': 'white', 'count': 5},
+    'grey': {'background': 'grey'},
+}
+
+
+@pytest.mark.parametrize('how', PLAIN.values(), ids=PLAIN)
+def test_on_a_plain_background_copies_are_found_and_others_are_not(how):
+    known = [saved_again(shapes(seed, **how), 90) for seed in range(60)]
+    halves = [saved_again(image.resize((100, 75)), 75) for image in known]
+    found = find(known, halves)
+    assert sum(number == wanted for wanted, number in enumerate(found)) >= 58
+    assert find(known, [saved_again(shapes(seed, **how), 90) for seed in range(1000, 1200)]) == [-1] * 200
+
+
+def test_a_plain_background_alone_makes_no_two_images_alike():
+    def spot(x, y):
+        image = Image.new('RGB', (90, 90), (240, 30, 30))
+        ImageDraw.Draw(image).ellipse([x, y, x + 15, y + 15], fill=(90, 10, 10))
+        return image
+
+    places = [(x, y) for x in (5, 40, 70) for y in (5, 40, 70)]
+    assert find([spot(*place) for place in places[:4]], [spot(*place) for place in places[4:]]) == [-1] * 5
+    assert find([spot(*place) for place in places], [saved_again(spot(*place)) for place in places]) == [*range(9)]
+
+
 def test_blank_images_are_like_no_other():
     blank = [Image.new('RGB', (30, 30), colour) for colour in ('white', 'black', (250, 250, 251))]
     assert find(blank, blank) == [-1] * 3
@@ -95,13 +136,18 @@ def noisy(sketches, rng, noise):
 def hash_of(sketch):
     cells = np.frombuffer(sketch, np.uint8).reshape(9, 9, 3).astype(int)
     grey = [[2 * r + 4 * g + b for r, g, b in row] for row in cells.tolist()]
-    return [grey[y][x] < grey[y + dy][x + dx] for dy, dx in ((0, 1), (1, 0)) for y in range(8) for x in range(8)]
+    values = [value for row in grey for value in row]
+    step = int(max(0.05 * (max(values) - min(values)), 10))
+    return [grey[y][x] + step < grey[y + dy][x + dx] for dy, dx in ((0, 1), (1, 0)) for y in range(8) for x in range(8)]
 
 
 def colours_agree(*sketches):
-    return (
-        np.corrcoef(*(np.frombuffer(sketch, np.uint8) for sketch in sketches))[0, 1] >= near_duplicates.MIN_CORRELATION
+    cells = [np.frombuffer(sketch, np.uint8).reshape(81, 3).astype(float) for sketch in sketches]
+    whole, pattern = (
+        np.corrcoef(*(part.ravel() for part in parts))[0, 1]
+        for parts in (cells, [part - part.mean(0) for part in cells])
     )
+    return whole >= near_duplicates.MIN_CORRELATION and pattern >= near_duplicates.MIN_PATTERN
 
 
 def each_with_each(known, images):

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from conftest import assert_message, make_tree
+from conftest import ROOT, assert_message, make_tree
 
 import config
+import train
 from zodiac import device, model, optim
 from zodiac.errors import UsageError
 
@@ -219,9 +220,10 @@ def test_settings_that_contradict_each_other_or_are_out_of_range_are_refused(ove
         config.load(overrides=overrides)
 
 
-def test_what_mixed_precision_o2_cannot_clip_by_is_refused():
-    with pytest.raises(UsageError, match='optim.clip_value'):
-        config.load(overrides=['train.amp=O2', 'optim.clip_value=1'])
+def test_mixed_precision_that_keeps_weights_in_half_is_refused_with_the_reason():
+    with pytest.raises(UsageError, match='train.amp = .O2.: allowed is O0, or O1.* small steps are lost') as caught:
+        config.load(overrides=['train.amp=O2'])
+    assert caught.value.status == 2
 
 
 def test_whole_numbers_serve_as_rates():
@@ -423,6 +425,17 @@ def test_the_factor_is_that_of_every_batch_norm_of_a_resnet_and_of_nothing_else(
     assert not any(len(p.shape) > 1 for name, p in network.named_parameters() if name in fast)
 
 
+def test_the_factor_is_that_of_synchronised_batch_norm_too():
+    plain, synchronised = (model.build('resnet18', 2, image_size=32) for _ in range(2))
+    model.sync_batch_norm(synchronised)
+    found = []
+    for network in (plain, synchronised):
+        optim.optimizer(config.Optim(norm_lr_factor=8.0), 0.1, network)
+        found.append({name: p.optimize_attr['learning_rate'] for name, p in network.named_parameters()})
+    assert found[0] == found[1]
+    assert sorted(set(found[1].values())) == [1.0, 8.0]
+
+
 def test_what_never_learns_in_cifarnet_does_not_learn_with_backbone_lr_either():
     network = model.build('cifarnet', 2, image_size=32)
     frozen = model.freeze(network, 'backbone')
@@ -511,27 +524,6 @@ def test_a_step_that_mixed_precision_skips_for_its_overflow_leaves_the_weights_a
     assert_close(values_of(network), START)
 
 
-def test_the_float32_copies_of_mixed_precision_o2_decay_too():
-    class Halves(paddle.nn.Layer):
-        def __init__(self):
-            super().__init__()
-            ones = paddle.nn.initializer.Constant(1.0)
-            self.weight = self.create_parameter([2, 3], dtype='bfloat16', default_initializer=ones)
-
-    network = Halves()
-    settings = config.Optim(name='sgd', lr=0.1, weight_decay=0.5, decoupled_decay=True)
-    optimizer = optim.optimizer(settings, 0.1, network)
-    optimizer._multi_precision = True  # as paddle.amp.decorate does
-    for _ in range(4):
-        loss = (network.weight.astype('float32') * 0.0).sum()
-        loss.backward()
-        optimizer.minimize(loss)
-        optimizer.clear_grad()
-    copy = optimizer._master_weights[network.weight.name]
-    np.testing.assert_allclose(copy.numpy(), 0.95**4, rtol=0.02)
-    np.testing.assert_allclose(network.weight.astype('float32').numpy(), 0.95**4, rtol=0.02)
-
-
 def test_the_statistics_of_an_unfrozen_batch_norm_do_not_decay():
     found = {}
     for frozen_first in (False, True):
@@ -592,3 +584,28 @@ def test_the_schedule_is_drawn_beside_the_folder_of_the_run(call_script, tmp_pat
     assert 'written: output/tiny.schedule.png' in result.stdout
     assert [path.name for path in (tmp_path / 'output').iterdir()] == ['tiny.schedule.png']
     assert (tmp_path / 'output/tiny.schedule.png').read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
+
+
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        (['optim.warmup_epochs=5'], ['optim.warmup_epochs = 5', 'train.epochs = 2', 'optim.lr']),
+        (['optim.warmup_epochs=2'], ['optim.warmup_epochs = 2']),
+        (['optim.schedule=step'], ['optim.step_epochs = 30', 'never falls']),
+        (['optim.schedule=step', 'optim.step_epochs=1.5', 'optim.warmup_epochs=0.5'], ['optim.step_epochs = 1.5']),
+        (['model.freeze=backbone', 'model.unfreeze_epoch=3'], ['model.unfreeze_epoch = 3', 'never learns']),
+        (['optim.warmup_epochs=1.9'], None),
+        (['optim.schedule=step', 'optim.step_epochs=1.9'], None),
+        (['model.freeze=backbone', 'model.unfreeze_epoch=2'], None),
+    ],
+)
+def test_what_comes_after_the_end_of_the_run_is_named(settings, words):
+    found = train.comes_too_late(config.load(overrides=['train.epochs=2', *settings]))
+    assert len(found) == (words is not None)
+    for word in words or ():
+        assert word in found[0]
+
+
+def test_the_recipes_ask_for_nothing_that_comes_after_the_end_of_their_run():
+    for path in sorted((ROOT / 'configs').glob('*.yaml')):
+        assert train.comes_too_late(config.load(path)) == [], path

@@ -58,10 +58,12 @@ def _which(name):
 
 
 def asked(script):
-    """The modules that a script names in `packages.needing`."""
-    tree = ast.parse((ROOT / script).read_text(encoding='utf-8'))
-    (block,) = [node for node in tree.body if isinstance(node, ast.With)]
-    return {node.value for node in ast.walk(block.items[0]) if isinstance(node, ast.Constant)}
+    """The modules that a script names in `start.prepare`."""
+    calls = [
+        node for node in ast.walk(ast.parse((ROOT / script).read_text(encoding='utf-8'))) if isinstance(node, ast.Call)
+    ]
+    (call,) = [call for call in calls if ast.unparse(call.func) == 'start.prepare']
+    return {*call.args[1].value.split()}
 
 
 @pytest.mark.parametrize('script', SCRIPTS)

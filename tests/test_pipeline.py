@@ -4,6 +4,8 @@ import csv
 import importlib.util
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,8 +16,10 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, assert_message, make_tree, picture, run_script
+from test_report import without_pictures
 
-from zodiac import weights
+import config
+from zodiac import compare, weights
 from zodiac.errors import UserError
 
 LABELS = ['cat', 'dog', '猫']
@@ -58,6 +62,26 @@ def copy_of(finished, tmp_path):
         return os.link(source, target) if os.path.getsize(source) > 1 << 20 else shutil.copy2(source, target)
 
     return shutil.copytree(finished, tmp_path / 'copy', copy_function=link_or_copy)
+
+
+def test_what_is_printed_of_a_run_can_be_pasted_whatever_its_name(finished, tmp_path, call_script):
+    cwd = copy_of(finished, tmp_path)
+    os.rename(cwd / 'output' / 'small', cwd / 'output' / 'two words')
+    settings = [*SETTINGS, 'name=two words']
+    said = call_script('export.py', *settings, 'export.onnx=false', cwd=cwd).stdout
+    command = re.search(r'try it: python predict\.py (.*)', said)[1].replace('IMAGE_OR_FOLDER', 'photos/test/cat')
+    pasted = subprocess.run(
+        f'"{sys.executable}" "{ROOT}/predict.py" {command}', shell=True, cwd=cwd, capture_output=True
+    )
+    assert pasted.returncode == 0, pasted.stderr
+    assert len(pasted.stdout.splitlines()) == 4
+    wrong = call_script('evaluate.py', *settings, 'evaluate.engine=onnxruntime', cwd=cwd).stderr
+    override = shlex.split(re.search(r'-o (.*)', wrong)[1])
+    assert config.load(overrides=override).evaluate.weights == 'output/two words/infer'
+    os.remove(cwd / 'output' / 'two words' / 'report' / 'predictions.csv')
+    with pytest.raises(UserError) as caught:
+        compare.read('two words')
+    assert "python evaluate.py -c 'output/two words'/config.yaml" in str(caught.value)
 
 
 def read_csv(path):
@@ -186,7 +210,7 @@ def test_evaluation_writes_a_page_with_every_part(finished):
         assert row['path'] in page
     assert 0 <= metrics['sample_interval_95'][0] <= metrics['top1'] <= metrics['sample_interval_95'][1] <= 1
     assert 0 <= metrics['calibration']['ece'] <= 1
-    assert page.count('src="data:image/') > 15 and 'http' not in page.replace('data:image', '')
+    assert page.count('src="data:image/') > 15 and 'http' not in without_pictures(page)
 
 
 def test_a_run_compared_with_itself_is_not_better(finished):
@@ -510,7 +534,7 @@ def test_a_precision_that_cannot_be_had_here_is_refused(call_script, finished, t
     cwd = copy_of(finished, tmp_path)
     monkeypatch.setattr(device, 'has_bf16', lambda: False)
     assert_message(call_script('export.py', *SETTINGS, 'export.precision=bf16', cwd=cwd), 1, 'export.precision', 'fp32')
-    monkeypatch.setattr(deploy, 'can_save_onnx', lambda: False)
+    monkeypatch.setattr(deploy, 'why_no_onnx', lambda: ('not installed: onnx', 'install it'))
     integers = [*SETTINGS, 'export.precision=int8']
     assert_message(call_script('export.py', *integers, cwd=cwd), 1, 'export.precision', 'requirements-deploy.txt')
     assert_message(call_script('export.py', *integers, 'export.onnx=false', cwd=cwd), 2, 'export.onnx', 'int8')
@@ -546,7 +570,7 @@ def test_integers_without_training_images_are_refused_before_the_work(call_scrip
 
     cwd = copy_of(finished, tmp_path)
     (cwd / 'photos/train.txt').unlink()
-    monkeypatch.setattr(deploy, 'can_save_onnx', lambda: True)
+    monkeypatch.setattr(deploy, 'why_no_onnx', lambda: ())
     monkeypatch.setattr(deploy, 'save_static', lambda *_: pytest.fail('the work must not begin'))
     result = call_script('export.py', *SETTINGS, 'export.precision=int8', cwd=cwd)
     assert_message(result, 1, 'photos/train.txt', 'run annotate.py')
@@ -559,7 +583,7 @@ def test_an_export_that_lacks_the_onnx_file_of_the_older_one_says_so(call_script
     cwd = copy_of(finished, tmp_path)
     (cwd / 'output/small/infer/small.onnx').unlink()
     (cwd / 'output/small/infer/small.onnx').write_bytes(b'of an older export')
-    monkeypatch.setattr(deploy, 'can_save_onnx', lambda: False)
+    monkeypatch.setattr(deploy, 'why_no_onnx', lambda: ('not installed: onnx', 'install it'))
     first, second = (call_script('export.py', *SETTINGS, cwd=cwd) for _ in range(2))
     assert_message(first, 0, 'output/small/infer/small.onnx', 'is gone', 'requirements-deploy.txt')
     assert_message(second, 0)

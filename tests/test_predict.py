@@ -4,18 +4,18 @@ import csv
 import io
 import json
 import os
-import signal
+import subprocess
 import sys
 import threading
 import time
 
 import numpy as np
 import pytest
-from conftest import assert_message, picture
+from conftest import ROOT, assert_message, picture
 from PIL import Image
 
 import predict
-from zodiac import files, inference, transforms
+from zodiac import files, inference, scan, transforms, validate
 from zodiac.errors import UserError
 
 LABELS = ['cat', 'dog', '猫']
@@ -92,6 +92,28 @@ def test_folders_behind_links_are_searched_once_and_loops_end(ask, tmp_path):
     result = ask('photos')
     assert_message(result, 0)
     assert paths_of(result) == ['photos/inner/a.png', 'photos/link/b.png']
+
+
+def test_the_images_of_a_folder_are_those_that_annotate_takes(ask, tmp_path):
+    folder = tmp_path / 'photos' / 'cat'
+    draw(folder, 'a.jpg', 'b.JFIF', 'c.jpe', 'no suffix', 'e.png.part', '猫.dat')
+    draw(tmp_path / 'elsewhere', 'linked.jfif')
+    (folder / 'more').symlink_to(tmp_path / 'elsewhere')
+    (folder / 'up').symlink_to('..')
+    for name, content in (('README', b'text'), ('labels.csv', b'a,b'), ('empty', b''), ('.hidden.png', b'text')):
+        (folder / name).write_bytes(content)
+    result = ask('photos')
+    assert_message(result, 0, 'photos: 3 files passed over, no image, for example photos/cat/README')
+    tree = scan.scan(str(tmp_path / 'photos'), ['cat', 'dog'], 'stop')
+    accepted = [entry.path for entry in tree.entries if not validate.inspect(entry.path, True).reason]
+    assert len(accepted) == 7
+    assert paths_of(result) == [os.path.relpath(path, tmp_path) for path in accepted]
+
+
+def test_a_folder_of_images_alone_is_not_remarked_on(ask, tmp_path):
+    draw(tmp_path / 'photos', 'a.jfif', 'b.png')
+    (tmp_path / 'photos' / 'Thumbs.db').write_bytes(b'junk')
+    assert 'passed over' not in ask('photos').stderr
 
 
 def test_a_folder_that_cannot_be_read_is_named_and_counted(ask, tmp_path, monkeypatch):
@@ -200,24 +222,36 @@ def test_a_table_into_a_device_leaves_it_there(ask, tmp_path, monkeypatch):
     assert result.stdout == ''  # /dev/stdout would have it within the table
 
 
-def test_ctrl_c_ends_with_130_and_leaves_no_table_but_an_older_one(ask, tmp_path, model):
+STOPPED = """
+import os, signal, sys
+import numpy as np
+import predict
+from zodiac import errors, inference, transforms
+
+batches = []
+
+def answer(batch):
+    batches.append(len(batch))
+    if len(batches) == 2:
+        os.kill(os.getpid(), signal.SIGINT)
+    return np.tile([0.2, 0.8], (len(batch), 1))
+
+squash = transforms.eval_transform(8, [0.5] * 3, [0.25] * 3, 'squash')
+inference.load = lambda *_: inference.Exported('small', ['cat', 'dog'], squash, {}, answer)
+errors.run(predict.main)
+"""
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals')
+def test_ctrl_c_ends_with_130_and_leaves_no_table_but_an_older_one(tmp_path):
     draw(tmp_path / 'photos', *(f'{number}.png' for number in range(9)))
     (tmp_path / 'old.csv').write_text('old')
     before = sorted(os.listdir(tmp_path))
-    answer, batches = model.predict, []
-
-    def stop_at_the_second(batch):
-        batches.append(len(batch))
-        if len(batches) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return answer(batch)
-
     for name in ('new.csv', 'old.csv'):
-        batches.clear()
-        model.predict = stop_at_the_second
-        result = ask('photos', '--batch-size', '2', '--csv', name)
-        assert_message(result, 130, 'interrupted')
-        assert batches == [2, 2]
+        command = [sys.executable, '-c', STOPPED, 'infer', 'photos', '--batch-size', '2', '--csv', name]
+        environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        assert (result.returncode, result.stdout, result.stderr) == (130, '', 'interrupted\n')
     assert sorted(os.listdir(tmp_path)) == before and (tmp_path / 'old.csv').read_text() == 'old'
 
 
@@ -229,7 +263,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
         os.link(tmp_path / '0.jpg', tmp_path / f'{number}.jpg')
     transform = transforms.eval_transform(224, [0.5] * 3, [0.25] * 3, reduced=True)
     before, read = resident(), 0
-    for paths, _, errors in inference.batches(predict.find_images([str(tmp_path)]), transform, 4):
+    for paths, _, errors in inference.batches(predict.find_images([str(tmp_path)], print), transform, 4):
         time.sleep(0.04)
         read += len(paths)
         assert not errors
@@ -245,7 +279,7 @@ def resident():
 
 def test_a_folder_of_problems_only_gives_problems_only(tmp_path):
     (tmp_path / 'a.txt').write_text('text')
-    (problem,) = predict.find_images([str(tmp_path)])
-    assert isinstance(problem, UserError) and '1 other files' in str(problem)
+    (problem,) = predict.find_images([str(tmp_path)], print)
+    assert isinstance(problem, UserError) and '1 other file' in str(problem)
     ((paths, batch, errors),) = inference.batches([problem], TRANSFORM, 4)
     assert (paths, len(batch), errors) == ([], 0, [problem])

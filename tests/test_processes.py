@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_message, make_tree, picture, run_script
 
+import config
+import train
 from zodiac import device, processes, weights
 
 SETTINGS = [
@@ -68,10 +70,10 @@ for name, norm, asked, arguments in json.load(open('runs.json')):
     except errors.Stopped as stop:
         assert asked and stop.status == 143
 """
-# 14 images in steps of 7 and 7, which one process takes in batches of 4 and 3 where two have 7 at once
 WEIGHTED = ['train.class_weights=balanced', 'optim.schedule=constant']
 CUT = {
     'weighted': WEIGHTED,
+    # 14 images in steps of 7 and 7, in batches of 4 and 3; two processes have 7 at once, or one of them would get a single image
     'weighted and smoothed in two batches': [*WEIGHTED, 'train.label_smoothing=0.2', 'train.accumulate=2'],
 }
 LAUNCH = ['-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', 'logs']
@@ -115,6 +117,8 @@ def folder(tmp_path_factory):
     shrunk = [['shrunk', True, 4, []]]
     cut = [['two ' + name, False, 0, ['-o', *settings]] for name, settings in CUT.items()]
     start(path, [['two', False, 0, []], *cut, ['whole', True, 0, []], *stopped, *shrunk], LAUNCH)
+    cut = [['three ' + name, False, 0, ['-o', *settings]] for name, settings in CUT.items()]
+    start(path, cut, [number.replace('2', '3') for number in LAUNCH])
     return path
 
 
@@ -155,7 +159,8 @@ def test_two_processes_train_what_one_trains(folder):
 
 @pytest.mark.parametrize('name', CUT)
 def test_class_weights_count_over_the_whole_step_whatever_shares_it(folder, name):
-    assert_nearly_same(folder, f'two {name}', f'one {name}')
+    for number in ('two', 'three'):
+        assert_nearly_same(folder, f'{number} {name}', f'one {name}')
 
 
 def test_two_processes_that_are_stopped_go_on_as_if_they_were_not(folder):
@@ -206,6 +211,16 @@ def test_one_process_is_the_default_on_a_gpu_and_where_the_threads_are_set(monke
     assert processes.suited('gpu', 512) == 1
     monkeypatch.setenv('OMP_NUM_THREADS', '4')
     assert processes.suited('cpu', 512) == 1
+
+
+@pytest.mark.parametrize(('training', 'validation', 'expected'), [(40, 40, 4), (40, 3, 3), (2, 9, 2), (40, 1, 1)])
+def test_the_default_leaves_each_process_an_image_of_both_splits(tmp_path, monkeypatch, training, validation, expected):
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.setattr(device, 'cores', lambda: 4)
+    for split, count in (('train', training), ('valid', validation)):
+        (tmp_path / f'{split}.txt').write_text(''.join(f'{number}.png\t0\n' for number in range(count)))
+    cfg = config.load(overrides=[f'data.root={tmp_path}', 'train.batch_size=64', 'device=cpu'])
+    assert train.suited_processes(cfg) == expected
 
 
 SMALL = [

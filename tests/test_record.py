@@ -1,16 +1,19 @@
 """A second run reads only what has changed, and writes what a first run would have written."""
 
+import ast
 import os
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import make_tree, picture
+import test_imports
+from conftest import ROOT, make_tree, picture
 from PIL import Image
 
 import annotate
-from zodiac import inspection, record, validate
+from zodiac import files, inspection, record, validate
 from zodiac.errors import UserError
 
 LABELS = ['cat', 'dog']
@@ -75,7 +78,8 @@ def test_a_second_run_reads_no_image_and_writes_nothing(run, capsys):
     assert run() == []
     assert contents() == before
     assert {path: path.stat().st_mtime_ns for path in Path('signs').iterdir()} == times
-    assert capsys.readouterr().out == 'no file has changed since the last run\n' + said
+    again = capsys.readouterr()
+    assert (again.out, again.err) == (said, 'no file has changed since the last run\n')
     assert_as_a_first_run(run)
 
 
@@ -163,10 +167,36 @@ def test_what_is_known_under_another_non_rgb_does_not_count(run):
 def test_another_version_of_the_code_or_of_pillow_reads_all_again(run, monkeypatch):
     tree()
     run()
-    monkeypatch.setattr('PIL.__version__', '99')
+    monkeypatch.setattr(record, '_installed', lambda *library: ['of another version'])
     assert run() == every_file()
-    monkeypatch.setattr(record, 'SOURCES', record.SOURCES[1:])
+    monkeypatch.setattr(record.files, 'code_hash', lambda *modules: 'of other code')
     assert run() == every_file()
+
+
+def test_the_key_of_the_record_holds_every_module_and_library_that_decides():
+    modules = {'annotate', *(name for name in test_imports.reachable('annotate') if name.startswith('zodiac.'))}
+    assert {'zodiac.validate', 'zodiac.bombs', 'zodiac.images'} < modules
+    known = {os.path.relpath(path, ROOT)[: -len('.py')].replace(os.sep, '.') for path in files.sources('annotate')}
+    assert known == {*modules, 'zodiac.__init__'}
+    imported = set()
+    for content in files.sources('annotate').values():
+        for node in ast.walk(ast.parse(content)):
+            if isinstance(node, ast.Import):
+                imported.update(alias.name.partition('.')[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.partition('.')[0])
+    installed = {name for name in imported if (Path(np.__file__).parent.parent / name).exists()}
+    assert {'PIL', 'numpy'} <= installed
+    assert installed <= {*record.LIBRARIES, 'paddle', 'tqdm'}  # the last two find nothing: device.py, a progress bar
+
+
+def test_the_version_of_a_library_is_in_the_key():
+    from importlib.metadata import version
+
+    for module, package in record.LIBRARIES.items():
+        pytest.importorskip(module)
+        assert any(version(package) in name for name in record._installed(module, package))
+    assert record._installed('no_such_module', 'no-such-package') == []
 
 
 def test_a_file_that_was_changed_just_before_it_was_read_is_not_trusted(run, monkeypatch):

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -156,7 +157,7 @@ def test_the_page_shows_names_as_they_are_and_loads_nothing_from_elsewhere(tmp_p
         assert any(name in text for text in texts), name
     assert '<mode>' not in page
     assert addresses and all(address.startswith('data:image/') for address in addresses)
-    assert 'http' not in page
+    assert 'http' not in without_pictures(page)
 
 
 def text_of_page(tmp_path, template='report.html', **content):
@@ -581,6 +582,11 @@ def test_a_run_that_was_not_evaluated_whole_is_named_with_the_next_step(workdir,
         write_run(workdir / 'output' / 'pets', n, rows)
     with pytest.raises(UserError, match='output/pets/report: .*evaluate.py -c output/pets/config.yaml'):
         compare.read('pets')
+
+
+def without_pictures(page):
+    """An HTML page without its base64, which may hold any four letters."""
+    return re.sub(r'data:image/[^"]*', '', page)
 
 
 def read_page(page):

@@ -16,7 +16,7 @@ from conftest import ROOT, assert_message, everything_below, make_tree, picture,
 from paddle import nn
 
 import train
-from zodiac import callbacks, checkpoint, model, optim, resume, weights
+from zodiac import callbacks, checkpoint, files, model, optim, resume, weights
 from zodiac.errors import Stopped, UserError
 from zodiac.trainer import Trainer
 
@@ -64,7 +64,7 @@ class Network(nn.Layer):
         return self.fc(self.stage(x))
 
 
-BETWEEN = Stopped(signal.SIGINT, between_steps=True)
+BETWEEN = Stopped(signal.SIGINT)
 
 
 class Killed(Exception):
@@ -116,7 +116,7 @@ def fit(workdir, monkeypatch):
 
         class Interrupts(callbacks.Interrupts):
             def on_train_batch_begin(self, step, logs=None):
-                self.asked = asked is not None and self.clock.step + 1 >= asked
+                self.asked = signal.SIGINT if asked is not None and self.clock.step + 1 >= asked else 0
 
         clocks = []
         call.clocks = clocks
@@ -540,6 +540,114 @@ def test_a_run_whose_images_were_exchanged_does_not_go_on(fit):
     lines = Path('train.txt').read_text().splitlines(keepends=True)
     Path('train.txt').write_text(''.join(reversed(lines)))
     assert_refused(fit, [], ['the SHA-256 of ./train.txt'])
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (lambda: Path('valid.txt').write_text('valid/0.png\t0\n'), ['images to validate on', '7', '1']),
+        (lambda: write_index('valid', VALID, [0] * VALID), ['the SHA-256 of ./valid.txt']),
+        (lambda: picture(77, (99, 99)).save('valid/3.png'), ['the sizes of the images in ./valid.txt']),
+        (lambda: picture(77, (99, 99)).save('train/3.png'), ['the sizes of the images in ./train.txt']),
+    ],
+    ids=['another number', 'other labels', 'another picture', 'another picture to train on'],
+)
+def test_a_run_whose_images_were_replaced_does_not_go_on(fit, change, words):
+    stop(fit, asked=9)
+    change()
+    assert_refused(fit, [], words)
+
+
+def test_with_other_validation_images_the_best_epoch_is_sought_anew(fit, capsys):
+    settings = ['optim.lr=1.0e-30', 'augment=[resize]', 'model.freeze=backbone']  # all epochs are alike
+    fit(*settings, 'train.epochs=2')
+    write_index('valid', VALID, [0] * VALID)
+    capsys.readouterr()
+    folder = fit(*settings, 'train.epochs=4', 'train.patience=2', resume=True, accept=True)
+    assert 'begin anew with the next epoch' in capsys.readouterr().err
+    assert len(log_of(folder)) == 4 and state_of(folder / 'best')['epoch'] == 3
+    fit(*settings, 'train.epochs=5', 'train.patience=3', resume=True)  # the epochs before the change still do not count
+    assert len(log_of(folder)) == 5 and state_of(folder / 'best')['epoch'] == 3
+
+
+def test_a_run_of_an_older_version_that_knows_nothing_of_the_validation_images_goes_on(fit):
+    expected = fit('name=whole')
+    stop(fit, asked=9)
+    folder = Path('output/run/checkpoints/step_0000009')
+    state = state_of(folder)
+    for part in ('validation', 'sizes', 'best'):
+        del state[part]
+    (folder / 'state.json').write_text(json.dumps(state))
+    hashes = {path.name: files.sha256(path) for path in folder.iterdir() if path.name != checkpoint.SUMS}
+    (folder / checkpoint.SUMS).write_text(checkpoint._sums(hashes))
+    assert_same_run(fit(resume=True), expected)
+
+
+# With another train.monitor
+
+
+@pytest.fixture
+def scored(fit, monkeypatch):
+    """Train or go on; each epoch gets the scores (valid_top1, valid_loss) that stand here for it."""
+    scores = [(0.5, 0.9), (0.9, 0.8), (0.5, 0.5), (0.6, 0.6), (0.4, 0.7)]
+    monkeypatch.setattr(
+        callbacks.Validation,
+        'run',
+        lambda self, trainer: [
+            watcher.on_eval_end(dict(zip(('top1', 'loss'), scores[fit.clocks[-1].epoch]))) for watcher in self.watchers
+        ],
+    )
+    return fit
+
+
+def test_best_becomes_the_best_by_another_monitor_while_its_weights_are_kept(scored, capsys):
+    folder = scored('train.epochs=4')
+    assert state_of(folder / 'best')['epoch'] == 2
+    wanted = contents_of(folder / 'checkpoints' / 'step_0000021')['model.pdparams']  # of the third epoch
+    capsys.readouterr()
+    scored('train.epochs=5', 'train.monitor=valid_loss', resume=True)
+    assert 'train.monitor was valid_top1: best/ holds epoch 3 now' in capsys.readouterr().err
+    best = checkpoint.verify(str(folder / 'best'))
+    assert (best['epoch'], best['valid_loss']) == (3, 0.5) and best['identity']['data.labels'] == ['a', 'b', 'c']
+    assert_same(contents_of(folder / 'best'), {'model.pdparams': wanted})
+
+
+def test_another_monitor_is_refused_where_the_weights_of_its_best_epoch_are_gone(scored, capsys):
+    settings = ['train.keep_checkpoints=1']
+    folder = scored('train.epochs=4', *settings)
+    before = everything_below('output')
+    with pytest.raises(UserError) as caught:
+        scored('train.epochs=5', 'train.monitor=valid_loss', *settings, resume=True)
+    for word in ('output/run/best', 'epoch 3', 'train.monitor=valid_top1', '--accept-changes', '(2, 4)'):
+        assert word in str(caught.value)
+    assert everything_below('output') == before
+    scored('train.epochs=5', 'train.monitor=valid_loss', *settings, resume=True, accept=True)
+    assert state_of(folder / 'best')['epoch'] == 4
+    scored('train.epochs=5', 'train.monitor=valid_loss', *settings, resume=True)  # and that is remembered
+    assert state_of(folder / 'best')['epoch'] == 4
+
+
+# Said of what does not come
+
+
+def test_a_warm_up_that_is_longer_than_the_run_is_warned_of(fit, capsys):
+    fit('optim.warmup_epochs=3', 'train.epochs=1')
+    assert (
+        'warning: optim.warmup_epochs = 3 with train.epochs = 1: the rate never reaches optim.lr'
+        in capsys.readouterr().err
+    )
+
+
+def test_it_is_said_why_no_epoch_follows(fit, capsys):
+    settings = ['optim.lr=1.0e-30', 'augment=[resize]', 'model.freeze=backbone', 'train.epochs=3']
+    fit(*settings)
+    for more, words in (
+        (['train.epochs=9', 'train.patience=2'], 'nothing to train: valid_top1 has not been better than'),
+        (['train.epochs=2'], 'nothing to train: train.epochs = 2, and 3 are done'),
+    ):
+        capsys.readouterr()
+        fit(*settings, *more, resume=True)
+        assert words in capsys.readouterr().err
 
 
 def test_changes_are_accepted_when_asked_for_and_the_epoch_begins_again(fit, capsys):

@@ -420,7 +420,7 @@ def test_the_charset_of_a_form_does_not_choose_how_it_is_read(client, charset):
 def test_a_file_without_a_name_has_one_in_messages(client):
     body = PART + RED + b'\r\n' + PART.replace(b'a.png', b'') + b'\r\n--b--\r\n'
     answer = client.post('/predict', **form(body))
-    assert (answer.status_code, answer.json()['detail']) == (422, 'file 2: not an image')
+    assert (answer.status_code, answer.json()['detail']) == (422, 'file 2: not an image (the file is empty)')
 
 
 @hypothesis.settings(max_examples=200, derandomize=True, deadline=None)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import pkgutil
 import sys
 
 import pytest
@@ -9,6 +11,7 @@ from conftest import files_below
 
 import config
 import sweep
+from zodiac import locks
 from zodiac.errors import UsageError, UserError
 
 TRAIN = """
@@ -109,25 +112,73 @@ def test_a_stopped_sweep_goes_on_with_the_run_that_was_stopped(runs, workdir):
     (workdir / 'stop').touch()
     with pytest.raises(KeyboardInterrupt):
         runs('-s', 'optim.lr=[0.01, 0.1, 0.2]')
-    assert [row['optim.lr'] for row in table(workdir)] == ['0.01']
+    stopped, *_ = calls(workdir)[-1]
+    (workdir / 'output' / stopped).mkdir()
+    (workdir / 'output' / stopped / 'config.yaml').touch()  # as train.py does at its start
     (workdir / 'stop').unlink()
     runs('-s', 'optim.lr=[0.01, 0.1, 0.2]')
-    assert [lr for _, lr, *_ in calls(workdir)] == ['0.01', '0.1', '0.1', '0.2']
     assert sorted(row['optim.lr'] for row in table(workdir)) == ['0.01', '0.1', '0.2']
-    assert [name for name, *_ in calls(workdir)] == ['a-000', 'a-001', 'a-001', 'a-002']
-    assert [path.name for path in workdir.glob('*goes on')] == ['a-001 goes on']
+    assert sorted(lr for _, lr, *_ in calls(workdir)) == ['0.01', '0.1', '0.1', '0.2']
+    assert [name for name, *_ in calls(workdir)].count(stopped) == 2
+    assert [path.name for path in workdir.glob('*goes on')] == [f'{stopped} goes on']
 
 
-def test_a_run_that_a_kill_left_unfinished_is_finished(runs, workdir, monkeypatch):
+@pytest.mark.parametrize(
+    ('place', 'after'),
+    [
+        ('optuna.samplers.GridSampler.before_trial', False),  # a trial is there, without a combination
+        ('sweep.suggest', False),  # it has its combination; no setting is known
+        ('subprocess.Popen', False),
+        ('subprocess.Popen', True),  # its run is there
+    ],
+)
+def test_a_sweep_that_was_killed_runs_each_choice_once(runs, workdir, monkeypatch, place, after):
+    work, reached = pkgutil.resolve_name(place), []
+
+    def die(*arguments, **named):
+        reached.append(place)
+        if len(reached) == 2:
+            if after:
+                work(*arguments, **named).wait()
+            raise SystemError('killed')
+        return work(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, die)
+        with pytest.raises(SystemError):
+            runs('-s', 'optim.lr=[0.1, 0.01, 0.2]')
+    runs('-s', 'optim.lr=[0.1, 0.01, 0.2]')
+    assert sorted(row['optim.lr'] for row in table(workdir)) == ['0.01', '0.1', '0.2']
+    assert len({name for name, *_ in calls(workdir)}) == 3
+    assert len(calls(workdir)) == 3 + after
+
+
+def test_a_run_of_a_removed_sweep_is_not_gone_on_with(runs, workdir, monkeypatch):
+    old = workdir / 'output/a-000/config.yaml'
+    old.parent.mkdir(parents=True)
+    old.touch()
+    os.utime(old, (1, 1))
+
     def die(*arguments):
         raise SystemError('killed')
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, 'finish', die)
+        patch.setattr(sweep, 'suggest', die)
         with pytest.raises(SystemError):
             runs('-s', 'optim.lr=[0.1]')
     runs('-s', 'optim.lr=[0.1]')
-    assert [row['optim.lr'] for row in table(workdir)] == ['0.1']
+    assert len(calls(workdir)) == 1 and not list(workdir.glob('*goes on'))
+
+
+def test_a_value_that_is_written_twice_is_tried_once(runs, workdir):
+    runs('-s', 'optim.lr=[0.1, 0.10]')
+    assert len(calls(workdir)) == 1
+
+
+def test_a_sweep_of_a_name_that_is_being_worked_on_is_refused(runs, workdir, monkeypatch):
+    monkeypatch.setattr(locks, '_take', lambda path: (None, 'process 7 on here'))
+    with pytest.raises(UserError, match=r'output/a.sweep: is being worked on by another process \(process 7 on here\)'):
+        runs(*GRID)
 
 
 def test_a_failed_run_is_reported_with_its_log_and_tried_again(runs, workdir, capsys):
@@ -135,8 +186,9 @@ def test_a_failed_run_is_reported_with_its_log_and_tried_again(runs, workdir, ca
     with pytest.raises(UserError) as caught:
         runs(*GRID)
     assert '2 of 4 runs failed' in str(caught.value)
-    assert 'output/a.sweep/a-000.log' in str(caught.value)
-    assert 'a-000: failed: error: the loss is nan' in capsys.readouterr().err
+    failed = [name for name, lr, *_ in calls(workdir) if lr == '0.1']
+    assert f'output/a.sweep/{failed[0]}.log' in str(caught.value)
+    assert f'{failed[0]}: failed: error: the loss is nan' in capsys.readouterr().err
     assert len(table(workdir)) == 2
     (workdir / 'fail').unlink()
     runs(*GRID)
@@ -236,12 +288,6 @@ def test_a_damaged_study_is_named(runs, workdir):
     (workdir / 'output' / 'a.sweep').mkdir(parents=True)
     (workdir / 'output' / 'a.sweep' / 'study.db').write_bytes(b'no database' * 100)
     with pytest.raises(UserError, match=r'output/a.sweep/study.db: cannot be used'):
-        runs(*GRID)
-
-
-def test_a_missing_optuna_is_named(runs, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'optuna', None)
-    with pytest.raises(UserError, match='pip install'):
         runs(*GRID)
 
 

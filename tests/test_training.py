@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from PIL import Image
 
 import config
 import evaluate
-from zodiac import optim, plots, weights
+import train
+from dataset import Batches
+from zodiac import model, optim, plots, processes, weights
+from zodiac.errors import UsageError
 
 SETTINGS = [
     *('-o', 'name=all', 'data.root=photos', 'data.labels=[cat,dog]', 'image.size=32', 'model.arch=resnet18'),
@@ -136,6 +140,7 @@ def test_two_processes_average_their_weights_stop_early_and_unfreeze(finished, t
         (['train.ema=1'], ['train.ema']),
         (['train.label_smoothing=1'], ['train.label_smoothing']),
         (['train.accumulate=0'], ['train.accumulate', '>= 1']),
+        (['train.batch_size=1'], ['train.batch_size = 1', 'BatchNorm', 'set train.batch_size to 2 or more']),
         (['train.patience=-1'], ['train.patience', '>= 0']),
     ],
 )
@@ -144,6 +149,38 @@ def test_options_that_do_not_go_are_refused_by_name(call_script, finished, setti
     assert_message(result, 2, *words)
     assert result.stderr.splitlines()[-1].startswith('error: ')
     assert not (finished[0] / 'output/never').exists()
+
+
+@pytest.mark.parametrize(
+    ('images', 'size', 'number', 'overrides', 'words'),
+    [
+        (40, 2, 1, [], None),
+        (41, 2, 1, [], None),  # the last batch has 3
+        (40, 1, 1, [], 'set train.batch_size to 2 or more, or set model.freeze=backbone'),
+        (40, 1, 1, ['train.accumulate=4'], 'set train.batch_size to 2 or more'),
+        (40, 1, 1, ['model.freeze=backbone'], None),
+        (40, 1, 1, ['model.freeze=backbone', 'model.unfreeze_epoch=2'], 'set train.batch_size to 2 or more'),
+        (40, 3, 2, [], 'set train.batch_size to 4 or more, or start fewer processes'),
+        (40, 4, 2, [], None),
+        (3, 32, 2, [], 'add images, or start fewer processes'),
+        (3, 32, 1, [], None),
+        (1, 32, 1, [], 'add images'),
+    ],
+)
+def test_batch_norm_that_would_learn_from_one_image_at_a_time_is_refused(
+    monkeypatch, images, size, number, overrides, words
+):
+    cfg = config.load(overrides=[f'train.batch_size={size}', 'image.size=32', *overrides])
+    batches = Batches(images, size, number, 0, cfg.train.accumulate)
+    loader = SimpleNamespace(images=range(images), batch_sampler=batches)
+    network = model.build('resnet18', 2, image_size=32)
+    model.freeze(network, cfg.model.freeze)
+    monkeypatch.setattr(processes, 'count', lambda: number)
+    if not words:
+        train.require_images_for_batch_norm(cfg, network, loader)
+        return
+    with pytest.raises(UsageError, match=f'train.batch_size = {size}: BatchNorm .*{words}'):
+        train.require_images_for_batch_norm(cfg, network, loader)
 
 
 # What evaluation draws
@@ -234,3 +271,18 @@ def test_an_image_that_two_splits_list_is_counted_once(drawn):
         Path(f'{split}.txt').write_text('b.png\t0\nc.png\t1\n')
     counts = drawn(RATES, RATES, log_of(RATES, 5, 1))['counts']
     assert sum(numbers.sum() for numbers in counts.values()) == 3
+
+
+def test_earlier_runs_of_a_name_are_all_kept_and_the_user_told_how_to_remove_them(workdir, capsys):
+    cfg = config.load(overrides=['name=a run'])
+    for number in range(4):
+        train.start_run(cfg)
+        (workdir / cfg.run_dir / 'number').write_text(str(number))
+    names = ['.previous', '.previous-2', '.previous-3', '']
+    assert [(workdir / f'{cfg.run_dir}{name}' / 'number').read_text() for name in names] == ['0', '1', '2', '3']
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 5 and 'is now output/a run.previous-3' in said[-2]
+    (workdir / f'{cfg.run_dir}.previous-of-mine').mkdir()
+    subprocess.run(said[-1].rpartition('to remove them: ')[2], shell=True, check=True)
+    left = {path.name for path in (workdir / 'output').iterdir()}
+    assert left == {'a run', 'a run.previous-3', 'a run.previous-of-mine'}

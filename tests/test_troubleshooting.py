@@ -26,6 +26,7 @@ COMPLAINTS = [
     'protobuf',
     'no-network',
     'class-count',
+    'other-weights',
     'odd-images',
     'paths',
     'class-order',

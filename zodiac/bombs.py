@@ -21,6 +21,8 @@ MARKER = re.compile(b'\xff[\xc0-\xcf\xd9-\xfe]')
 TABLES = {0xC4, 0xC8, 0xCC}  # the others up to 0xCF begin a frame
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 LAST_FRAME, END_OF_IMAGE, START_OF_SCAN = 0xCF, 0xD9, 0xDA
+TIFF = re.compile(rb'(II|MM)(\*\0|\0\*|\+\0|\0\+).{4}', re.S)
+PPM = re.compile(rb'P([1-6f]|yP)\s|P(0CMYK|yRGBA|yCMYK)')
 FURTHER = (
     0x8769,
     0x8825,
@@ -40,9 +42,9 @@ def look(file):
         return in_jpeg(head + file.read()) if found == () else found
     if head.startswith(b'\x89PNG'):
         return _in_png(file)
-    if head.startswith((b'II', b'MM')):
+    if TIFF.match(head):
         return _in_tiff(file, head)
-    if re.match(b'P[0-6fy]', head):
+    if PPM.match(head):
         return _in_ppm(file, head)
     return None
 

@@ -10,7 +10,7 @@ import numpy as np
 from paddle.callbacks import Callback
 from tqdm import tqdm
 
-from zodiac import checkpoint, device, model, processes
+from zodiac import checkpoint, device, model, processes, stops
 from zodiac.errors import Stopped
 
 SPARED = 30  # seconds of training on features that need no checkpoint
@@ -60,7 +60,8 @@ class Clock(Callback):
             self.images, self.done = 0, 0
         self.epoch = self.first + epoch
         self.loader.set_epoch(self.epoch, skip=self.images)
-        self.bounds, self.ends = self.loader.batch_sampler.bounds(), self.loader.batch_sampler.ends()
+        batches = self.loader.batch_sampler
+        self.bounds, self.ends = batches.bounds(), batches.ends() | {self.images}
 
     def on_train_batch_begin(self, step, logs=None):
         import paddle
@@ -83,35 +84,39 @@ class Processes(Callback):
 
 
 class Interrupts(Callback):
-    """Turns SIGINT (Ctrl-C) and SIGTERM into `Stopped` between two steps, when the weights are whole; a second one acts at
-    once. Within a `with` statement only: what these signals did before, they do again after it."""
+    """Turns SIGINT (Ctrl-C) and SIGTERM into `Stopped` between two steps, when the weights are whole. A second one does what
+    these signals did before, and so does the first where there is no further step. Within a `with` statement only."""
 
     def __init__(self, clock):
         super().__init__()
         self.clock = clock
         self.asked = 0  # number of the signal
-        self.process = os.getpid()
         self.before = {}  # handlers of the signals
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {number: signal.signal(number, self._ask) for number in stops.SIGNALS}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, error, trace):
+        self._restore()
+        if self.asked and not isinstance(error, Stopped):
+            signal.raise_signal(self.asked)
+
+    def _restore(self):
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
     def _ask(self, number, frame):
-        if os.getpid() != self.process:  # a loader's worker, which has inherited this
-            os._exit(128 + number)
         if self.asked:
             if time.monotonic() - self.asked_at < 1 and processes.launched():
                 return  # Paddle's launcher sends each SIGTERM three times
-            raise Stopped(number)
+            self._restore()
+            signal.raise_signal(number)
+            return
         self.asked, self.asked_at = number, time.monotonic()
         if device.rank() == 0:
-            print('\nstopping after this step; a second Ctrl-C or SIGTERM leaves at once', file=sys.stderr)
+            stops.say('\nstopping after this step; a second Ctrl-C or SIGTERM leaves at once')
 
     def on_train_batch_end(self, step, logs=None):
         if self.clock.reading and not self.clock.between_updates:
@@ -124,7 +129,7 @@ class Interrupts(Callback):
     def _stop_if_asked(self):
         asked = int(processes.highest(self.asked))
         if asked:
-            raise Stopped(asked, between_steps=True)
+            raise Stopped(asked)
 
 
 class Validation(Callback):
@@ -156,7 +161,7 @@ class Validation(Callback):
                 logits = network(images).astype('float32')
                 loss = paddle.nn.functional.cross_entropy(logits, labels, reduction='sum')
                 hits = (logits.argmax(1) == labels).astype('float32').sum()
-                batches.append(paddle.stack([paddle.full([], len(labels)), loss, hits]))
+                batches.append(paddle.stack([paddle.full([], float(len(labels))), loss, hits]))
                 for watcher in self.watchers:
                     watcher.on_eval_batch_end(number)
         network.train()
@@ -314,7 +319,7 @@ class Checkpoints(Callback):
             return None
         rows = [row for row in self.log.rows if row['epoch'] <= epoch]
         place = {'epoch': epoch, 'images': images, 'step': self.clock.step}
-        state = {**self.facts, **place, 'rows': rows, 'written': self.log.written(), **more}
+        state = {**self.facts, **place, 'rows': rows, 'best': self.best.row, 'written': self.log.written(), **more}
         weights = self.model.network.state_dict()
         contents = {checkpoint.WEIGHTS: weights, checkpoint.OPTIMIZER: self.model._optimizer.state_dict()}
         if self.ema and self.ema.average:

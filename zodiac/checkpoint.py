@@ -8,9 +8,10 @@ A checkpoint holds model.pdparams, the weights to use; state.json, what made the
 import json
 import os
 import re
+import sys
 import warnings
 
-from zodiac import files, model, weights
+from zodiac import files, model, provenance, weights
 from zodiac.errors import UserError
 
 STATE = 'state.json'
@@ -19,6 +20,7 @@ WEIGHTS = 'model.pdparams'
 OPTIMIZER = 'model.pdopt'
 LEARNING = 'learning.pdparams'
 PARTS = {STATE, WEIGHTS, OPTIMIZER, LEARNING}
+TOLD = ('identity', 'epoch', 'pretrained')  # facts that a weight file carries with it
 
 
 def save(folder, contents, state):
@@ -32,11 +34,16 @@ def save(folder, contents, state):
     with files.atomic_folder(folder) as temporary:
         for name, values in contents.items():
             with open(os.path.join(temporary, name), 'wb') as file:
-                file.write(weights.dump(values))
+                file.write(weights.dump(values, told(state)) if name != OPTIMIZER else weights.dump(values))
         with open(os.path.join(temporary, STATE), 'w', encoding='utf-8') as file:
             json.dump(state, file, ensure_ascii=False, indent=1)
         with open(os.path.join(temporary, SUMS), 'w', encoding='utf-8', newline='\n') as file:
             file.write(_sums({name: files.sha256(os.path.join(temporary, name)) for name in [*contents, STATE]}))
+
+
+def told(facts):
+    """Those facts of a run that its weight files carry, see `provenance`."""
+    return {name: facts[name] for name in TOLD if name in facts}
 
 
 def _sums(hashes):
@@ -62,26 +69,47 @@ def verify(folder):
 
 
 def find(run_dir, which):
-    """Path of a weight file and its facts ({} for a bare .pdparams).
+    """Path of a weight file and its facts.
 
     Args:
-        which: 'best', 'last', a checkpoint folder or a .pdparams file.
+        which: 'best', 'last', or a path as `locate` takes it.
     Raises: UserError when there is none, or it is damaged.
     """
-    if which == 'best':
-        folder = f'{run_dir}/best'
-    elif which == 'last':
-        names = epochs(run_dir)
-        folder = f'{run_dir}/checkpoints/{names[-1]}' if names else f'{run_dir}/checkpoints'
-    elif os.path.isfile(which):
-        return which, {}
-    else:
-        folder = which
-    if not os.path.isdir(folder):
+    newest = epochs(run_dir)[-1:]
+    path = {'best': f'{run_dir}/best', 'last': '/'.join([f'{run_dir}/checkpoints', *newest])}.get(which, which)
+    if not os.path.exists(path):
         raise UserError(
-            f'{folder}: no checkpoint there; run train.py first, or set evaluate.weights to best, last or a path'
+            f'{path}: no weights there; run train.py first, or set evaluate.weights to best, last or a path'
         )
-    return os.path.join(folder, WEIGHTS), verify(folder)
+    return locate(path)
+
+
+def locate(path):
+    """A weight file, and the facts of it that are known, for a path.
+
+    Args:
+        path: a weight file, also one of a checkpoint; a checkpoint's folder; or a run's, which stands for its best/.
+    Raises: UserError where the checkpoint is damaged, or the folder is none.
+    """
+    if os.path.isdir(path):
+        if os.path.isfile(f'{path}/inference.yaml'):
+            raise UserError(f'{path}: holds an exported model; name the weights that it was exported from')
+        folder = f'{path}/best' if os.path.isdir(f'{path}/best') else path.rstrip('/')
+        return os.path.join(folder, WEIGHTS), verify(folder)
+    folder, name = os.path.split(path)
+    if name in (WEIGHTS, LEARNING) and os.path.isfile(os.path.join(folder, SUMS)):
+        return path, verify(folder)
+    return path, provenance.read(path)
+
+
+def config_of(path):
+    """The config.yaml of the run that a weight file lies in or beside; None where there is none."""
+    place = os.path.splitext(path)[0]  # output/pets.pdparams is of the run output/pets
+    for _ in range(4):
+        if os.path.isfile(f'{place}/config.yaml'):
+            return f'{place}/config.yaml'
+        place = os.path.dirname(place)
+    return None
 
 
 def latest(run_dir, say):
@@ -99,6 +127,13 @@ def latest(run_dir, say):
     return None, {}
 
 
+def kept(run_dir):
+    """{epoch: folder} of the weights that a run has: those of its checkpoints at the end of an epoch, and best/."""
+    folders = [*(f'{run_dir}/checkpoints/{name}' for name in epochs(run_dir)), f'{run_dir}/best']
+    states = {folder: files.read_json(os.path.join(folder, STATE)) or {} for folder in folders}
+    return {state['epoch']: folder for folder, state in states.items() if 'epoch' in state and not state.get('images')}
+
+
 def restore(folder, network, optimizer):
     """Put the weights that training goes on from, and the state of the optimizer but for its schedule, back in place.
 
@@ -106,15 +141,23 @@ def restore(folder, network, optimizer):
         optimizer: None leaves its state out.
     Returns: the averaged weights {name: Tensor}, or None where the checkpoint has none.
     """
-    import paddle
-
     averaged = os.path.isfile(os.path.join(folder, LEARNING))
     model.load_all(network, os.path.join(folder, LEARNING if averaged else WEIGHTS))
     if optimizer is not None:
         _restore_optimizer(os.path.join(folder, OPTIMIZER), network, optimizer)
-    if not averaged:
-        return None
-    return {name: paddle.to_tensor(value) for name, value in weights.read(os.path.join(folder, WEIGHTS)).items()}
+    return _tensors(os.path.join(folder, WEIGHTS)) if averaged else None
+
+
+def copy_weights(folder, to, facts):
+    """Write a checkpoint `to` of the weights to use of another one, with these facts. Raises UserError where that one is damaged."""
+    verify(folder)
+    save(to, {WEIGHTS: _tensors(os.path.join(folder, WEIGHTS))}, facts)
+
+
+def _tensors(path):
+    import paddle
+
+    return {name: paddle.to_tensor(value) for name, value in weights.read(path).items()}
 
 
 def _restore_optimizer(path, network, optimizer):
@@ -148,13 +191,7 @@ def load_network(run_dir, which, identity, flip_average=False):
     from zodiac import networks
 
     path, facts = find(run_dir, which)
-    for setting, ours in identity.items():
-        trained = facts.get('identity', {}).get(setting, ours)
-        if trained != ours:
-            raise UserError(
-                f'{os.path.dirname(path)}: was trained with {setting} = {trained}, now it is {ours}; '
-                f'use the configuration of that run: -c {run_dir}/config.yaml; see docs/troubleshooting.md#class-count'
-            )
+    _require_identity(path, facts, identity)
     network = model.build(
         identity['model.arch'], len(identity['data.labels']), identity['image']['size'], identity['model.head']
     )
@@ -163,6 +200,27 @@ def load_network(run_dir, which, identity, flip_average=False):
         network = networks.FlipAverage(network)
     network.eval()
     return network, {'weights': path, 'epoch': facts.get('epoch'), 'pretrained': facts.get('pretrained')}
+
+
+def _require_identity(path, facts, identity):
+    """Raise UserError where weights were trained with other settings; say so where they do not tell their classes."""
+    labels = identity['data.labels']
+    if not provenance.labels(facts):
+        print(
+            f'warning: {path}: does not tell its classes; they are taken to be data.labels, in this order: {", ".join(labels)}',
+            file=sys.stderr,
+        )
+        return
+    for setting, ours in identity.items():
+        trained = facts['identity'].get(setting, ours)
+        if trained == ours:
+            continue
+        order = ' (the same classes in another order)' if setting == 'data.labels' and set(trained) == set(ours) else ''
+        of_run = config_of(path)
+        raise UserError(
+            f'{path}: was trained with {setting} = {trained}, now it is {ours}{order}; use the configuration of that run'
+            f'{f": -c {of_run}" if of_run else ""}; see docs/troubleshooting.md#class-count'
+        )
 
 
 def epochs(run_dir):

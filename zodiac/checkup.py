@@ -6,7 +6,7 @@ Pure functions, and syntax of Python 3.8; `surroundings` has those for the machi
 import re
 from typing import NamedTuple
 
-from zodiac.packages import BUILDS, module_of, remedy
+from zodiac.packages import BUILDS, NEWEST_FOR_ONNX, module_of, remedy
 
 OK, WARNING, FAILURE = 'ok', 'warning', 'failure'
 NOT_NEEDED = ('simplejpeg', 'optuna')  # there is another way, a slower one; only sweep.py needs it
@@ -14,7 +14,6 @@ OLDEST = (3, 9)  # Python that these scripts run on
 NEWEST_WHEELS = ((3, 9), (3, 13))
 # Paddle: the oldest and the newest Python that it is published for
 WHEELS = {(2, 6): ((3, 8), (3, 12)), (3, 0): ((3, 8), (3, 13)), **{(3, minor): NEWEST_WHEELS for minor in (1, 2, 3)}}
-NEWEST_FOR_ONNX = (3, 12)  # Python that paddle2onnx is published for, and the onnx that it works with
 VENV = 'python3.12 -m venv .venv, or with another Python from'
 # Compute capabilities that kernels are for, in wheels that do not tell it as Paddle 3.3 does. No PTX, so nothing for newer cards.
 ARCHS_OF_2_6_2 = (61, 70, 75, 80, 86)  # for CUDA 11.8

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def read(run):
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         why = getattr(error, 'strerror', None) or str(error)
         raise UserError(
-            f'{folder}/report: cannot be read ({why}); run python evaluate.py -c {folder}/config.yaml first'
+            f'{folder}/report: cannot be read ({why}); run python evaluate.py -c {shlex.quote(folder)}/config.yaml first'
         ) from None
     return {'name': name, 'folder': folder, 'metrics': scores, 'rows': rows}
 

@@ -5,10 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 
-from zodiac import device
-from zodiac.errors import UserError, one_line, signals_wait
+from zodiac import device, files, packages, stops
+from zodiac.errors import UserError, one_line
 
 LITTLE = 1 << 20  # bytes left on a disk that count as none
 PRODUCTS = ['MatMul', 'Gemm']  # ONNX's names for a matrix product
@@ -20,8 +19,7 @@ def save_static(layer, path, shape, dtype):
     import paddle
 
     try:
-        with signals_wait():  # Paddle cannot be stopped here: it makes another exception of it, or crashes
-            paddle.jit.save(layer, path, input_spec=[paddle.static.InputSpec(shape, dtype, 'image')])
+        paddle.jit.save(layer, path, input_spec=[paddle.static.InputSpec(shape, dtype, 'image')])
     except (OSError, RuntimeError, ValueError) as error:
         said = str(error).strip().splitlines()[-1]
         raise _failed(path, f'Paddle could not save the static model ({said}); check the free space') from None
@@ -50,16 +48,31 @@ paddle2onnx.export(network, weights, target, **options)
 
 
 def can_save_onnx():
-    """Whether the packages for it are installed: paddle2onnx 2 is for Paddle 3, paddle2onnx 1 for Paddle 2."""
-    import importlib.metadata
+    """Whether the packages for it are installed."""
+    return not why_no_onnx()
 
+
+def why_no_onnx():
+    """(why no ONNX file can be written here, the next step), or () where one can: paddle2onnx 2 is for Paddle 3, paddle2onnx 1 for
+    Paddle 2."""
     import paddle
 
-    try:
-        converter, *_ = [importlib.metadata.version(name) for name in ('paddle2onnx', 'onnx', 'onnxruntime')]
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return (int(converter.split('.')[0]) < 2) == paddle.__version__.startswith('2.')
+    installed = {name: packages.installed_version(name) for name in ('paddle2onnx', 'onnx', 'onnxruntime')}
+    missing = [name for name, version in installed.items() if not version]
+    if missing and sys.version_info[:2] > packages.NEWEST_FOR_ONNX and missing != ['onnxruntime']:
+        newest = '.'.join(map(str, packages.NEWEST_FOR_ONNX))
+        return (
+            f'paddle2onnx and onnx are not published for Python {sys.version_info[0]}.{sys.version_info[1]}',
+            f'export with Python {newest} or older',
+        )
+    if missing:
+        return f'not installed: {", ".join(missing)}', packages.install(missing, packages.DEPLOY)
+    old = paddle.__version__.startswith('2.')
+    if installed['paddle2onnx'].startswith(('0.', '1.')) == old:
+        return ()
+    right = "'paddle2onnx<2'" if old else "'paddle2onnx>=2,<3'"
+    why = f'paddle2onnx {installed["paddle2onnx"]} is not for Paddle {paddle.__version__}'
+    return why, f'{packages.pip()} install {right}'
 
 
 def save_onnx(path, outputs):
@@ -70,9 +83,11 @@ def save_onnx(path, outputs):
     network = next(path + suffix for suffix in ('.json', '.pdmodel') if os.path.isfile(path + suffix))
     target = f'{path}.onnx'
     command = [sys.executable, '-W', 'ignore', '-c', CONVERT, network, f'{path}.pdiparams', target, str(OPSET)]
-    ended = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors='replace')
-    if ended.returncode or not os.path.isfile(target) or not os.path.getsize(target):
-        said = re.sub(r'\x1b\[[0-9;]*m', '', (ended.stderr.strip().splitlines() or ['it said nothing'])[-1])
+    how = {'stderr': subprocess.PIPE, 'stdout': subprocess.DEVNULL, 'text': True, 'errors': 'replace'}
+    with subprocess.Popen(command, **how) as child, stops.at_stop(child.kill):
+        _, said = child.communicate()
+    if child.returncode or not os.path.isfile(target) or not os.path.getsize(target):
+        said = re.sub(r'\x1b\[[0-9;]*m', '', (said.strip().splitlines() or ['it said nothing'])[-1])
         raise _failed(
             target,
             f'paddle2onnx could not convert the static model ({said}); see the versions in requirements-deploy.txt, or set '
@@ -96,7 +111,9 @@ def quantize_onnx(path, batches):
         import onnxruntime
         from onnxruntime import quantization
     except ImportError as error:
-        raise UserError(f'export.precision=int8 needs {error.name}: pip install -r requirements-deploy.txt') from None
+        raise UserError(
+            f'export.precision=int8 needs more packages; {packages.diagnose(error, packages.DEPLOY)}'
+        ) from None
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self):
@@ -107,7 +124,7 @@ def quantize_onnx(path, batches):
             return None if batch is None else {'image': batch}
 
     onnxruntime.set_default_logger_severity(3)  # errors
-    with tempfile.TemporaryDirectory() as folder:
+    with files.temporary_folder() as folder:
         prepared = os.path.join(folder, 'prepared.onnx')
         try:
             quantization.quant_pre_process(path, prepared, skip_symbolic_shape=True)

@@ -15,8 +15,8 @@ import tempfile
 import threading
 import warnings
 
-from zodiac import home, packages
-from zodiac.errors import UsageError, UserError, meaning, one_line
+from zodiac import home, packages, stops
+from zodiac.errors import UsageError, UserError, fault, meaning, one_line
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 MALLOC_SETTINGS = ('MALLOC_TRIM_THRESHOLD_', 'MALLOC_MMAP_MAX_', 'MALLOC_MMAP_THRESHOLD_', 'GLIBC_TUNABLES')
@@ -28,16 +28,27 @@ def cores():
 
 
 def in_threads(work, items, ahead):
-    """Yield work(item) of each item, in order, done in threads, up to `ahead` items ahead: Pillow decodes without Python's lock."""
+    """Yield work(item) of each item, in order, done in threads, up to `ahead` items ahead: Pillow decodes without Python's lock.
+
+    Items are paths, which the UserError for an exception that `work` does not foresee begins with.
+    """
     import concurrent.futures
+
+    def guarded(item):
+        try:
+            return work(item)
+        except UserError:
+            raise
+        except Exception as error:
+            raise fault(item, error) from error
 
     items = iter(items)
     with concurrent.futures.ThreadPoolExecutor(cores() + 1) as pool:  # one may wait for the disk
-        waiting = collections.deque(pool.submit(work, item) for item in itertools.islice(items, ahead))
+        waiting = collections.deque(pool.submit(guarded, item) for item in itertools.islice(items, ahead))
         try:
             while waiting:
                 yield waiting.popleft().result()
-                waiting.extend(pool.submit(work, item) for item in itertools.islice(items, 1))
+                waiting.extend(pool.submit(guarded, item) for item in itertools.islice(items, 1))
         finally:
             for future in waiting:
                 future.cancel()
@@ -71,7 +82,7 @@ def import_paddle():
     home.ensure()
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), _handlers_kept():
             import paddle
     except Exception as error:  # ImportError, or what packages of other versions make of it
         raise UserError(meaning(error) or f'Paddle cannot be imported ({one_line(error)})') from None
@@ -80,9 +91,6 @@ def import_paddle():
             f'{list(paddle.__path__)[0]}: only parts of Paddle are left, as when one of paddlepaddle and paddlepaddle-gpu was '
             f'removed beside the other; {packages.reinstall("paddlepaddle")}; see docs/troubleshooting.md#both-paddles'
         )
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):  # Paddle has put handlers of its own in their place
-            signal.signal(number, signal.getsignal(number))
     for line in said.getvalue().splitlines():
         if 'OMP_NUM_THREADS' not in line:  # Paddle warns of more than one thread, which is what we want
             print(line, file=sys.stderr)
@@ -112,6 +120,19 @@ def quiet():
             if failed:
                 said.seek(0)
                 os.write(2, said.read())
+
+
+@contextlib.contextmanager
+def _handlers_kept():
+    """Keep the handler of SIGTERM, in whose place Paddle puts one of its own; the signal waits meanwhile."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with stops.held(signal.SIGTERM):
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _is_amd_with_avx2():

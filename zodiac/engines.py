@@ -9,7 +9,7 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from zodiac import device
+from zodiac import device, packages
 from zodiac.errors import UsageError, UserError, meaning, one_line
 
 CACHED_PIXELS = (
@@ -53,7 +53,7 @@ def installed(package):
     """Whether a package can be imported."""
     try:
         importlib.import_module(package)
-    except ImportError:
+    except Exception:  # whatever a broken package raises
         return False
     return True
 
@@ -139,6 +139,8 @@ def _predictor(network, weights, place, onednn=False, bf16=False):
         (config.enable_mkldnn if onednn else config.disable_mkldnn)()
         if bf16:
             config.enable_mkldnn_bfloat16()
+    if network.endswith('.pdmodel'):  # of Paddle 2, which scales a weight that two products share twice
+        config.delete_pass('matmul_v2_scale_fuse_pass')
     config.disable_glog_info()
     try:
         predictor = inference.create_predictor(config)
@@ -247,9 +249,10 @@ def _openvino(model, place):
 def _onnx_file(model, engine):
     name = f'{model.manifest["name"]}.onnx'
     if name not in model.manifest['sha256']:
+        why = model.manifest.get('without_onnx')
         raise UserError(
-            f'{model.folder}: has no {name}, which the engine {engine} runs; install requirements-deploy.txt and export again, or use '
-            'engine paddle'
+            f'{model.folder}: has no {name}, which the engine {engine} runs{f" ({why})" if why else ""}; export again with '
+            'export.onnx=true, with requirements-deploy.txt on Python 3.12 or older, or use the engine paddle'
         )
     return os.path.join(model.folder, name)
 
@@ -258,8 +261,8 @@ def _onnx_file(model, engine):
 def _import(engine, package):
     try:
         return importlib.import_module(package)
-    except ImportError:
-        raise UserError(f'the engine {engine} needs {package}; pip install {package}') from None
+    except Exception as error:  # whatever a broken package raises
+        raise UserError(f'the engine {engine}: {packages.diagnose(error, packages.SERVE) or one_line(error)}') from None
 
 
 def _start(engine, path, start):

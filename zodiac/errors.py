@@ -1,15 +1,14 @@
 """Errors that a user can mend, and the exit statuses of the scripts: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C
 (SIGINT), 143 by SIGTERM, 141 (SIGPIPE) where the reader of the results has left."""
 
-import contextlib
 import errno
 import os
 import signal
 import sys
-import threading
 import time
+import traceback
 
-from zodiac import packages
+from zodiac import packages, stops
 
 
 class UserError(Exception):
@@ -29,50 +28,14 @@ class UsageError(UserError):
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to end by a signal. Exit status 128 + its number, as a shell gives it.
+    """A signal has come, and the work has ended where its state is whole. Exit status 128 + the signal's number, as a shell gives it."""
 
-    Args:
-        between_steps: whether a training stops where its state is whole.
-    """
-
-    def __init__(self, number=signal.SIGINT, between_steps=False):
+    def __init__(self, number=signal.SIGINT):
         super().__init__()
-        # Paddle makes exceptions anew, of their type and a text
-        self.status = 128 + (number if isinstance(number, int) else signal.SIGINT)
-        self.between_steps = between_steps
+        self.status = 128 + number
 
     def _render_traceback_(self):
         return ['interrupted']
-
-
-def stop_on_signals():
-    """Make SIGINT and SIGTERM end the work through `Stopped`, so that nothing is left half-written; in the main thread."""
-
-    def stop(number, frame):
-        raise Stopped(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-
-
-@contextlib.contextmanager
-def signals_wait():
-    """Let SIGINT and SIGTERM wait until the block has ended, for code that does not bear an exception in its midst."""
-    if threading.current_thread() is not threading.main_thread():  # only that one is interrupted
-        yield
-        return
-    came = []
-    before = {
-        number: signal.signal(number, lambda number, frame: came.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if came:
-            signal.raise_signal(came[0])
 
 
 def one_line(error):
@@ -80,6 +43,22 @@ def one_line(error):
     return ' '.join(str(error).split())[:200] or type(error).__name__
 
 
+def fault(path, error):
+    """UserError for an exception that nobody has foreseen in the work on a file: its own words, and where it was raised."""
+    if isinstance(error, MemoryError):
+        return UserError(f'{path}: {OUT_OF_MEMORY}')
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f'{os.path.basename(place.filename)}, line {place.lineno}'
+    return UserError(
+        f'{path}: {type(error).__name__}: {one_line(error)} ({where}); if other programs can read the file, report this; else '
+        'move the file away'
+    )
+
+
+KILLED_LOADER = (
+    'a process that loads images was killed: most often /dev/shm is too small (data.shared_memory=false does without it) or the '
+    'memory (data.num_workers=0 loads in the training process); see docs/troubleshooting.md#workers'
+)
 OUT_OF_MEMORY = 'out of memory; lower train.batch_size, data.num_workers, or --batch-size; see docs/troubleshooting.md#out-of-memory'
 TROUBLES = (  # (words of a library's message, any of them; what they come to, with {said} for the message)
     (
@@ -97,9 +76,16 @@ TROUBLES = (  # (words of a library's message, any of them; what they come to, w
         OUT_OF_MEMORY,
     ),
     (
+        ('exited is killed by signal',),
+        KILLED_LOADER,
+    ),
+    (
         ('Blocking queue is killed', 'DataLoader process', 'DataLoader worker', 'workers exit unexpectedly'),
-        'a process that loads images was killed: most often /dev/shm is too small (data.shared_memory=false does without it) or '
-        'the memory (data.num_workers=0 loads in the training process); see docs/troubleshooting.md#workers',
+        'the images could not be loaded: {said}; set data.num_workers=0, and report this if it fails too',
+    ),
+    (
+        ('BrokenProcessPool',),
+        'a worker process was killed, most often because memory ran out; close other programs and try again',
     ),
     (
         ('Descriptors cannot', "Couldn't build proto file", 'google.protobuf'),
@@ -131,7 +117,7 @@ def run(main):
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')  # a terminal without UTF-8 still shows every name
-    stop_on_signals()
+    stops.leave_on_signals()
     status = 1
     try:
         status = main() or 0
@@ -144,8 +130,8 @@ def run(main):
             sys.stderr.flush()
             time.sleep(3)
     except KeyboardInterrupt as error:
-        print('interrupted', file=sys.stderr)
-        status = getattr(error, 'status', 130)
+        sys.stderr.flush()
+        stops.leave(getattr(error, 'status', 130) - 128)
     except BrokenPipeError:  # the reader of our results (`| head`) has left: nothing more to say, and nowhere to say it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141  # what a shell gives for a process that SIGPIPE has ended

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from zodiac import device, files, home
+from zodiac import device, files, home, stops
 from zodiac.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -56,14 +56,15 @@ def run_child(command, seconds, cwd=None):
     options = {'start_new_session': True} if hasattr(os, 'killpg') else {}
     pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
     child = subprocess.Popen(command, cwd=cwd, **pipes, **options)
-    try:
-        said = child.communicate(timeout=seconds)
-        status = child.returncode
-    except subprocess.TimeoutExpired:
-        _end(child)
-        said, status = child.communicate(), None
-    finally:
-        _end(child)
+    with stops.at_stop(lambda: _end(child)):
+        try:
+            said = child.communicate(timeout=seconds)
+            status = child.returncode
+        except subprocess.TimeoutExpired:
+            _end(child)
+            said, status = child.communicate(), None
+        finally:
+            _end(child)
     return (status, *(text.decode('utf-8', 'replace') for text in said))
 
 
@@ -294,8 +295,6 @@ def images(root, labels, unknown_class='stop'):
         tree = scan.scan(root, labels, unknown_class)
     except UserError as error:
         return {'found': {}, 'problem': str(error)}
-    except ImportError:  # PyYAML, with which it spells the labels that are there
-        tree = scan.scan(root, labels, 'skip')
     return {'found': dict(collections.Counter(entry.label for entry in tree.entries)), 'problem': ''}
 
 
@@ -305,7 +304,7 @@ def index(path, num_classes):
     if not os.path.isfile(path):
         return None
     lines, bad, classes, some, step = 0, '', set(), [], 1
-    with open(path, encoding='utf-8', errors='surrogateescape') as file:
+    with open(path, encoding='utf-8-sig', errors='surrogateescape') as file:
         for number, line in enumerate(file, 1):
             if not line.strip('\r\n'):
                 continue
@@ -319,7 +318,8 @@ def index(path, num_classes):
                 if len(some) > 2 * LOOKED_AT:
                     some, step = some[::2], 2 * step
             lines += 1
-    missing = [image for image in some if not os.path.isfile(image)]
+    place = files.moved(os.path.dirname(path), some)
+    missing = [image for image in some if not os.path.isfile(files.at(image, place))]
     return {'lines': lines, 'classes': sorted(classes), 'bad': bad, 'looked_at': len(some), 'missing': missing}
 
 

@@ -21,7 +21,7 @@ import paddle
 from paddle import nn
 from tqdm import tqdm
 
-from zodiac import cache, deploy, engines, files, model
+from zodiac import cache, deploy, engines, files, model, stops
 from zodiac.errors import UserError
 
 BATCH = 32  # images in one run of the backbone
@@ -69,6 +69,7 @@ class Backbone:
         if paddle.device.get_device() != 'cpu':
             return self._run_network
         folder = tempfile.mkdtemp(prefix='backbone')
+        stops.before_leaving.append(functools.partial(shutil.rmtree, folder, ignore_errors=True))
         path = f'{folder}/backbone'
         with paddle.utils.unique_name.guard():
             deploy.save_static(self.layer, path, [-1, 3, -1, -1], 'float32')

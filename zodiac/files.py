@@ -1,6 +1,5 @@
-"""Files that are whole or absent: atomic writes, folder swaps, hashes; and names that are litter."""
+"""Files that are whole or absent: atomic writes, folder swaps, hashes; and what lies below a folder."""
 
-import ast
 import contextlib
 import csv
 import ctypes
@@ -9,14 +8,19 @@ import functools
 import glob
 import hashlib
 import json
+import operator
 import os
 import re
 import shutil
 import tempfile
 
+from zodiac import stops
 from zodiac.errors import UserError, is_full
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+IMPORTS = re.compile(
+    r'^ *(?:from (\S+) import (\([^)]*\)|[^\n]*)|import ([^\n]*))', re.MULTILINE
+)  # ast takes ten times as long
 JUNK_NAMES = ('thumbs.db', 'desktop.ini', '__macosx')
 
 
@@ -41,14 +45,15 @@ def atomic_write(path, binary=False, sync=True):
         if os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=_prefix(path), suffix='.part', dir=folder)
-        with os.fdopen(handle, **how) as file:
-            yield file
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        with stops.at_stop(lambda: clear_leftovers(folder, os.path.basename(path))):
+            handle, temporary = tempfile.mkstemp(prefix=_prefix(path), suffix='.part', dir=folder)
+            with os.fdopen(handle, **how) as file:
+                yield file
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
         temporary = None
         if sync:
             sync_folder(folder)
@@ -70,23 +75,28 @@ def atomic_folder(path):
     path = path.rstrip('/')
     parent = os.path.dirname(path) or '.'
     temporary = retired = None
+
+    def clear():
+        clear_leftovers(parent, os.path.basename(path))
+
     try:
         os.makedirs(parent, exist_ok=True)
-        clear_leftovers(parent, os.path.basename(path))
-        temporary = tempfile.mkdtemp(prefix=_prefix(path), suffix='.part', dir=parent)
-        os.chmod(temporary, 0o777 & ~_umask())
-        yield temporary
-        for folder, _, names in os.walk(temporary):
-            for name in names:
-                with open(os.path.join(folder, name), 'rb+') as file:
-                    os.fsync(file.fileno())
-            sync_folder(folder)
-        if not (os.path.isdir(path) and _exchange(temporary, path)):
-            if os.path.isdir(path):
-                retired = tempfile.mkdtemp(prefix=_prefix(path), suffix='.old', dir=parent)
-                os.rmdir(retired)  # only its name is wanted: Windows renames onto no folder
-                os.replace(path, retired)
-            os.replace(temporary, path)
+        clear()
+        with stops.at_stop(clear):
+            temporary = tempfile.mkdtemp(prefix=_prefix(path), suffix='.part', dir=parent)
+            os.chmod(temporary, 0o777 & ~_umask())
+            yield temporary
+            for folder, _, names in os.walk(temporary):
+                for name in names:
+                    with open(os.path.join(folder, name), 'rb+') as file:
+                        os.fsync(file.fileno())
+                sync_folder(folder)
+            if not (os.path.isdir(path) and _exchange(temporary, path)):
+                if os.path.isdir(path):
+                    retired = tempfile.mkdtemp(prefix=_prefix(path), suffix='.old', dir=parent)
+                    os.rmdir(retired)  # only its name is wanted: Windows renames onto no folder
+                    os.replace(path, retired)
+                os.replace(temporary, path)
         sync_folder(parent)
     except (OSError, UserError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
@@ -101,6 +111,13 @@ def atomic_folder(path):
         for leftover in (temporary, retired):
             if leftover:
                 shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def temporary_folder():
+    """Yield an empty folder that is gone after the block, also where a signal has ended the process."""
+    with tempfile.TemporaryDirectory() as folder, stops.at_stop(lambda: shutil.rmtree(folder, ignore_errors=True)):
+        yield folder
 
 
 def remove_folder(path):
@@ -183,6 +200,83 @@ def cannot_write(path, error):
     )
 
 
+def moved(root, paths):
+    """Where the images of an index are, when it is read in another working folder than the one it was made in.
+
+    Args:
+        root: the folder that holds the index, and the images below it; paths: some of its paths.
+    Returns: (beginning of the paths, what to put in its place), for `at`; None where the paths are right, or the images not found.
+    """
+    if any(map(os.path.isfile, paths)):
+        return None
+    for path in paths:
+        parts = path.split('/')
+        for number in range(len(parts)):
+            if os.path.isfile(os.path.join(root, *parts[number:])):
+                return ''.join(f'{part}/' for part in parts[:number]), os.path.join(root, '')
+    return None
+
+
+def at(path, place):
+    """A path of an index, whose images have `moved` to `place` or are where it says."""
+    old, new = place or ('', '')
+    return new + path[len(old) :] if path.startswith(old) else path
+
+
+def advice(error):
+    """What to do about an image of an index that cannot be read."""
+    if 'no such file' in str(error):
+        return 'its path is relative to the folder where annotate.py was run: run this there, or run annotate.py again'
+    return 'repair or remove the file, then run annotate.py again'
+
+
+def walk(folder, note):
+    """Yield the paths of the files below a folder, sorted, those of each folder before those of its subfolders.
+
+    Linked folders are searched too, each folder once, and none that the search has come through: links may lead in circles.
+
+    Args:
+        note: callable (path, why), told of what is left out; why: 'junk', 'no file' (a pipe or a device), 'searched already' (a
+            folder), or the OSError of a folder that cannot be read.
+    """
+    return _walk(folder, note, set(), ())
+
+
+def _walk(folder, note, seen, above):
+    real = os.path.join(os.path.realpath(folder), '')
+    if real in seen or any(one.startswith(real) for one in above):
+        note(folder, 'searched already')
+        return
+    seen.add(real)
+    try:
+        items = sorted(os.scandir(folder), key=operator.attrgetter('name'))
+    except OSError as error:
+        note(folder, error)
+        return
+    start = folder if folder.endswith(('/', os.sep)) else f'{folder}/'
+    folders = []
+    for item in items:
+        path = start + item.name
+        if is_junk(item.name):
+            note(path, 'junk')
+        elif _is(item.is_dir):
+            folders.append(path)
+        elif _is(item.is_file) or not os.path.exists(path):  # a dangling link is reported as a missing file
+            yield path
+        else:
+            note(path, 'no file')
+    for inner in folders:
+        yield from _walk(inner, note, seen, (*above, real))
+
+
+def _is(kind):
+    """What `is_dir` or `is_file` of an os.DirEntry says; false for a link to itself, at which they raise."""
+    try:
+        return kind()
+    except OSError:
+        return False
+
+
 def is_junk(name):
     """Whether a file or folder name is litter of an operating system or an editor, never meant as an image."""
     return name[0] == '.' or name.lower() in JUNK_NAMES
@@ -202,29 +296,32 @@ def sha256_of(file):
     return digest.hexdigest()
 
 
-@functools.cache
-def code_hash(*modules):
-    """Hex digest of the source of modules of this project ('zodiac.cache', 'dataset') and of every module of it that they import,
-    directly or not: part of the key of whatever they make and keep, so that changed code makes it anew. Raises ModuleNotFoundError."""
-    sources, waiting = {}, [*modules]
+def sources(*modules):
+    """{path: bytes} of modules of this project ('zodiac.cache', 'dataset') and of every module of it that they import, directly or
+    not. Raises ModuleNotFoundError."""
+    found, waiting = {}, [*modules]
     while waiting:
         name = waiting.pop()
         path = os.path.join(PROJECT, *name.split('.'))
         path = next(filter(os.path.isfile, (f'{path}.py', os.path.join(path, '__init__.py'))), None)
         if path is None and name in modules:
             raise ModuleNotFoundError(f'{name}: no such module in {PROJECT}')
-        if path is None or path in sources:
+        if path is None or path in found:
             continue
         with open(path, 'rb') as file:
-            sources[path] = file.read()
-        for node in ast.walk(ast.parse(sources[path])):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                waiting += [node.module, *(f'{node.module}.{alias.name}' for alias in node.names)]
+            found[path] = file.read()
+        for package, names, alone in IMPORTS.findall(found[path].decode()):
+            waiting += [package, *(f'{package}.{name}' for name in re.findall(r'\w+', names))]
+            waiting += re.findall(r'[\w.]+', alone)
+    return found
+
+
+@functools.cache
+def code_hash(*modules):
+    """Hex digest of `sources`: part of the key of whatever these modules make and keep, so that changed code makes it anew."""
     digest = hashlib.sha256()
-    for path in sorted(sources):
-        digest.update(hashlib.sha256(sources[path]).digest())
+    for _, content in sorted(sources(*modules).items()):
+        digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
 
 

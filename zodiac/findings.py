@@ -18,6 +18,10 @@ def read(path):
     """
     found = files.read_json(path) if os.path.isfile(path) else {}
     try:
+        pairs = found.get('near_duplicates') or ()
+        place = files.moved(os.path.dirname(path), [pair['path'] for pair in pairs])
+        for pair in pairs:
+            pair.update({key: files.at(pair[key], place) for key in ('path', 'train_path')})
         return _content(found, path)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         print(f'warning: {path}: is damaged; the report shows nothing of it; run annotate.py again', file=sys.stderr)

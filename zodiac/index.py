@@ -1,11 +1,13 @@
 """Index files, `path<TAB>class number` a line: read with one array operation for all lines, and no Python object a line."""
 
+import codecs
 import mmap
 import os
 from collections.abc import Sequence
 
 import numpy as np
 
+from zodiac import files
 from zodiac.errors import UserError
 
 BLOCK = 1 << 24  # bytes looked at together
@@ -20,10 +22,12 @@ class Paths(Sequence):
     Args:
         content: the file's bytes.
         starts: int64 [n], where each path begins; sizes: uint32 [n], its bytes.
+        root: folder of the index: images are looked for below it where the paths are of another working folder, see `files.moved`.
     """
 
-    def __init__(self, content, starts, sizes):
-        self._content, self._starts, self._sizes = content, starts, sizes
+    def __init__(self, content, starts, sizes, root='.'):
+        self._content, self._starts, self._sizes, self._place = content, starts, sizes, None
+        self._place = files.moved(root, [self[number] for number in {0, len(self) // 2, len(self) - 1}])
 
     def __len__(self):
         return len(self._starts)
@@ -32,7 +36,7 @@ class Paths(Sequence):
         if isinstance(number, slice):
             return [self[each] for each in range(*number.indices(len(self)))]
         start = int(self._starts[number])
-        return self._content[start : start + int(self._sizes[number])].decode()
+        return files.at(self._content[start : start + int(self._sizes[number])].decode(), self._place)
 
     def __getstate__(self):  # where processes are not forked
         return {**self.__dict__, '_content': bytes(self._content)}
@@ -54,7 +58,7 @@ def read(path, num_classes):
     starts, sizes, labels = (np.concatenate(columns) for columns in zip(*parts)) if parts else ([], [], [])
     if not len(labels):
         raise UserError(f'{path}: has no images; run annotate.py again')
-    return Paths(content, starts, sizes), labels
+    return Paths(content, starts, sizes, os.path.dirname(path)), labels
 
 
 def _content(path):
@@ -65,8 +69,8 @@ def _content(path):
 
 
 def _spans(content):
-    """(start, stop) of blocks of whole lines."""
-    start = 0
+    """(start, stop) of blocks of whole lines, behind the byte order mark that Windows editors put first."""
+    start = len(codecs.BOM_UTF8) if content[: len(codecs.BOM_UTF8)] == codecs.BOM_UTF8 else 0
     while start < len(content):
         stop = len(content)
         if start + BLOCK < stop:

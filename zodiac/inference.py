@@ -220,5 +220,5 @@ def sound_batches(paths, transform, size):
     read."""
     for _, batch, errors in batches(paths, transform, size):
         if errors:
-            raise UserError(f'{errors[0]}; mend or remove the file, then run annotate.py again')
+            raise UserError(f'{errors[0]}; {files.advice(errors[0])}')
         yield batch

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from zodiac import device, weights
+from zodiac import conversion, device, weights
 from zodiac.errors import UsageError, UserError
 
 READ_BATCHES = 10  # of predictions that are left on the device before it is waited for
@@ -53,29 +53,41 @@ def head_of(network):
     return f'{[name for name, _ in network.named_children()][-1]}.'
 
 
-def load_pretrained(network, arch, source):
-    """Fill the network from ImageNet weights (`source` True) or from a .pdparams file; a head of another shape stays new.
+def load_pretrained(network, arch, source, trained=None, labels=None):
+    """Fill the network from ImageNet weights (`source` True) or from a weight file; a head of another shape, or that was trained for
+    other classes, stays new.
 
+    Args:
+        trained: class names that the file was trained for, in order; None where they are not known.
+        labels: those of the network.
     Returns: str, what was loaded, for the user. Raises UserError when the weights cannot be had or the backbone differs.
     """
     path = _imagenet_file(arch) if source is True else source
-    values = weights.read(path)
     own = network.state_dict()
+    values, how = _fitting(path, own)
     head = head_of(network)
-    wrong = [name for name in _differing(values, own) if not name.startswith(head)]
-    _require_fit(path, wrong, own, arch)
-    head_fits = not _differing(values, own)
-    loaded = [name for name in own if head_fits or not name.startswith(head)]
+    differing = _differing(values, own)
+    _require_fit(path, [name for name in differing if not name.startswith(head)], values, own, arch)
+    new_head = differing or trained and trained != labels
+    loaded = [name for name in own if not (new_head and name.startswith(head))]
     _fill(network, {name: values[name] for name in loaded})
-    classes = f'({_classes(values, head)} -> {_classes(own, head)} classes)'
-    made = 'head loaded too' if head_fits else f'head made anew {classes}'
-    return f'{path}: {len(loaded)} of {len(own)} tensors loaded, {made}'
+    if differing:
+        made = f'head made anew ({_classes(values, head)} -> {_classes(own, head)} classes)'
+    elif new_head:
+        why = 'their order is another' if sorted(trained) == sorted(labels) else 'they are others'
+        made = f'head made anew (its classes were {", ".join(trained)}: {why})'
+    else:
+        made = 'head loaded too'
+        made += (
+            '' if trained else ' (the file does not tell its classes: they are taken to be data.labels, in that order)'
+        )
+    return f'{path}: {len(loaded)} of {len(own)} tensors loaded{how}, {made}'
 
 
 def load_all(network, path):
-    """Fill the whole network, head included, from a .pdparams file. Raises UserError when any tensor differs."""
-    values = weights.read(path)
+    """Fill the whole network, head included, from a weight file. Raises UserError when any tensor differs."""
     own = network.state_dict()
+    values, _ = _fitting(path, own)
     head = head_of(network)
     wrong = _differing(values, own)
     if wrong and all(name.startswith(head) for name in wrong):
@@ -86,22 +98,45 @@ def load_all(network, path):
             else f'its head is not that of model.head and image.size, first {wrong[0]}'
         )
         raise UserError(f'{path}: {why}; use the configuration of that run; see docs/troubleshooting.md#class-count')
-    _require_fit(path, wrong, own, 'the network')
+    _require_fit(path, wrong, values, own, 'the network')
     _fill(network, values)
 
 
+def _fitting(path, own):
+    """The tensors of a file that are the network's, and how they were found, to follow a message."""
+    try:
+        values, how = conversion.fitting(weights.read(path), own)
+    except ValueError as error:
+        raise UserError(f'{path}: {error}') from None
+    return values, f' ({how})' if how else ''
+
+
 def _differing(values, own):
-    """Names of tensors that only one side has, or that are of another shape."""
-    names = [name for name in own if tuple(getattr(values.get(name), 'shape', ())) != tuple(own[name].shape)]
+    """Names of tensors that only one side has, or that are of another shape, or whole numbers in place of real ones."""
+    names = [name for name, tensor in own.items() if not _fits(values.get(name), tensor)]
     return names + [name for name in values if name not in own]
 
 
-def _require_fit(path, wrong, own, arch):
-    if wrong:
+def _fits(value, tensor):
+    shape, kind = getattr(value, 'shape', None), getattr(getattr(value, 'dtype', None), 'kind', None)
+    return shape == tuple(tensor.shape) and (kind == 'f') == tensor.is_floating_point()
+
+
+def _require_fit(path, wrong, values, own, arch):
+    if not wrong:
+        return
+    known = [name for name in own if name in values]
+    if 2 * len(known) < len(own):
+        others = ', '.join([name for name in values if name not in own][:2])
+        strange = f', and others such as {others} where {arch} has {wrong[0]}' if others else ''
         raise UserError(
-            f'{path}: does not fit {arch} of {len(own)} tensors: {len(wrong)} are missing, too many or of another '
-            f'shape, first {wrong[0]}; set model.arch to the network it was saved from; see docs/troubleshooting.md#class-count'
+            f'{path}: has {len(known)} of the {len(own)} tensors of {arch}{strange}; set model.arch to the network it was saved from, or '
+            'rename its tensors; see docs/troubleshooting.md#other-weights'
         )
+    raise UserError(
+        f'{path}: does not fit {arch} of {len(own)} tensors: {len(wrong)} are missing, too many or of another '
+        f'shape, first {wrong[0]}; set model.arch to the network it was saved from; see docs/troubleshooting.md#class-count'
+    )
 
 
 def _classes(state, head):
@@ -111,9 +146,11 @@ def _classes(state, head):
 
 
 def _fill(network, values):
-    """Set the named tensors; the others stay as they are."""
-    own = network.state_dict()  # float16 with train.amp=O2, else float32
-    typed = {name: value.astype(str(own[name].dtype).rpartition('.')[2]) for name, value in values.items()}
+    """Set the named tensors, each in the type that the network has it in; the others stay as they are."""
+    import paddle
+
+    own = network.state_dict()
+    typed = {name: paddle.to_tensor(value).astype(own[name].dtype) for name, value in values.items()}
     network.set_state_dict({**own, **typed})
 
 

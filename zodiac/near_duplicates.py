@@ -4,7 +4,8 @@ mostly. Mirrored, turned and framed ones are not found, nor is one in grey besid
 An image is reduced to a sketch, the mean colours of 9 x 9 cells. Two look the same when their difference hashes differ in no more
 than MAX_DISTANCE bits (dHash: N. Krawetz, "Kind of Like That", hackerfactor.com, 2013; a bit says whether a cell is darker than the
 next one; along rows and columns, as in B. Hoyt's package dhash), and when the colours of the cells correlate too, for an orange has
-the hash of an apple.
+the hash of an apple. Darker is what differs by a step that saving and scaling do not make: on a plain background the bits would be
+chance otherwise. There they tell little, and so does the colour of the background: what is on it must correlate as well.
 """
 
 import collections
@@ -18,6 +19,9 @@ CELLS = 9  # a side; each has three colours, which makes SKETCH_BYTES
 BITS = 2 * (CELLS - 1) ** 2
 MAX_DISTANCE = 12  # bits; chosen, like the next, by looking at what is found in CIFAR-10, Natural Images and flowers
 MIN_CORRELATION = 0.97
+MIN_PATTERN = 0.95  # correlation without the mean colour, which is all of a plain background
+MIN_STEP = 0.05  # of the range of brightness in the picture; a cell darker by less counts as no darker than the next
+LEAST_STEP = 10  # the same in sevenths of a grey level
 MIN_CONTRAST = 12  # between the darkest and the brightest cell, of 255; blank images all look the same
 SAMPLES = 128  # pixels a side that are averaged at most, so that large images cost little more than small ones
 BANDS = 10  # of the hash: more would compare ten times as many pairs for a hundredth of the finds
@@ -87,10 +91,7 @@ def find(known, images):
             i, j = numbers[i], known_numbers[j]
             closer = differing < distance[i]
             i, j, differing = i[closer], j[closer], differing[closer]
-            same = (
-                _correlation(*(_cells([part[n] for n in at]) for part, at in ((known, j), (images, i))))
-                >= MIN_CORRELATION
-            )
+            same = _alike(*(_cells([part[n] for n in at]) for part, at in ((known, j), (images, i))))
             i, j, differing = i[same], j[same], differing[same]
             best_last = np.argsort(-differing, kind='stable')
             nearest[i[best_last]], distance[i[best_last]] = j[best_last], differing[best_last]
@@ -122,10 +123,12 @@ def _hashes(pictures):
 def _hash(cells):
     """bool [M, BITS] of the M images that have contrast, and int64 [M], their numbers."""
     brightness = cells.astype(np.int16) @ np.array([2, 4, 1], np.int16)  # near to luma, and exact
-    numbers = np.flatnonzero(np.ptp(brightness, (1, 2)) >= 7 * MIN_CONTRAST)
-    brightness = brightness[numbers]
-    to_right = brightness[:, :-1, :-1] < brightness[:, :-1, 1:]
-    below = brightness[:, :-1, :-1] < brightness[:, 1:, :-1]
+    contrast = np.ptp(brightness, (1, 2))
+    numbers = np.flatnonzero(contrast >= 7 * MIN_CONTRAST)
+    brightness, contrast = brightness[numbers], contrast[numbers]
+    limit = brightness[:, :-1, :-1] + np.maximum(contrast * MIN_STEP, LEAST_STEP).astype(np.int16)[:, None, None]
+    to_right = limit < brightness[:, :-1, 1:]
+    below = limit < brightness[:, 1:, :-1]
     return np.concatenate([to_right, below], 1).reshape(-1, BITS), numbers
 
 
@@ -149,8 +152,16 @@ def _bit_count(words):
     return words * 0x0101010101010101 >> 56
 
 
+def _alike(first, second):
+    """Whether the colours of each of uint8 [N, CELLS, CELLS, 3] correlate with those of its partner, bool [N]."""
+    same = _correlation(first, second) >= MIN_CORRELATION
+    patterns = (part[same] - part[same].mean((1, 2), keepdims=True) for part in (first, second))
+    same[same] = _correlation(*patterns) >= MIN_PATTERN
+    return same
+
+
 def _correlation(first, second):
-    """Pearson's correlation of each of uint8 [N, CELLS, CELLS, 3] with its partner, float32 [N]."""
+    """Pearson's correlation of each of [N, CELLS, CELLS, 3] with its partner, float32 [N]."""
     first, second = (part.reshape(len(part), 3 * CELLS**2).astype(np.float32) for part in (first, second))
     first, second = (part - part.mean(1, keepdims=True) for part in (first, second))
     return _dot(first, second) / np.sqrt(_dot(first, first) * _dot(second, second))

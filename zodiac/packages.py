@@ -3,7 +3,6 @@
 Only the standard library, and syntax of Python 3.8: this speaks where nothing else can be imported.
 """
 
-import contextlib
 import importlib.machinery
 import importlib.util
 import os
@@ -16,27 +15,29 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BASE, SERVE, DEPLOY, DEVELOP = (f'requirements-{name}.txt' for name in ('base', 'serve', 'deploy', 'dev'))
 BUILDS = ('paddlepaddle', 'paddlepaddle-gpu')
 MODULES = {'pillow': 'PIL', 'pyyaml': 'yaml', 'scikit-learn': 'sklearn', 'paddlepaddle': 'paddle'}
+NEWEST_FOR_ONNX = (3, 12)  # Python that paddle2onnx, and the onnx that it works with, are published for
 LIBRARIES = {'libgomp.so.1': 'libgomp1', 'libGL.so.1': 'libgl1', 'libstdc++.so.6': 'libstdc++6'}  # Debian's packages
 
 
-@contextlib.contextmanager
-def needing(file, *modules):
-    """Around the imports of a script: ends it with one line and status 1 where a package is missing or cannot be imported.
+def require(file, modules):
+    """End the script with one line and status 1 where a module is missing; from now on also where one cannot be imported.
 
     Args:
-        file: the requirements file that has what the script needs.
-        modules: what it imports of packages, at once or later in its work: nothing is found missing after hours.
+        file: the requirements file that lists the packages.
+        modules: list of str, top-level modules.
     """
     missing = [name for name in modules if not is_there(name)]
     if missing:
         sys.exit(f'error: {not_installed(missing, file)}')
-    try:
-        yield
-    except Exception as error:  # whatever a broken package raises
+
+    def show(kind, error, trace):
         said = diagnose(error, file)
-        if not said:
-            raise
-        sys.exit(f'error: {said}')
+        if said:
+            print(f'error: {said}', file=sys.stderr)
+        else:
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = show
 
 
 def is_there(module):

@@ -1,13 +1,13 @@
 """The processes that share a run: started by Paddle's launcher, and what they tell each other; a single one needs nothing."""
 
+import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 
-from zodiac import device, home
+from zodiac import device, home, stops
 
 IMAGES_EACH = 16  # of a batch, that a process should have: BatchNorm takes its statistics from them
 
@@ -24,7 +24,8 @@ def launch(arguments, number, logs):
     """Run a script as several processes on this machine, through Paddle's launcher; returns its exit status.
 
     What the first process prints comes out on stderr; of the others, the error that has ended them. SIGINT and SIGTERM are
-    handed on; the status is then 128 + the signal's number, as that of one process.
+    handed on; the status is then 128 + the signal's number, as that of one process. Once there are any: until then, Paddle's
+    launcher has nothing to stop, and would print a traceback.
 
     Args:
         arguments: list of str, the script and its arguments.
@@ -33,30 +34,27 @@ def launch(arguments, number, logs):
     launcher = ['-m', 'paddle.distributed.launch', '--nproc_per_node', str(number), '--log_level', 'CRITICAL']
     home.ensure()  # for the launcher, too, which imports Paddle
     environment = {**os.environ, 'PYTHONWARNINGS': 'ignore:No ccache found'}
-    asked, handed_on = [], 0
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signal_number, lambda number, frame: asked.append(number))
     shutil.rmtree(logs, ignore_errors=True)
-    process = subprocess.Popen(
-        [sys.executable, *launcher, '--log_dir', logs, *arguments],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,  # so that Ctrl-C reaches it from here only
-    )
     said = [os.path.join(logs, f'workerlog.{rank}') for rank in range(number)]
-    shown = 0
-    while process.poll() is None:
-        time.sleep(0.1)
-        for signal_number in asked[handed_on:]:
-            process.send_signal(signal_number)
-            handed_on += 1
-        shown += _show(_read(said[0], shown).partition('Traceback')[0])
+    shown, started = 0, []
+
+    def ready():  # a process that the launcher is about to start it would leave behind
+        if not started and os.path.isfile(said[-1]):
+            started.append(time.monotonic())
+        return started and time.monotonic() - started[0] > 1
+
+    with stops.noted() as asked:
+        process = start(
+            [sys.executable, *launcher, '--log_dir', logs, *arguments], env=environment, stdout=subprocess.DEVNULL
+        )
+        for _ in while_running([process], asked, ready):
+            shown += _show(_read(said[0], shown).partition('Traceback')[0])
     errors = {
         text.splitlines()[-1] for text in map(_read, said) if text and text.splitlines()[-1].startswith('error: ')
     }
     rest = _read(said[0], shown)
-    # where another process has ended with an error, the first one only tells that it has lost the other
-    shown += _show(rest.partition('Traceback')[0] if errors else rest)
+    # where another process has ended with an error, or first at a signal, this one only tells that it has lost the other
+    shown += _show(rest.partition('Traceback')[0] if errors or asked else rest)
     if process.returncode and not asked:
         errors = errors or {
             f'error: a process has failed or was killed; see what each has printed in {logs}/, and the memory of the machine; see '
@@ -67,6 +65,33 @@ def launch(arguments, number, logs):
     if asked:
         return 128 + asked[0]
     return process.returncode if process.returncode in (0, 1, 2) else 1
+
+
+def start(command, **options):
+    """Start a command that gets SIGINT and SIGTERM from here only, also where a terminal sends them to a whole group."""
+    return subprocess.Popen(command, start_new_session=True, **options)
+
+
+def while_running(children, asked, ready=lambda: True):
+    """Yield every tenth of a second until all the children of `start` have ended; hand on to them what comes in `asked`, the list
+    of `stops.noted`, when they are `ready()` for it."""
+    handed_on = 0
+    while any(child.poll() is None for child in children):
+        yield
+        time.sleep(0.1)
+        for number in asked[handed_on:] if ready() else ():
+            for child in children:
+                child.send_signal(number)
+            handed_on += 1
+
+
+def call(command):
+    """Run a command; returns its exit status, or 128 + the number of the signal that has come meanwhile."""
+    with stops.noted() as asked:
+        child = start(command)
+        for _ in while_running([child], asked):
+            pass
+    return 128 + asked[0] if asked else child.returncode
 
 
 def _read(path, start=0):
@@ -104,6 +129,16 @@ def add_up(tensor):
     if count() > 1:
         paddle.distributed.all_reduce(tensor)
     return tensor
+
+
+@contextlib.contextmanager
+def meeting():
+    """While Paddle connects the processes: where one has been stopped, the others wait for it in C++."""
+    if count() == 1:
+        yield
+        return
+    with stops.unhandled():
+        yield
 
 
 def highest(value):

@@ -1,13 +1,14 @@
 """What annotate.py found each file to be, kept in data.root/.inspected, so that a second run reads only files that have changed.
 
-It may be deleted at any time. One that is damaged, of another version or made with other settings counts as none. It holds, in
-this order: the SHA-256 of the header; the header, a line of JSON; the paths below data.root, a line each; the stamp of each file
+It may be deleted at any time. One that is damaged, made by other code or with other settings counts as none. It holds, in this
+order: the SHA-256 of the header; the header, a line of JSON; the paths below data.root, a line each; the stamp of each file
 (see `inspection`); the number of its verdict, uint32; the pictures of the usable ones.
 """
 
 import array
 import contextlib
 import hashlib
+import importlib.util
 import io
 import itertools
 import json
@@ -19,7 +20,11 @@ from zodiac import files, inspection
 from zodiac.inspection import PICTURE, STAMP, Verdict
 
 NAME = '.inspected'
-SOURCES = ('images', 'inspection', 'near_duplicates', 'record', 'same_picture', 'scan', 'validate')  # and annotate.py
+LIBRARIES = {
+    'PIL': 'pillow',
+    'numpy': 'numpy',
+    'simplejpeg': 'simplejpeg',
+}  # that decide about a file: {module: package}
 
 
 class Record(NamedTuple):
@@ -35,14 +40,17 @@ class Record(NamedTuple):
 
 
 def made_by(*settings):
-    """Hash of what findings depend on beside the files: our own source, Pillow, `settings`, the order of bytes."""
-    import PIL
+    """Hash of what findings depend on beside the files: our own code, the libraries, `settings`, the order of bytes."""
+    versions = [_installed(*library) for library in LIBRARIES.items()]
+    parts = [files.code_hash('annotate'), versions, sys.byteorder, *settings]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    here = os.path.dirname(os.path.abspath(__file__))
-    digest = hashlib.sha256(json.dumps([PIL.__version__, sys.byteorder, *settings]).encode())
-    for path in (os.path.join(here, '..', 'annotate.py'), *(os.path.join(here, f'{name}.py') for name in SOURCES)):
-        digest.update(files.sha256(path).encode())
-    return digest.hexdigest()
+
+def _installed(module, package):
+    """What stands for the version of a package, [] where it is not installed; importlib.metadata takes longer than all else here."""
+    spec = importlib.util.find_spec(module)
+    folder = os.path.dirname(os.path.dirname(spec.origin)) if spec and spec.origin else None
+    return sorted(name for name in os.listdir(folder) if name.lower().startswith(f'{package}-')) if folder else []
 
 
 def load(root, maker):

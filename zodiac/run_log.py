@@ -52,10 +52,11 @@ class RunLog(Callback):
         """Take up the log of a stopped run: its rows, what `sums` gave if it was stopped within an epoch, and `written`."""
         self.rows = list(rows)
         if sums:
+            sums = dict(sums)
             if 'by_process' in sums:  # of an earlier version: (images, loss_sum, hits) of each process
-                images, loss_sum, hits = map(sum, zip(*sums['by_process']))
-                sums = {**sums, 'loss_sum': loss_sum, 'weight': images, 'hits': hits, 'images': images}
-            self.so_far = {name: sums[name] for name in (*COUNTED, 'lr', 'seconds')}
+                images, loss_sum, hits = map(sum, zip(*sums.pop('by_process')))
+                sums.update(loss_sum=loss_sum, weight=images, hits=hits, images=images)
+            self.so_far = sums
         for name, size in self._records().items() if self.run_dir else ():
             if name in written:
                 os.truncate(f'{self.run_dir}/visualdl/{name}', min(written[name], size))
@@ -205,11 +206,7 @@ class Best(Callback):
         if self.exhausted:
             self.model.stop_training = True
             if self.log.run_dir:
-                print(
-                    f'stopping: {self.monitor} has not been better than {self.row[self.monitor]:.4f} (epoch '
-                    f'{self.row["epoch"]}) for {self.patience} epochs (train.patience)',
-                    file=sys.stderr,
-                )
+                print(f'stopping: {self.exhausted}', file=sys.stderr)
 
     def consider(self, row):
         """Compare the row of an epoch with the best one so far."""
@@ -220,6 +217,11 @@ class Best(Callback):
 
     @property
     def exhausted(self):
-        """Whether `patience` epochs have passed without a better one."""
+        """Why the run is to stop, a text for the user: `patience` epochs have passed without a better one. '' where they have not."""
         waited = self.log.rows[-1]['epoch'] - self.row['epoch'] if self.row else 0
-        return self.patience > 0 and waited >= self.patience
+        if not self.patience or waited < self.patience:
+            return ''
+        return (
+            f'{self.monitor} has not been better than {self.row[self.monitor]:.4f} (epoch {self.row["epoch"]}) for '
+            f'{waited} epochs (train.patience = {self.patience})'
+        )

@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import json
 import math
 import re
+import shlex
 from dataclasses import field
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
@@ -57,6 +59,31 @@ def put(tree, key, value, where):
     if converted is _WRONG or not _within(converted, limits):
         raise UsageError(f'{where}: {key} = {value!r}: allowed is {_describe(kind, limits)}')
     setattr(section, name, converted)
+
+
+# Names and paths that YAML reads as themselves: a letter first, so no number, and none of its words for true, false and null.
+PLAIN = re.compile(
+    r'(?!(?:y|n|yes|no|on|off|true|false|null)$)(?:\.{0,2}/)?[^\W\d_][\w./-]*(?: [\w./-]+)*', re.IGNORECASE
+)
+UNREADABLE = re.compile('[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]')  # to YAML, unless they are escaped
+
+
+def override(key, value):
+    """What sets a text or a list of texts on a command line, behind -o, to be pasted into a shell."""
+    spelled = f'[{", ".join(map(_as_yaml, value))}]' if isinstance(value, list) else _as_yaml(value)
+    return shlex.quote(f'{key}={spelled}')
+
+
+def _as_yaml(text):
+    if PLAIN.fullmatch(text):
+        return text
+    return UNREADABLE.sub(lambda found: f'\\u{ord(found[0]):04x}', json.dumps(text, ensure_ascii=False))
+
+
+def names_a_folder(text):
+    """Whether a class may be called so: the name of a folder on any system, without what breaks a line of an index."""
+    fit = text.strip() == text and text not in ('', '.', '..') and not re.search(r'[\t\r\n/\\\ud800-\udfff]', text)
+    return fit
 
 
 def item(entry):

@@ -1,6 +1,7 @@
 """The machine, its disks and the images (see `facts`), judged as in `checkup`: pure functions, and syntax of Python 3.8."""
 
 import re
+import shlex
 
 from zodiac.checkup import FAILURE, OK, WARNING, Finding
 
@@ -125,7 +126,7 @@ def fonts(labels, about):
     if not chinese:
         return Finding('fonts', OK, 'none for Chinese, and no class name needs one')
     mend = (
-        f'apt-get install fonts-noto-cjk && rm -f {about["cache"]}/fontlist-*.json'
+        f'apt-get install fonts-noto-cjk && rm -f {shlex.quote(about["cache"])}/fontlist-*.json'
         + '; see docs/troubleshooting.md#chinese-fonts'
     )
     return Finding('fonts', WARNING, f'none for Chinese: pictures show boxes for {chinese[0]}', mend)

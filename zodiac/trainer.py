@@ -24,7 +24,8 @@ class Trainer(paddle.Model):
     """
 
     def __init__(self, network, amp='O0', amp_dtype='float16'):
-        super().__init__(network)
+        with processes.meeting():
+            super().__init__(network)
         self._amp = {'enable': amp != 'O0', 'level': 'O1', 'dtype': amp_dtype}
         self._weight, self._unread = 0.0, []
         self.waiting = False
@@ -54,7 +55,7 @@ class Trainer(paddle.Model):
         with paddle.no_grad():
             classes = labels if labels.ndim == 1 else labels.argmax(1)
             hits = (logits.argmax(1) == classes).astype('float32').sum()
-            self._unread.append(paddle.stack([loss.detach(), weight, hits, paddle.full([], len(labels))]))
+            self._unread.append(paddle.stack([loss.detach(), weight, hits, paddle.full([], float(len(labels)))]))
             self._weight = self._weight + weight
         if update and not self.waiting:
             self._step(scaled)

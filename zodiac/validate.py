@@ -1,18 +1,16 @@
 """What one file is: decoded to its end, with its mode, size, sketch and a hash of its pixels, or the reason why it cannot be used."""
 
 import concurrent.futures
-import contextlib
 import functools
 import hashlib
 import io
 import itertools
 import os
-import signal
 
 import numpy as np
 
-from zodiac import bombs, images, inspection, near_duplicates
-from zodiac.errors import UserError
+from zodiac import bombs, images, inspection, near_duplicates, stops
+from zodiac.errors import UserError, fault
 from zodiac.inspection import NEVER, Inspection, Verdict
 
 DRAFTS = ('JPEG', 'MPO')  # can be decoded at a fraction of their size
@@ -37,7 +35,7 @@ def inspect(path, convert, reduce=True):
 
 def _inspect_together(paths, convert, reduce):
     """The same for several files, whose sketches are made at once: lists of their verdicts, pictures and stamps."""
-    found = [_inspect(path, convert, reduce) for path in paths]
+    found = [_inspect_or_name(path, convert, reduce) for path in paths]
     sketches = iter(near_duplicates.sketches([sample for _, (_, _, sample), _ in found if sample is not None]))
     pictures = [
         b'' if sample is None else inspection.pack(size, digest, next(sketches))
@@ -57,9 +55,9 @@ def inspect_all(paths, convert, workers, reduce=True):
     if workers == 1:
         yield from _one_by_one(map(work, parts))
         return
-    pool = concurrent.futures.ProcessPoolExecutor(workers, initializer=_leave_interrupts_to_parent)
+    pool = concurrent.futures.ProcessPoolExecutor(workers, initializer=stops.work_for_parent)
     try:
-        with _interrupts_held():  # one that came while the processes are forked would be lost
+        with stops.held():  # until the processes, which are forked now, leave signals to this one
             found = pool.map(work, parts)
         yield from _one_by_one(found)
     except concurrent.futures.process.BrokenProcessPool:
@@ -74,22 +72,6 @@ def _one_by_one(parts):
     return itertools.chain.from_iterable(map(Inspection, *columns) for columns in parts)
 
 
-@contextlib.contextmanager
-def _interrupts_held():
-    if not hasattr(signal, 'pthread_sigmask'):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _leave_interrupts_to_parent():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 @functools.cache
 def fast_decoder():
     """The module simplejpeg, which decodes small JPEGs 3 times as fast as Pillow and to the same pixels, or None."""
@@ -98,6 +80,14 @@ def fast_decoder():
     except ImportError:
         return None
     return simplejpeg
+
+
+def _inspect_or_name(path, convert, reduce):
+    """The same as `_inspect`; the UserError for an exception that it does not foresee names the file, and can be sent."""
+    try:
+        return _inspect(path, convert, reduce)
+    except Exception as error:
+        raise fault(path, error) from None
 
 
 NOTHING = (None, None, None)  # in the place of size, hash and sample of an image

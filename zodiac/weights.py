@@ -1,17 +1,19 @@
-"""Read Paddle's weight files (.pdparams, .pdopt) without running code from them.
+"""Read weight files without running code from them: Paddle's (.pdparams, .pdopt), and safetensors.
 
-Such a file is a pickle, and a pickle may call anything. This reader hands it no function of Python's or numpy's but
+Paddle's are pickles, and a pickle may call anything. This reader hands it no function of Python's or numpy's but
 `tuple` and `OrderedDict`: arrays are rebuilt here, from plain bytes, and only of number types.
 """
 
 import collections
 import io
+import os
 import pickle
 import warnings
 
 import numpy as np
 
-from zodiac.errors import UserError
+from zodiac import conversion, provenance
+from zodiac.errors import UserError, one_line
 
 _NUMBERS = {'b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8'}
 _MULTIARRAY = ('numpy.core.multiarray', 'numpy._core.multiarray')
@@ -20,6 +22,7 @@ _PLAIN = {
     ('collections', 'OrderedDict'): collections.OrderedDict,
     ('builtins', 'tuple'): tuple,
     ('__builtin__', 'tuple'): tuple,
+    ('ml_dtypes', 'bfloat16'): 'u2',
 }
 
 
@@ -45,7 +48,9 @@ class _Array:
 
 
 def _from_bytes(data, kind, shape, order='C'):
-    return np.frombuffer(bytes(data), kind.dtype).reshape(shape, order=order)
+    values = np.frombuffer(bytes(data), kind.dtype).reshape(shape, order=order)
+    # of bfloat16 Paddle keeps the bits; it has no other use for unsigned 16-bit numbers
+    return conversion.from_bfloat16(values) if kind.dtype.kind == 'u' and kind.dtype.itemsize == 2 else values
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -72,12 +77,16 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read(path):
-    """The content of a .pdparams or .pdopt file: a dict of name to numpy array, read-only, and plain values.
+    """The content of a .pdparams, .pdopt or .safetensors file: a dict of name to numpy array, read-only, and plain values.
 
-    Raises UserError when the file is missing, damaged, no dict of arrays, or asks for any code.
+    Half-precision numbers of the type bfloat16 come as float32.
+
+    Raises UserError when the file is missing, damaged, no dict of arrays, or asks for any code; it names what else the file is.
     """
     try:
         with open(path, 'rb') as file:
+            if conversion.is_safetensors(file.peek(9)):
+                return conversion.read_safetensors(file)
             content = _unwrap(_ArraysOnly(file, encoding='latin1').load())
     except FileNotFoundError:
         raise UserError(f'{path}: no such weight file; check the path') from None
@@ -86,13 +95,22 @@ def read(path):
     except Exception as error:  # an unpickler can raise anything on hostile or damaged bytes
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f'{path}: cannot be read ({error.strerror}); check its permissions') from None
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f'{path}: not a Paddle weight file, or a damaged one ({reason}); save or download it again'
-        ) from None
+        raise UserError(f'{path}: {_trouble(path, error)}') from None
     if not isinstance(content, dict):
-        raise UserError(f'{path}: holds no dict of tensors; save it with paddle.save(network.state_dict(), ...)')
+        raise UserError(f'{path}: {_trouble(path)}')
     return {str(name): value for name, value in content.items() if name != 'StructuredToParameterName@@'}
+
+
+def _trouble(path, error=None):
+    """Why a file is no dict of tensors, and what to do; `error` is what reading it has raised."""
+    known = conversion.what_is(path)
+    if known:
+        return f'is {known[0]}; {known[1]}'
+    if error is None:
+        return 'holds no dict of tensors; save it with paddle.save(network.state_dict(), ...)'
+    if isinstance(error, EOFError) or any(word in str(error) for word in ('truncated', 'exhausted', 'ran out of')):
+        return f'is cut off after {os.path.getsize(path):,} bytes; download or copy it again'
+    return f'not a Paddle weight file, or a damaged one ({one_line(error)}); save or download it again'
 
 
 def _unwrap(value):
@@ -108,12 +126,25 @@ def _unwrap(value):
     return value
 
 
-def dump(state_dict):
-    """bytes: a state dict in Paddle's own file format, which `read`, `paddle.load` and `Model.load` accept."""
+def dump(state_dict, facts=None):
+    """bytes: a state dict in Paddle's own file format, which `read`, `paddle.load` and `Model.load` accept.
+
+    Half-precision tensors are written as float32.
+
+    Args:
+        facts: JSON-ready dict of what made it, see `provenance`; None for none.
+    """
     import paddle
 
+    half = paddle.float16, paddle.bfloat16
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='The input state dict is empty')  # SGD at a constant rate has none
-        paddle.save(state_dict, buffer)
-    return buffer.getvalue()
+        paddle.save(
+            {
+                name: value.astype('float32') if getattr(value, 'dtype', None) in half else value
+                for name, value in state_dict.items()
+            },
+            buffer,
+        )
+    return buffer.getvalue() + (provenance.appended(facts) if facts else b'')

@@ -1,0 +1,84 @@
+"""A home folder that is missing or cannot be written to stops nothing, and the user is told where things go."""
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+
+import pytest
+from conftest import ROOT
+
+from zodiac import home, surroundings
+
+IMPORT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from zodiac import device
+device.import_paddle()
+import visualdl
+from paddle.utils import download
+print(download.WEIGHTS_HOME)
+"""
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder of temporary files."""
+    (tmp_path / 'tmp').mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'tmp'))
+    return tmp_path / 'tmp'
+
+
+def test_a_home_that_can_be_written_to_is_left_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / '.cache').mkdir()
+    home.ensure()
+    assert os.environ['HOME'] == str(tmp_path) and capsys.readouterr().err == ''
+    assert surroundings.home(home.problem()).state == 'ok'
+
+
+@pytest.mark.parametrize('locked', ['', '.cache', '.visualdl', '.cache/paddle'])
+def test_a_home_with_a_folder_of_another_user_is_replaced(tmp_path, temporary, monkeypatch, capsys, locked):
+    (tmp_path / 'home' / locked).mkdir(parents=True)
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    here = str(tmp_path / 'home' / locked).rstrip('/')
+    monkeypatch.setattr(home.os, 'access', lambda path, how: path.rstrip('/') != here)  # root may write everywhere
+    home.ensure()
+    assert os.path.dirname(os.environ['HOME']) == str(temporary)
+    said = capsys.readouterr().err
+    assert said.count('\n') == 1 and f'HOME = {tmp_path}/home: {here} cannot be written to' in said
+    assert 'export HOME=FOLDER' in said and os.environ['HOME'] in said
+
+
+def test_an_unknown_user_without_a_home_gets_the_same_folder_each_time(temporary, monkeypatch):
+    monkeypatch.setenv('HOME', '/nonexistent')
+    found = surroundings.home(home.problem())
+    assert found.state == 'warning' and '/nonexistent: no such folder' in found.found
+    first = home.substitute()
+    assert stat.S_IMODE(os.stat(first).st_mode) == 0o700
+    assert home.substitute() == first
+
+
+@pytest.mark.parametrize(
+    'prepare', [lambda path: os.symlink('/', path), lambda path: os.mkdir(path) or os.chmod(path, 0o777)]
+)
+def test_a_folder_that_others_have_put_there_is_not_taken(temporary, prepare):
+    expected = home.substitute()
+    os.rmdir(expected)
+    prepare(expected)
+    assert home.substitute() != expected
+
+
+def test_paddle_and_visualdl_start_without_a_home_and_leave_nothing_there(tmp_path):
+    done = subprocess.run(
+        [sys.executable, '-c', IMPORT, str(ROOT)],
+        env={**os.environ, 'HOME': str(tmp_path / 'home'), 'TMPDIR': str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith(f'{tmp_path}/zodiac-{os.getuid()}/.cache/paddle/hapi/weights')
+    assert not (tmp_path / 'home').exists() and not (tmp_path / '~').exists()
