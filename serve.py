@@ -13,7 +13,7 @@ if __name__ == '__main__':
 
     start.prepare(
         'requirements-serve.txt',
-        'fastapi fastapi_offline uvicorn python_multipart prometheus_client numpy PIL yaml scipy tqdm',
+        'fastapi fastapi_offline uvicorn python_multipart prometheus_client numpy PIL yaml tqdm',
     )
 
 import argparse
