@@ -6,6 +6,7 @@ image, label = ZodiacDataset(mode='valid')[0]      # float32 [3, 224, 224], int6
 
 import functools
 import mmap
+import os
 
 import numpy as np
 from PIL import Image
@@ -16,6 +17,10 @@ from zodiac.errors import KILLED_LOADER, UserError, fault
 from zodiac.index import read as read_index
 
 paddle = device.import_paddle()
+
+FEWEST = (
+    8  # images of a process in a batch that BatchNorm can do with, where a run goes on with batches of another size
+)
 
 
 class ZodiacDataset(paddle.io.Dataset):
@@ -129,9 +134,11 @@ def require_same_order(cfg):
     found = files.read_json(path)
     theirs = found.get('labels') if isinstance(found, dict) else None
     if isinstance(theirs, list) and theirs != ours and sorted(map(str, theirs)) == sorted(ours):
+        of_run = f'{cfg.run_dir}/config.yaml'
         raise UserError(
-            f'{path}: the index files were written with data.labels = {theirs}, now it is {ours}, the same classes in another order; run '
-            'annotate.py again; see docs/troubleshooting.md#class-order'
+            f'{path}: the index files were written with data.labels = {theirs}, now it is {ours}, the same classes in another order; use '
+            f'the configuration of then{f", perhaps -c {of_run}" if os.path.isfile(of_run) else ""}, or run annotate.py again; see '
+            'docs/troubleshooting.md#class-order'
         )
 
 
@@ -248,8 +255,8 @@ class Batches(paddle.io.BatchSampler):
     parts of `order`, and all cuts are even, see `_cut`: there is no small batch at the end of a pass, whose BatchNorm
     statistics would be those of a few images.
 
-    A pass that leaves out its first steps (`skip`) has the others unchanged. If it has to go on where no step of its own ends,
-    since the size of the batches has changed, and fewer images are left than BatchNorm needs, it begins a little earlier.
+    A pass that leaves out its first steps (`skip`) has the others unchanged. If it has to go on where none of its own steps ends,
+    since the size of the batches has changed, and hardly any images are left, it begins a little earlier: see `FEWEST`.
 
     Attributes: order, int [count]; skip, images at the beginning of the pass to leave out.
     """
@@ -289,11 +296,16 @@ class Batches(paddle.io.BatchSampler):
         return len(self.bounds())
 
 
-@functools.lru_cache(maxsize=8)  # Paddle asks for the length at every step
+def _least(size, processes):
+    """Images that each process should have of a batch: half of its share of `size`, and two where it may have two."""
+    return max(-(-size // (2 * processes)), min(2, size // processes))
+
+
+@functools.lru_cache(maxsize=4)  # Paddle asks for the length at every step
 def _plan(count, skip, batch_size, processes, accumulate):
     """(start, stop) of each batch, and where steps of the optimizer end; see `Batches`."""
-    needed = processes * min(2, batch_size // processes)
-    start = min(skip, max(0, count - needed)) if skip < count else count
+    fewest = processes * min(FEWEST, _least(batch_size, processes))
+    start = min(skip, max(0, count - fewest)) if skip < count else count
     steps = _cut(start, count, batch_size * accumulate, processes)
     bounds = tuple(batch for step in steps for batch in _cut(*step, batch_size, processes))
     return bounds, frozenset(stop for _, stop in steps)
@@ -302,14 +314,12 @@ def _plan(count, skip, batch_size, processes, accumulate):
 def _cut(start, stop, size, processes):
     """A range in the fewest parts of at most `size`, as list of (start, stop); their lengths differ by one at most, longer ones first.
 
-    Where the share of a process would be less than half of its share of `size`, or a single image although `size` gives it
-    more, there is one part less, and each is a little longer than `size`.
+    Where a process would get less than `_least`, there is one part less, and each is a little longer than `size`.
     """
     count = stop - start
     if not count:
         return []
-    least = processes * max(-(-size // (2 * processes)), min(2, size // processes))
-    parts = max(1, min(-(-count // size), count // least))
+    parts = max(1, min(-(-count // size), count // (processes * _least(size, processes))))
     length, longer = divmod(count, parts)
     edges = [start + number * length + min(number, longer) for number in range(parts + 1)]
     return list(zip(edges, edges[1:]))

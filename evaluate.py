@@ -203,6 +203,11 @@ def draw(folder, result, dataset, probabilities, counts, cfg):
         'predictions': metrics.simple_random_sample(len(dataset), 18, cfg.seed),
         'mistakes': report.choose(dataset.labels, probabilities, 18)['mistakes'],
     }
+    wrong = int((guesses != dataset.labels).sum())
+    headings = {
+        'predictions': f'{len(dataset)} images, drawn at random',
+        'mistakes': f'{wrong} mistakes, the most probable first',
+    }
     for name, shown in walls.items():
         if not len(shown):
             continue
@@ -213,7 +218,9 @@ def draw(folder, result, dataset, probabilities, counts, cfg):
             for title, good, i in zip(titles, right, shown)
         ]
         pictures = [images.decode(dataset.paths[i]) for i in shown]
-        plots.plot_predictions(f'{folder}/{name}.png', pictures, titles, right)
+        plots.plot_predictions(
+            f'{folder}/{name}.png', pictures, titles, right, heading=f'{len(shown)} of {headings[name]}'
+        )
     total = sum(int(numbers.sum()) for numbers in counts.values())
     plots.plot_class_counts(f'{folder}/classes.png', counts, names, f'{cfg.data.root}: {total:,} images')
     rows = read_log(f'{cfg.run_dir}/log.csv')

@@ -86,8 +86,8 @@ def export(cfg):
     if cfg.export.onnx == 'auto' and not with_onnx:
         older = f'warning: {before} of the older export is gone: ' if without else ''
         print(
-            f'{older}no ONNX file was written, which needs requirements-deploy.txt ({why}): {step}, and export again; or set '
-            'export.onnx=false',
+            f'{older}no ONNX file was written, which needs requirements-deploy.txt ({why}); set export.onnx=false if none is wanted, '
+            f'else: {step}',
             file=sys.stderr,
         )
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')

@@ -11,7 +11,7 @@ counted; the exit status is then 1.
 if __name__ == '__main__':
     from zodiac import start
 
-    start.prepare('requirements-serve.txt', 'numpy PIL yaml scipy tqdm')
+    start.prepare('requirements-serve.txt', 'numpy PIL yaml tqdm')
 
 import argparse
 import codecs

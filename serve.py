@@ -13,7 +13,7 @@ if __name__ == '__main__':
 
     start.prepare(
         'requirements-serve.txt',
-        'fastapi fastapi_offline uvicorn python_multipart prometheus_client numpy PIL yaml scipy tqdm',
+        'fastapi fastapi_offline uvicorn python_multipart prometheus_client numpy PIL yaml tqdm',
     )
 
 import argparse
@@ -26,6 +26,8 @@ import sys
 from zodiac import device, inference
 from zodiac.errors import UsageError, run
 
+CONNECTIONS = 4  # for each request of --max-requests
+
 
 def main():
     serve(parse())
@@ -36,7 +38,9 @@ def serve(args):
     from zodiac import connections, service, uploads
 
     token = read_token()
-    sizes = {'body': args.max_mb << 20, 'total': args.max_total_mb << 20, 'pixels': args.max_megapixels * 10**6}
+    links = CONNECTIONS * args.max_requests
+    total = (args.max_total_mb << 20) - links * connections.BUFFERS
+    sizes = {'body': args.max_mb << 20, 'total': total, 'pixels': args.max_megapixels * 10**6}
     limits = uploads.Limits(requests=args.max_requests, images=args.max_images, seconds=args.timeout, **sizes)
     listener = connections.bind(args.host, args.port)
     model = inference.load(args.infer_dir, args.device, args.engine)
@@ -50,7 +54,7 @@ def serve(args):
     address = f'http://{f"[{host}]" if ":" in host else host}:{port}'
     print(f'serving {model.name} with {model.engine} at {address} (Ctrl-C stops)', flush=True)
     settings = connections.Settings(
-        connections=4 * args.max_requests,
+        connections=links,
         keep_alive=args.keep_alive,
         drain=args.drain,
         stop=math.ceil(args.timeout) + 1,
@@ -82,7 +86,7 @@ def parse():
     limit(
         '--max-total-mb',
         512,
-        'megabytes of all requests, held in memory together; the largest that still arrives gets 503',
+        'megabytes of memory that all uploads together take; the largest that still arrives gets 503',
     )
     limit('--max-megapixels', 32, 'megapixels of an image; more get 413')
     limit('--timeout', 30, 'seconds for a request, from its first byte to the answer', float)
@@ -103,8 +107,12 @@ def parse():
     add('--cors-origin', type=_origin, action='append', default=[], metavar='ORIGIN', help=help_on_cors)
     add('--no-access-log', action='store_true', help='do not write a line of JSON to stderr for each request')
     args = parser.parse_args()
-    if args.max_total_mb < args.max_mb:
-        parser.error(f'argument --max-total-mb: must be at least --max-mb, which is {args.max_mb}')
+    buffers = math.ceil(1.5 * args.max_requests)  # MB: connections.BUFFERS for CONNECTIONS
+    if args.max_total_mb < args.max_mb + buffers:
+        least = (
+            f'{args.max_mb + buffers}: {args.max_mb} for --max-mb and {buffers} for the connections of --max-requests'
+        )
+        parser.error(f'argument --max-total-mb: must be at least {least}')
     return args
 
 

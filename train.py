@@ -87,11 +87,13 @@ def launch(cfg, number):
 
 
 def suited_processes(cfg):
-    """Number of processes to train with where the user names none; each gets an image at least, of training and of validation."""
+    """Number of processes to train with where the user names none: each gets two training images at least, which BatchNorm needs,
+    and one validation image."""
     number = processes.suited(cfg.device, cfg.train.batch_size)
     if number > 1:
-        splits = (index.read(f'{cfg.data.root}/{split}.txt', len(cfg.data.labels)) for split in ('train', 'valid'))
-        number = min(number, *(len(labels) for _, labels in splits))
+        paths = (index.read(f'{cfg.data.root}/{split}.txt', len(cfg.data.labels))[0] for split in ('train', 'valid'))
+        training, validation = map(len, paths)
+        number = max(1, min(number, training // 2, validation))
     return number
 
 

@@ -7,8 +7,9 @@
 Starts serve.py. Clients then send empty, cut off, damaged, oversized and mistyped images, decompression bombs, broken multipart
 forms and broken HTTP, bodies without an end, while others send a byte now and then, or ask for much and read nothing. What must
 hold: every answer is 4xx or 503, the server lives and cuts the slow clients off, every good request in between gets the answer
-that it got before, and good requests leave its memory as it was. Prints a table and, last, one JSON line; exit status 1 when
-something did not hold.
+that it got before, and good requests leave its memory as it was. Another server, with the limits of serve.py, then gets 16 MB on each
+of --flood connections at a time: its memory must grow by no more than --max-total-mb, and good requests be answered. Prints a table
+and, last, one JSON line; exit status 1 when something did not hold.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import tempfile
 import urllib.parse
 import zlib
 
+import flood
 import httpx
 import numpy as np
 import slow_clients
@@ -45,6 +47,9 @@ def main():
     parser.add_argument('--malformed', type=int, default=5000, help='malformed requests (default: 5000)')
     parser.add_argument('--slow', type=int, default=50, help='slow clients meanwhile (default: 50)')
     parser.add_argument('--good', type=int, default=10000, help='good requests for the memory (default: 10000)')
+    parser.add_argument(
+        '--flood', type=int, default=500, help='connections that fill the memory; 0: none (default: 500)'
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix='uploads') as folder:
         infer = args.infer or export_colours(folder)
@@ -54,11 +59,15 @@ def main():
             found['alive'] = process.poll() is None
             said.seek(0)
             found['tracebacks'] = said.read().count('Traceback')
+        if args.flood:
+            found['flood'] = fill(infer, args.flood)
     print(f'{"request":<24}{"sent":>7}  answers')
     for name, answers in sorted(found.pop('kinds').items()):
         print(f'{name:<24}{sum(answers.values()):>7}  {", ".join(f"{n} x {a}" for a, n in sorted(answers.items()))}')
     found['lost'] = found['unexpected'] + found['good_wrong'] + found['tracebacks'] + (not found['alive'])
     found['lost'] += (found['memory_growth'] >= 0.05) + found['slow_not_cut_off']
+    if args.flood:
+        found['lost'] += (found['flood']['grown_mb'] > found['flood']['limit_mb']) + found['flood']['bad']
     print(json.dumps({'benchmark': 'uploads', 'malformed': args.malformed, 'good_for_memory': args.good, **found}))
     sys.exit(1 if found['lost'] else 0)
 
@@ -113,8 +122,27 @@ def grow(address, count):
         return memory() / before - 1
 
 
+def fill(infer, connections, most=16, total=512, seconds=40):
+    """What `connections` clients do to a server that take `most` MB each, where all together may take `total`."""
+    limits = [
+        '--max-mb',
+        most,
+        '--max-total-mb',
+        total,
+        '--max-requests',
+        connections // 4 + 3,
+    ]  # four connections for each
+    with serving(infer, *limits) as (address, process, _):
+        expected = answer_to_good(address, 'blue')
+
+        def good():
+            return same(answer_to_good(address, 'blue'), expected)
+
+        return {'limit_mb': total, **flood.flood(address, process.pid, connections, most << 20, good, seconds)}
+
+
 def answer_to_good(address, colour):
-    answer = httpx.post(f'{address}/predict', files={'file': png(COLOURS[colour], (64, 48))}, timeout=30)
+    answer = httpx.post(f'{address}/predict', files={'file': png(COLOURS[colour], (64, 48))}, timeout=60)
     return answer.json() if answer.status_code == 200 else {'status': answer.status_code}
 
 

@@ -185,6 +185,8 @@ def pickled_by_pytorch():
 
 STRANGERS = {
     'nothing': (b'', 'empty'),
+    'zeros': (bytes(5000), 'zeros.*again'),
+    'eight bits': (safetensors({'a': np.zeros(4, np.int8)}, {'a': 'F8_E5M2'}), 'safetensors.*F8_E5M2.*float32'),
     'lfs': (b'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n', 'Git LFS pointer.*git lfs pull'),
     'page': (b'\n<!DOCTYPE html>\n<html><title>404 Not Found</title>', 'web page.*download'),
     'error': (b'{"error": "Entry not found"}', 'text .*Entry not found.*download'),
@@ -201,8 +203,11 @@ STRANGERS = {
     'onnx': (b'\x08\x08\x12\x07pytorch\x1a\x052.1.0', 'ONNX model'),
     'pdiparams': (bytes(16) + b'\x05\0\0\0\x08\x05' + bytes(20), 'exported model.*pdparams'),
     'cut off pickle': (pickle.dumps({'a': np.zeros(99)}, protocol=2)[:300], 'cut off after 300 bytes'),
-    'cut off safetensors': (safetensors({'a': np.zeros((9, 9), np.float32)})[:-40], 'safetensors.*cut off'),
-    'bad safetensors': (struct.pack('<Q', 9) + b'{"a": 1}}', 'safetensors.*damaged'),
+    'cut off safetensors': (
+        safetensors({'a': np.zeros((9, 9), np.float32)})[:-40],
+        'safetensors.*a is not in it whole',
+    ),
+    'bad safetensors': (struct.pack('<Q', 9) + b'{"a": 1}}', 'safetensors.*Extra data'),
 }
 
 

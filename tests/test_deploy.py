@@ -46,7 +46,7 @@ def network_of(kind):
     if kind == 'small':
         return Small()
     if kind == 'flip average':
-        return networks.FlipAverage(Small())
+        return networks.FlipAverage(model.build('cifarnet', 4, 32))
     head = ['flatten', {'dropout': 0.5}, {'linear': 'classes'}] if kind == 'headed' else 'auto'
     return model.build('cifarnet' if kind == 'cifarnet' else 'resnet18', 4, 32, head)
 

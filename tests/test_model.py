@@ -194,14 +194,16 @@ def fail_to_download(url, md5sum=None):
     raise RuntimeError(f'Downloading from {url} failed. Retry limit reached')
 
 
-def test_without_a_network_pretrained_says_where_to_put_the_file(monkeypatch, twelve):
+def test_without_a_network_pretrained_says_where_to_put_the_file(monkeypatch, twelve, tmp_path, capsys):
     from paddle.utils import download
 
+    monkeypatch.setattr(download, 'WEIGHTS_HOME', str(tmp_path))
     monkeypatch.setattr(download, 'get_weights_path_from_url', fail_to_download)
     with pytest.raises(UserError) as caught:
         model.load_pretrained(twelve, 'resnet18', True)
     for word in ('model.pretrained', 'https://', f'{download.WEIGHTS_HOME}/resnet18.pdparams'):
         assert word in str(caught.value)
+    assert 'fetching the ImageNet weights of resnet18 from https://' in capsys.readouterr().err
 
 
 def test_pretrained_takes_paddles_own_file_of_that_network(monkeypatch, imagenet):

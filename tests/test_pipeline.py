@@ -341,7 +341,7 @@ def test_two_processes_train_and_only_the_first_one_writes(finished, tmp_path):
 
     assert result.returncode == 0, result.stderr
     rows = read_csv(cwd / 'output/small/log.csv')
-    assert [row['step'] for row in rows] == ['5', '10']  # 18 images in batches of 4
+    assert [row['step'] for row in rows] == ['4', '8']  # 18 images in batches of 4, two for each process at least
     assert not (cwd / 'output/small.previous').exists()
 
 
@@ -366,7 +366,7 @@ def test_two_processes_train_and_only_the_first_one_writes(finished, tmp_path):
             'evaluate.py',
             ['evaluate.weights=output/small.pdparams', 'data.labels=[cat,dog,猫,pig]'],
             1,
-            ['3 classes', '4'],
+            ['was trained with data.labels', 'pig'],
         ),
         ('export.py', ['name=never'], 1, ['output/never/best', 'train.py']),
     ],

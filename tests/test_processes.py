@@ -213,8 +213,12 @@ def test_one_process_is_the_default_on_a_gpu_and_where_the_threads_are_set(monke
     assert processes.suited('cpu', 512) == 1
 
 
-@pytest.mark.parametrize(('training', 'validation', 'expected'), [(40, 40, 4), (40, 3, 3), (2, 9, 2), (40, 1, 1)])
-def test_the_default_leaves_each_process_an_image_of_both_splits(tmp_path, monkeypatch, training, validation, expected):
+@pytest.mark.parametrize(
+    ('training', 'validation', 'expected'), [(40, 40, 4), (40, 3, 3), (5, 9, 2), (3, 9, 1), (40, 1, 1)]
+)
+def test_the_default_leaves_each_process_images_enough_of_both_splits(
+    tmp_path, monkeypatch, training, validation, expected
+):
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
     monkeypatch.setattr(device, 'cores', lambda: 4)
     for split, count in (('train', training), ('valid', validation)):

@@ -160,6 +160,33 @@ def test_the_page_shows_names_as_they_are_and_loads_nothing_from_elsewhere(tmp_p
     assert 'http' not in without_pictures(page)
 
 
+def text_of_page(tmp_path, template='report.html', **content):
+    path = tmp_path / template
+    report.write_page(str(path), template, **content)
+    return ' '.join(' '.join(read_page(path.read_text(encoding='utf-8'))[0]).split())
+
+
+def test_a_wall_that_is_cut_off_says_so(tmp_path):
+    content = content_of_a_page(ENGLISH)
+    cards = content['mistakes'] * 4
+    right = [{**card, 'right': True} for card in cards]
+    walls = {'mistakes': cards[:1], 'uncertain': cards[:2], 'heat': [cards[0], *right[:3]], 'heat_size': (4, 4)}
+    text = text_of_page(tmp_path, **{**content, **walls})
+    assert 'Shown are 1 of 4; predictions.csv lists all' in text
+    assert 'Shown are 2 of 6;' in text and 'Shown are 0 of 1 classes' in text
+    assert 'The first 1 of the mistakes above and the first 3 of what is right' in text
+    whole = {'mistakes': cards, 'uncertain': cards[:1] * 6, 'right': right[:1]}
+    assert 'Shown are' not in text_of_page(tmp_path, **{**content, **whole})
+
+
+def test_a_comparison_that_is_cut_off_says_so(tmp_path):
+    content = content_of_a_comparison()
+    assert 'Shown are' not in text_of_page(tmp_path, 'compare.html', **content)
+    content['result'] = {**content['result'], 'only_first': len(content['only_first']) + 30}
+    shown, all_of_them = len(content['only_first']), content['result']['only_first']
+    assert f'Shown are {shown} of {all_of_them}' in text_of_page(tmp_path, 'compare.html', **content)
+
+
 def test_the_page_says_so_when_nothing_is_wrong(tmp_path):
     path = tmp_path / 'report.html'
     report.write_page(str(path), **content_of_a_page(ENGLISH, mistakes=[]))

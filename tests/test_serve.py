@@ -64,13 +64,21 @@ def test_the_answer_is_that_of_predict(server, infer, tmp_path):
 def test_hostile_clients_harm_nobody():
     """The quick part of benchmarks/uploads.py: each kind of malformed request three times, beside slow clients."""
     command = [sys.executable, str(ROOT / 'benchmarks/uploads.py')]
-    sizes = ['--malformed', str(3 * len(uploads.MALFORMED)), '--good', '200', '--slow', '20']
+    sizes = ['--malformed', str(3 * len(uploads.MALFORMED)), '--good', '200', '--slow', '20', '--flood', '0']
     result = subprocess.run([*command, *sizes], capture_output=True, text=True, timeout=240)
 
     assert result.returncode == 0, result.stdout + result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
     assert (found['lost'], found['malformed']) == (0, 3 * len(uploads.MALFORMED))
     assert found['good_between'] > 10
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='tells resident memory')
+def test_uploads_take_no_more_memory_than_all_of_them_may_and_keep_nobody_out(infer):
+    """The quick part of the flood of benchmarks/uploads.py: 40 clients with 8 MB each, three times, where 48 MB are for all."""
+    found = uploads.fill(infer, 40, 8, 48, 4)
+    assert found['grown_mb'] <= 48
+    assert found['bad'] == 0 and found['good'] > 3
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='signals')
@@ -126,7 +134,7 @@ WRONG = {
     'limit': (['INFER', '--max-mb', '0'], 2, ['--max-mb']),
     'word': (['INFER', '--batch-size', 'many'], 2, ['--batch-size']),
     'batch': (['INFER', '--batch-size', '257'], 2, ['--batch-size', '256']),
-    'total': (['INFER', '--max-mb', '600'], 2, ['--max-total-mb', '600']),
+    'total': (['INFER', '--max-mb', '600'], 2, ['--max-total-mb', '792', '--max-requests']),
     'proxy': (['INFER', '--proxy', 'localhost'], 2, ['--proxy', '127.0.0.1']),
     'origin': (['INFER', '--cors-origin', 'https://a.example/'], 2, ['--cors-origin', 'https://example.org']),
     'engine': (['INFER', '--engine', 'magic'], 2, ['--engine', 'onnxruntime']),
@@ -857,6 +865,7 @@ def test_the_page_asks_for_the_token_until_it_is_right(infer, page_of):
         page.click('#token-part button')
         page.wait_for_selector('#guesses li')
         assert not page.is_visible('#token-part')
+        assert page.evaluate('document.activeElement.id') == 'file'  # from where the next photo is chosen
 
 
 def test_the_page_says_when_the_server_is_gone(infer, page_of):

@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import hashlib
 import io
+import os
 import re
 import threading
 import time
@@ -176,6 +177,7 @@ REFUSED = {
         400,
         'damaged',
     ),
+    'long form type': (form(PART + RED + b'\r\n--b--\r\n', 'b; a="' + ';' * 10_000), 400, 'Content-Type has more'),
     'long boundary': (form(PART + RED, 'b' * 1000), 400, 'boundary'),
     'long name': ({'files': upload(b'hello', name='n' * 500)}, 422, 'n…: not an image'),
 }
@@ -359,7 +361,7 @@ def test_a_model_that_fails_to_warm_up_ends_in_a_message():
 
 def test_the_largest_upload_that_still_arrives_gives_way_when_the_memory_is_full():
     async def scenario():
-        memory = uploads.Memory(11 << 20)
+        memory = uploads.Memory(19 << 19)
         with contextlib.ExitStack() as opened:
             large, arrived, small = (opened.enter_context(memory.upload()) for _ in range(3))
             for upload in (large, small):
@@ -388,6 +390,14 @@ def test_an_upload_beyond_the_memory_of_the_server_is_told_to_come_again():
             assert (answer.status_code, answer.headers['Retry-After']) == (503, '1')
             assert 'memory' in answer.json()['detail']
             assert client.post('/predict', files=upload(RED)).status_code == 200
+
+
+def test_an_upload_for_which_the_machine_has_no_memory_is_told_to_come_again(client, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(uploads.mmap, 'mmap', lambda *args: os.stat('/nowhere'))
+        answer = client.post('/predict', files=upload(RED))
+        assert (answer.status_code, answer.headers['Retry-After']) == (503, '1')
+    assert client.post('/predict', files=upload(RED)).status_code == 200
 
 
 def test_an_exception_that_nobody_foresaw_is_answered_as_any_other_fault_and_logged_once(client, monkeypatch, caplog):

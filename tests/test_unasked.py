@@ -1,5 +1,6 @@
 """What no script does unasked: call a host, keep an identifier of the user, let a library of C++ talk on the terminal."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -11,32 +12,117 @@ from zodiac import deploy, device, engines
 
 device.import_paddle()
 
-LABELS = ['cat', 'dog']
-SETTINGS = (
-    '-o name=small data.root=photos data.labels=[cat,dog] image.size=32 model.arch=resnet18 model.pretrained=false data.num_workers=0 '
-    'train.epochs=1 train.batch_size=4 optim.lr=0.0005 export.agreement=0.01 export.logit_tolerance=10 export.loss_tolerance=10'
-)
-SERVE = """
-serve.py output/small/infer --port 8123 & server=$!
-for attempt in $(seq 300); do exec 3<>/dev/tcp/127.0.0.1/8123 && break; sleep 0.2; done 2>/dev/null
-kill -TERM $server; wait $server; [ $? = 143 ]
-"""
 WATCHED = ['unshare', '--net', '--mount', sys.executable, str(ROOT / 'tests' / 'watched.py')]
 
 
-def watched(*command, **options):
-    """Run a command where it can reach no host; returns its CompletedProcess, and the hosts that it tried."""
-    done = subprocess.run([*WATCHED, *map(str, command)], capture_output=True, text=True, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done, done.stdout.split()
-
-
 def can_watch():
-    if not shutil.which('unshare') or not shutil.which('ip'):
-        return False
-    return subprocess.run([*WATCHED, 'true'], capture_output=True).returncode == 0
+    there = shutil.which('unshare') and shutil.which('ip') and shutil.which('bash')
+    return there and not subprocess.run([*WATCHED, 'true'], capture_output=True).returncode
 
 
-pytestmark = pytest.mark.skipif(
-    not can_watch(), reason='needs unshare and ip, and the right to make a network namespace'
+needs_a_namespace = pytest.mark.skipif(
+    not can_watch(), reason='needs unshare, ip and bash, and the right to make a network namespace'
 )
+
+SETTINGS = [
+    *(
+        'name=small',
+        'data.root=photos',
+        'data.labels=[cat,dog]',
+        'data.num_workers=0',
+        'image.size=32',
+        'model.arch=resnet18',
+    ),
+    *('model.pretrained=false', 'train.epochs=1', 'train.batch_size=4', 'optim.lr=0.0005'),
+    *(
+        'export.agreement=0.01',
+        'export.logit_tolerance=100',
+        'export.loss_tolerance=100',
+    ),  # what it learns does not count
+]
+DOORS = """
+run() { "$PYTHON" "$ROOT/$@" > said/"$1.${NUMBER:-1}.out" 2> said/"$1.${NUMBER:-1}.err" || { cat said/"$1.${NUMBER:-1}.err" >&2; exit 1; } }
+run annotate.py -o "${SETTINGS[@]}"
+run train.py --nproc 2 -o "${SETTINGS[@]}"
+run evaluate.py -o "${SETTINGS[@]}"
+run export.py -o "${SETTINGS[@]}" export.precision=$PRECISION
+for engine in $ENGINES; do NUMBER=$engine run predict.py output/small/infer photos/test --engine $engine; done
+run doctor.py --no-self-test -o "${SETTINGS[@]}"
+[ $SWEEP = 0 ] || run sweep.py -o "${SETTINGS[@]}" -s optim.lr=[0.001]
+"$PYTHON" "$ROOT/serve.py" output/small/infer --port 8000 > said/serve.out 2> said/serve.err & server=$!
+for attempt in {1..300}; do (exec 3<>/dev/tcp/127.0.0.1/8000) 2> /dev/null && break; sleep 0.2; done
+kill -TERM $server; wait $server || [ $? = 143 ]
+"""
+
+
+@pytest.fixture(scope='module')
+def doors(tmp_path_factory):
+    """(what the scripts printed, by file; the hosts that they tried; the home folder afterwards), all doors on a small run."""
+    cwd = tmp_path_factory.mktemp('doors')
+    make_tree(cwd / 'photos', ['cat', 'dog'], {'train': 4, 'valid': 2, 'test': 2})
+    (cwd / 'said').mkdir()
+    (cwd / 'home').mkdir()
+    there = [name for name in ('onnxruntime', 'openvino') if deploy.can_save_onnx() and engines.installed(name)]
+    values = {
+        'PYTHON': sys.executable,
+        'ROOT': str(ROOT),
+        'ENGINES': ' '.join(['paddle', *there]),
+        'PRECISION': 'int8' if there else 'fp32',
+        'SWEEP': str(int(engines.installed('optuna'))),
+    }
+    given = ' '.join(f"'{setting}'" for setting in SETTINGS)
+    head = '\n'.join(['set -e', *(f"{name}='{value}'" for name, value in values.items()), f'SETTINGS=({given})'])
+    (cwd / 'doors.sh').write_text(head + DOORS)
+    environment = {'HOME': str(cwd / 'home'), 'PATH': '/usr/bin:/bin:/usr/sbin:/sbin', 'LC_ALL': 'C.UTF-8'}
+    done = subprocess.run([*WATCHED, 'bash', 'doors.sh'], cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = {path.name: path.read_text(encoding='utf-8') for path in (cwd / 'said').iterdir()}
+    return said, done.stdout.split(), [path.name for path in (cwd / 'home').rglob('*')]
+
+
+@needs_a_namespace
+def test_a_lookup_and_a_connection_are_seen():
+    code = """
+import contextlib, socket
+with contextlib.suppress(OSError):
+    socket.getaddrinfo('statistics.example.org', 443)
+for address in ('192.0.2.7', '127.0.0.1'):
+    with contextlib.suppress(OSError):
+        socket.create_connection((address, 443))
+"""
+    done = subprocess.run([*WATCHED, sys.executable, '-c', code], capture_output=True, text=True)
+    assert 'statistics.example.org' in done.stdout and '192.0.2.7' in done.stdout.split()
+    assert '127.0.0.1' not in done.stdout.split()
+
+
+@needs_a_namespace
+def test_no_script_calls_a_host_or_keeps_an_identifier(doors):
+    _, hosts, home = doors
+    assert hosts == []
+    assert not [name for name in home if re.search('deviceid|onnxruntime|openvino|_cid$|telemetry', name)]
+
+
+LIBRARIES = re.compile(
+    r'^[IWEF]\d{4}|\[[IWE]:|FLAGS|ccache|oneDNN|OneDNN|TelemetryExtension|Warning:|warnings\.warn|\w\.(cc|cpp|h|py):\d+|\x1b'
+)
+
+
+@needs_a_namespace
+def test_no_library_talks_on_the_terminal(doors):
+    said, *_ = doors
+    assert len(said) >= 2 * 7
+    words = {name: [line for line in text.splitlines() if LIBRARIES.search(line)] for name, text in said.items()}
+    assert not any(words.values()), words
+    for name in ('annotate.py.1.err', 'evaluate.py.1.err', 'export.py.1.err', 'predict.py.paddle.err', 'serve.err'):
+        assert said[name] in ('', 'interrupted\n'), name
+
+
+def test_what_a_library_says_is_kept_from_the_terminal_and_shown_where_it_fails(capfd):
+    echo = ['sh', '-c', 'echo of C++ >&2']
+    with device.quiet():
+        subprocess.run(echo)
+    assert capfd.readouterr().err == ''
+    with pytest.raises(ValueError), device.quiet():
+        subprocess.run(echo)
+        raise ValueError
+    assert capfd.readouterr().err == 'of C++\n'

@@ -23,7 +23,9 @@ def shut_in():
         'ip route add local default dev lo',
     ):
         subprocess.run(command.split(), check=True)
-    subprocess.run('ip -6 route add local default dev lo'.split(), stderr=subprocess.DEVNULL)  # where there is IPv6
+    subprocess.run(
+        ['ip', '-6', 'route', 'add', 'local', 'default', 'dev', 'lo'], stderr=subprocess.DEVNULL
+    )  # where there is IPv6
 
 
 def target(packet):

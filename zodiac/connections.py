@@ -22,13 +22,14 @@ from zodiac.errors import UserError
 
 WAIT_SECONDS = 10  # for the whole header of a request, for what is left of a body once it is answered, and for a reader
 READ_SIZE = (
-    1 << 16
-)  # bytes at a time; asyncio's 256 KB, several copies of them for each connection, are half as much as the uploads
+    1 << 15
+)  # bytes at a time; with asyncio's 256 KB, of which there are copies, BUFFERS would be four times as large
+BUFFERS = 3 << 17  # bytes that a connection takes at most beside the body that is kept of it
 ALWAYS = ('/healthz', '/readyz')  # answered however many connections are open
-HEADERS = [
+HEADERS = [  # of every answer
     ('X-Content-Type-Options', 'nosniff'),
     ('Content-Security-Policy', "frame-ancestors 'none'"),
-]  # of every answer
+]
 
 
 class Chunks(h11.Connection):
@@ -101,6 +102,7 @@ class Protocol(H11Protocol):
             self.cycle.message_event.set()
 
     def on_response_complete(self):
+        self.cycle.body = bytearray()  # nobody reads it any more
         super().on_response_complete()
         self._watch()
 

@@ -37,14 +37,17 @@ SAFETENSORS = {  # its types as numpy reads them; BF16 is the upper half of a fl
     **{f'I{8 * size}': f'<i{size}' for size in (1, 2, 4, 8)},
     **{f'U{8 * size}': f'<u{size}' for size in (1, 2, 4, 8)},
 }
+ONNX_FIELDS = (b'\x12', b'\x1a', b'\x22', b'\x2a', b'\x32', b'\x3a', b'\x42')  # what follows its version
 DEEPEST = 4  # dicts within dicts that are looked at
 PYTORCH_NAMES = {'running_mean': '_mean', 'running_var': '_variance'}
 
 
-def what_is(path):
-    """(what a file is, what to do), for what is no weight file of Paddle; None where nothing tells."""
+def what_is(path, reason):
+    """(what a file is, what to do), for what is no weight file of Paddle and, for `reason`, cannot be read; None where nothing tells."""
     with open(path, 'rb') as file:
         head = file.read(1 << 16)
+    if head and not any(head):
+        return 'empty space: its bytes are zeros', 'download or copy it again'
     for beginning, found in BEGINNINGS.items():
         if head.startswith(beginning) if beginning else not head:
             return found
@@ -54,12 +57,10 @@ def what_is(path):
         return _zip(path)
     if head[257:262] == b'ustar':
         return ARCHIVE
-    if b'torch._utils' in head:
-        return PYTORCH
-    if head[0] == 8 and 3 <= head[1] < 32 and head[2] in b'\x12\x1a\x22\x2a\x32\x3a\x42':  # IR version, another field
+    if head[:1] == b'\x08' and b'\x03' <= head[1:2] < b'\x20' and head[2:3] in ONNX_FIELDS:
         return 'an ONNX model', 'find the weights that it was made from'
     if is_safetensors(head):
-        return 'a safetensors file that is damaged or cut off', 'download or copy it again'
+        return f'a safetensors file that cannot be read ({reason})', 'save it again as float32, or download it again'
     return _text(head)
 
 
@@ -114,7 +115,7 @@ def read_safetensors(file):
 
 def from_bfloat16(bits):
     """float32 array of the same shape: what bfloat16 numbers are, of which numpy has the bits only, as uint16."""
-    return np.asarray(bits.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(np.left_shift(bits, 16, dtype=np.uint32)).view(np.float32)
 
 
 def fitting(content, own):

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 
-from zodiac import files, packages, stops
+from zodiac import device, files, packages, stops
 from zodiac.errors import UserError, one_line
 
 LITTLE = 1 << 20  # bytes left on a disk that count as none
@@ -96,6 +96,7 @@ def save_onnx(path, outputs):
     _rename_outputs(target, outputs)
 
 
+@device.quiet()
 def quantize_onnx(path, batches):
     """Let the convolutions and matrix products of an ONNX file run in 8-bit integers, in place: ONNX Runtime's static quantization.
 

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 
@@ -93,7 +94,32 @@ def import_paddle():
     for line in said.getvalue().splitlines():
         if 'OMP_NUM_THREADS' not in line:  # Paddle warns of more than one thread, which is what we want
             print(line, file=sys.stderr)
+    # where several processes start, it would print those of its flags that it has set itself
+    paddle.distributed.parallel._print_modified_flags = lambda flags: None
     return paddle
+
+
+@contextlib.contextmanager
+def quiet():
+    """Keep what libraries of C++ print on stderr in the block, or the decorated function, from the terminal; where it fails, it is
+    shown. Of the whole process: not for what runs beside other work."""
+    try:
+        terminal = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    failed = True
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+            failed = False
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            if failed:
+                said.seek(0)
+                os.write(2, said.read())
 
 
 @contextlib.contextmanager

@@ -48,6 +48,7 @@ def runs_in_bf16(manifest, engine, compared=True):
     return not compared or engine in manifest.get('parity', {})
 
 
+@device.quiet()  # ONNX Runtime warns of each graphics card that it cannot read
 def installed(package):
     """Whether a package can be imported."""
     try:
@@ -138,6 +139,8 @@ def _predictor(network, weights, place, onednn=False, bf16=False):
         (config.enable_mkldnn if onednn else config.disable_mkldnn)()
         if bf16:
             config.enable_mkldnn_bfloat16()
+    if network.endswith('.pdmodel'):  # of Paddle 2, which scales a weight that two products share twice
+        config.delete_pass('matmul_v2_scale_fuse_pass')
     config.disable_glog_info()
     try:
         predictor = inference.create_predictor(config)
@@ -254,6 +257,7 @@ def _onnx_file(model, engine):
     return os.path.join(model.folder, name)
 
 
+@device.quiet()
 def _import(engine, package):
     try:
         return importlib.import_module(package)

@@ -1,8 +1,9 @@
 """Networks: built by name, filled with initial weights, and which of their parameters learn."""
 
 import os
+import sys
 
-from zodiac import conversion, weights
+from zodiac import conversion, device, weights
 from zodiac.errors import UsageError, UserError
 
 READ_BATCHES = 10  # of predictions that are left on the device before it is waited for
@@ -252,12 +253,14 @@ def _imagenet_file(arch):
             f'model.pretrained = true: there are no ImageNet weights of {arch}; set model.pretrained=false'
         )
     url, md5 = resnet.model_urls[arch]
+    place = os.path.join(
+        os.path.expanduser(getattr(download, 'WEIGHTS_HOME', '~/.cache/paddle/hapi/weights')), os.path.basename(url)
+    )
+    if not os.path.isfile(place) and device.rank() == 0:
+        print(f'model.pretrained = true: fetching the ImageNet weights of {arch} from {url}', file=sys.stderr)
     try:
         return download.get_weights_path_from_url(url, md5)
     except Exception as error:  # whatever the network layer raises
-        place = os.path.join(
-            os.path.expanduser(getattr(download, 'WEIGHTS_HOME', '~/.cache/paddle/hapi/weights')), os.path.basename(url)
-        )
         reason = ' '.join(str(error).split())[:120]
         raise UserError(
             f'model.pretrained = true: cannot download the ImageNet weights of {arch} ({reason}); fetch {url} on another machine '

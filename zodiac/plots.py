@@ -213,14 +213,17 @@ def plot_class_counts(path, counts, class_names, title):
     _save(figure, path)
 
 
-def plot_predictions(path, images, titles, correct, columns=6):
-    """PNG wall of images (PIL or uint8 arrays), each under its title, green when correct and red when not."""
+def plot_predictions(path, images, titles, correct, columns=6, heading=''):
+    """PNG wall of images (PIL or uint8 arrays), each under its title, green when correct and red when not; above all a heading."""
     from PIL import ImageOps
 
     rows = -(-len(images) // columns)
     above = 0.4  # inches, for a title of two lines
-    figure, axes = _figure(2 * columns, 2.35 * rows, rows, columns, layout=None)
-    edges = {'left': 0.005, 'right': 0.995, 'bottom': 0.05 / (2.35 * rows), 'top': 1 - above / (2.35 * rows)}
+    head = 0.35 if heading else 0
+    height = 2.35 * rows + head
+    figure, axes = _figure(2 * columns, height, rows, columns, layout=None)
+    figure.suptitle(heading, y=1 - 0.08 / height, va='top', fontsize='large')
+    edges = {'left': 0.005, 'right': 0.995, 'bottom': 0.05 / height, 'top': 1 - (above + head) / height}
     figure.subplots_adjust(**edges, wspace=0.03, hspace=above / (2.35 - above))
     for axis in np.ravel(axes):
         axis.axis('off')

@@ -141,9 +141,8 @@ def restore_best(run_dir, state, origin, best, say, accept=False):
             best.consider(row)
     if best.row is None:
         return
-    say(
-        f'train.monitor was {before}: best/ holds epoch {best.row["epoch"]} now, the best by {now} of those that are kept'
-    )
+    of_kept = '' if equal else ' of those that are kept'
+    say(f'train.monitor was {before}: best/ holds epoch {best.row["epoch"]} now, the best by {now}{of_kept}')
     source = there[best.row['epoch']]
     if source != f'{run_dir}/best' and device.rank() == 0:
         checkpoint.copy_weights(source, f'{run_dir}/best', {**origin, **best.row})

@@ -13,10 +13,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-BUFFERS = 3 << 17  # bytes that a connection with a body takes beside it: what it reads, and copies of that
 WAIT_SECONDS = 10  # in which more of a body must come
 MAX_OTHER_FIELDS = 100  # of a form, beside the images
-MAX_PART_HEADER = 8192  # bytes
+MAX_HEADER = 4096  # bytes of the Content-Type, and of the headers of a part: old parsers need a second for 16 KB
 MAX_BOUNDARY = 200  # bytes; RFC 2046 allows 70
 
 logging.getLogger('python_multipart').setLevel(logging.ERROR)  # it warns of each damaged form
@@ -29,7 +28,7 @@ class Limits:
     requests: int  # whose body has arrived, in progress at a time
     images: int  # of a request
     body: int  # bytes of a request
-    total: int  # bytes that the bodies of all requests, arriving or in progress, take of the server's memory
+    total: int  # bytes of the bodies of all requests, arriving or in progress, together
     pixels: int  # of an image, before it is decoded
     seconds: float  # from the first byte of a request to its answer
 
@@ -59,7 +58,10 @@ class Upload:
 
     def open(self, most):
         """Make room for `most` bytes of images; a page of it takes memory once it is written."""
-        self._map = mmap.mmap(-1, max(1, most))
+        try:
+            self._map = mmap.mmap(-1, max(1, most))
+        except OSError:
+            raise busy('the machine has no memory for the upload') from None
         self.write, self.tell = self._map.write, self._map.tell
 
     def part(self, start, end):
@@ -72,7 +74,7 @@ class Upload:
 
 
 class Memory:
-    """What the bodies of all requests take together, at most `size` bytes: by so much the process grows.
+    """What the bodies of all requests take together, at most `size` bytes.
 
     When it is full, the largest body that is still arriving gives way: a few large or endless uploads keep nobody else out.
     """
@@ -94,7 +96,7 @@ class Memory:
     def take(self, upload, count):
         """Room for `count` more bytes of `upload`. Raises HTTPException when it is the one that gives way."""
         upload.size += count
-        while sum(one.size + BUFFERS for one in self._uploads) > self._size:
+        while sum(one.size for one in self._uploads) > self._size:
             largest = max((one for one in self._uploads if one.task), key=lambda one: one.size)
             self._uploads.discard(largest)
             largest.gave_way = True
@@ -194,6 +196,8 @@ class _Form:
     """
 
     def __init__(self, content_type, most, upload):
+        if len(content_type) > MAX_HEADER:
+            raise FormParserError(f'its Content-Type has more than {MAX_HEADER} characters')
         boundary = parse_options_header(content_type)[1].get(b'boundary')
         if not boundary or len(boundary) > MAX_BOUNDARY:
             raise FormParserError(f'its Content-Type must name a boundary of 1 to {MAX_BOUNDARY} characters')
@@ -232,8 +236,8 @@ class _Form:
 
     def _add_to_header(self, which, data):
         self._header_size += len(data)
-        if self._header_size > MAX_PART_HEADER:
-            raise FormParserError(f'the header of a part has more than {MAX_PART_HEADER} bytes')
+        if self._header_size > MAX_HEADER:
+            raise FormParserError(f'the header of a part has more than {MAX_HEADER} bytes')
         self._header[which] += data
 
     def _end_header(self):

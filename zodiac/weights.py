@@ -26,12 +26,16 @@ _PLAIN = {
 }
 
 
+class _Refused(pickle.UnpicklingError):
+    """A pickle asks for more than arrays and plain containers."""
+
+
 class _DType:
     """What a pickled numpy dtype is rebuilt as."""
 
     def __init__(self, code):
         if code not in _NUMBERS:
-            raise pickle.UnpicklingError(f'it holds an array of type {code!r}; only numbers are read')
+            raise _Refused(f'it holds an array of type {code!r}; only numbers are read')
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state):
@@ -73,7 +77,7 @@ class _ArraysOnly(pickle.Unpickler):
             return lambda text, encoding='latin1': text.encode('latin1')  # how Python 2 pickles hold bytes
         if (module, name) in (('__builtin__', 'bytes'), ('builtins', 'bytes')):
             return lambda: b''
-        raise pickle.UnpicklingError(f'it calls for {module}.{name}; only arrays and plain containers are read')
+        raise _Refused(f'it calls for {module}.{name}; only arrays and plain containers are read')
 
 
 def read(path):
@@ -103,7 +107,10 @@ def read(path):
 
 def _trouble(path, error=None):
     """Why a file is no dict of tensors, and what to do; `error` is what reading it has raised."""
-    known = conversion.what_is(path)
+    refused = isinstance(error, _Refused)  # a pickle then, whatever it looks like
+    known = (
+        conversion.PYTORCH if 'for torch.' in str(error) else not refused and conversion.what_is(path, one_line(error))
+    )
     if known:
         return f'is {known[0]}; {known[1]}'
     if error is None:
