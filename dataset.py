@@ -7,6 +7,7 @@ image, label = ZodiacDataset(mode='valid')[0]      # float32 [3, 224, 224], int6
 import functools
 import mmap
 import os
+import shlex
 
 import numpy as np
 from PIL import Image
@@ -137,7 +138,7 @@ def require_same_order(cfg):
         of_run = f'{cfg.run_dir}/config.yaml'
         raise UserError(
             f'{path}: the index files were written with data.labels = {theirs}, now it is {ours}, the same classes in another order; use '
-            f'the configuration of then{f", perhaps -c {of_run}" if os.path.isfile(of_run) else ""}, or run annotate.py again; see '
+            f'the configuration of then{f", perhaps -c {shlex.quote(of_run)}" if os.path.isfile(of_run) else ""}, or run annotate.py again; see '
             'docs/troubleshooting.md#class-order'
         )
 

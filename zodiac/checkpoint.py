@@ -8,6 +8,7 @@ A checkpoint holds model.pdparams, the weights to use; state.json, what made the
 import json
 import os
 import re
+import shlex
 import sys
 import warnings
 
@@ -219,7 +220,7 @@ def _require_identity(path, facts, identity):
         of_run = config_of(path)
         raise UserError(
             f'{path}: was trained with {setting} = {trained}, now it is {ours}{order}; use the configuration of that run'
-            f'{f": -c {of_run}" if of_run else ""}; see docs/troubleshooting.md#class-count'
+            f'{f": -c {shlex.quote(of_run)}" if of_run else ""}; see docs/troubleshooting.md#class-count'
         )
 
 
