@@ -136,9 +136,10 @@ def require_same_order(cfg):
     theirs = found.get('labels') if isinstance(found, dict) else None
     if isinstance(theirs, list) and theirs != ours and sorted(map(str, theirs)) == sorted(ours):
         of_run = f'{cfg.run_dir}/config.yaml'
+        perhaps = f', perhaps -c {shlex.quote(of_run)}' if os.path.isfile(of_run) else ''
         raise UserError(
             f'{path}: the index files were written with data.labels = {theirs}, now it is {ours}, the same classes in another order; use '
-            f'the configuration of then{f", perhaps -c {shlex.quote(of_run)}" if os.path.isfile(of_run) else ""}, or run annotate.py again; see '
+            f'the configuration of then{perhaps}, or run annotate.py again; see '
             'docs/troubleshooting.md#class-order'
         )
 

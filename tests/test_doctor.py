@@ -489,6 +489,12 @@ def test_of_a_long_index_some_paths_are_looked_for(workdir):
     assert len(found['missing']) == found['looked_at']
 
 
+def test_a_byte_order_mark_in_an_index_is_no_part_of_its_first_path(workdir):
+    (workdir / 'a.jpg').touch()
+    (workdir / 'train.txt').write_text('\ufeffa.jpg\t0\n', encoding='utf-8')
+    assert facts.index('train.txt', 1)['missing'] == []
+
+
 # children
 
 
