@@ -78,9 +78,7 @@ class Annotate:
 class Model:
     arch: ARCHS = 'resnet50'
     head: Union[Auto, Items] = 'auto'  # layers behind the last feature map; auto: average pool and one linear layer
-    pretrained: Union[bool, str] = (
-        True  # true: ImageNet weights; false: from scratch; or a weight file, or a run's folder
-    )
+    pretrained: Union[bool, str] = True  # true: ImageNet weights; false: from scratch; or a weight file, or a run
     freeze: str = 'none'  # what does not learn: none, backbone (all but the head), or up to a stage such as layer2
     unfreeze_epoch: int = setting(0, low=0)  # from this epoch on everything learns; 0: never
     zero_init_residual: bool = False  # from scratch: the last BatchNorm weight of each block starts at zero
