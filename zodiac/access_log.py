@@ -102,7 +102,7 @@ def to_stderr(requests):
     finally:
         logging.getLogger().removeHandler(handler)
         end = time.monotonic() + 1
-        while not waiting.empty() and time.monotonic() < end:
+        while waiting.unfinished_tasks and time.monotonic() < end:
             time.sleep(0.01)
-        if not waiting.empty():  # nobody reads it, and whatever writes there now would wait for ever
+        if waiting.unfinished_tasks:  # nobody reads it, and whatever writes there now would wait forever
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

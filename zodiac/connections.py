@@ -21,10 +21,8 @@ from zodiac import access_log
 from zodiac.errors import UserError
 
 WAIT_SECONDS = 10  # for the whole header of a request, for what is left of a body once it is answered, and for a reader
-READ_SIZE = (
-    1 << 15
-)  # bytes at a time; with asyncio's 256 KB, of which there are copies, BUFFERS would be four times as large
-BUFFERS = 3 << 17  # bytes that a connection takes at most beside the body that is kept of it
+READ_SIZE = 1 << 15  # bytes at a time; asyncio's 256 KB, and the copies of them, would make BUFFERS four times as large
+BUFFERS = 3 << 17  # bytes that a connection takes at most, beside the body that is kept of it
 ALWAYS = ('/healthz', '/readyz')  # answered however many connections are open
 HEADERS = [  # of every answer
     ('X-Content-Type-Options', 'nosniff'),
@@ -82,17 +80,12 @@ class Protocol(H11Protocol):
         self._start_watching()  # it is closed as soon as the rest of the answer has been read
 
     def send_400_response(self, msg):
-        if self.conn.our_state in (
-            h11.IDLE,
-            h11.SEND_RESPONSE,
-        ):  # in others the answer has begun: another would be an error of ours
+        # in other states the answer has begun: another would be an error of ours
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             content = json.dumps({'detail': msg}).encode()
-            headers = [
-                ('Content-Type', 'application/json'),
-                ('Content-Length', str(len(content))),
-                ('Connection', 'close'),
-            ]
-            answer = h11.Response(status_code=400, headers=[*HEADERS, *headers], reason=HTTPStatus(400).phrase)
+            headers = [*HEADERS, ('Content-Type', 'application/json'), ('Content-Length', str(len(content)))]
+            headers.append(('Connection', 'close'))
+            answer = h11.Response(status_code=400, headers=headers, reason=HTTPStatus(400).phrase)
             for event in (answer, h11.Data(data=content), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event))
             access_log.write(self.client, None, None, 400)
@@ -121,9 +114,8 @@ class Protocol(H11Protocol):
     def _watch(self):
         theirs, answered = self.conn.their_state, self.conn.our_state is h11.DONE
         unread = self.flow.write_paused or self.transport.is_closing()
-        awaited = theirs is h11.IDLE and (
-            self.cycle is None or self.conn.trailing_data[0]
-        )  # the rest of a header, or the first
+        # for the first header, or the rest of one
+        awaited = theirs is h11.IDLE and (self.cycle is None or self.conn.trailing_data[0])
         if unread or awaited or (theirs is h11.SEND_BODY and answered):
             self._start_watching()
         else:
