@@ -124,8 +124,11 @@ def test_where_every_measured_image_is_a_near_duplicate_no_accuracy_is_left(work
 
 
 def test_a_few_pairs_are_shown_and_all_are_counted(workdir):
-    alike = read({**NEW, 'near_duplicates': [pair(n) for n in range(9)]})['alike']
+    found = {**NEW, 'near_duplicates': [pair(n) for n in range(9)]}
+    alike = read(found)['alike']
     assert (alike['images'], alike['of_another_class'], len(alike['pairs'])) == (9, 0, 6)
+    near = {'images': 0, 'top1_without': None}
+    assert '6 of 9 are shown here; annotation.json lists all' in page_of(found, near_duplicates=near)[0]
 
 
 def test_the_accuracy_without_near_duplicates_is_that_of_the_other_images():

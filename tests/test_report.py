@@ -172,19 +172,19 @@ def test_a_wall_that_is_cut_off_says_so(tmp_path):
     right = [{**card, 'right': True} for card in cards]
     walls = {'mistakes': cards[:1], 'uncertain': cards[:2], 'heat': [cards[0], *right[:3]], 'heat_size': (4, 4)}
     text = text_of_page(tmp_path, **{**content, **walls})
-    assert 'Shown are 1 of 4; predictions.csv lists all' in text
-    assert 'Shown are 2 of 6;' in text and 'Shown are 0 of 1 classes' in text
+    assert '1 of 4 are shown here; predictions.csv lists all' in text
+    assert '2 of 6 are shown here;' in text and '0 of 1 classes are shown here' in text
     assert 'The first 1 of the mistakes above and the first 3 of what is right' in text
     whole = {'mistakes': cards, 'uncertain': cards[:1] * 6, 'right': right[:1]}
-    assert 'Shown are' not in text_of_page(tmp_path, **{**content, **whole})
+    assert 'are shown here' not in text_of_page(tmp_path, **{**content, **whole})
 
 
 def test_a_comparison_that_is_cut_off_says_so(tmp_path):
     content = content_of_a_comparison()
-    assert 'Shown are' not in text_of_page(tmp_path, 'compare.html', **content)
+    assert 'are shown here' not in text_of_page(tmp_path, 'compare.html', **content)
     content['result'] = {**content['result'], 'only_first': len(content['only_first']) + 30}
     shown, all_of_them = len(content['only_first']), content['result']['only_first']
-    assert f'Shown are {shown} of {all_of_them}' in text_of_page(tmp_path, 'compare.html', **content)
+    assert f'{shown} of {all_of_them} are shown here' in text_of_page(tmp_path, 'compare.html', **content)
 
 
 def test_the_page_says_so_when_nothing_is_wrong(tmp_path):
