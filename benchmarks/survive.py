@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import hashlib
 import json
-import math
 import os
 import pty
 import random
@@ -261,45 +260,46 @@ def doors(rng, count):
         expect(run(script, 'name=made'), 0)
     for title, parts in DOORS.items():
         command = [word for part in parts for word in (['-o', *SETTINGS] if part is ... else [part])]
-        lost, seconds = [], press(command, signal.SIGINT, LONGEST)[1]
+        lost, seconds = [], LONGEST + press(command, signal.SIGINT, LONGEST)[1]
         for _ in range(count):
             number, delay = rng.choice([signal.SIGINT, signal.SIGTERM]), rng.uniform(0, min(seconds, LONGEST))
-            ended, _, words = press(command, number, delay)
+            ended, after, words = press(command, number, delay)
             reasons = lost_files('door') + lost_files('made') + unfinished()
-            if ended not in (128 + number, 0 if seconds < LONGEST else None):
+            if ended != 128 + number and (ended or after > 1):  # it may have been at its end
                 reasons.append(f'exit status {ended}')
             if 'Traceback' in words or words.count('interrupted') > (ended != 0):
                 reasons.append('many words')
             if not os.path.isfile('output/made/report/report.html') or not inference.is_export('output/made/infer'):
                 reasons.append('report or export is gone')
             lost += [f'{number.name} after {delay:.2f} s: {reasons}: {words[-300:]!r}'] if reasons else []
+            for path in Path('output').glob('door*'):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         yield f'Ctrl-C or SIGTERM at a random moment: {title}', count, lost
 
 
 def press(command, number, delay):
     """Run a script in a terminal of its own; so many seconds after it has begun to handle signals press Ctrl-C there, or send SIGTERM.
 
-    Returns: exit status, seconds, what it has printed.
+    Returns: exit status; seconds from the signal to its end, below 0 where it had ended; what it has printed.
     """
-    began = time.monotonic()
     process, terminal = pty.fork()
     if not process:
         os.execv(sys.executable, [sys.executable, str(ROOT / command[0]), *command[1:]])
     while not handles_signals(process):
         time.sleep(0.001)
-    words, until = b'', time.monotonic() + delay
+    words, sent, moment = b'', False, time.monotonic() + delay
     while True:
-        ready = select.select([terminal], [], [], max(0, until - time.monotonic()))[0]
+        ready = select.select([terminal], [], [], 60 if sent else max(0, moment - time.monotonic()))[0]
         try:
             words += os.read(terminal, 1 << 16) if ready else b''
         except OSError:  # it has been closed by all
             break
-        if time.monotonic() >= until:
-            until = math.inf
+        if not sent and time.monotonic() >= moment:
+            sent = True
             os.write(terminal, b'\3') if number == signal.SIGINT else os.kill(process, number)
     ended = wait(process)
     os.close(terminal)
-    return ended, time.monotonic() - began, words.decode(errors='replace')
+    return ended, time.monotonic() - moment, words.decode(errors='replace')
 
 
 def handles_signals(process):

@@ -501,8 +501,9 @@ def raising(error):
         (raising(UsageError('seed = -1')), 2, ['error: seed = -1']),
         (raising(OSError(28, 'No space left on device', 'out.txt')), 1, ['out.txt', 'No space left on device']),
         (raising(MemoryError()), 1, ['out of memory']),
+        (raising(UnicodeEncodeError('latin-1', '照片', 0, 2, 'no')), 1, ['照片', 'PYTHONUTF8=1']),
     ],
-    ids=['done', 'own status', 'failed', 'usage', 'disk full', 'memory'],
+    ids=['done', 'own status', 'failed', 'usage', 'disk full', 'memory', 'locale'],
 )
 def test_run_ends_with_the_documented_status_and_one_line(capsys, main, status, words):
     with pytest.raises(SystemExit) as caught:

@@ -19,6 +19,7 @@ from PIL import Image
 
 import config
 from dataset import Batches, Loader, ZodiacDataset, read_index
+from zodiac import transforms
 from zodiac.errors import UserError
 
 WORKERS = pytest.mark.parametrize('workers', [0, 2])
@@ -409,6 +410,40 @@ def test_a_bad_file_in_the_last_batch_ends_the_pass_too(workdir, workers, no_han
     remove(paths[4])
     cfg = settings(workers)
     with pytest.raises(UserError, match=re.escape(paths[4])):
+        one_pass(Loader(ZodiacDataset('test', cfg=cfg), 2, cfg))
+
+
+class Unpicklable(Exception):
+    def __init__(self, one, other):
+        super().__init__('odd words')
+        self.other = lambda: other
+
+
+@WORKERS
+@pytest.mark.parametrize('error', [ValueError('odd words'), Unpicklable(1, 2), SystemExit('odd words')], ids=repr)
+def test_any_exception_at_an_image_ends_the_pass_with_its_name_and_words(workdir, monkeypatch, workers, error, no_hang):
+    paths = draw_split('test', 9)
+    read = transforms.read
+
+    def fail(steps, path, *more):
+        if path == paths[5]:
+            raise error
+        return read(steps, path, *more)
+
+    monkeypatch.setattr(transforms, 'read', fail)
+    cfg = settings(workers)
+    with pytest.raises(UserError) as caught:
+        one_pass(Loader(ZodiacDataset('test', cfg=cfg), 2, cfg))
+    said = str(caught.value)
+    assert said.startswith(paths[5] if isinstance(error, Exception) else 'image 5') and 'odd words' in said
+
+
+@WORKERS
+def test_images_of_several_sizes_end_the_pass(workdir, monkeypatch, workers, no_hang):
+    draw_split('test', 4)
+    monkeypatch.setattr(ZodiacDataset, '_read', lambda self, number, rng: np.zeros((8 + number, 8, 3), np.uint8))
+    cfg = settings(workers)
+    with pytest.raises(UserError, match='same shape'):
         one_pass(Loader(ZodiacDataset('test', cfg=cfg), 2, cfg))
 
 

@@ -9,8 +9,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from zodiac import device
-from zodiac.errors import UsageError
+from zodiac import device, validate
+from zodiac.errors import UsageError, UserError
 
 REPORT = 'from zodiac import device; import os; device.import_paddle(); print(*[os.environ.get(n) for n in {names}])'
 
@@ -57,7 +57,7 @@ def test_whether_training_is_on_the_cpu_is_told_without_paddle(monkeypatch, sett
 
 FAULTS = """
 import ctypes, resource
-from zodiac import device
+from zodiac import device, validate
 device._keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -145,3 +145,31 @@ def test_the_devices_of_a_command_line_are_taken_as_they_are():
 def test_a_gpu_without_a_number_is_refused_by_its_name(name):
     with pytest.raises(UsageError, match=f'device = {name}: .*set device=gpu:0'):
         device.choose(name)
+
+
+class Unpicklable(Exception):
+    def __init__(self, words, other):
+        super().__init__(words)
+        self.other = lambda: other
+
+
+def test_an_unforeseen_exception_in_a_thread_names_the_file():
+    def work(path):
+        if path == 'b.jpg':
+            raise Unpicklable('odd words', 1)
+        return path
+
+    found = device.in_threads(work, ['a.jpg', 'b.jpg', 'c.jpg'], 2)
+    assert next(found) == 'a.jpg'
+    with pytest.raises(UserError, match=r'^b\.jpg: Unpicklable: odd words \(test_device\.py, line '):
+        next(found)
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_an_unforeseen_exception_in_a_process_of_annotate_names_the_file(monkeypatch, workers):
+    def fail(path, *_):
+        raise Unpicklable('odd words', 1)
+
+    monkeypatch.setattr(validate, '_inspect', fail)  # the processes are forked
+    with pytest.raises(UserError, match=r'^0\.jpg: Unpicklable: odd words \('):
+        list(validate.inspect_all([f'{number}.jpg' for number in range(70)], True, workers))

@@ -10,10 +10,11 @@ from conftest import ROOT
 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='the benchmark forks')
-def test_nothing_is_lost_in_three_kills_and_some_damaged_checkpoints():
-    parts = [argument for part in ('kills', 'flips', 'cuts') for argument in ('--only', part)]
+def test_nothing_is_lost_in_some_kills_and_stops_and_damaged_checkpoints():
+    counts = {'kills': 3, 'ints': 2, 'flips': 30, 'cuts': 10}
+    parts = [argument for part in counts for argument in ('--only', part, f'--{part}', str(counts[part]))]
     result = subprocess.run(
-        [sys.executable, str(ROOT / 'benchmarks/survive.py'), *parts, '--kills', '3', '--flips', '30', '--cuts', '10'],
+        [sys.executable, str(ROOT / 'benchmarks/survive.py'), *parts],
         capture_output=True,
         text=True,
         timeout=240,
@@ -21,4 +22,4 @@ def test_nothing_is_lost_in_three_kills_and_some_damaged_checkpoints():
     assert result.returncode == 0, result.stdout + result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
     assert found['lost'] == 0
-    assert [row['tried'] for row in found['parts'].values()] == [3, 30, 10]
+    assert [row['tried'] for row in found['parts'].values()] == [*counts.values()]

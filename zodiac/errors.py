@@ -147,9 +147,11 @@ def run(main):
 
 
 def _of_the_machine(error):
-    """One line for a lack of memory or a file that cannot be had, else None."""
+    """One line for a lack of memory, a name that cannot be written, or a file that cannot be had, else None."""
     if isinstance(error, MemoryError):
         return OUT_OF_MEMORY
+    if isinstance(error, UnicodeEncodeError) and error.encoding != 'utf-8':
+        return f'{error.object}: the locale has no letters for this name; export PYTHONUTF8=1, or LC_ALL=C.UTF-8'
     if not isinstance(error, OSError):
         return None
     where = f'{error.filename}: ' if error.filename else ''

@@ -42,12 +42,15 @@ def leave(number):
     try:
         if not _leaving:
             _leaving = True
-            os.write(2, b'\ninterrupted\n' if os.isatty(2) else b'interrupted\n')  # Python's streams may be in use
-            for undo in (_flush, *before_leaving, _end_children)[::-1]:
+            for step in (_tell, _end_children, *reversed(before_leaving), _flush):
                 with contextlib.suppress(Exception):
-                    undo()
+                    step()
     finally:
         os._exit(128 + number)
+
+
+def _tell():
+    os.write(2, b'\ninterrupted\n' if os.isatty(2) else b'interrupted\n')  # Python's own stream may be in use
 
 
 def _end_children():
@@ -80,12 +83,8 @@ def at_stop(undo):
 def noted():
     """Let SIGINT and SIGTERM do nothing within the block but add their number to the list that this yields."""
     came = []
-    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in SIGNALS}
-    try:
+    with _handled_by(lambda number, frame: came.append(number)):
         yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -104,7 +103,13 @@ def held(*numbers):
 @contextlib.contextmanager
 def unhandled():
     """Let the system end the process at SIGINT and SIGTERM within the block: C++ code that waits gives their handlers no turn."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    with _handled_by(signal.SIG_DFL):
+        yield
+
+
+@contextlib.contextmanager
+def _handled_by(handler):
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         yield
     finally:
