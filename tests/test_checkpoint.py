@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+import unicodedata
 
 import pytest
 
@@ -74,6 +75,18 @@ def test_weights_of_classes_in_another_order_are_refused(here, way):
         assert word in str(caught.value)
     if way != 'copy.pdparams' and not way.startswith('old'):
         assert '-c output/run/config.yaml' in str(caught.value)
+
+
+def test_classes_that_were_kept_as_macos_spells_them_are_those_of_the_settings(tmp_path):
+    cfg = settings(['café', 'thé'])
+    facts = {
+        'identity': {**cfg.identity, 'data.labels': [unicodedata.normalize('NFD', name) for name in ('café', 'thé')]}
+    }
+    contents = {checkpoint.WEIGHTS: new_network(cfg).state_dict()}
+    checkpoint.save(str(tmp_path / 'best'), contents, facts)
+    (tmp_path / 'last.pdparams').write_bytes(weights.dump(contents[checkpoint.WEIGHTS], checkpoint.told(facts)))
+    for path in ('best', 'last.pdparams'):
+        assert checkpoint.find('none', str(tmp_path / path))[1]['identity'] == cfg.identity
 
 
 @pytest.mark.parametrize('way', ['output/run.pdparams', 'copy.pdparams'])

@@ -64,7 +64,7 @@ def verify(folder):
             name = os.path.join(folder, damaged[0])
             raise UserError(f'{name}: is damaged (it is not what {SUMS} says); choose another checkpoint')
         with open(os.path.join(folder, STATE), encoding='utf-8') as file:
-            return json.load(file)
+            return provenance.normal(json.load(file))
     except (OSError, ValueError) as error:
         raise UserError(f'{folder}: no complete checkpoint ({error}); choose another one, or train again') from None
 

@@ -6,6 +6,7 @@
 import json
 import os
 import struct
+import unicodedata
 
 MARK = b'zodiac 1'
 TAIL = struct.Struct(f'<Q{len(MARK)}s')
@@ -30,7 +31,15 @@ def read(path):
             facts = json.loads(file.read(length))
     except (OSError, ValueError, struct.error):
         return {}
-    return facts if isinstance(facts, dict) else {}
+    return normal(facts) if isinstance(facts, dict) else {}
+
+
+def normal(facts):
+    """The same facts with class names in Unicode's NFC, as the settings have them; earlier versions kept names as macOS spells them."""
+    names = labels(facts)
+    if names:
+        facts['identity']['data.labels'] = [unicodedata.normalize('NFC', name) for name in names]
+    return facts
 
 
 def labels(facts):
