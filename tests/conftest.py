@@ -43,6 +43,7 @@ AWKWARD = ['$5$', '$_$ & x^', 'a,"b"\'c']  # what a plotting or a table program 
 LONGEST = (
     'training',
     'pipeline',
+    'unasked',
     'survive',
     'processes',
     'resume',
