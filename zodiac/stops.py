@@ -9,10 +9,11 @@ import glob
 import os
 import signal
 import sys
+import time
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 before_leaving = []  # what to call before the process leaves, the last one first; see `at_stop`
-_leaving = False
+_leaving = None  # since when, in seconds
 
 
 def leave_on_signals():
@@ -39,9 +40,11 @@ def ignore():
 def leave(number):
     """End this process with status 128 + number, its child processes too; when called again meanwhile, at once."""
     global _leaving
+    if _leaving is not None and time.monotonic() - _leaving < 1 and 'PADDLE_TRAINER_ID' in os.environ:
+        return  # Paddle's launcher sends each SIGTERM three times
     try:
-        if not _leaving:
-            _leaving = True
+        if _leaving is None:
+            _leaving = time.monotonic()
             for step in (_tell, _end_children, *reversed(before_leaving), _flush):
                 with contextlib.suppress(Exception):
                     step()
