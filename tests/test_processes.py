@@ -270,7 +270,7 @@ def test_an_error_of_another_process_than_the_first_one_is_told(photos):
         result = run_script('train.py', '--nproc', 2, *SMALL, 'name=bad', cwd=photos)
     finally:
         bad.write_bytes(content)
-    assert_message(result, 1, images[-1], 'mend or remove the file')
+    assert_message(result, 1, images[-1], 'repair or remove the file')
     assert result.stderr.count('error: ') == 1
 
 

@@ -37,7 +37,7 @@ def rgb_by_the_notebooks_loop(root):
 def test_real_photos_are_unpacked_and_indexed_as_the_notebook_would_or_all_of_them_when_converted(workdir):
     result = run_script('annotate.py', *SETTINGS, f'annotate.archive={ARCHIVE}', cwd=workdir)
     assert_message(result, 0)
-    assert '87%' in result.stdout and 'annotate.non_rgb=convert' in result.stdout
+    assert '87%' in result.stderr and 'annotate.non_rgb=convert' in result.stderr
     assert indexed(workdir / 'photos') == rgb_by_the_notebooks_loop(workdir / 'photos')
 
     result = run_script('annotate.py', *SETTINGS, 'annotate.non_rgb=convert', cwd=workdir)

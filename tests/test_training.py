@@ -206,7 +206,7 @@ def drawn(workdir, monkeypatch):
             Image.new('RGB', (9, 9)).save(f'{split}.png')
         seen = {}
         for name in ('plot_confusion_matrix', 'plot_pr_curves', 'plot_predictions', 'plot_reliability'):
-            monkeypatch.setattr(plots, name, lambda *given: None)
+            monkeypatch.setattr(plots, name, lambda *given, **named: None)
         monkeypatch.setattr(plots, 'plot_curves', lambda path, rows, rates=(): seen.update(rows=rows, rates=rates))
         monkeypatch.setattr(plots, 'plot_class_counts', lambda path, counts, *_: seen.update(counts=counts))
 

@@ -81,7 +81,8 @@ TROUBLES = (  # (words of a library's message, any of them; what they come to, w
     ),
     (
         ('Blocking queue is killed', 'DataLoader process', 'DataLoader worker', 'workers exit unexpectedly'),
-        'the images could not be loaded: {said}; set data.num_workers=0, and report this if it fails too',
+        'the images could not be loaded: {said}; set data.num_workers=0, and report this if it fails too; see '
+        'docs/troubleshooting.md#workers',
     ),
     (
         ('BrokenProcessPool',),
