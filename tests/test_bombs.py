@@ -151,9 +151,10 @@ def test_a_sound_picture_of_many_parts_is_read(case, tmp_path):
         assert images.decode(source).tobytes() == expected
 
 
-@pytest.mark.parametrize('length', range(0, 700, 7))
-def test_a_jpeg_that_is_cut_off_anywhere_is_looked_at_without_harm(length):
-    assert bombs.look(io.BytesIO(jpeg_of_scans(50)[:length])) in (None, ())
+def test_a_jpeg_that_is_cut_off_anywhere_is_looked_at_without_harm():
+    whole = jpeg_of_scans(50)
+    for length in range(0, 700, 7):
+        assert bombs.look(io.BytesIO(whole[:length])) in (None, ()), length
 
 
 @pytest.mark.parametrize('content', [b'II', b'MM\0*', b'MM and more', b'Py' + bytes(100_000), b'P6' + bytes(100_000)])

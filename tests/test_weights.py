@@ -184,9 +184,10 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize('protocol', [0, 2, 4])
 @pytest.mark.parametrize('name', HOSTILE)
-@pytest.mark.parametrize('key', ['conv1.weight', 'StructuredToParameterName@@'])
+@pytest.mark.parametrize(
+    ('protocol', 'key'), [(0, 'conv1.weight'), (2, 'StructuredToParameterName@@'), (4, 'conv1.weight')]
+)
 def test_a_hostile_file_is_refused_and_nothing_runs(tmp_path, name, protocol, key):
     marker, path = tmp_path / 'it ran', tmp_path / 'hostile.pdparams'
     path.write_bytes(pickle.dumps({key: HOSTILE[name](marker)}, protocol=protocol))
