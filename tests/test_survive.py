@@ -11,7 +11,7 @@ from conftest import ROOT
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='the benchmark forks')
 def test_nothing_is_lost_in_some_kills_and_stops_and_damaged_checkpoints():
-    counts = {'kills': 3, 'ints': 2, 'flips': 30, 'cuts': 10}
+    counts = {'kills': 2, 'ints': 1, 'flips': 30, 'cuts': 10}
     parts = [argument for part in counts for argument in ('--only', part, f'--{part}', str(counts[part]))]
     result = subprocess.run(
         [sys.executable, str(ROOT / 'benchmarks/survive.py'), *parts],
