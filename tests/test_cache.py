@@ -273,7 +273,7 @@ def test_of_two_processes_one_decodes_and_the_other_waits(photos, tmp_path):
 
 def test_a_training_with_the_cache_is_the_training_without_it_to_the_bit(tmp_path, call_script):
     make_tree(tmp_path / 'photos', ['cat', 'dog'], {'train': 4, 'valid': 2, 'test': 1})
-    shared = ['-o', 'data.root=photos', 'data.labels=[cat,dog]', 'image.size=32', 'model.arch=resnet18', FIXED]
+    shared = ['-o', 'data.root=photos', 'data.labels=[cat,dog]', 'image.size=32', 'model.arch=cifarnet', FIXED]
     shared += ['device=cpu', 'model.pretrained=false', 'data.num_workers=0', 'train.epochs=2', 'train.batch_size=4']
     assert_message(call_script('annotate.py', *shared, cwd=tmp_path), 0)
     rows = []

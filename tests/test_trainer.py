@@ -296,7 +296,7 @@ def test_the_clock_reads_every_so_many_steps_and_at_the_last_of_an_epoch():
 
 def test_a_run_that_reads_rarely_gives_the_same_log_and_weights(tmp_path, call_script):
     make_tree(tmp_path / 'photos', ['cat', 'dog'], {'train': 6, 'valid': 2, 'test': 1})
-    shared = ['-o', 'data.root=photos', 'data.labels=[cat,dog]', 'image.size=32', 'model.arch=resnet18', 'device=cpu']
+    shared = ['-o', 'data.root=photos', 'data.labels=[cat,dog]', 'image.size=32', 'model.arch=cifarnet', 'device=cpu']
     shared += ['model.pretrained=false', 'data.num_workers=0', 'train.epochs=2', 'train.batch_size=3']
     shared += ['train.label_smoothing=0.1', 'train.save_steps=3']
     assert_message(call_script('annotate.py', *shared, cwd=tmp_path), 0)

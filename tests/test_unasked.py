@@ -31,7 +31,7 @@ SETTINGS = [
         'data.labels=[cat,dog]',
         'data.num_workers=0',
         'image.size=32',
-        'model.arch=resnet18',
+        'model.arch=cifarnet',
     ),
     *('model.pretrained=false', 'train.epochs=1', 'train.batch_size=4', 'optim.lr=0.0005'),
     *(
