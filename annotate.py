@@ -10,7 +10,7 @@ no folder is drawn from the training images, class by class, with `seed`. No ima
 """
 
 if __name__ == '__main__':
-    from zodiac import start
+    from zodiac.base import start
 
     start.prepare('requirements-base.txt', 'numpy PIL yaml tqdm')
 
@@ -28,11 +28,12 @@ import re
 import sys
 
 import config
-from zodiac import files, inspection, record, same_picture, schema
-from zodiac.device import cores
-from zodiac.errors import UserError, run
-from zodiac.inspection import Verdict
-from zodiac.scan import SPLIT_NAMES, SPLITS, scan
+from zodiac.base import files, schema
+from zodiac.base.device import cores
+from zodiac.base.errors import UserError, run
+from zodiac.data import file_facts, inspected, same_picture
+from zodiac.data.file_facts import Verdict
+from zodiac.data.scan import SPLIT_NAMES, SPLITS, scan
 
 BREAKS_A_LINE = re.compile(r'[\t\n\r]')
 NAMED = 3  # of the files and folders that are left out, on the screen; all are in annotation.json
@@ -50,15 +51,15 @@ def annotate(cfg):
         unpack(cfg)
     tree = _scan(cfg)
     readable = [entry for entry in tree.entries if not refuse_name(entry)]
-    maker = record.made_by(cfg.annotate.non_rgb)
-    before = record.load(tree.root, maker)
-    stamps = record.stamps(readable) if before else bytearray(len(readable) * len(inspection.NEVER))
-    same_files = before and before.stamps == stamps and before.paths == record.listing(tree.root, readable)
+    maker = inspected.made_by(cfg.annotate.non_rgb)
+    before = inspected.load(tree.root, maker)
+    stamps = inspected.stamps(readable) if before else bytearray(len(readable) * len(file_facts.NEVER))
+    same_files = before and before.stamps == stamps and before.paths == inspected.listing(tree.root, readable)
     if same_files and before.outcome == outcome(tree, cfg):
         print('no file has changed since the last run', file=sys.stderr)
         report(files.read_json(f'{cfg.data.root}/annotation.json'), cfg)
         return
-    unread = record.recall(before, tree.root, readable, stamps) if before else range(len(readable))
+    unread = inspected.recall(before, tree.root, readable, stamps) if before else range(len(readable))
     del before  # a list of all files
     validate(readable, unread, stamps, cfg)
     accepted = [entry for entry in tree.entries if not entry.verdict.reason]
@@ -73,14 +74,14 @@ def annotate(cfg):
     write(summary, splits, cfg)
     report(summary, cfg)
     try:
-        record.save(tree.root, maker, outcome(tree, cfg), readable, stamps)
+        inspected.save(tree.root, maker, outcome(tree, cfg), readable, stamps)
     except UserError as error:  # the work is done all the same
         print(f'{error}; the next run will read all files again', file=sys.stderr)
 
 
 def unpack(cfg):
     """Unpack annotate.archive into data.root, unless that was done before."""
-    from zodiac import archive
+    from zodiac.data import archive
 
     path, root = cfg.annotate.archive, cfg.data.root
     if not os.path.isfile(path):
@@ -148,21 +149,23 @@ def validate(entries, unread, stamps, cfg):
         entry.verdict, entry.picture = verdicts.setdefault(found.verdict, found.verdict), found.picture
         stamps[number * len(found.stamp) : (number + 1) * len(found.stamp)] = found.stamp
     undecided = same_picture.undecided([entry for entry in entries if entry.picture])
-    undecided = [entry for entry in undecided if inspection.exact(entry.picture) == inspection.UNKNOWN]
+    undecided = [entry for entry in undecided if file_facts.exact(entry.picture) == file_facts.UNKNOWN]
     for entry, found in zip(undecided, inspect(undecided, cfg, reduce=False)):
         if found.picture:  # else it has changed meanwhile
-            entry.picture = inspection.with_exact(entry.picture, inspection.pixels(found.picture))
+            entry.picture = file_facts.with_exact(entry.picture, file_facts.pixels(found.picture))
 
 
 def inspect(entries, cfg, reduce=True):
     """Yield the `Inspection` of each entry, with a progress bar."""
     if not entries:
         return
-    from zodiac import validate  # which loads NumPy and Pillow
+    from zodiac.data import inspection  # which loads NumPy and Pillow
 
     workers = cores() if cfg.annotate.workers == 'auto' else cfg.annotate.workers
     workers = min(workers, max(1, len(entries) // 32))
-    found = validate.inspect_all([entry.path for entry in entries], cfg.annotate.non_rgb == 'convert', workers, reduce)
+    found = inspection.inspect_all(
+        [entry.path for entry in entries], cfg.annotate.non_rgb == 'convert', workers, reduce
+    )
     if sys.stderr.isatty():
         from tqdm import tqdm
 
@@ -315,7 +318,7 @@ def _range_of_side(counts, side):
 
 def looks_like_training(splits):
     """The images of valid and test that look like a training image, each with the nearest such image; the surest pairs first."""
-    from zodiac import near_duplicates  # which loads NumPy
+    from zodiac.data import near_duplicates  # which loads NumPy
 
     training = splits['train']
     others = splits['test'] if splits['valid'] is splits['test'] else splits['valid'] + splits['test']

@@ -9,7 +9,7 @@ original notebook (`LABEL_MAP`, `LEARNING_RATE.params.lr`, ...) work in `get` to
 from __future__ import annotations
 
 if __name__ == '__main__':
-    from zodiac import start
+    from zodiac.base import start
 
     start.prepare()  # before the other imports, which take long
 
@@ -22,9 +22,9 @@ import warnings
 from dataclasses import dataclass, field
 from typing import List, Literal, Optional, Union
 
-from zodiac import provenance, schema
-from zodiac.errors import UsageError, run
-from zodiac.schema import setting
+from zodiac.base import provenance, schema
+from zodiac.base.errors import UsageError, run
+from zodiac.base.schema import setting
 
 DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configs', 'zodiac.yaml')
 ZODIAC = ['ratt', 'ox', 'tiger', 'rabbit', 'dragon', 'snake', 'horse', 'goat', 'monkey', 'rooster', 'dog', 'pig']

@@ -13,9 +13,11 @@ import numpy as np
 from PIL import Image
 
 import config
-from zodiac import augment, device, files, images, stops, transforms
-from zodiac.errors import KILLED_LOADER, UserError, fault
-from zodiac.index import read as read_index
+from zodiac.base import device, files, stops
+from zodiac.base.errors import KILLED_LOADER, UserError, fault
+from zodiac.data import augment
+from zodiac.data.index import read as read_index
+from zodiac.images import decoding, transforms
 
 paddle = device.import_paddle()
 
@@ -50,7 +52,9 @@ class ZodiacDataset(paddle.io.Dataset):
         self.augment = mode == 'train' if augment is None else augment
         self.transform = train_transform(cfg) if self.augment else eval_transform(cfg)
         self.stored = self.pictures = None  # see `keep_pictures`
-        self.features = None  # or float32 [n, ...] of each view: items are rows of these then, see zodiac/features.py
+        self.features = (
+            None  # or float32 [n, ...] of each view: items are rows of these then, see zodiac/training/features.py
+        )
         self._normal_factors = transforms.normal_factors(cfg.image.mean, cfg.image.std)
         self._reads = np.frombuffer(
             mmap.mmap(-1, 4 * len(self.paths)), np.uint32
@@ -77,7 +81,7 @@ class ZodiacDataset(paddle.io.Dataset):
         path = self.paths[number]
         try:
             return self._read(number, self._generator(index))
-        except images.ImageError as error:
+        except decoding.ImageError as error:
             raise UserError(f'{error}; {files.advice(error)}') from None
         except Exception as error:
             raise fault(path, error) from error
@@ -96,7 +100,7 @@ class ZodiacDataset(paddle.io.Dataset):
         Kept is what the transform gives before its first random operation; where that is none, the whole picture with a short
         side of data.cache_side at most, for cuts at random to be taken from.
         """
-        from zodiac import cache
+        from zodiac.data import cache
 
         self.stored, self.rest = before_random(self.transform[:-1], cache_side(cfg))
         self.pictures = cache.open_or_make(cfg.cache_dir, self.paths, self.stored, int(cfg.data.cache_gb * 10**9), say)
@@ -187,7 +191,7 @@ class Loader(paddle.io.DataLoader):
 
     Args:
         batch_size: most images of a batch, over all processes.
-        mixer: callable (images, labels, numpy Generator) -> (images, labels), see batches.Mixer; None for none.
+        mixer: callable (images, labels, numpy Generator) -> (images, labels), see soft_labels.Mixer; None for none.
         balanced: draw each class equally often, with return, instead of each image once.
         workers: processes that read; None for data.num_workers.
         accumulate: batches of a step of the optimizer.

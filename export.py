@@ -11,7 +11,7 @@ export fails and an older one stays.
 """
 
 if __name__ == '__main__':
-    from zodiac import start
+    from zodiac.base import start
 
     start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn tqdm')
 
@@ -21,8 +21,10 @@ import shlex
 import sys
 
 import config
-from zodiac import deploy, device, engines, files, inference, parity
-from zodiac.errors import UserError, run
+from zodiac.base import device, files
+from zodiac.base.errors import UserError, run
+from zodiac.inference import engines, parity, runtime
+from zodiac.models import convert
 
 
 def main():
@@ -33,10 +35,12 @@ def export(cfg):
     """Do what this script does, with the settings of a `config.Config`. Raises UserError."""
     device.import_paddle()
     from dataset import Loader, ZodiacDataset
-    from zodiac import calibration, checkpoint, model, networks
+    from zodiac.models import builder, networks
+    from zodiac.report import calibration
+    from zodiac.training import checkpoint
 
-    with_onnx = cfg.export.onnx is not False and deploy.can_save_onnx()
-    why, step = ('export.onnx=false', '') if cfg.export.onnx is False else deploy.why_no_onnx() or ('', '')
+    with_onnx = cfg.export.onnx is not False and convert.can_save_onnx()
+    why, step = ('export.onnx=false', '') if cfg.export.onnx is False else convert.why_no_onnx() or ('', '')
     if (cfg.export.onnx is True or cfg.export.precision == 'int8') and not with_onnx:
         setting = 'export.onnx=true' if cfg.export.onnx is True else 'export.precision=int8'
         raise UserError(
@@ -54,7 +58,7 @@ def export(cfg):
     )
     temperature = 1.0
     if cfg.export.temperature:
-        probabilities = model.predict(network, Loader(dataset, cfg.evaluate.batch_size, cfg), len(dataset))
+        probabilities = builder.predict(network, Loader(dataset, cfg.evaluate.batch_size, cfg), len(dataset))
         temperature = calibration.fit_temperature(dataset.labels, probabilities)
         if temperature is None:
             temperature = 1.0
@@ -81,7 +85,7 @@ def export(cfg):
     with files.atomic_folder(folder) as unfinished:
         write_models(layer, manifest, unfinished, with_onnx, examples)
         manifest['parity'] = compare(network, manifest, unfinished, names, dataset, cfg)
-        inference.write_manifest(unfinished, manifest)
+        runtime.write_manifest(unfinished, manifest)
     tell(manifest['parity'], names)
     if cfg.export.onnx == 'auto' and not with_onnx:
         older = f'warning: {before} of the older export is gone: ' if without else ''
@@ -123,7 +127,7 @@ def training_images(manifest, cfg):
 
     training = ZodiacDataset('train', augment=False, cfg=cfg)
     chosen = training.spread(cfg.export.calibration_images)
-    return inference.sound_batches([training.paths[i] for i in chosen], manifest['transform'], 8)
+    return runtime.sound_batches([training.paths[i] for i in chosen], manifest['transform'], 8)
 
 
 def write_models(layer, manifest, folder, with_onnx, examples=()):
@@ -133,13 +137,13 @@ def write_models(layer, manifest, folder, with_onnx, examples=()):
         examples: batches of what the network sees; only taken where `precision` is int8.
     """
     path = os.path.join(folder, manifest['name'])
-    deploy.save_static(layer, path, manifest['input']['shape'], manifest['input']['dtype'])
+    convert.save_static(layer, path, manifest['input']['shape'], manifest['input']['dtype'])
     if with_onnx:
-        deploy.save_onnx(path, manifest['outputs'])
+        convert.save_onnx(path, manifest['outputs'])
         if manifest['precision'] == 'int8':
-            deploy.quantize_onnx(f'{path}.onnx', examples)
+            convert.quantize_onnx(f'{path}.onnx', examples)
     manifest['sha256'] = {name: files.sha256(os.path.join(folder, name)) for name in sorted(os.listdir(folder))}
-    inference.write_manifest(folder, manifest)
+    runtime.write_manifest(folder, manifest)
 
 
 def versions(with_onnx):
@@ -171,7 +175,7 @@ def compare(network, manifest, folder, names, dataset, cfg):
 
     chosen = dataset.spread(cfg.export.parity_images)
     paths, labels = [dataset.paths[i] for i in chosen], dataset.labels[chosen]
-    seen = inference.sound_batches(paths, eval_transform(cfg), 8)
+    seen = runtime.sound_batches(paths, eval_transform(cfg), 8)
     with paddle.no_grad():
         expected = np.concatenate([network(paddle.to_tensor(part)).numpy() for part in seen]) / manifest['temperature']
     if not np.isfinite(expected).all():
@@ -179,12 +183,12 @@ def compare(network, manifest, folder, names, dataset, cfg):
             f'{cfg.run_dir}/infer: not exported: the network gives no numbers (NaN): its training has diverged; train with a lower '
             'optim.lr, or name other weights with evaluate.weights'
         )
-    parts = list(inference.sound_batches(paths, manifest['transform'], 8))
+    parts = list(runtime.sound_batches(paths, manifest['transform'], 8))
     figures = {}
     for engine in names:
         try:
             place = cfg.device if engine == 'paddle' and cfg.export.precision != 'bf16' else 'cpu'
-            exported = inference.load(folder, place, engine, compared=False)
+            exported = runtime.load(folder, place, engine, compared=False)
             found = [exported.outputs(part) for part in parts]
             outputs = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
             figures[engine] = parity.compare(engine, expected, outputs, labels, cfg.export)

@@ -9,7 +9,7 @@ counted; the exit status is then 1.
 """
 
 if __name__ == '__main__':
-    from zodiac import start
+    from zodiac.base import start
 
     start.prepare('requirements-serve.txt', 'numpy PIL yaml tqdm')
 
@@ -22,8 +22,10 @@ import os
 import re
 import sys
 
-from zodiac import device, files, images, inference
-from zodiac.errors import UserError, run
+from zodiac.base import device, files
+from zodiac.base.errors import UserError, run
+from zodiac.images import decoding
+from zodiac.inference import runtime
 
 
 def main():
@@ -35,15 +37,15 @@ def main():
     # lines on the same terminal show the progress themselves
     quiet = None if args.csv or not sys.stdout.isatty() else True
     with output(args) as write, tqdm(desc='classifying', unit='image', leave=False, disable=quiet) as bar:
-        model = inference.load(args.infer_dir, args.device, args.engine)
+        model = runtime.load(args.infer_dir, args.device, args.engine)
         found = find_images(args.paths, lambda text: bar.write(files.printable(text), file=sys.stderr))
-        for paths, batch, errors in inference.batches(found, model.transform, args.batch_size):
+        for paths, batch, errors in runtime.batches(found, model.transform, args.batch_size):
             for error in errors:
                 bar.write(f'error: {files.printable(str(error))}', file=sys.stderr)
             unread += len(errors)
             if len(batch):
                 for path, probabilities in zip(paths, model.predict(batch)):
-                    write((path, inference.best(probabilities, model.labels, args.top)))
+                    write((path, runtime.best(probabilities, model.labels, args.top)))
                 classified += len(paths)
             bar.update(len(paths) + len(errors))
         if not classified:  # within: no table without a row
@@ -68,7 +70,7 @@ def parse():
         '--batch-size', type=_positive, default=16, metavar='N', help='images a run of the network (default: 16)'
     )
     parser.add_argument('--device', type=device.checked, default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
-    engines = ['auto', *inference.ENGINES]
+    engines = ['auto', *runtime.ENGINES]
     help_on_engine = 'what runs the model; auto is the fastest that export.py has checked (default: auto)'
     parser.add_argument('--engine', choices=engines, default='auto', help=help_on_engine)
     return parser.parse_args()
@@ -107,7 +109,7 @@ def _images_in(folder, say):
     def note(path, why):
         if isinstance(why, OSError):
             errors.append(UserError(f'{path}: cannot be read ({why.strerror})'))
-        elif why == 'no file' and path.lower().endswith(images.IMAGE_SUFFIXES):
+        elif why == 'no file' and path.lower().endswith(decoding.IMAGE_SUFFIXES):
             # one that the user names is read, one that lies in a folder would wait for ever
             errors.append(UserError(f'{path}: is no file, but a pipe or a device'))
         elif why == 'no file':
@@ -128,12 +130,12 @@ def _images_in(folder, say):
 
 def is_image(path):
     """Whether a file in a folder is to be classified: it is called an image, or is one whatever its name."""
-    if path.lower().endswith(images.IMAGE_SUFFIXES):
+    if path.lower().endswith(decoding.IMAGE_SUFFIXES):
         return True
     try:
-        with images.open_image(path):
+        with decoding.open_image(path):
             return True
-    except images.ImageError as error:
+    except decoding.ImageError as error:
         return error.reason not in ('not an image', 'no such file')
 
 
@@ -146,7 +148,7 @@ def as_line(row):
 def as_json(row):
     path, guesses = row
     escaped = codecs.lookup(sys.stdout.encoding or 'ascii').name != 'utf-8'  # else not all of it could be written
-    return json.dumps({'path': path, **inference.as_dict(guesses)}, ensure_ascii=escaped)
+    return json.dumps({'path': path, **runtime.as_dict(guesses)}, ensure_ascii=escaped)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ Bearer TOKEN`. Needs requirements-serve.txt.
 """
 
 if __name__ == '__main__':
-    from zodiac import start
+    from zodiac.base import start
 
     start.prepare(
         'requirements-serve.txt',
@@ -23,8 +23,9 @@ import os
 import re
 import sys
 
-from zodiac import device, inference
-from zodiac.errors import UsageError, run
+from zodiac.base import device
+from zodiac.base.errors import UsageError, run
+from zodiac.inference import runtime
 
 CONNECTIONS = 4  # for each request of --max-requests
 
@@ -35,7 +36,7 @@ def main():
 
 def serve(args):
     """Load the model, run it once, and answer requests until a signal comes."""
-    from zodiac import connections, service, uploads
+    from zodiac.serving import application, connections, uploads
 
     token = read_token()
     links = CONNECTIONS * args.max_requests
@@ -43,8 +44,8 @@ def serve(args):
     sizes = {'body': args.max_mb << 20, 'total': total, 'pixels': args.max_megapixels * 10**6}
     limits = uploads.Limits(requests=args.max_requests, images=args.max_images, seconds=args.timeout, **sizes)
     listener = connections.bind(args.host, args.port)
-    model = inference.load(args.infer_dir, args.device, args.engine)
-    app = service.create(model, limits, args.batch_size, args.max_delay / 1000, token, warm_up=True)
+    model = runtime.load(args.infer_dir, args.device, args.engine)
+    app = application.create(model, limits, args.batch_size, args.max_delay / 1000, token, warm_up=True)
     connections.listen(listener)
     host, port = listener.getsockname()[:2]
     if not token and not ipaddress.ip_address(host).is_loopback:
@@ -73,7 +74,7 @@ def parse():
     add('--port', type=_number(int, 0, 65535), default=8000, help='0 takes a free one (default: 8000)')
     add('--device', type=device.checked, default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
     help_on_engine = 'what runs the model; auto is the fastest that export.py has checked (default: auto)'
-    add('--engine', choices=['auto', *inference.ENGINES], default='auto', help=help_on_engine)
+    add('--engine', choices=['auto', *runtime.ENGINES], default='auto', help=help_on_engine)
 
     def limit(name, default, text, kind=int, low=1, high=10**6):
         add(name, type=_number(kind, low, high), default=default, metavar='N', help=f'{text} (default: {default})')

@@ -10,7 +10,7 @@ run where it was stopped. The table is output/<name>.sweep/trials.csv; the runs 
 """
 
 if __name__ == '__main__':
-    from zodiac import start
+    from zodiac.base import start
 
     start.prepare('requirements-base.txt', 'optuna paddle numpy PIL yaml scipy sklearn matplotlib tqdm visualdl')
 
@@ -25,8 +25,10 @@ import sys
 import time
 
 import config
-from zodiac import device, files, home, locks, metrics, processes, schema, stops
-from zodiac.errors import Stopped, UsageError, UserError, one_line, run
+from zodiac.base import device, files, home, locks, schema, stops
+from zodiac.base.errors import Stopped, UsageError, UserError, one_line, run
+from zodiac.report import metrics
+from zodiac.training import processes
 
 GRID_ID = 'grid_id'  # of Optuna's GridSampler, in the study
 HERE = os.path.dirname(os.path.abspath(__file__))

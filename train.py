@@ -18,7 +18,7 @@ goes on.
 """
 
 if __name__ == '__main__':
-    from zodiac import start
+    from zodiac.base import start
 
     start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn matplotlib tqdm visualdl')
 
@@ -30,8 +30,10 @@ import shlex
 import sys
 
 import config
-from zodiac import device, files, index, locks, processes, schema
-from zodiac.errors import Stopped, UsageError, UserError, run
+from zodiac.base import device, files, locks, schema
+from zodiac.base.errors import Stopped, UsageError, UserError, run
+from zodiac.data import index
+from zodiac.training import processes
 
 
 def main():
@@ -159,38 +161,40 @@ def build_network(cfg, train_set):
     """The network with its initial weights, on Paddle's current device, and the names of its frozen parameters."""
     import paddle
 
-    from zodiac import checkpoint, model, provenance
+    from zodiac.base import provenance
+    from zodiac.models import builder
+    from zodiac.training import checkpoint
 
-    network = model.build(
+    network = builder.build(
         cfg.model.arch, len(cfg.data.labels), cfg.image.size, cfg.model.head, cfg.model.zero_init_residual
     )
     source, facts = cfg.model.pretrained, {}
     if isinstance(source, str):
         source, facts = checkpoint.locate(source)
     if source:
-        note(model.load_pretrained(network, cfg.model.arch, source, provenance.labels(facts), cfg.data.labels))
+        note(builder.load_pretrained(network, cfg.model.arch, source, provenance.labels(facts), cfg.data.labels))
     else:
         note(f'{cfg.model.arch} starts from scratch (model.pretrained=false)')
         if hasattr(network, 'learn_from'):
             network.learn_from(paddle.to_tensor(some_images(train_set, 1000)))
-    frozen = model.freeze(network, cfg.model.freeze)
+    frozen = builder.freeze(network, cfg.model.freeze)
     if cfg.train.sync_batch_norm and processes.count() > 1:
-        model.sync_batch_norm(network)
+        builder.sync_batch_norm(network)
     return network, frozen
 
 
 def build_trainer(cfg, train_set, steps):
     """A prepared `Trainer` (network, loss, optimizer with its schedule over `steps` an epoch), and the names of its frozen
     parameters."""
-    from zodiac import batches, optim
-    from zodiac.trainer import Trainer
+    from zodiac.training import optim, soft_labels
+    from zodiac.training.trainer import Trainer
 
     network, frozen = build_network(cfg, train_set)
     rate = optim.schedule(cfg.optim, steps, cfg.train.epochs)
     trainer = Trainer(network, cfg.train.amp, cfg.train.amp_dtype)
     trainer.prepare(
         optim.optimizer(cfg.optim, rate, network, frozen),
-        batches.Loss(class_weights(cfg, train_set.labels)),
+        soft_labels.Loss(class_weights(cfg, train_set.labels)),
     )
     return trainer, frozen
 
@@ -199,9 +203,9 @@ def require_images_for_batch_norm(cfg, network, loader):
     """Raise UsageError where BatchNorm would learn from one image at a time."""
     from paddle import nn
 
-    from zodiac import model
+    from zodiac.models import builder
 
-    norms = [layer for layer in model.batch_norms(network) if cfg.model.unfreeze_epoch or not layer._use_global_stats]
+    norms = [layer for layer in builder.batch_norms(network) if cfg.model.unfreeze_epoch or not layer._use_global_stats]
     number = 1 if all(isinstance(layer, nn.SyncBatchNorm) for layer in norms) else processes.count()
     if norms and loader.batch_sampler.smallest() < 2 * number:
         images = len(loader.images)
@@ -218,7 +222,7 @@ def require_images_for_batch_norm(cfg, network, loader):
 
 def build_mixer(cfg):
     """What is done to training batches, or None where labels stay class numbers."""
-    from zodiac import batches
+    from zodiac.training import soft_labels
 
     settings = cfg.train
     for name in ('mixup', 'cutmix'):
@@ -227,7 +231,7 @@ def build_mixer(cfg):
     soft = settings.label_smoothing or settings.mixup or settings.cutmix
     if not soft:
         return None
-    return batches.Mixer(len(cfg.data.labels), settings.label_smoothing, settings.mixup, settings.cutmix)
+    return soft_labels.Mixer(len(cfg.data.labels), settings.label_smoothing, settings.mixup, settings.cutmix)
 
 
 def class_weights(cfg, labels):
@@ -243,12 +247,13 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
     """Train, and keep everything that is worth keeping in output/<name>/."""
     import paddle
 
-    from zodiac import callbacks, checkpoint, model, resume, run_log, weights
+    from zodiac.models import builder, weights
+    from zodiac.training import callbacks, checkpoint, resume, run_log
 
     trainer, frozen = build_trainer(cfg, train_loader.images, len(train_loader))
     require_images_for_batch_norm(cfg, trainer.network, train_loader)
     writes = device.rank() == 0
-    total, learning = model.count_parameters(trainer.network)
+    total, learning = builder.count_parameters(trainer.network)
     note(f"{cfg.model.arch}: {total:,} parameters, BatchNorm's statistics among them; {learning:,} learn")
     run_dir = cfg.run_dir if writes else None
     every = cfg.train.read_steps
@@ -329,7 +334,7 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
 def use_features(cfg, network, train_set, valid_set=None):
     """From now on the items of the datasets are features of the backbone, and the network takes these: its forward is the head."""
     from dataset import Loader
-    from zodiac import features
+    from zodiac.training import features
 
     backbone = features.Backbone(network)
     for images, views in ((valid_set, 1), (train_set, min(cfg.train.views, cfg.train.epochs))):
@@ -342,7 +347,8 @@ def use_features(cfg, network, train_set, valid_set=None):
 
 def plot_schedule(cfg, steps):
     """Draw the learning rate of every step of the run beside its folder."""
-    from zodiac import optim, plots
+    from zodiac.report import plots
+    from zodiac.training import optim
 
     for warning in comes_too_late(cfg):
         note(f'warning: {warning}')
@@ -373,7 +379,8 @@ def comes_too_late(cfg):
 
 def find_lr(cfg, loader):
     """Try learning rates on some steps, draw the loss over them beside the run's folder, and propose one."""
-    from zodiac import lr_finder, plots
+    from zodiac.report import plots
+    from zodiac.training import lr_finder
 
     cfg.optim.schedule, cfg.optim.warmup_epochs = 'constant', 0.0
     trainer, _ = build_trainer(cfg, loader.images, len(loader))
@@ -397,7 +404,7 @@ def find_lr(cfg, loader):
 
 def tell_results(cfg):
     """Print the best epoch, and where everything is."""
-    from zodiac import checkpoint
+    from zodiac.training import checkpoint
 
     row = checkpoint.verify(f'{cfg.run_dir}/best')
     chosen = '' if cfg.train.monitor == 'valid_top1' else f' (by {cfg.train.monitor} {row[cfg.train.monitor]:.4f})'
@@ -431,7 +438,7 @@ def sample_images(train_set):
     """uint8 [8, size, size, 3]: some training images to look at."""
     import numpy as np
 
-    from zodiac import transforms
+    from zodiac.images import transforms
 
     last = train_set.transform[-1]
     return np.stack([transforms.denormalize(image, last['mean'], last['std']) for image in some_images(train_set, 8)])

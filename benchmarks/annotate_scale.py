@@ -79,16 +79,16 @@ def annotate(root):
     sys.path.insert(0, os.path.dirname(HERE))
     gc.disable()  # as annotate.py does
     import annotate
-    from zodiac import inspection, validate
+    from zodiac.data import file_facts, inspection
 
     def made_up(paths, convert, workers, reduce=True):
-        found = inspection.Verdict(mode='RGB')
+        found = file_facts.Verdict(mode='RGB')
         for path in paths:
-            made = hashlib.shake_128(path.encode()).digest(inspection.HASH_BYTES + inspection.SKETCH_BYTES)
-            picture = inspection.pack((640, 480), made[: inspection.HASH_BYTES], made[inspection.HASH_BYTES :])
-            yield inspection.Inspection(found, picture, inspection.stamp_when_read(os.stat(path)))
+            made = hashlib.shake_128(path.encode()).digest(file_facts.HASH_BYTES + file_facts.SKETCH_BYTES)
+            picture = file_facts.pack((640, 480), made[: file_facts.HASH_BYTES], made[file_facts.HASH_BYTES :])
+            yield file_facts.Inspection(found, picture, file_facts.stamp_when_read(os.stat(path)))
 
-    validate.inspect_all = made_up
+    inspection.inspect_all = made_up
     sys.argv = ['annotate.py', '-o', f'data.root={root}', f'data.labels={json.dumps(LABELS)}']
     annotate.main()
     used = resource.getrusage(resource.RUSAGE_SELF)

@@ -21,7 +21,8 @@ from ratios import run, summary
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from zodiac import inference, transforms  # noqa: E402
+from zodiac.images import transforms  # noqa: E402
+from zodiac.inference import runtime  # noqa: E402
 
 
 def main():
@@ -51,7 +52,7 @@ def main():
 def load(name):
     """(exported model, a picture as it takes it) of FOLDER or FOLDER:ENGINE."""
     folder, _, engine = name.partition(':')
-    model = alone(folder) if engine == 'alone' else inference.load(folder, 'cpu', engine or 'paddle')
+    model = alone(folder) if engine == 'alone' else runtime.load(folder, 'cpu', engine or 'paddle')
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     return model, transforms.apply(model.transform, Image.fromarray(noise))
 
@@ -60,7 +61,7 @@ def alone(folder):
     """What OpenVINO's own documentation has for throughput: single images in as many streams as it finds best."""
     import openvino
 
-    manifest = inference.read_manifest(folder)
+    manifest = runtime.read_manifest(folder)
     path = f'{folder}/{manifest["name"]}.onnx'
     network = openvino.Core().compile_model(path, 'CPU', {'PERFORMANCE_HINT': 'THROUGHPUT'})
     queue = openvino.AsyncInferQueue(network)
@@ -70,7 +71,7 @@ def alone(folder):
             queue.start_async({0: batch[number : number + 1]})
         queue.wait_all()
 
-    return inference.Exported(manifest['name'], manifest['labels'], manifest['transform'], {}, predict)
+    return runtime.Exported(manifest['name'], manifest['labels'], manifest['transform'], {}, predict)
 
 
 def timed(model, size):

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from loader import draw_photos
 
-from zodiac import device
-from zodiac.errors import run
+from zodiac.base import device
+from zodiac.base.errors import run
 
 HERE = Path(__file__).resolve().parent
 
@@ -98,8 +98,8 @@ def measure(batches, level, args, place):
     """Images a second, the share of the time that waits for the next batch, and the most memory of the device in GB."""
     import paddle
 
-    from zodiac.batches import Loss
-    from zodiac.trainer import Trainer
+    from zodiac.training.soft_labels import Loss
+    from zodiac.training.trainer import Trainer
 
     network = paddle.vision.models.resnet50(num_classes=2)
     trainer = Trainer(network, level, args.dtype)

@@ -63,7 +63,7 @@ def write(lines):
 
 def measure(workers):
     """Seconds to open and to shuffle the index, and the memory of this process and its workers in MB."""
-    from zodiac import device
+    from zodiac.base import device
 
     device.import_paddle()
     from dataset import Loader, ZodiacDataset, config

@@ -24,7 +24,7 @@ from ratios import run, summary
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from zodiac import device  # noqa: E402
+from zodiac.base import device  # noqa: E402
 
 TARGETS = {'cold': 2.0, 'cached': 6.0}
 

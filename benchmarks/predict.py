@@ -29,14 +29,14 @@ AGAINST = {'notebook': 8.0, 'onnxruntime': 3.0}  # how many times as fast predic
 LOOP = """
 import runpy, sys, time
 sys.path.insert(0, sys.argv[1])
-from zodiac import inference
-load = inference.load
+from zodiac.inference import runtime
+load = runtime.load
 def timed(*arguments):
     global start
     model = load(*arguments)
     start = time.perf_counter()
     return model
-inference.load = timed
+runtime.load = timed
 sys.argv = [sys.argv[1] + '/predict.py', *sys.argv[2:]]
 try:
     runpy.run_path(sys.argv[0], run_name='__main__')
@@ -106,14 +106,16 @@ def draw(folder, count):
 
 def make_models(work, photos):
     """Write work/resnet50.pdparams, work/fp32/ and work/int8/ where they are not there yet; returns the engine that is best for both."""
-    from zodiac import engines
+    from zodiac.inference import engines
 
     engine = 'openvino' if engines.installed('openvino') else 'onnxruntime'
     if (work / 'int8' / 'inference.yaml').exists():
         return engine
     import config
     import export
-    from zodiac import device, inference, networks
+    from zodiac.base import device
+    from zodiac.inference import runtime
+    from zodiac.models import networks
 
     paddle = device.import_paddle()
     paddle.seed(0)
@@ -126,7 +128,7 @@ def make_models(work, photos):
         layer.eval()
         os.makedirs(work / precision, exist_ok=True)
         manifest = export.describe(cfg, {}, 1.0, True)
-        examples = inference.sound_batches(paths, manifest['transform'], 8)
+        examples = runtime.sound_batches(paths, manifest['transform'], 8)
         export.write_models(layer, manifest, str(work / precision), True, examples)
     return engine
 

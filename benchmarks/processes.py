@@ -23,7 +23,7 @@ from ratios import run, summary
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from zodiac import device  # noqa: E402
+from zodiac.base import device  # noqa: E402
 
 
 def main():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from zodiac import errors
+from zodiac.base import errors
 
 
 def summary(ratios):

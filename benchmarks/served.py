@@ -12,7 +12,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from zodiac.errors import UserError  # noqa: E402
+from zodiac.base.errors import UserError  # noqa: E402
 
 COLOURS = {'红': (230, 30, 30), 'green': (30, 200, 30), 'blue': (30, 30, 230)}  # a picture of each, by its mean
 
@@ -21,10 +21,10 @@ def export_colours(folder):
     """Write an export that tells red, green and blue pictures apart; returns its folder."""
     import config
     import export
-    from zodiac import device
+    from zodiac.base import device
 
     paddle = device.import_paddle()
-    from zodiac import networks
+    from zodiac.models import networks
 
     class Colours(paddle.nn.Layer):
         def __init__(self):

@@ -28,7 +28,7 @@ def main():
     parser.add_argument('--pairs', type=int, default=5, help='runs of each, in turns (default: 5)')
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from zodiac import engines
+    from zodiac.inference import engines
 
     with tempfile.TemporaryDirectory() as folder:
         photo = f'{folder}/photo.jpg'

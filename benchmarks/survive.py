@@ -35,7 +35,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from zodiac import device  # noqa: E402
+from zodiac.base import device  # noqa: E402
 
 paddle = device.import_paddle()
 
@@ -45,7 +45,10 @@ from PIL import Image  # noqa: E402
 import config  # noqa: E402
 import dataset  # noqa: E402, F401  imported once here, not by each of the processes
 import demo  # noqa: E402
-from zodiac import callbacks, checkpoint, errors, files, inference, resume, run_log, weights  # noqa: E402, F401
+from zodiac.base import errors, files  # noqa: E402
+from zodiac.inference import runtime  # noqa: E402
+from zodiac.models import weights  # noqa: E402
+from zodiac.training import callbacks, checkpoint, resume, run_log  # noqa: E402, F401
 
 SETTINGS = [
     *('data.root=photos', 'data.labels=[cat, dog]', 'data.num_workers=0', 'image.size=32', 'device=cpu'),
@@ -269,7 +272,7 @@ def doors(rng, count):
                 reasons.append(f'exit status {ended}')
             if 'Traceback' in words or words.count('interrupted') > (ended != 0):
                 reasons.append('many words')
-            if not os.path.isfile('output/made/report/report.html') or not inference.is_export('output/made/infer'):
+            if not os.path.isfile('output/made/report/report.html') or not runtime.is_export('output/made/infer'):
                 reasons.append('report or export is gone')
             lost += [f'{number.name} after {delay:.2f} s: {reasons}: {words[-300:]!r}'] if reasons else []
             for path in Path('output').glob('door*'):

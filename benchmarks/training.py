@@ -18,7 +18,7 @@ import time
 from processes import draw_images, images_per_second
 from ratios import run, summary
 
-from zodiac import device
+from zodiac.base import device
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SET_BY_US = ('OMP_NUM_THREADS', 'MKL_DEBUG_CPU_TYPE', 'MALLOC_MMAP_MAX_', 'MALLOC_TRIM_THRESHOLD_')

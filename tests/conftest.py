@@ -122,7 +122,7 @@ def run_script(name, *arguments, cwd, env=None, timeout=240):
 def call_script(monkeypatch, capsys):
     """Like `run_script`, but in this process, which has Paddle imported: for what needs no process of its own."""
     import config
-    from zodiac import device
+    from zodiac.base import device
 
     device.import_paddle()
 
@@ -155,7 +155,7 @@ def assert_message(result, status, *words):
 def clock_of(seed=0, steps=4, epochs=3, parts=1):
     """A `Clock` over a loader of `steps` batches of two images, which remembers what it was set to."""
     from dataset import Batches
-    from zodiac import callbacks
+    from zodiac.training import callbacks
 
     class Loader:
         images = SimpleNamespace(seed=seed)

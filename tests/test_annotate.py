@@ -20,8 +20,9 @@ from conftest import assert_message, make_tree, picture, run_script
 from PIL import Image
 
 import annotate
-from zodiac import images, inspection, validate
-from zodiac.errors import UserError
+from zodiac.base.errors import UserError
+from zodiac.data import file_facts, inspection
+from zodiac.images import decoding
 
 LABELS = ['cat', 'dog']
 INDEX = ('train.txt', 'valid.txt', 'test.txt', 'annotation.json')
@@ -116,7 +117,7 @@ def sof(data):
 
 def exif(**more):
     tags = Image.Exif()
-    tags[images.ORIENTATION] = 6
+    tags[decoding.ORIENTATION] = 6
     tags.update({int(tag[1:]): value for tag, value in more.items()})
     return tags.tobytes()
 
@@ -259,29 +260,29 @@ def decoder(request, monkeypatch):
     if request.param == 'simplejpeg':
         pytest.importorskip('simplejpeg')
     else:
-        monkeypatch.setattr(validate, 'fast_decoder', lambda: None)
+        monkeypatch.setattr(inspection, 'fast_decoder', lambda: None)
 
 
 def test_accepted_by_default_is_what_the_notebooks_loop_accepts(tmp_path, decoder):
     for name in ZOO:
         path = draw(name, tmp_path)
         assert notebook_accepts(path) == (name in RGB), name
-        assert (validate.inspect(path, convert=False).reason == '') == (name in RGB), name
+        assert (inspection.inspect(path, convert=False).reason == '') == (name in RGB), name
 
 
 def test_every_sound_picture_is_accepted_with_convert(tmp_path, decoder):
     for name in (*RGB, *OTHER_MODES):
-        found = validate.inspect(draw(name, tmp_path), convert=True)
+        found = inspection.inspect(draw(name, tmp_path), convert=True)
         assert found.reason == '', name
         assert (found.verdict.mode == 'RGB') == (name in RGB), name
-        assert len(found.picture) == inspection.PICTURE.size, name
+        assert len(found.picture) == file_facts.PICTURE.size, name
 
 
 @pytest.mark.parametrize('convert', [False, True])
 def test_no_broken_file_is_accepted(tmp_path, decoder, convert):
     damaged = ('truncated or damaged', 'not an image', 'cannot be read')
     for name in BROKEN:
-        found = validate.inspect(draw(name, tmp_path), convert)
+        found = inspection.inspect(draw(name, tmp_path), convert)
         assert found.reason in (('too many pixels',) if 'bomb' in name else damaged), name
         assert found.picture == b'', name
 
@@ -290,7 +291,7 @@ def test_no_broken_file_is_accepted(tmp_path, decoder, convert):
 def test_too_many_pixels_are_refused_with_the_size_or_the_limit(tmp_path, decoder, size):
     path = tmp_path / 'a.png'
     path.write_bytes(png(size, 8, 2, bytes(100_000)))
-    found = validate.inspect(path, convert=False)
+    found = inspection.inspect(path, convert=False)
     assert found.reason == 'too many pixels'
     assert str(size[0] * size[1]) in found.verdict.detail or f'{size[0]}x{size[1]}' in found.verdict.detail
 
@@ -300,38 +301,38 @@ def test_a_picture_of_another_mode_is_left_out_by_default_naming_its_mode(tmp_pa
         path = draw(name, tmp_path)
         with Image.open(path) as image:
             mode = image.mode
-        found = validate.inspect(path, convert=False)
+        found = inspection.inspect(path, convert=False)
         assert (found.reason, found.verdict.mode) == (f'mode {mode}', mode), name
 
 
 def test_simplejpeg_changes_nothing_but_the_time(tmp_path, monkeypatch):
     pytest.importorskip('simplejpeg')
     cases = [(draw(name, tmp_path), convert) for name in ZOO for convert in (False, True)]
-    with_it = [validate.inspect(*case) for case in cases]
-    monkeypatch.setattr(validate, 'fast_decoder', lambda: None)
-    assert [case for case, found in zip(cases, with_it) if validate.inspect(*case) != found] == []
+    with_it = [inspection.inspect(*case) for case in cases]
+    monkeypatch.setattr(inspection, 'fast_decoder', lambda: None)
+    assert [case for case, found in zip(cases, with_it) if inspection.inspect(*case) != found] == []
 
 
 def test_a_picture_is_known_again_when_what_training_sees_of_it_is_saved_as_png_or_bmp(tmp_path, decoder):
     for name in (*RGB, *OTHER_MODES):
         path = draw(name, tmp_path)
-        pixels = inspection.pixels(validate.inspect(path, convert=True, reduce=False).picture)
-        image = images.decode(path)
+        pixels = file_facts.pixels(inspection.inspect(path, convert=True, reduce=False).picture)
+        image = decoding.decode(path)
         assert image.mode == 'RGB', name
         for copy in (tmp_path / 'copy.png', tmp_path / 'copy.bmp'):
             image.save(copy)
-            assert inspection.pixels(validate.inspect(copy, convert=True).picture) == pixels, (name, copy.suffix)
+            assert file_facts.pixels(inspection.inspect(copy, convert=True).picture) == pixels, (name, copy.suffix)
 
 
 def test_a_large_jpeg_is_decoded_at_reduced_size_and_known_in_full_upright(tmp_path, decoder):
     for name in (name for name in (*RGB, *OTHER_MODES) if name.endswith('.jpg')):
         path = draw(name, tmp_path)
-        found = validate.inspect(path, convert=True)
-        width, height = images.decode(path).size
-        assert inspection.size(found.picture) == (width, height), name
+        found = inspection.inspect(path, convert=True)
+        width, height = decoding.decode(path).size
+        assert file_facts.size(found.picture) == (width, height), name
         assert found.verdict.reduced == (min(width, height) >= 54 and width * height >= 8192), name
         assert found.verdict.reduced or not name.startswith(('large', 'flat')), name
-        assert not validate.inspect(path, convert=True, reduce=False).verdict.reduced, name
+        assert not inspection.inspect(path, convert=True, reduce=False).verdict.reduced, name
 
 
 @pytest.mark.parametrize(
@@ -347,7 +348,7 @@ def test_a_large_jpeg_cut_or_damaged_anywhere_is_judged_as_the_notebooks_loop_ju
         flips.append(patched(whole, at, bytes([whole[at] ^ 1 << bit])))
     for number, data in enumerate([whole, *cuts, *flips]):
         path.write_bytes(data)
-        assert (validate.inspect(path, False).reason == '') == notebook_accepts(path), number
+        assert (inspection.inspect(path, False).reason == '') == notebook_accepts(path), number
 
 
 def noisy(size):
@@ -358,41 +359,43 @@ def noisy(size):
 def test_pictures_of_equal_bytes_but_another_shape_differ(tmp_path):
     for size in ((6, 4), (4, 6)):
         Image.new('RGB', size).save(tmp_path / f'{size[0]}.png')
-    keys = {inspection.same_as(validate.inspect(tmp_path / name, False).picture) for name in ('6.png', '4.png')}
+    keys = {file_facts.same_as(inspection.inspect(tmp_path / name, False).picture) for name in ('6.png', '4.png')}
     assert len(keys) == 2
 
 
 def test_float_pixels_are_refused_saying_so(tmp_path):
     Image.new('F', (4, 4)).save(tmp_path / 'a.tif')
-    assert validate.inspect(tmp_path / 'a.tif', convert=True).reason == 'float pixels'
+    assert inspection.inspect(tmp_path / 'a.tif', convert=True).reason == 'float pixels'
 
 
 def test_a_missing_file_and_a_folder_are_refused_with_the_systems_word(tmp_path):
     for path in (tmp_path / 'gone.jpg', tmp_path):
-        found = validate.inspect(path, convert=False)
+        found = inspection.inspect(path, convert=False)
         assert found.reason == 'cannot be read'
         assert found.verdict.detail
 
 
 def test_two_processes_give_the_same_in_the_same_order_as_one(tmp_path):
     names = [draw(name, tmp_path) for name in ZOO]
-    one, two = ([found[:2] for found in validate.inspect_all(names, True, workers)] for workers in (1, 2))  # no stamps
+    one, two = (
+        [found[:2] for found in inspection.inspect_all(names, True, workers)] for workers in (1, 2)
+    )  # no stamps
     assert two == one
     assert len(one) == len(names)
 
 
 @pytest.mark.skipif(multiprocessing.get_start_method() != 'fork', reason='the fault is planted by forking')
 def test_a_killed_decoding_process_ends_the_run_with_advice(tmp_path, monkeypatch):
-    monkeypatch.setattr(validate, '_inspect_any', lambda *given: os._exit(9))
+    monkeypatch.setattr(inspection, '_inspect_any', lambda *given: os._exit(9))
     with pytest.raises(UserError, match=r'annotate\.workers=1'):
-        list(validate.inspect_all([draw('plain.png', tmp_path)] * 4, True, 2))
+        list(inspection.inspect_all([draw('plain.png', tmp_path)] * 4, True, 2))
 
 
 # --- what a converted picture looks like
 
 
 def test_16_bit_grey_keeps_its_shades(tmp_path):
-    image = images.decode(draw('grey of 16 bits.png', tmp_path))
+    image = decoding.decode(draw('grey of 16 bits.png', tmp_path))
     assert np.asarray(image)[0].tolist() == [[value] * 3 for value in (0, 0, 1, 128, 255)]
 
 
@@ -401,7 +404,7 @@ def test_alpha_lies_over_white_and_hidden_colours_stay_hidden(tmp_path):
     for x, pixel in enumerate([(255, 0, 0, 0), (255, 0, 0, 255), (0, 0, 0, 128)]):
         image.putpixel((x, 0), pixel)
     image.save(tmp_path / 'a.png')
-    assert np.asarray(images.decode(tmp_path / 'a.png'))[0].tolist() == [[255] * 3, [255, 0, 0], [127] * 3]
+    assert np.asarray(decoding.decode(tmp_path / 'a.png'))[0].tolist() == [[255] * 3, [255, 0, 0], [127] * 3]
 
 
 def test_transparent_palette_colour_becomes_white(tmp_path):
@@ -410,19 +413,19 @@ def test_transparent_palette_colour_becomes_white(tmp_path):
     image.putpixel((1, 0), 1)
     for name in ('a.png', 'a.gif'):
         image.save(tmp_path / name, transparency=0)
-        assert np.asarray(images.decode(tmp_path / name))[0].tolist() == [[255] * 3, [0, 0, 255]]
+        assert np.asarray(decoding.decode(tmp_path / name))[0].tolist() == [[255] * 3, [0, 0, 255]]
 
 
 @pytest.mark.parametrize('name', ['a.jpg', 'a.tif'])
 def test_cmyk_keeps_its_colours(tmp_path, name):
     Image.new('CMYK', (8, 8), (0, 255, 255, 0)).save(tmp_path / name)
-    assert np.abs(np.asarray(images.decode(tmp_path / name), int) - [255, 0, 0]).max() <= 4
+    assert np.abs(np.asarray(decoding.decode(tmp_path / name), int) - [255, 0, 0]).max() <= 4
 
 
 def test_an_animation_gives_its_first_frame(tmp_path):
     red, blue = Image.new('RGB', (4, 4), (255, 0, 0)), Image.new('RGB', (4, 4), (0, 0, 255))
     red.save(tmp_path / 'a.gif', save_all=True, append_images=[blue])
-    assert np.asarray(images.decode(tmp_path / 'a.gif'))[0, 0].tolist() == [255, 0, 0]
+    assert np.asarray(decoding.decode(tmp_path / 'a.gif'))[0, 0].tolist() == [255, 0, 0]
 
 
 # --- trees
@@ -1022,7 +1025,7 @@ def test_the_same_large_picture_is_found_in_any_format(run, decoder, first, seco
         data = Path(path).read_bytes()
         Path('signs/test/cat/y.jpg').write_bytes(data[:2] + segment(0xFE, b'a comment') + data[2:])
     else:
-        images.decode(path).save(f'signs/test/cat/y.{second}')
+        decoding.decode(path).save(f'signs/test/cat/y.{second}')
     assert run()['same_picture_in_two_splits'] == [[path, f'signs/test/cat/y.{second}']]
 
 
@@ -1033,8 +1036,8 @@ def test_large_jpegs_that_are_alike_at_reduced_size_only_are_two_pictures(run, d
     pixels[::8] += 60
     pixels[1::8] -= 60  # no block of 8 x 8 has another mean
     Image.fromarray(pixels).save('signs/test/cat/y.jpg', subsampling=0)
-    found = [validate.inspect(f'signs/{name}.jpg', False) for name in ('train/cat/x', 'test/cat/y')]
-    assert inspection.pixels(found[0].picture) == inspection.pixels(found[1].picture)
+    found = [inspection.inspect(f'signs/{name}.jpg', False) for name in ('train/cat/x', 'test/cat/y')]
+    assert file_facts.pixels(found[0].picture) == file_facts.pixels(found[1].picture)
     assert run()['same_picture_in_two_splits'] == []
 
 
@@ -1155,10 +1158,10 @@ def test_a_failed_run_leaves_the_old_index_byte_for_byte(run, monkeypatch, fault
         error = KeyboardInterrupt if fault == 'interrupt' else UserError
 
         def stop(*args):
-            yield validate.inspect('signs/train/cat/cat_0.png', False)
+            yield inspection.inspect('signs/train/cat/cat_0.png', False)
             raise error('stopped')
 
-        monkeypatch.setattr(validate, 'inspect_all', stop)
+        monkeypatch.setattr(inspection, 'inspect_all', stop)
     with pytest.raises(error):
         run(*overrides)
     assert contents() == before

@@ -14,9 +14,9 @@ import zlib
 import pytest
 from conftest import everything_below, files_below
 
-from zodiac import archive as archives
-from zodiac import files
-from zodiac.errors import UserError
+from zodiac.base import files
+from zodiac.base.errors import UserError
+from zodiac.data import archive as archives
 
 LIMITS = {'max_entries': 1000, 'max_bytes': 10**9, 'max_ratio': 100.0}
 PAYLOAD = random.Random(0).randbytes(3000)  # does not compress

@@ -13,9 +13,10 @@ from PIL import Image, ImageOps
 
 import config
 import dataset
-from zodiac import augment, transforms
-from zodiac.augment import GREY
-from zodiac.errors import UsageError
+from zodiac.base.errors import UsageError
+from zodiac.data import augment
+from zodiac.data.augment import GREY
+from zodiac.images import transforms
 
 BILINEAR = Image.Resampling.BILINEAR
 FILLS = ['reflect', 'edge', 'grey']
@@ -105,7 +106,7 @@ def test_resize_leaves_an_image_of_the_size_alone():
 MEMORY_OF_LONG_IMAGES = """
 import re, sys
 from PIL import Image
-from zodiac import augment
+from zodiac.data import augment
 import numpy as np
 def peak():  # getrusage would start at what pytest itself takes
     return int(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1])

@@ -10,8 +10,8 @@ from PIL import Image
 import config
 import train
 from dataset import Loader, ZodiacDataset, balanced_order
-from zodiac.batches import Loss, Mixer
-from zodiac.errors import UsageError
+from zodiac.base.errors import UsageError
+from zodiac.training.soft_labels import Loss, Mixer
 
 KINDS = pytest.mark.parametrize('kind', ['mixup', 'cutmix'])
 

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from zodiac.batching import Batcher, NetworkError, sizes
+from zodiac.serving.batcher import Batcher, NetworkError, sizes
 
 
 class Network:

@@ -10,7 +10,8 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from zodiac import bombs, images, validate
+from zodiac.data import inspection
+from zodiac.images import bombs, decoding
 
 
 def saved(image, kind, **settings):
@@ -104,8 +105,8 @@ def test_a_file_of_too_many_parts_is_refused_before_it_is_decoded(case):
     draw, reason = BOMBS[case]
     content = draw()
     start = time.process_time()
-    with pytest.raises(images.ImageError, match=reason) as caught:
-        images.decode(io.BytesIO(content))
+    with pytest.raises(decoding.ImageError, match=reason) as caught:
+        decoding.decode(io.BytesIO(content))
     assert time.process_time() - start < 2
     assert caught.value.reason == reason and re.search('more than|the limit is', caught.value.detail)
 
@@ -116,7 +117,7 @@ def test_annotate_refuses_it_too(tmp_path, case, convert):
     draw, reason = BOMBS[case]
     (tmp_path / 'a.jpg').write_bytes(draw())
     start = time.process_time()
-    assert validate.inspect(tmp_path / 'a.jpg', convert).reason == reason
+    assert inspection.inspect(tmp_path / 'a.jpg', convert).reason == reason
     assert time.process_time() - start < 2
 
 
@@ -148,7 +149,7 @@ def test_a_sound_picture_of_many_parts_is_read(case, tmp_path):
         expected = image.convert('RGB').tobytes()
     (tmp_path / 'a').write_bytes(content)
     for source in (io.BytesIO(content), tmp_path / 'a'):
-        assert images.decode(source).tobytes() == expected
+        assert decoding.decode(source).tobytes() == expected
 
 
 def test_a_jpeg_that_is_cut_off_anywhere_is_looked_at_without_harm():
@@ -164,5 +165,5 @@ def test_what_only_begins_like_a_tiff_or_a_ppm_is_not_looked_at(content):
 
 def test_too_many_pixels_name_the_limit_that_was_set():
     content = saved(Image.new('1', (14000, 14000)), 'PNG')  # Pillow itself refuses it, with a limit of its own
-    with pytest.raises(images.ImageError, match='196000000, the limit is 1000000'):
-        images.decode(io.BytesIO(content), 1_000_000)
+    with pytest.raises(decoding.ImageError, match='196000000, the limit is 1000000'):
+        decoding.decode(io.BytesIO(content), 1_000_000)

@@ -16,7 +16,8 @@ from PIL import Image
 
 import config
 from dataset import Loader, ZodiacDataset
-from zodiac import cache, files
+from zodiac.base import files
+from zodiac.data import cache
 
 FIXED = 'augment=[resize, horizontal_flip]'  # begins with what is not random
 GB = 2**30
@@ -100,7 +101,7 @@ def test_batches_from_worker_processes_are_those_of_one_process(photos):
 def test_a_picture_costs_no_file_once_it_is_kept(photos, monkeypatch):
     images, _ = dataset('train')
     expected = pixels(images)
-    monkeypatch.setattr('zodiac.transforms.read', None)
+    monkeypatch.setattr('zodiac.images.transforms.read', None)
     assert np.array_equal(pixels(images), expected)
     assert np.array_equal(pixels(pickle.loads(pickle.dumps(images))), expected)  # as another process gets it
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from zodiac import calibration, metrics
+from zodiac.report import calibration, metrics
 
 RNG = np.random.default_rng(0)
 

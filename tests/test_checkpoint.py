@@ -8,8 +8,10 @@ import pytest
 
 import config
 import train
-from zodiac import checkpoint, device, files, model, provenance, weights
-from zodiac.errors import UserError
+from zodiac.base import device, files, provenance
+from zodiac.base.errors import UserError
+from zodiac.models import builder, weights
+from zodiac.training import checkpoint
 
 paddle = device.import_paddle()
 
@@ -22,7 +24,7 @@ def settings(labels=LABELS, *more):
 
 
 def new_network(cfg):
-    return model.build(cfg.model.arch, len(cfg.data.labels), cfg.image.size)
+    return builder.build(cfg.model.arch, len(cfg.data.labels), cfg.image.size)
 
 
 @pytest.fixture(scope='module')
@@ -182,7 +184,7 @@ def pretrained(capsys, source, labels):
 def test_a_run_that_starts_from_another_takes_its_head_for_the_same_classes_only(here, capsys, source, labels, said):
     network, told = pretrained(capsys, source, labels)
     assert said in told and 'does not tell' not in told
-    head = model.head_of(network)
+    head = builder.head_of(network)
     name = next(name for name in here.state_dict() if name.startswith(head) and name.endswith('weight'))
     ours, theirs = network.state_dict()[name], here.state_dict()[name]
     assert (ours.shape == theirs.shape and bool((ours == theirs).all())) == (labels == LABELS)

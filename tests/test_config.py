@@ -13,9 +13,9 @@ import yaml
 from conftest import ROOT, assert_message, run_script
 
 import config
-from zodiac import errors, schema
-from zodiac.errors import UsageError, UserError
-from zodiac.schema import setting
+from zodiac.base import errors, schema
+from zodiac.base.errors import UsageError, UserError
+from zodiac.base.schema import setting
 
 
 def test_what_is_spelled_for_a_command_line_is_read_back_as_it_was():

@@ -11,8 +11,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from zodiac import device, model, weights
-from zodiac.errors import UserError
+from zodiac.base import device
+from zodiac.base.errors import UserError
+from zodiac.models import builder, weights
 
 paddle = device.import_paddle()
 
@@ -25,7 +26,7 @@ def saved():
 
 def network(classes=3, seed=0):
     paddle.seed(seed)
-    return model.build('cifarnet', classes, 32)
+    return builder.build('cifarnet', classes, 32)
 
 
 def bfloat16(values):
@@ -58,7 +59,7 @@ def of_pytorch(values):
 def loaded(path):
     """({name: array} of a network that was filled from a file, what was said of it)."""
     filled = network()
-    said = model.load_pretrained(filled, 'cifarnet', str(path))
+    said = builder.load_pretrained(filled, 'cifarnet', str(path))
     return {name: tensor.numpy() for name, tensor in filled.state_dict().items()}, said
 
 

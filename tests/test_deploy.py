@@ -13,15 +13,18 @@ from conftest import ROOT, picture
 
 import config
 import export
-from zodiac import deploy, device, engines, inference, model, networks, packages, transforms
-from zodiac.errors import UsageError, UserError
+from zodiac.base import device, packages
+from zodiac.base.errors import UsageError, UserError
+from zodiac.images import transforms
+from zodiac.inference import engines, runtime
+from zodiac.models import builder, convert, networks
 
 paddle = export.device.import_paddle()
 
 LABELS = ['a', 'b', 'c', 'd']
-ONNX = pytest.mark.skipif(not deploy.can_save_onnx(), reason='requirements-deploy.txt is not installed')
+ONNX = pytest.mark.skipif(not convert.can_save_onnx(), reason='requirements-deploy.txt is not installed')
 OPENVINO = pytest.mark.skipif(
-    not (deploy.can_save_onnx() and engines.installed('openvino')), reason='openvino is not installed'
+    not (convert.can_save_onnx() and engines.installed('openvino')), reason='openvino is not installed'
 )
 ENGINES = [
     'paddle',
@@ -46,9 +49,9 @@ def network_of(kind):
     if kind == 'small':
         return Small()
     if kind == 'flip average':
-        return networks.FlipAverage(model.build('cifarnet', 4, 32))
+        return networks.FlipAverage(builder.build('cifarnet', 4, 32))
     head = ['flatten', {'dropout': 0.5}, {'linear': 'classes'}] if kind == 'headed' else 'auto'
-    return model.build('cifarnet' if kind == 'cifarnet' else 'resnet18', 4, 32, head)
+    return builder.build('cifarnet' if kind == 'cifarnet' else 'resnet18', 4, 32, head)
 
 
 def settings(*overrides):
@@ -57,7 +60,7 @@ def settings(*overrides):
 
 
 def write(folder, network, cfg, temperature=1.0):
-    with_onnx = deploy.can_save_onnx()
+    with_onnx = convert.can_save_onnx()
     around = (cfg.export.preprocess, cfg.export.softmax, temperature)
     layer = networks.Deployed(network, cfg.image.mean, cfg.image.std, *around)
     layer.eval()
@@ -80,7 +83,7 @@ def enlarging(tmp_path):
     """A layer, and the files of its static graph."""
     layer = Enlarging()
     layer.eval()
-    deploy.save_static(layer, str(tmp_path / 'a'), [-1, 3, 8, 8], 'float32')
+    convert.save_static(layer, str(tmp_path / 'a'), [-1, 3, 8, 8], 'float32')
     graph = next(str(path) for path in tmp_path.iterdir() if path.suffix in ('.json', '.pdmodel'))
     return layer, graph, str(tmp_path / 'a.pdiparams')
 
@@ -170,8 +173,8 @@ FIGURES = {'top1': 1.0, 'largest_difference': 0.01, 'top1_agreement': 1.0}
 
 def note_parity(folder, *engines):
     """Write figures of a comparison into the manifest, as export.py does when it has made one."""
-    manifest = inference.read_manifest(folder)
-    inference.write_manifest(folder, {**manifest, 'parity': dict.fromkeys(engines, FIGURES)})
+    manifest = runtime.read_manifest(folder)
+    runtime.write_manifest(folder, {**manifest, 'parity': dict.fromkeys(engines, FIGURES)})
 
 
 @pytest.mark.parametrize(
@@ -187,14 +190,14 @@ def note_parity(folder, *engines):
 def test_paddle_runs_in_bf16_where_it_was_exported_so_and_measured_and_the_processor_has_it(
     tmp_path, monkeypatch, precision, has_it, compared, expected
 ):
-    monkeypatch.setattr(deploy, 'can_save_onnx', lambda: False)
+    monkeypatch.setattr(convert, 'can_save_onnx', lambda: False)
     write(tmp_path, network_of('small'), settings(f'export.precision={precision}'))
     note_parity(tmp_path, *compared)
     monkeypatch.setattr(Config, 'asked', False)
     monkeypatch.setattr(paddle.inference, 'Config', Config)
     monkeypatch.setattr(device, 'has_bf16', lambda: has_it)
 
-    inference.load(str(tmp_path), 'cpu')
+    runtime.load(str(tmp_path), 'cpu')
 
     assert Config.asked == expected
 
@@ -233,7 +236,7 @@ def test_openvino_is_asked_for_bf16_only_where_it_was_exported_so_and_measured(
 
 @OPENVINO
 def test_openvino_gives_the_same_for_an_image_alone_and_in_batches_of_any_size(exports):
-    exported = inference.load(str(exports['plain'][0]), 'cpu', 'openvino')
+    exported = runtime.load(str(exports['plain'][0]), 'cpu', 'openvino')
     batch = np.stack([transforms.apply(exported.transform, image) for image in PICTURES])
     expected = exported.predict(batch[:1]), exported.predict(batch)
     for count in (1, 2, 3, 5, 1):
@@ -275,10 +278,10 @@ def test_the_engine_is_the_fastest_of_those_that_the_export_has_compared(
 @ONNX
 def test_auto_takes_the_onnx_model_only_where_the_export_has_compared_it(exports, tmp_path):
     folder = str(shutil.copytree(exports['plain'][0], tmp_path / 'infer'))
-    assert inference.load(folder, 'cpu', 'auto').engine == 'paddle'
-    manifest = inference.read_manifest(folder)
-    inference.write_manifest(folder, {**manifest, 'parity': {'onnxruntime': {'top1_agreement': 1.0}}})
-    assert inference.load(folder, 'cpu', 'auto').engine == 'onnxruntime'
+    assert runtime.load(folder, 'cpu', 'auto').engine == 'paddle'
+    manifest = runtime.read_manifest(folder)
+    runtime.write_manifest(folder, {**manifest, 'parity': {'onnxruntime': {'top1_agreement': 1.0}}})
+    assert runtime.load(folder, 'cpu', 'auto').engine == 'onnxruntime'
 
 
 def test_a_machine_with_a_gpu_keeps_paddle(monkeypatch):
@@ -288,7 +291,7 @@ def test_a_machine_with_a_gpu_keeps_paddle(monkeypatch):
 
 
 def predict(folder, engine, pictures):
-    exported = inference.load(str(folder), 'cpu', engine)
+    exported = runtime.load(str(folder), 'cpu', engine)
     return exported.predict(np.stack([transforms.apply(exported.transform, image) for image in pictures]))
 
 
@@ -301,7 +304,7 @@ def test_an_export_gives_the_probabilities_of_the_network(tmp_path, kind):
     network.eval()
     write(tmp_path, network, cfg)
     expected = softmax(logits_of(network, cfg, PICTURES))
-    for engine in ('paddle', *(['onnxruntime'] if deploy.can_save_onnx() else [])):
+    for engine in ('paddle', *(['onnxruntime'] if convert.can_save_onnx() else [])):
         assert np.abs(predict(tmp_path, engine, PICTURES) - expected).max() < 1e-5
 
 
@@ -354,8 +357,8 @@ def test_an_export_that_is_not_as_it_was_written_is_refused_before_an_engine_see
     """300 flipped bits, cuts and missing files, over all files of the folder."""
     source = exports['plain'][0]
     started = []
-    monkeypatch.setitem(inference.ENGINES, 'paddle', lambda *_: started.append(1))
-    inference.load(str(shutil.copytree(source, tmp_path / 'whole')))
+    monkeypatch.setitem(runtime.ENGINES, 'paddle', lambda *_: started.append(1))
+    runtime.load(str(shutil.copytree(source, tmp_path / 'whole')))
     assert started == [1]
     contents = {path.name: path.read_bytes() for path in source.iterdir()}
     rng = np.random.default_rng(0)
@@ -372,7 +375,7 @@ def test_an_export_that_is_not_as_it_was_written_is_refused_before_an_engine_see
         else:
             (folder / name).write_bytes(content[: rng.integers(len(content))])
         with pytest.raises(UserError, match=name.replace('.', r'\.')):
-            inference.load(str(folder))
+            runtime.load(str(folder))
         shutil.rmtree(folder)
     assert started == [1]
 
@@ -399,25 +402,25 @@ OTHER_SHAPES = [
 
 def test_a_manifest_of_another_shape_is_refused_though_its_hash_is_right(exports, tmp_path):
     folder = shutil.copytree(exports['plain'][0], tmp_path / 'infer')
-    manifest = inference.read_manifest(folder)
+    manifest = runtime.read_manifest(folder)
     for changed in ({}, [], 'x', *({**manifest, **change} for change in OTHER_SHAPES)):
-        inference.write_manifest(folder, changed)
+        runtime.write_manifest(folder, changed)
         with pytest.raises(UserError, match='inference.yaml: is not as'):
-            inference.load(str(folder))
+            runtime.load(str(folder))
 
 
 def test_a_transform_that_gives_what_the_network_does_not_take_is_refused(exports, tmp_path):
     folder = shutil.copytree(exports['plain'][0], tmp_path / 'infer')
-    manifest = inference.read_manifest(folder)
+    manifest = runtime.read_manifest(folder)
     crop, normalisation = manifest['transform'][-2:]
-    inference.write_manifest(folder, {**manifest, 'transform': [{**crop, 'size': 16}, normalisation]})
+    runtime.write_manifest(folder, {**manifest, 'transform': [{**crop, 'size': 16}, normalisation]})
     with pytest.raises(UserError, match=r'it gives \[3, 16, 16\], the network takes \[3, 32, 32\]'):
-        inference.load(str(folder))
+        runtime.load(str(folder))
 
 
 STOPPED = """
 import os, signal
-from zodiac import deploy, device, errors, files
+from zodiac.base import device, errors, files; from zodiac.models import convert
 paddle = device.import_paddle()
 
 @paddle.jit.not_to_static
@@ -433,7 +436,7 @@ def main():
     layer = Interrupted()
     layer.eval()
     with files.atomic_folder('infer') as folder:
-        deploy.save_static(layer, f'{folder}/a', [-1, 8], 'float32')
+        convert.save_static(layer, f'{folder}/a', [-1, 8], 'float32')
 
 errors.run(main)
 """
@@ -484,10 +487,10 @@ def test_a_fault_in_what_is_put_around_the_network_does_not_pass_the_comparison(
     network, cfg = network_of('small'), settings('export.preprocess=true', 'export.temperature=true')
     network.eval()
     monkeypatch.setattr(networks, 'Deployed', fault or networks.Deployed)
-    monkeypatch.setattr(deploy, 'can_save_onnx', lambda: False)
+    monkeypatch.setattr(convert, 'can_save_onnx', lambda: False)
     (tmp_path / 'infer').mkdir()
     write(tmp_path / 'infer', network, cfg, 1.7)
-    manifest = inference.read_manifest(tmp_path / 'infer')
+    manifest = runtime.read_manifest(tmp_path / 'infer')
     comparison = (network, manifest, str(tmp_path / 'infer'), ['paddle'], Photos(tmp_path), cfg)
     if fault:
         with pytest.raises(UserError, match='paddle runs it differs from the network'):
@@ -507,7 +510,7 @@ def test_what_is_exported_in_bf16_is_compared_in_bf16_on_the_cpu(tmp_path, monke
         raise UserError('stop here')
 
     monkeypatch.setattr(device, 'has_bf16', lambda: True)
-    monkeypatch.setattr(inference, 'load', load)
+    monkeypatch.setattr(runtime, 'load', load)
     cfg = settings(f'export.precision={precision}', 'device=gpu:0')
     manifest = export.describe(cfg, {}, 1.0, False)
     with pytest.raises(UserError, match='stop here'):
@@ -535,7 +538,7 @@ def test_what_an_engine_runs_is_what_was_hashed_though_the_files_are_exchanged_m
             shutil.copytree(exports['pixels'][0], folder)
         return start(*arguments)
 
-    monkeypatch.setitem(inference.ENGINES, engine, exchange_first)
+    monkeypatch.setitem(runtime.ENGINES, engine, exchange_first)
     if engine == 'paddle':  # it reads the files itself
         words = 'small.pdiparams: is not the file' if how == 'spoiled' else 'infer: was exported again .* start again'
         with pytest.raises(UserError, match=words):
@@ -558,7 +561,7 @@ def test_the_bytes_of_a_model_are_not_kept_beside_the_engine(exports, monkeypatc
             sessions.append((self, content))
 
     monkeypatch.setattr(onnxruntime, 'InferenceSession', Session)
-    exported = inference.load(str(exports['plain'][0]), 'cpu', 'onnxruntime')
+    exported = runtime.load(str(exports['plain'][0]), 'cpu', 'onnxruntime')
     _, content = sessions[0]
     gc.collect()
     holders = [holder for holder in gc.get_referrers(content) if holder is not sessions[0]]
@@ -569,7 +572,7 @@ def test_the_bytes_of_a_model_are_not_kept_beside_the_engine(exports, monkeypatc
     'engine', ['paddle', pytest.param('onnxruntime', marks=ONNX), pytest.param('openvino', marks=OPENVINO)]
 )
 def test_a_batch_that_an_engine_cannot_run_is_told_with_the_file_and_the_engine(exports, engine):
-    exported = inference.load(str(exports['plain'][0]), 'cpu', engine)
+    exported = runtime.load(str(exports['plain'][0]), 'cpu', engine)
     with pytest.raises(UserError, match=f'small.*(?i:{engine}) cannot run it .*export the model again'):
         exported.predict(np.zeros((1, 2, 32, 32), 'float32'))
 
@@ -591,7 +594,7 @@ def test_a_static_model_that_cannot_be_converted_is_named(tmp_path, content):
     for suffix in ('.json', '.pdiparams'):
         (tmp_path / f'small{suffix}').write_bytes(content)
     with pytest.raises(UserError, match='small.onnx: paddle2onnx could not convert .*export.onnx=false'):
-        deploy.save_onnx(str(tmp_path / 'small'), ['probabilities', 'logits'])
+        convert.save_onnx(str(tmp_path / 'small'), ['probabilities', 'logits'])
 
 
 class Convolving(paddle.nn.Layer):
@@ -620,9 +623,9 @@ def export_of(folder, cfg, names):
     infer.mkdir()
     layer = networks.Deployed(network, cfg.image.mean, cfg.image.std, cfg.export.preprocess, cfg.export.softmax)
     layer.eval()
-    manifest = export.describe(cfg, {}, 1.0, deploy.can_save_onnx())
-    examples = inference.sound_batches(photos.paths, manifest['transform'], 8)
-    export.write_models(layer, manifest, str(infer), deploy.can_save_onnx(), examples)
+    manifest = export.describe(cfg, {}, 1.0, convert.can_save_onnx())
+    examples = runtime.sound_batches(photos.paths, manifest['transform'], 8)
+    export.write_models(layer, manifest, str(infer), convert.can_save_onnx(), examples)
     return infer, export.compare(network, manifest, str(infer), names, photos, cfg)
 
 
@@ -641,8 +644,8 @@ def test_8_bit_integers_leave_logits_and_softmax_alone(tmp_path, options):
     assert 'Conv' in fed and not fed & {'Softmax', 'Identity'}
     assert [measured[name]['precision'] for name in names] == ['fp32', *['int8'] * (len(names) - 1)]
     assert 1e-4 < measured['onnxruntime']['logit_difference'] < 0.25
-    outputs = inference.load(str(infer), 'cpu', 'onnxruntime').outputs(
-        next(inference.sound_batches(Photos(tmp_path).paths, inference.read_manifest(infer)['transform'], 8))
+    outputs = runtime.load(str(infer), 'cpu', 'onnxruntime').outputs(
+        next(runtime.sound_batches(Photos(tmp_path).paths, runtime.read_manifest(infer)['transform'], 8))
     )
     logits = outputs['logits']
     assert len(np.unique(logits)) == logits.size, 'logits in steps'
@@ -651,7 +654,7 @@ def test_8_bit_integers_leave_logits_and_softmax_alone(tmp_path, options):
 
 @pytest.mark.skipif(not device.has_bf16(), reason='this processor has no bfloat16')
 def test_bfloat16_is_near_enough_to_the_network_in_each_engine_that_runs_it(tmp_path):
-    names = ['paddle', *(['openvino'] if deploy.can_save_onnx() and engines.installed('openvino') else [])]
+    names = ['paddle', *(['openvino'] if convert.can_save_onnx() and engines.installed('openvino') else [])]
     _, measured = export_of(tmp_path, settings('export.precision=bf16'), names)
     for name in names:
         assert measured[name]['precision'] == 'bf16' and 1e-5 < measured[name]['logit_difference'] < 0.1
@@ -661,43 +664,43 @@ def test_bfloat16_is_near_enough_to_the_network_in_each_engine_that_runs_it(tmp_
 def test_quantization_without_its_packages_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(UserError, match='int8 needs .*requirements-deploy.txt'):
-        deploy.quantize_onnx(str(tmp_path / 'a.onnx'), [])
+        convert.quantize_onnx(str(tmp_path / 'a.onnx'), [])
 
 
 @ONNX
 def test_a_training_image_that_cannot_be_read_is_not_blamed_on_the_quantization(exports, tmp_path):
     path = shutil.copy(exports['plain'][0] / 'small.onnx', tmp_path)
-    transform = inference.read_manifest(exports['plain'][0])['transform']
+    transform = runtime.read_manifest(exports['plain'][0])['transform']
     gone = str(tmp_path / 'gone.jpg')
     with pytest.raises(UserError, match='gone.jpg: no such file; .*annotate.py again$'):
-        deploy.quantize_onnx(path, inference.sound_batches([gone], transform, 8))
+        convert.quantize_onnx(path, runtime.sound_batches([gone], transform, 8))
 
 
 def test_without_what_writes_onnx_the_reason_and_the_step_are_known(monkeypatch):
     there = {'paddle2onnx': '2.1.0', 'onnx': '1.17.0', 'onnxruntime': '1.20'}
     monkeypatch.setattr(packages, 'installed_version', lambda *names: there.get(names[0], ''))
     monkeypatch.setattr(paddle, '__version__', '3.3.1')
-    assert deploy.why_no_onnx() == ()
+    assert convert.why_no_onnx() == ()
     monkeypatch.setattr(paddle, '__version__', '2.6.2')
-    assert deploy.why_no_onnx()[0] == 'paddle2onnx 2.1.0 is not for Paddle 2.6.2'
+    assert convert.why_no_onnx()[0] == 'paddle2onnx 2.1.0 is not for Paddle 2.6.2'
     monkeypatch.setattr(sys, 'version_info', (3, 12, 1))
     del there['onnx']
-    why, step = deploy.why_no_onnx()
+    why, step = convert.why_no_onnx()
     assert why == 'not installed: onnx' and 'requirements-deploy.txt' in step
     monkeypatch.setattr(sys, 'version_info', (3, 13, 0))
-    assert deploy.why_no_onnx() == (
+    assert convert.why_no_onnx() == (
         'paddle2onnx and onnx are not published for Python 3.13',
         'export with Python 3.12 or older',
     )
 
 
 def test_an_engine_without_its_file_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(deploy, 'can_save_onnx', lambda: False)
+    monkeypatch.setattr(convert, 'can_save_onnx', lambda: False)
     write(tmp_path, network_of('small'), settings())
     assert not list(Path(tmp_path).glob('*.onnx'))
     for engine in ('onnxruntime', 'openvino'):
         with pytest.raises(UserError, match='has no small.onnx, .*requirements-deploy.txt'):
-            inference.load(str(tmp_path), 'cpu', engine)
+            runtime.load(str(tmp_path), 'cpu', engine)
 
 
 @ONNX
@@ -715,7 +718,7 @@ def test_an_engine_says_where_it_cannot_run(exports, monkeypatch, engine, place,
 
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: ['CPUExecutionProvider'])
     with pytest.raises(error, match=words):
-        inference.load(str(exports['plain'][0]), place, engine)
+        runtime.load(str(exports['plain'][0]), place, engine)
 
 
 @ONNX
@@ -740,5 +743,5 @@ def test_onnx_runtime_is_asked_for_the_gpu_that_was_named(exports, monkeypatch, 
     known = ['TensorrtExecutionProvider', 'CUDAExecutionProvider', 'CPUExecutionProvider']
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: known)
     monkeypatch.setattr(onnxruntime, 'InferenceSession', Session)
-    inference.load(str(exports['plain'][0]), place, engine)
+    runtime.load(str(exports['plain'][0]), place, engine)
     assert asked == [*((name, {'device_id': number}) for name, number in providers), 'CPUExecutionProvider']

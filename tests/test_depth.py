@@ -9,7 +9,7 @@ from conftest import picture
 from PIL import Image
 from test_annotate import png
 
-from zodiac import images
+from zodiac.images import decoding
 
 SHADES = np.linspace(0, 255, 48 * 40).reshape(40, 48).astype(np.uint16)  # every grey there is
 COLOUR = np.stack([SHADES, SHADES[::-1], SHADES // 2], -1)
@@ -59,7 +59,7 @@ def pnm(values, highest):
 
 
 def decoded(content):
-    return np.asarray(images.decode(io.BytesIO(content)))
+    return np.asarray(decoding.decode(io.BytesIO(content)))
 
 
 def rgb(values):
@@ -137,7 +137,7 @@ def test_black_stays_black(values):
 @pytest.mark.parametrize('more', [{'t284': 2}, {'t338': 1}], ids=['planes', 'colours times alpha'])
 def test_16_bits_of_which_pillow_leaves_a_mess_or_nothing_are_refused(more):
     values = COLOUR << 4 if 't284' in more else np.dstack([COLOUR << 4, np.full_like(SHADES, 4095)])
-    with pytest.raises(images.ImageError, match='16 bits a channel, .*save it with 8'):
+    with pytest.raises(decoding.ImageError, match='16 bits a channel, .*save it with 8'):
         decoded(tiff(values, 2, **more))
 
 
@@ -150,15 +150,15 @@ def test_a_binary_pnm_of_any_maximum_is_what_its_text_is(highest):
 
 
 def test_a_cut_off_pnm_is_refused():
-    with pytest.raises(images.ImageError, match='truncated'):
+    with pytest.raises(decoding.ImageError, match='truncated'):
         decoded(pnm(COLOUR, 200)[:-1])
 
 
 def test_a_turned_picture_of_12_bits_is_turned_too(tmp_path):
     tags = Image.Exif()
-    tags[images.ORIENTATION] = 6
+    tags[decoding.ORIENTATION] = 6
     grey = np.asarray(picture(1, mode='L'))
     expected = rgb(np.rot90(grey, -1))
     for suffix in ('png', 'tif'):
         Image.fromarray(grey.astype(np.uint16) << 4).save(tmp_path / f'a.{suffix}', exif=tags)
-        assert np.abs(np.asarray(images.decode(tmp_path / f'a.{suffix}'), int) - expected).max() <= 1
+        assert np.abs(np.asarray(decoding.decode(tmp_path / f'a.{suffix}'), int) - expected).max() <= 1

@@ -9,10 +9,13 @@ import sys
 import pytest
 from conftest import ROOT
 
-from zodiac import device, validate
-from zodiac.errors import UsageError, UserError
+from zodiac.base import device
+from zodiac.base.errors import UsageError, UserError
+from zodiac.data import inspection
 
-REPORT = 'from zodiac import device; import os; device.import_paddle(); print(*[os.environ.get(n) for n in {names}])'
+REPORT = (
+    'from zodiac.base import device; import os; device.import_paddle(); print(*[os.environ.get(n) for n in {names}])'
+)
 
 
 def environment_after_import(names, **given):
@@ -57,7 +60,7 @@ def test_whether_training_is_on_the_cpu_is_told_without_paddle(monkeypatch, sett
 
 FAULTS = """
 import ctypes, resource
-from zodiac import device, validate
+from zodiac.base import device; from zodiac.data import inspection
 device._keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -170,6 +173,6 @@ def test_an_unforeseen_exception_in_a_process_of_annotate_names_the_file(monkeyp
     def fail(path, *_):
         raise Unpicklable('odd words', 1)
 
-    monkeypatch.setattr(validate, '_inspect', fail)  # the processes are forked
+    monkeypatch.setattr(inspection, '_inspect', fail)  # the processes are forked
     with pytest.raises(UserError, match=r'^0\.jpg: Unpicklable: odd words \('):
-        list(validate.inspect_all([f'{number}.jpg' for number in range(70)], True, workers))
+        list(inspection.inspect_all([f'{number}.jpg' for number in range(70)], True, workers))

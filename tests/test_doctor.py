@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, everything_below, make_tree, run_script
 
 import doctor
-from zodiac import checkup, facts, surroundings
+from zodiac.doctor import check_machine, check_packages, probe
 
 INSTALL, UNINSTALL = 'pip install -r requirements-cpu.txt', 'pip uninstall -y'
 BOUNDS = [('>=', '2.6.2'), ('<', '3.4')]
@@ -29,7 +29,7 @@ def told(finding):
 
 
 def paddle(versions, imported=GOOD, avx=True):
-    return checkup.paddle(versions, imported, BOUNDS, avx, INSTALL, UNINSTALL)
+    return check_packages.paddle(versions, imported, BOUNDS, avx, INSTALL, UNINSTALL)
 
 
 # Python and Paddle
@@ -48,7 +48,7 @@ def paddle(versions, imported=GOOD, avx=True):
     ],
 )
 def test_python_must_be_one_that_paddle_is_published_for(version, installed, state, words):
-    found, text = told(checkup.python(version, installed))
+    found, text = told(check_packages.python(version, installed))
     assert found == state and words in text
 
 
@@ -102,34 +102,36 @@ def test_what_ends_the_import_of_paddle_is_told_with_what_mends_it(error, avx, w
 
 def test_the_bounds_of_every_requirement_are_read():
     for path in ROOT.glob('requirements*.txt'):
-        found = checkup.requirements(path.read_text(encoding='utf-8'))
+        found = check_packages.requirements(path.read_text(encoding='utf-8'))
         lines = [line for line in path.read_text(encoding='utf-8').splitlines() if line[:1].isalpha()]
         assert len(found) == len(lines) and all(found.values())
     marked = "onnx>=1.16.1,<1.18; python_version < '3.13'  # why"
-    assert checkup.requirements(marked) == {'onnx': [('>=', '1.16.1'), ('<', '1.18')]}
-    assert checkup.requirements('numpy>=1.24,<3  # with Paddle 2.6: numpy<2') == {'numpy': [('>=', '1.24'), ('<', '3')]}
+    assert check_packages.requirements(marked) == {'onnx': [('>=', '1.16.1'), ('<', '1.18')]}
+    assert check_packages.requirements('numpy>=1.24,<3  # with Paddle 2.6: numpy<2') == {
+        'numpy': [('>=', '1.24'), ('<', '3')]
+    }
 
 
 def test_where_onnx_is_not_published_for_the_python_the_doctor_says_so():
-    (finding,) = checkup.converter({}, '3.3.1', 'pip install', (3, 13))
+    (finding,) = check_packages.converter({}, '3.3.1', 'pip install', (3, 13))
     assert finding.state == 'warning' and 'Python 3.13: export.py writes no ONNX' in finding.found
     assert finding.mend.endswith('Python 3.12 or older')
-    assert checkup.converter({}, '3.3.1', 'pip install', (3, 12)) == []
+    assert check_packages.converter({}, '3.3.1', 'pip install', (3, 12)) == []
 
 
 @pytest.mark.parametrize(('python', 'expected'), [((3, 12, 9), ['onnx', 'pillow']), ((3, 13, 0), ['pillow'])])
 def test_a_package_for_older_pythons_is_not_asked_for(tmp_path, monkeypatch, python, expected):
     (tmp_path / 'some.txt').write_text("onnx>=1.16; python_version < '3.13'\npillow>=10\n", encoding='utf-8')
-    monkeypatch.setattr(facts, 'ROOT', str(tmp_path))
+    monkeypatch.setattr(probe, 'ROOT', str(tmp_path))
     monkeypatch.setattr(sys, 'version_info', python)
-    assert list(checkup.requirements(facts.requirements('some.txt'))) == expected
+    assert list(check_packages.requirements(probe.requirements('some.txt'))) == expected
 
 
 @pytest.mark.parametrize(
     'version, side', [('1.23.5', -1), ('1.24', 0), ('1.24.0', 0), ('2.9.9rc1', 0), ('3', 1), ('3.0.0', 1), ('10.0', 1)]
 )
 def test_versions_are_compared_number_by_number(version, side):
-    assert checkup.outside(version, [('>=', '1.24'), ('<', '3')]) == side
+    assert check_packages.outside(version, [('>=', '1.24'), ('<', '3')]) == side
 
 
 def packages(
@@ -139,7 +141,7 @@ def packages(
     file='requirements-base.txt',
     text='numpy>=1.24,<3\npillow>=10.0\nsimplejpeg>=1\n',
 ):
-    return checkup.packages(file, text, versions, imported or {}, f'pip install -r {file}', worst)
+    return check_packages.packages(file, text, versions, imported or {}, f'pip install -r {file}', worst)
 
 
 def test_packages_within_their_bounds_are_one_line():
@@ -175,7 +177,7 @@ def test_optional_packages_only_warn_and_may_be_absent():
 def test_a_package_that_cannot_be_imported_is_told_and_not_those_that_need_it():
     broken = {'error': 'ImportError: stub', 'file': '/home/me/numpy.py'}
     imported = {'numpy': broken, 'paddle': {'error': 'ImportError: stub'}, 'PIL': {'version': '13.0'}}
-    left = checkup.causes(imported)
+    left = check_packages.causes(imported)
     assert left == {'numpy': broken, 'PIL': {'version': '13.0'}}
     (finding,) = packages({'numpy': '2.0', 'pillow': '13.0', 'simplejpeg': '1.9'}, left)
     assert finding.state == 'failure' and 'rename /home/me/numpy.py' in finding.mend
@@ -197,10 +199,10 @@ def test_visualdl_that_does_not_fit_protobuf_is_told():
     [('2.1.0', '3.3.1', 'ok'), ('1.3.1', '2.6.2', 'ok'), ('1.3.1', '3.3.1', 'warning'), ('2.1.0', '2.6.2', 'warning')],
 )
 def test_paddle2onnx_must_be_of_paddles_generation(version, of, state):
-    (finding,) = checkup.converter({'paddle2onnx': version}, of, 'pip install')
+    (finding,) = check_packages.converter({'paddle2onnx': version}, of, 'pip install')
     assert finding.state == state
     assert state == 'ok' or finding.mend.endswith('see docs/troubleshooting.md#onnx-export')
-    assert checkup.converter({}, of, 'pip install') == []
+    assert check_packages.converter({}, of, 'pip install') == []
 
 
 # the GPU: no card here, so what nvidia-smi prints is given
@@ -216,7 +218,7 @@ def gpu(card, device='auto', header=HEADER, smi=None, **about):
         'missing': [],
         **about,
     }
-    return checkup.gpu(smi or {'header': header, 'table': TABLE.format(card)}, about, device, 'REINSTALL')
+    return check_packages.gpu(smi or {'header': header, 'table': TABLE.format(card)}, about, device, 'REINSTALL')
 
 
 def test_a_gpu_that_paddle_uses_is_well():
@@ -225,8 +227,8 @@ def test_a_gpu_that_paddle_uses_is_well():
 
 
 def test_without_a_gpu_only_a_run_that_wants_one_fails():
-    assert checkup.gpu(None, {}, 'auto', '').state == 'ok'
-    assert checkup.gpu(None, {}, 'gpu:0', '').state == 'failure'
+    assert check_packages.gpu(None, {}, 'auto', '').state == 'ok'
+    assert check_packages.gpu(None, {}, 'gpu:0', '').state == 'failure'
 
 
 @pytest.mark.parametrize('device, state', [('auto', 'warning'), ('gpu', 'failure')])
@@ -305,18 +307,18 @@ def machine(**other):
     ],
 )
 def test_threads_are_those_of_the_cores_that_may_be_used(found, state, words):
-    got, text = told(surroundings.threads(machine(**found)))
+    got, text = told(check_machine.threads(machine(**found)))
     assert got == state and words in text
 
 
 def test_memory_that_does_not_hold_a_step_is_told_with_a_batch_that_fits():
-    assert surroundings.memory(machine(), 'resnet50', 224, 32, 2).state == 'ok'
-    short = surroundings.memory(machine(available=3 << 30), 'resnet50', 224, 32, 2)
+    assert check_machine.memory(machine(), 'resnet50', 224, 32, 2).state == 'ok'
+    short = check_machine.memory(machine(available=3 << 30), 'resnet50', 224, 32, 2)
     assert short.state == 'warning' and 'train.batch_size=8' in short.mend
-    never = surroundings.memory(machine(available=3 << 30, memory=4 << 30), 'resnet50', 224, 32, 2)
+    never = check_machine.memory(machine(available=3 << 30, memory=4 << 30), 'resnet50', 224, 32, 2)
     assert never.state == 'failure'
-    assert surroundings.memory(machine(available=3 << 30), 'resnet50', 224, 32, 0).state == 'ok'  # on a GPU
-    assert surroundings.memory(machine(available=None), 'resnet50', 224, 32, 1).state == 'ok'  # not Linux
+    assert check_machine.memory(machine(available=3 << 30), 'resnet50', 224, 32, 0).state == 'ok'  # on a GPU
+    assert check_machine.memory(machine(available=None), 'resnet50', 224, 32, 1).state == 'ok'  # not Linux
 
 
 def test_limits_of_a_container_are_read_from_either_version_of_control_groups(tmp_path):
@@ -333,61 +335,61 @@ def test_limits_of_a_container_are_read_from_either_version_of_control_groups(tm
         two__a__memory_DOT_max=f'{4 << 30}\n',
     )
     write(two__a__memory_DOT_current=f'{1 << 30}\n', two__a__b__memory_DOT_max='max\n')
-    found = facts.machine(str(tmp_path / 'proc'), str(tmp_path / 'two'))
+    found = probe.machine(str(tmp_path / 'proc'), str(tmp_path / 'two'))
     assert (found['quota'], found['memory'], found['available']) == (1.5, 4 << 30, 3 << 30)
 
     write(one__cpu__cpu_DOT_cfs_quota_us='200000', one__cpu__cpu_DOT_cfs_period_us='100000')
     write(one__memory__memory_DOT_limit_in_bytes=f'{2 << 30}', one__memory__memory_DOT_usage_in_bytes=f'{1 << 30}')
-    found = facts.machine(str(tmp_path / 'proc'), str(tmp_path / 'one'))
+    found = probe.machine(str(tmp_path / 'proc'), str(tmp_path / 'one'))
     assert (found['quota'], found['memory'], found['available']) == (2.0, 2 << 30, 1 << 30)
 
-    found = facts.machine(str(tmp_path / 'proc'), str(tmp_path / 'none'))
+    found = probe.machine(str(tmp_path / 'proc'), str(tmp_path / 'none'))
     assert (found['quota'], found['memory'], found['available']) == (None, 16 << 30, 12 << 30)
-    assert facts.machine(str(tmp_path / 'none'), str(tmp_path / 'none'))['memory'] is None
+    assert probe.machine(str(tmp_path / 'none'), str(tmp_path / 'none'))['memory'] is None
 
 
 def test_a_small_shared_memory_is_told_as_the_setting_makes_it():
     small, large = ({'folder': '/dev/shm', 'free': size << 20, 'problem': ''} for size in (64, 4096))
     batch = 64 * 3 * 224**2
-    assert surroundings.shared_memory(large, 4, batch, 'auto').state == 'ok'
-    found = surroundings.shared_memory(small, 4, batch, 'auto')
+    assert check_machine.shared_memory(large, 4, batch, 'auto').state == 'ok'
+    found = check_machine.shared_memory(small, 4, batch, 'auto')
     assert found.state == 'warning' and found.mend.endswith('--shm-size=1g; see docs/troubleshooting.md#small-devshm')
-    assert surroundings.shared_memory(small, 4, batch, True).state == 'failure'
-    assert surroundings.shared_memory(small, 4, batch, False).state == 'ok'
-    assert surroundings.shared_memory(small, 0, batch, 'auto').state == 'ok'
-    assert surroundings.shared_memory(None, 4, batch, 'auto').state == 'ok'
+    assert check_machine.shared_memory(small, 4, batch, True).state == 'failure'
+    assert check_machine.shared_memory(small, 4, batch, False).state == 'ok'
+    assert check_machine.shared_memory(small, 0, batch, 'auto').state == 'ok'
+    assert check_machine.shared_memory(None, 4, batch, 'auto').state == 'ok'
 
 
 @pytest.mark.parametrize('free, state', [(100, 'ok'), (20, 'warning'), (5, 'failure')])
 def test_a_disk_must_hold_a_run(free, state):
     place = {'folder': '/here', 'free': free << 30, 'problem': ''}
-    finding = surroundings.disk('output', place, 10 << 30, 'free some')
+    finding = check_machine.disk('output', place, 10 << 30, 'free some')
     assert finding.state == state
     assert state == 'ok' or finding.mend == 'free some; see docs/troubleshooting.md#disk'
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
-    place = facts.space('/proc/output/zodiac')
+    place = probe.space('/proc/output/zodiac')
     assert place['folder'] == '/proc' and place['problem']
-    assert surroundings.disk('output', place, 0, 'x').state == 'failure'
+    assert check_machine.disk('output', place, 0, 'x').state == 'failure'
     (tmp_path / 'output').write_text('a file')
-    assert facts.space(str(tmp_path / 'output' / 'zodiac'))['problem']
-    found = facts.space(str(tmp_path / 'other' / 'zodiac'))
+    assert probe.space(str(tmp_path / 'output' / 'zodiac'))['problem']
+    found = probe.space(str(tmp_path / 'other' / 'zodiac'))
     assert (found['folder'], found['problem']) == (str(tmp_path), '')
     assert sorted(everything_below(tmp_path)) == ['output']
 
 
 def test_chinese_class_names_want_a_font():
     none = {'fonts': [], 'cache': '/c'}
-    assert surroundings.fonts(['cat'], none).state == 'ok'
-    finding = surroundings.fonts(['cat', '猫'], none)
+    assert check_machine.fonts(['cat'], none).state == 'ok'
+    finding = check_machine.fonts(['cat', '猫'], none)
     assert finding.state == 'warning'
     assert (
         finding.mend
         == 'apt-get install fonts-noto-cjk && rm -f /c/fontlist-*.json; see docs/troubleshooting.md#chinese-fonts'
     )
-    assert surroundings.fonts(['猫'], {'fonts': ['SimHei'], 'cache': '/c'}).state == 'ok'
-    assert surroundings.fonts(['猫'], {}).state == 'ok'
+    assert check_machine.fonts(['猫'], {'fonts': ['SimHei'], 'cache': '/c'}).state == 'ok'
+    assert check_machine.fonts(['猫'], {}).state == 'ok'
 
 
 # the images and the index
@@ -398,11 +400,11 @@ WRITABLE = {'folder': '.', 'free': 1 << 40, 'problem': ''}
 
 def look(labels=LABELS):
     """The findings on photos/ in the working directory: of its images, and of its index."""
-    tree = facts.images('photos', labels)
-    splits = {split: facts.index(f'photos/{split}.txt', len(labels)) for split in ('train', 'valid', 'test')}
-    annotation = facts.annotation('photos/annotation.json')
-    images = surroundings.images('photos', labels, tree, WRITABLE, 'ANNOTATE')
-    return images, surroundings.index('photos', labels, tree, splits, annotation, 'ANNOTATE')
+    tree = probe.images('photos', labels)
+    splits = {split: probe.index(f'photos/{split}.txt', len(labels)) for split in ('train', 'valid', 'test')}
+    annotation = probe.annotation('photos/annotation.json')
+    images = check_machine.images('photos', labels, tree, WRITABLE, 'ANNOTATE')
+    return images, check_machine.index('photos', labels, tree, splits, annotation, 'ANNOTATE')
 
 
 @pytest.fixture
@@ -430,12 +432,12 @@ def test_what_annotate_would_stop_at_is_told(workdir):
     make_tree(workdir / 'photos', ['cat', 'dog', 'cow'], {'': 1})
     state, text = told(look()[0])
     assert state == 'failure' and 'photos/cow: the folder is none of data.labels' in text
-    assert facts.images('photos', LABELS, 'skip')['problem'] == ''
+    assert probe.images('photos', LABELS, 'skip')['problem'] == ''
 
 
 def test_a_folder_that_annotate_could_not_write_to_is_told():
     place = {**WRITABLE, 'problem': 'Read-only file system'}
-    finding = surroundings.images('photos', LABELS, {'found': {}, 'problem': ''}, place, 'ANNOTATE')
+    finding = check_machine.images('photos', LABELS, {'found': {}, 'problem': ''}, place, 'ANNOTATE')
     assert finding.state == 'warning' and 'Read-only' in finding.found
 
 
@@ -483,16 +485,16 @@ def test_images_that_came_after_the_index_are_told(photos):
 
 def test_of_a_long_index_some_paths_are_looked_for(workdir):
     (workdir / 'long.txt').write_text(''.join(f'images/{number}.jpg\t{number % 3}\n' for number in range(5000)))
-    found = facts.index('long.txt', 3)
+    found = probe.index('long.txt', 3)
     assert found['lines'] == 5000 and found['classes'] == [0, 1, 2] and found['bad'] == ''
-    assert facts.LOOKED_AT / 2 <= found['looked_at'] <= 2 * facts.LOOKED_AT
+    assert probe.LOOKED_AT / 2 <= found['looked_at'] <= 2 * probe.LOOKED_AT
     assert len(found['missing']) == found['looked_at']
 
 
 def test_a_byte_order_mark_in_an_index_is_no_part_of_its_first_path(workdir):
     (workdir / 'a.jpg').touch()
     (workdir / 'train.txt').write_text('\ufeffa.jpg\t0\n', encoding='utf-8')
-    assert facts.index('train.txt', 1)['missing'] == []
+    assert probe.index('train.txt', 1)['missing'] == []
 
 
 # children
@@ -508,7 +510,7 @@ def test_a_module_that_crashes_hangs_or_exits_is_told_and_the_others_are_still_t
     }.items():
         (tmp_path / f'{name}.py').write_text(body)
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
-    found = facts.imports(['crashes', 'hangs', 'leaves', 'raises', 'works', 'absent'], seconds=5)
+    found = probe.imports(['crashes', 'hangs', 'leaves', 'raises', 'works', 'absent'], seconds=5)
     assert found['crashes']['error'] == 'killed by SIGSEGV'
     assert found['hangs']['error'] == 'not done after 5 seconds'
     assert found['leaves']['error'] == 'SystemExit: 3'
@@ -523,17 +525,17 @@ def test_a_module_that_crashes_hangs_or_exits_is_told_and_the_others_are_still_t
 def test_a_child_that_is_out_of_time_ends_with_all_that_it_started(tmp_path):
     sign = tmp_path / 'sign'
     code = f"import subprocess, time; subprocess.Popen(['sh', '-c', 'sleep 2; touch {sign}']); print('begun', flush=True); time.sleep(60)"
-    status, out, _ = facts.run_child([sys.executable, '-c', code], 1)
+    status, out, _ = probe.run_child([sys.executable, '-c', code], 1)
     assert (status, out) == (None, 'begun\n')
     time.sleep(2)
     assert not sign.exists()
 
 
 def test_the_error_of_a_child_is_its_last_line_of_error():
-    assert facts.last_line('warning\nerror: data.root: wrong\nend\n') == 'error: data.root: wrong'
-    assert facts.last_line('Traceback\n  x\nValueError: y\n\n') == 'ValueError: y'
-    assert facts.how_it_ended(-signal.SIGILL, '', 1) == 'killed by SIGILL'
-    assert 'without a word' in facts.how_it_ended(1, '', 1)
+    assert probe.last_line('warning\nerror: data.root: wrong\nend\n') == 'error: data.root: wrong'
+    assert probe.last_line('Traceback\n  x\nValueError: y\n\n') == 'ValueError: y'
+    assert probe.how_it_ended(-signal.SIGILL, '', 1) == 'killed by SIGILL'
+    assert 'without a word' in probe.how_it_ended(1, '', 1)
 
 
 def pretend(folder, package, version):
@@ -544,10 +546,10 @@ def pretend(folder, package, version):
 
 
 def test_two_distributions_of_paddle_are_both_seen(tmp_path, monkeypatch):
-    for name in checkup.BUILDS:
+    for name in check_packages.BUILDS:
         pretend(tmp_path, name, '2.6.2')
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert facts.installed([*checkup.BUILDS, 'absent-of-course']) == {
+    assert probe.installed([*check_packages.BUILDS, 'absent-of-course']) == {
         'paddlepaddle': '2.6.2',
         'paddlepaddle-gpu': '2.6.2',
     }
@@ -563,7 +565,7 @@ def test_a_check_that_raises_is_a_failure_of_that_check():
 
 
 def test_lines_are_coloured_on_a_terminal_only_and_not_with_no_color(monkeypatch):
-    finding = checkup.Finding('cores', 'warning', 'few', 'more')
+    finding = check_packages.Finding('cores', 'warning', 'few', 'more')
     terminal = type('Terminal', (io.StringIO,), {'isatty': lambda self: True, 'encoding': 'utf-8'})()
     monkeypatch.delenv('NO_COLOR', raising=False)
     assert doctor.line(finding) == '! cores: few -> more'
@@ -572,20 +574,20 @@ def test_lines_are_coloured_on_a_terminal_only_and_not_with_no_color(monkeypatch
     monkeypatch.setenv('NO_COLOR', '1')
     assert doctor.line(finding) == '! cores: few -> more'
     monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(io.BytesIO(), encoding='ascii'))
-    assert doctor.line(checkup.Finding('cores', 'ok', '8')) == 'ok cores: 8'
+    assert doctor.line(check_packages.Finding('cores', 'ok', '8')) == 'ok cores: 8'
 
 
 READ_FIRST = (
-    'facts',
-    'checkup',
-    'surroundings',
-    'schema',
-    'errors',
-    'device',
-    'processes',
-    'scan',
-    'inspection',
-    'files',
+    'doctor/probe',
+    'doctor/check_packages',
+    'doctor/check_machine',
+    'base/schema',
+    'base/errors',
+    'base/device',
+    'training/processes',
+    'data/scan',
+    'data/file_facts',
+    'base/files',
 )
 
 
@@ -596,7 +598,8 @@ def test_what_the_doctor_imports_can_be_read_by_python_3_8(name):
 
 def test_lines_name_only_sections_that_the_documentation_has():
     sources = ''.join(
-        (ROOT / 'zodiac' / name).read_text(encoding='utf-8') for name in ('checkup.py', 'surroundings.py')
+        (ROOT / 'zodiac' / name).read_text(encoding='utf-8')
+        for name in ('doctor/check_packages.py', 'doctor/check_machine.py')
     )
     named = set(re.findall(r"see\('([^']+)'\)", sources))
     assert named <= {
@@ -698,5 +701,5 @@ def test_where_all_is_well_it_trains_exports_predicts_and_leaves_nothing(tmp_pat
 def test_a_self_test_that_fails_shows_the_last_error():
     finding = doctor.self_test('gpu:7')
     assert finding.state == 'failure' and 'device = gpu:7' in finding.found
-    assert surroundings.self_test(1, 3, 'error: m.json: Paddle Inference cannot load it').mend.endswith('#onednn')
-    assert surroundings.self_test(None, 180, 'not done after 180 seconds').state == 'failure'
+    assert check_machine.self_test(1, 3, 'error: m.json: Paddle Inference cannot load it').mend.endswith('#onednn')
+    assert check_machine.self_test(None, 180, 'not done after 180 seconds').state == 'failure'

@@ -20,14 +20,16 @@ from test_depth import COLOUR, SHADES, png16, pnm
 from test_images import NAMED, WRITTEN, private_tags, saved, turned
 
 import config
-from zodiac import images, inference, inspection, validate
-from zodiac.errors import UserError
+from zodiac.base.errors import UserError
+from zodiac.data import file_facts, inspection
+from zodiac.images import decoding
+from zodiac.inference import runtime
 
 pytest.importorskip('fastapi', reason='requirements-serve.txt is not installed')
 from fastapi.testclient import TestClient
 
 from dataset import ZodiacDataset
-from zodiac import service, uploads
+from zodiac.serving import application, uploads
 
 ODD = Path(os.environ.get('ZODIAC_DATA', '')) / 'odd_images.zip'
 SETTINGS = ['data.root=photos', 'data.labels=[cat,dog]', 'annotate.non_rgb=convert', 'image.size=24']
@@ -50,7 +52,10 @@ MADE = {
     **ZOO,
     **NAMED,
     **{
-        f'{name} {turn}': turned(name, turn) for name in WRITTEN if name != 'AVIF' or images.HAS_AVIF for turn in (3, 6)
+        f'{name} {turn}': turned(name, turn)
+        for name in WRITTEN
+        if name != 'AVIF' or decoding.HAS_AVIF
+        for turn in (3, 6)
     },
     'a wrong byte.png': wrong_byte(),
     'no end.png': saved(picture(1), 'PNG')[:-6],
@@ -116,7 +121,7 @@ def of_dataset(paths, reduced):
 
 def of_predict(paths, transform):
     found = {}
-    for good, batch, _ in inference.batches(iter(paths), transform, 16):
+    for good, batch, _ in runtime.batches(iter(paths), transform, 16):
         found.update(zip(good, batch))
     return found
 
@@ -129,9 +134,9 @@ def of_serve(files, groups, transform):
         seen.update(image.tobytes() for image in batch)
         return np.full((len(batch), 2), 0.5, np.float32)
 
-    limits = uploads.Limits(requests=4, images=16, body=1 << 26, total=1 << 28, pixels=images.MAX_PIXELS, seconds=60)
-    model = inference.Exported('photos', ['cat', 'dog'], transform, {}, predict)
-    with TestClient(service.create(model, limits, delay=0)) as client:
+    limits = uploads.Limits(requests=4, images=16, body=1 << 26, total=1 << 28, pixels=decoding.MAX_PIXELS, seconds=60)
+    model = runtime.Exported('photos', ['cat', 'dog'], transform, {}, predict)
+    with TestClient(application.create(model, limits, delay=0)) as client:
         for group in groups:
             answer = client.post('/predict', files=[('file', ('a', files[path], 'image/jpeg')) for path in group])
             assert answer.status_code in (200, 413, 422), (group, answer.text)
@@ -155,10 +160,10 @@ def test_every_door_accepts_the_same_files_and_sees_the_same_pixels(files, capfd
     assert served == accepted
     assert [path for path in sound if trained[path].tobytes() not in seen] == []
     for path in accepted:
-        whole = np.asarray(images.decode(io.BytesIO(files[path])))
-        digest = hashlib.sha256(whole).digest()[: inspection.HASH_BYTES]
+        whole = np.asarray(decoding.decode(io.BytesIO(files[path])))
+        digest = hashlib.sha256(whole).digest()[: file_facts.HASH_BYTES]
         for reduce in (False, True):
-            found = validate.inspect(path, True, reduce)
-            assert found.verdict.reduced or inspection.pixels(found.picture) == digest, path
-            assert inspection.size(found.picture) == whole.shape[1::-1], path
+            found = inspection.inspect(path, True, reduce)
+            assert found.verdict.reduced or file_facts.pixels(found.picture) == digest, path
+            assert file_facts.size(found.picture) == whole.shape[1::-1], path
     assert capfd.readouterr().err == ''  # not a word of a C library either

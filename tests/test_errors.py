@@ -7,11 +7,11 @@ import sys
 import pytest
 from conftest import ROOT
 
-from zodiac import errors
+from zodiac.base import errors
 
 
 def test_a_reader_that_leaves_ends_the_script_as_sigpipe_does_and_without_a_word():
-    code = 'from zodiac.errors import run\ndef main():\n    for _ in range(10**5): print("a line")\nrun(main)'
+    code = 'from zodiac.base.errors import run\ndef main():\n    for _ in range(10**5): print("a line")\nrun(main)'
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
     with subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, **pipes) as process:
         assert process.stdout.readline() == 'a line\n'
@@ -44,6 +44,6 @@ def test_shared_memory_is_blamed_only_for_a_process_that_was_killed(said, killed
 
 @pytest.mark.skipif(os.name == 'nt', reason='signals')
 def test_ctrl_c_within_a_library_ends_the_script_with_130():
-    code = 'from zodiac.errors import run\ndef main():\n    raise KeyboardInterrupt\nrun(main)'
+    code = 'from zodiac.base.errors import run\ndef main():\n    raise KeyboardInterrupt\nrun(main)'
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, '', 'interrupted\n')

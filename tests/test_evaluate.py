@@ -5,8 +5,8 @@ import pytest
 
 import config
 import evaluate
-from zodiac import metrics
-from zodiac.errors import UserError
+from zodiac.base.errors import UserError
+from zodiac.report import metrics
 
 LOG = """epoch,step,lr,train_loss,train_top1,valid_loss,valid_top1,seconds,images_per_second
 0,0,0.01,,,1.1,0.3,,

@@ -16,8 +16,11 @@ from paddle import nn
 import config
 import train
 from dataset import Loader, ZodiacDataset
-from zodiac import callbacks, checkpoint, deploy, engines, features, files, model, weights
-from zodiac.errors import UsageError, UserError
+from zodiac.base import files
+from zodiac.base.errors import UsageError, UserError
+from zodiac.inference import engines
+from zodiac.models import builder, convert, weights
+from zodiac.training import callbacks, checkpoint, features
 
 TRAIN, VALID = 13, 7
 FROZEN = ['model.freeze=backbone', 'data.cache=cache']
@@ -60,7 +63,7 @@ def fit(photos, monkeypatch):
         def build(cfg, *_):
             paddle.seed(0)
             layer = network()
-            return layer, model.freeze(layer, cfg.model.freeze)
+            return layer, builder.freeze(layer, cfg.model.freeze)
 
         class Interrupts(callbacks.Interrupts):
             def on_train_batch_begin(self, step, logs=None):
@@ -90,10 +93,10 @@ def rows_of(run):
 
 def frozen_network(arch='resnet18', head='auto', size=32):
     paddle.seed(0)
-    network = model.build(arch, 3, size, head)
+    network = builder.build(arch, 3, size, head)
     if hasattr(network, 'learn_from'):
         network.learn_from(paddle.randn([8, 3, size, size]))
-    model.freeze(network, 'backbone')
+    builder.freeze(network, 'backbone')
     return network
 
 
@@ -244,8 +247,8 @@ def test_the_last_epoch_leaves_a_checkpoint_and_a_quick_one_before_none(fit):
 
 
 def test_the_learning_rate_finder_runs_on_features(fit, capsys, monkeypatch):
-    monkeypatch.setattr('zodiac.lr_finder.propose', lambda *_: 0.1)
-    monkeypatch.setattr('zodiac.plots.plot_lr_finder', lambda *_: None)
+    monkeypatch.setattr('zodiac.training.lr_finder.propose', lambda *_: 0.1)
+    monkeypatch.setattr('zodiac.report.plots.plot_lr_finder', lambda *_: None)
     run = fit('train.views=1', flags=['--find-lr'])
     assert list(Path('cache').glob('*/values')) and not run.exists()
     assert 'proposed: -o optim.lr=0.1' in capsys.readouterr().out
@@ -257,7 +260,7 @@ def test_the_learning_rate_finder_runs_on_features(fit, capsys, monkeypatch):
 def test_a_second_training_computes_nothing(fit, monkeypatch, capsys):
     fit('name=one', 'train.views=2')
     monkeypatch.setattr(features, '_make', None)
-    monkeypatch.setattr(deploy, 'save_static', None)
+    monkeypatch.setattr(convert, 'save_static', None)
     capsys.readouterr()
     fit('name=two', 'train.views=2', 'optim.lr=0.01', 'train.batch_size=6')
     assert capsys.readouterr().err.count('; 0 computed now') == 2
@@ -302,7 +305,7 @@ def test_changed_code_makes_other_features(photos, monkeypatch):
     kept(network)
     monkeypatch.setattr(files, 'code_hash', lambda *modules: asked.extend(modules) or 'another')
     assert computed(kept(network)[1]) == 1
-    assert {'zodiac.features', 'dataset', 'zodiac.cache'} <= set(asked)
+    assert {'zodiac.training.features', 'dataset', 'zodiac.data.cache'} <= set(asked)
 
 
 def test_another_image_makes_other_features(photos):

@@ -12,8 +12,8 @@ import sys
 import pytest
 from conftest import ROOT, everything_below, files_below
 
-from zodiac import files
-from zodiac.errors import UserError
+from zodiac.base import files
+from zodiac.base.errors import UserError
 
 PAYLOAD = random.Random(0).randbytes(3000)  # does not compress
 
@@ -216,7 +216,7 @@ def test_folders_change_places_in_one_step(tmp_path, monkeypatch):
 
 KILLED = """
 import os, signal, sys
-from zodiac import files
+from zodiac.base import files
 files._exchange = lambda one, other: False
 replace, calls = os.replace, []
 def kill(source, target):
@@ -274,7 +274,7 @@ def test_a_message_about_a_file_of_a_folder_in_the_making_names_the_folder_that_
 def test_what_another_process_is_writing_is_left_alone_until_it_has_ended(tmp_path):
     """Two exports at once."""
     code = (
-        'import sys; from zodiac import files\n'
+        'import sys; from zodiac.base import files\n'
         'with files.atomic_folder(sys.argv[1]) as folder, files.atomic_write(sys.argv[1] + ".txt"):\n'
         '    print(folder, flush=True); sys.stdin.read()'
     )

@@ -6,7 +6,7 @@ import pytest
 from conftest import picture
 from test_report import content_of_a_page, read_page
 
-from zodiac import findings, report
+from zodiac.report import annotation, pages
 
 LABELS = ['猫', 'dog', 'ox']
 OLD = {  # what version 0.1.0 began with
@@ -37,13 +37,13 @@ def pair(number, distance=3, train_class='猫'):
 def read(found):
     with open('annotation.json', 'w', encoding='utf-8') as file:
         json.dump(found, file)
-    return findings.read('annotation.json')
+    return annotation.read('annotation.json')
 
 
 def page_of(found, **result):
     content = content_of_a_page(LABELS, data=read(found))
     content['result'].update(result)
-    report.write_page('report.html', **content)
+    pages.write_page('report.html', **content)
     with open('report.html', encoding='utf-8') as file:
         page = file.read()
     return ' '.join(' '.join(read_page(page)[0]).split()), page.count('<img')
@@ -53,14 +53,14 @@ NOTHING = {'facts': [], 'sides': None, 'bars': {}, 'alike': None, 'paths': None}
 
 
 def test_nothing_is_known_without_an_annotation(workdir, capsys):
-    assert findings.read('annotation.json') == NOTHING
+    assert annotation.read('annotation.json') == NOTHING
     assert capsys.readouterr().err == ''
 
 
 @pytest.mark.parametrize('content', ['', '{', '[]', 'null', '3', '\udcff'])
 def test_an_annotation_that_cannot_be_read_is_an_empty_one_with_a_warning(workdir, capsys, content):
     (workdir / 'annotation.json').write_text(content, encoding='utf-8', errors='surrogateescape')
-    assert findings.read('annotation.json') == NOTHING
+    assert annotation.read('annotation.json') == NOTHING
     assert 'annotation.json: is damaged' in capsys.readouterr().err
 
 
@@ -89,7 +89,7 @@ def test_what_an_old_annotation_does_not_hold_is_left_out_of_the_page(workdir, f
     text, _ = page_of(found)
     assert 'Sizes and modes' not in text and 'look like' not in text
     assert ('2 not an image, 1 mode CMYK' in text) == (found is OLD)
-    assert findings.without_near_duplicates(read(found)['paths'], ['a'], [True]) is None
+    assert annotation.without_near_duplicates(read(found)['paths'], ['a'], [True]) is None
 
 
 def test_the_page_shows_sizes_and_modes(workdir):
@@ -118,7 +118,7 @@ def test_the_page_shows_near_duplicates_side_by_side_and_what_is_right_without_t
 
 def test_where_every_measured_image_is_a_near_duplicate_no_accuracy_is_left(workdir):
     found = {**NEW, 'near_duplicates': [pair(0)]}
-    alike = findings.without_near_duplicates(read(found)['paths'], [pair(0)['path']], [True])
+    alike = annotation.without_near_duplicates(read(found)['paths'], [pair(0)['path']], [True])
     assert alike == {'images': 1, 'top1_without': None}
     assert 'measured here they are 1. Remove one' in page_of(found, near_duplicates=alike)[0]
 
@@ -134,7 +134,7 @@ def test_a_few_pairs_are_shown_and_all_are_counted(workdir):
 def test_the_accuracy_without_near_duplicates_is_that_of_the_other_images():
     alike = {pair(0)['path'], pair(1)['path'], pair(8)['path']}
     paths = [pair(number)['path'] for number in range(4)]
-    assert findings.without_near_duplicates(alike, paths, [True, True, False, True]) == {
+    assert annotation.without_near_duplicates(alike, paths, [True, True, False, True]) == {
         'images': 2,
         'top1_without': 0.5,
     }
@@ -145,5 +145,5 @@ def test_pairs_are_those_of_the_index_in_another_working_folder_too(workdir):
         (workdir / name).touch()
     pairs = [{**pair(1), 'path': 'photos/test 1 猫.png', 'train_path': 'photos/train 1.png'}]
     (workdir / 'annotation.json').write_text(json.dumps({**NEW, 'near_duplicates': pairs}), encoding='utf-8')
-    found = findings.read(str(workdir / 'annotation.json'))
+    found = annotation.read(str(workdir / 'annotation.json'))
     assert found['paths'] == {f'{workdir}/test 1 猫.png'}

@@ -5,7 +5,8 @@ import paddle
 import pytest
 from paddle import nn
 
-from zodiac import gradcam, model
+from zodiac.models import builder
+from zodiac.report import gradcam
 
 
 class Bright(nn.Layer):
@@ -60,9 +61,9 @@ def test_where_nothing_speaks_for_the_class_there_is_no_heat():
 @pytest.mark.parametrize('frozen', [False, True])
 def test_the_networks_have_a_last_feature_map_of_four_or_more_a_side(arch, size, head, shape, frozen):
     paddle.seed(0)
-    network = model.build(arch, 3, size, head)
+    network = builder.build(arch, 3, size, head)
     if frozen:
-        model.freeze(network, 'backbone')
+        builder.freeze(network, 'backbone')
     network.eval()
     images = np.random.default_rng(0).standard_normal((2, 3, size, size), dtype=np.float32)
     before = network(paddle.to_tensor(images)).numpy()
@@ -73,7 +74,7 @@ def test_the_networks_have_a_last_feature_map_of_four_or_more_a_side(arch, size,
 
 def test_the_map_holds_all_that_the_network_knows_there():
     paddle.seed(0)
-    network = model.build('resnet50', 3, 48)
+    network = builder.build('resnet50', 3, 48)
     network.eval()
     images = np.random.default_rng(0).standard_normal((2, 3, 48, 48), dtype=np.float32)
     x = network.maxpool(network.relu(network.bn1(network.conv1(paddle.to_tensor(images)))))
@@ -88,7 +89,7 @@ def test_the_map_holds_all_that_the_network_knows_there():
 
 def test_a_residual_block_is_looked_at_from_outside():
     paddle.seed(0)
-    network = model.build('resnet9', 3, 32)
+    network = builder.build('resnet9', 3, 32)
     network.eval()
     images = np.random.default_rng(0).standard_normal((2, 3, 32, 32), dtype=np.float32)
     seen = []

@@ -9,12 +9,13 @@ import tempfile
 import pytest
 from conftest import ROOT
 
-from zodiac import home, surroundings
+from zodiac.base import home
+from zodiac.doctor import check_machine
 
 IMPORT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from zodiac import device
+from zodiac.base import device
 device.import_paddle()
 import visualdl
 from paddle.utils import download
@@ -35,7 +36,7 @@ def test_a_home_that_can_be_written_to_is_left_alone(tmp_path, monkeypatch, caps
     (tmp_path / '.cache').mkdir()
     home.ensure()
     assert os.environ['HOME'] == str(tmp_path) and capsys.readouterr().err == ''
-    assert surroundings.home(home.problem()).state == 'ok'
+    assert check_machine.home(home.problem()).state == 'ok'
 
 
 @pytest.mark.parametrize('locked', ['', '.cache', '.visualdl', '.cache/paddle'])
@@ -53,7 +54,7 @@ def test_a_home_with_a_folder_of_another_user_is_replaced(tmp_path, temporary, m
 
 def test_an_unknown_user_without_a_home_gets_the_same_folder_each_time(temporary, monkeypatch):
     monkeypatch.setenv('HOME', '/nonexistent')
-    found = surroundings.home(home.problem())
+    found = check_machine.home(home.problem())
     assert found.state == 'warning' and '/nonexistent: no such folder' in found.found
     first = home.substitute()
     assert stat.S_IMODE(os.stat(first).st_mode) == 0o700

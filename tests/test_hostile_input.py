@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import annotate
 from dataset import read_index
-from zodiac import images
-from zodiac.errors import UserError
+from zodiac.base.errors import UserError
+from zodiac.images import decoding
 
 MANY = settings(max_examples=300, deadline=None, derandomize=True)
 FORMATS = ('jpg', 'png', 'webp', 'bmp', 'gif', 'tiff')
@@ -101,15 +101,15 @@ def test_of_a_thousand_damaged_images_each_is_in_the_index_or_among_the_rejected
     assert sorted(accepted + rejected) == everything
     assert 200 < len(rejected) < 1000  # some damage cannot be seen
     for path in accepted:
-        assert images.decode(path).mode == 'RGB'
+        assert decoding.decode(path).mode == 'RGB'
 
 
 def test_only_the_decoders_of_photo_formats_are_ever_loaded(tmp_path):
     (tmp_path / 'a.jpg').write_text('no image')
     code = (
-        'import sys; from zodiac import images\n'
-        'try: images.decode(sys.argv[1])\n'
-        'except images.ImageError: pass\n'
+        'import sys; from zodiac.images import decoding\n'
+        'try: decoding.decode(sys.argv[1])\n'
+        'except decoding.ImageError: pass\n'
         "print(*sorted({'PIL.EpsImagePlugin', 'PIL.PdfImagePlugin', 'PIL.WmfImagePlugin'} & {*sys.modules}))"
     )
     done = subprocess.run([sys.executable, '-c', code, tmp_path / 'a.jpg'], cwd=ROOT, capture_output=True, text=True)
@@ -121,6 +121,6 @@ def test_a_pipe_is_read_as_a_file_is(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
     writer = threading.Thread(target=lambda: (tmp_path / 'pipe').write_bytes((tmp_path / 'a.png').read_bytes()))
     writer.start()
-    found = images.decode(str(tmp_path / 'pipe'))
+    found = decoding.decode(str(tmp_path / 'pipe'))
     writer.join()
     assert np.array_equal(np.asarray(found), np.asarray(picture(0)))

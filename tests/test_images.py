@@ -13,7 +13,8 @@ import pytest
 from conftest import ROOT, picture
 from PIL import Image
 
-from zodiac import images, inspection, kinds, transforms, validate
+from zodiac.data import file_facts, inspection
+from zodiac.images import decoding, kinds, transforms
 
 UPRIGHT = picture(1, (160, 96))
 STORED = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}  # by orientation, the one whose turn makes what the file holds
@@ -49,24 +50,24 @@ def turned(name, orientation):
     options = {**WRITTEN[name]}
     image = UPRIGHT.convert(options.pop('mode', 'RGB'))
     if orientation in STORED:
-        image = image.transpose(images.TURNS[STORED[orientation]])
+        image = image.transpose(decoding.TURNS[STORED[orientation]])
     tags = Image.Exif()
-    tags[images.ORIENTATION] = orientation
+    tags[decoding.ORIENTATION] = orientation
     return saved(image, name.split()[-1], exif=tags, **options)
 
 
 @pytest.mark.parametrize('name', WRITTEN)
 def test_all_eight_orientations_give_the_same_upright_picture_in_full_and_reduced(tmp_path, name):
-    if name == 'AVIF' and not images.HAS_AVIF:
+    if name == 'AVIF' and not decoding.HAS_AVIF:
         pytest.skip('this Pillow has no AVIF')
     path = tmp_path / 'a'
     steps = transforms.eval_transform(24, [0] * 3, [1 / 255] * 3, reduced=True)
     seen = []
     for orientation in range(1, 9):
         path.write_bytes(turned(name, orientation))
-        whole = np.asarray(images.decode(path), int)
-        found = [validate.inspect(path, True, reduce) for reduce in (True, False)]
-        assert {inspection.size(one.picture) for one in found} == {UPRIGHT.size} == {whole.shape[1::-1]}
+        whole = np.asarray(decoding.decode(path), int)
+        found = [inspection.inspect(path, True, reduce) for reduce in (True, False)]
+        assert {file_facts.size(one.picture) for one in found} == {UPRIGHT.size} == {whole.shape[1::-1]}
         seen.append((whole, transforms.read(steps, path), transforms.read(steps[1:], path)))
     for whole, reduced, full in seen:
         assert np.abs(whole - seen[0][0]).mean() < 2
@@ -77,10 +78,10 @@ def test_all_eight_orientations_give_the_same_upright_picture_in_full_and_reduce
 def test_an_orientation_behind_the_pixels_of_a_png_counts():
     whole = saved(picture(1), 'PNG')
     tags = Image.Exif()
-    tags[images.ORIENTATION] = 6
+    tags[decoding.ORIENTATION] = 6
     late = chunk_of(saved(picture(1), 'PNG', exif=tags), b'eXIf')
-    image = images.decode(io.BytesIO(whole[:-12] + late + whole[-12:]))
-    assert np.array_equal(np.asarray(image), np.asarray(picture(1).transpose(images.TURNS[6])))
+    image = decoding.decode(io.BytesIO(whole[:-12] + late + whole[-12:]))
+    assert np.array_equal(np.asarray(image), np.asarray(picture(1).transpose(decoding.TURNS[6])))
 
 
 def chunk_of(content, name):
@@ -91,7 +92,7 @@ def chunk_of(content, name):
 def test_exif_of_thousands_of_tags_is_ignored():
     tags = struct.pack('<H', 60_000) + b''.join(struct.pack('<HHLL', tag, 3, 1, 6) for tag in range(60_000)) + bytes(4)
     content = saved(picture(1), 'PNG', exif=b'Exif\0\0II*\0\x08\0\0\0' + tags)
-    assert np.array_equal(np.asarray(images.decode(io.BytesIO(content))), np.asarray(picture(1)))
+    assert np.array_equal(np.asarray(decoding.decode(io.BytesIO(content))), np.asarray(picture(1)))
 
 
 # --- formats
@@ -100,10 +101,10 @@ def test_exif_of_thousands_of_tags_is_ignored():
 @pytest.mark.parametrize('kind', ['PPM', 'AVIF'])
 @pytest.mark.parametrize('mode', ['RGB', 'L'])
 def test_ppm_and_avif_are_read(kind, mode):
-    if kind == 'AVIF' and not images.HAS_AVIF:
+    if kind == 'AVIF' and not decoding.HAS_AVIF:
         pytest.skip('this Pillow has no AVIF')
     image = picture(1, mode=mode)
-    found = images.decode(io.BytesIO(saved(image, kind)))
+    found = decoding.decode(io.BytesIO(saved(image, kind)))
     assert np.abs(np.asarray(found, int) - np.asarray(image.convert('RGB'), int)).mean() < (0.1 if kind == 'PPM' else 9)
 
 
@@ -124,9 +125,9 @@ NAMED = {
 @pytest.mark.parametrize('name', NAMED)
 def test_another_format_is_named_with_what_to_do(name):
     with pytest.raises(
-        images.ImageError, match=f'^image: {name.split(" by")[0]}, which is not read: save it as JPEG or PNG$'
+        decoding.ImageError, match=f'^image: {name.split(" by")[0]}, which is not read: save it as JPEG or PNG$'
     ):
-        images.decode(io.BytesIO(NAMED[name]))
+        decoding.decode(io.BytesIO(NAMED[name]))
 
 
 @pytest.mark.parametrize(
@@ -140,8 +141,8 @@ def test_another_format_is_named_with_what_to_do(name):
     ],
 )
 def test_what_is_no_image_is_named_where_it_can_be_told(content, detail):
-    with pytest.raises(images.ImageError) as caught:
-        images.decode(io.BytesIO(content))
+    with pytest.raises(decoding.ImageError) as caught:
+        decoding.decode(io.BytesIO(content))
     assert (caught.value.reason, caught.value.detail) == ('not an image', detail)
 
 
@@ -178,8 +179,8 @@ def wordy():
 
 
 def try_to_decode(source):
-    with contextlib.suppress(images.ImageError):
-        images.decode(source)
+    with contextlib.suppress(decoding.ImageError):
+        decoding.decode(source)
 
 
 def test_no_decoder_writes_to_the_terminal_from_threads_or_processes(tmp_path, capfd):
@@ -189,7 +190,7 @@ def test_no_decoder_writes_to_the_terminal_from_threads_or_processes(tmp_path, c
         (tmp_path / f'{number}.tif').write_bytes(content)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         list(pool.map(try_to_decode, paths))
-    reasons = [found.reason for found in validate.inspect_all(paths * 40, True, 2)]
+    reasons = [found.reason for found in inspection.inspect_all(paths * 40, True, 2)]
     assert len([reason for reason in reasons if reason]) > len(reasons) / 3
     assert capfd.readouterr() == ('', '')
 
@@ -197,10 +198,10 @@ def test_no_decoder_writes_to_the_terminal_from_threads_or_processes(tmp_path, c
 def test_a_file_that_has_the_number_of_a_closed_stderr_is_not_written_to(tmp_path):
     (tmp_path / 'a.tif').write_bytes(private_tags())
     code = (
-        'import os, sys; from zodiac import images; os.close(2)\n'
+        'import os, sys; from zodiac.images import decoding; os.close(2)\n'
         "with open('result.txt', 'w') as file:\n"
         "    file.write(f'{file.fileno()}'); file.flush()\n"
-        "    images.decode('a.tif')\n"
+        "    decoding.decode('a.tif')\n"
     )
     subprocess.run([sys.executable, '-c', code], cwd=tmp_path, check=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
     assert (tmp_path / 'result.txt').read_text() == '2'

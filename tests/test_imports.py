@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 
@@ -9,36 +10,21 @@ import pytest
 from conftest import ROOT
 
 DOORS = sorted(path.stem for path in ROOT.glob('*.py'))
-ROOMS = sorted('zodiac.' + path.stem for path in (ROOT / 'zodiac').glob('*.py') if path.stem != '__init__')
-TRAINING = {
-    'train',
-    'dataset',
-    'config',
-    'zodiac.model',
-    'zodiac.optim',
-    'zodiac.callbacks',
-    'zodiac.run_log',
-    'zodiac.resume',
-    'zodiac.processes',
-    'zodiac.checkpoint',
-    'zodiac.conversion',
-    'zodiac.weights',
-    'zodiac.metrics',
-    'zodiac.report',
-    'zodiac.findings',
-    'zodiac.plots',
-    'zodiac.compare',
-    'zodiac.calibration',
-    'zodiac.gradcam',
-    'zodiac.deploy',
-    'zodiac.augment',
-    'zodiac.cache',
-    'zodiac.features',
-    'zodiac.index',
-    'zodiac.batches',
-    'zodiac.lr_finder',
-    'zodiac.networks',
-    'zodiac.trainer',
+ROOMS = sorted(
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+    for path in (ROOT / 'zodiac').glob('*/*.py')
+    if path.stem != '__init__'
+)
+WINGS = {  # of zodiac/, each with those that it may import
+    'base': set(),
+    'images': {'base'},
+    'inference': {'images', 'base'},
+    'serving': {'inference', 'images', 'base'},
+    'data': {'images', 'base'},
+    'models': {'base'},
+    'report': {'data', 'images', 'base'},
+    'training': {'models', 'data', 'inference', 'report', 'base'},
+    'doctor': {'data', 'report', 'base'},
 }
 
 
@@ -72,46 +58,55 @@ def reachable(start):
 
 def test_the_walk_sees_every_form_of_import():
     edges = graph()
-    assert {'config', 'dataset', 'zodiac.device', 'zodiac.errors', 'zodiac.callbacks'} <= edges['train']
-    assert 'zodiac.errors' in edges['zodiac.images']
-    assert 'zodiac.files' in reachable('train')
+    assert {'config', 'dataset', 'zodiac.base.device', 'zodiac.base.errors', 'zodiac.training.callbacks'} <= edges[
+        'train'
+    ]
+    assert 'zodiac.base.errors' in edges['zodiac.images.decoding']
+    assert 'zodiac.base.files' in reachable('train')
 
 
 def test_there_are_no_cycles():
     graphlib.TopologicalSorter(graph()).prepare()  # raises CycleError, which names the cycle
 
 
-def test_a_room_imports_no_door():
-    assert {room: imports(room) & set(DOORS) for room in ROOMS} == dict.fromkeys(ROOMS, set())
+def wing(module):
+    return module.split('.')[1]
 
 
-def test_predict_imports_only_the_rooms_of_serving():
-    assert imports('predict') <= {
-        *('zodiac.inference', 'zodiac.images', 'zodiac.transforms', 'zodiac.errors', 'zodiac.files', 'zodiac.device'),
-        'zodiac.start',
+def test_a_wing_imports_only_those_that_it_may_and_no_door():
+    assert {wing(room) for room in ROOMS} == set(WINGS)
+    wrong = {
+        (room, other)
+        for room in ROOMS
+        for other in imports(room)
+        if other in DOORS or wing(other) not in {wing(room), *WINGS[wing(room)]}
     }
+    assert wrong == set()
 
 
-def test_serve_imports_only_the_rooms_of_serving():
-    assert imports('serve') <= {
-        *('zodiac.inference', 'zodiac.transforms', 'zodiac.errors', 'zodiac.device', 'zodiac.start'),
-        *('zodiac.batching', 'zodiac.connections', 'zodiac.service', 'zodiac.uploads'),
-    }
+def test_a_wing_says_what_it_is_for_what_it_may_import_and_where_to_start():
+    for name, others in WINGS.items():
+        text = ast.get_docstring(ast.parse((ROOT / 'zodiac' / name / '__init__.py').read_text(encoding='utf-8')))
+        (line,) = [line for line in text.splitlines() if line.startswith('Imports: ')]
+        assert {other for other in WINGS if re.search(rf'\b{other}\b', line)} == others, name
+        for file in re.findall(r'\w+\.py', text):
+            assert (ROOT / 'zodiac' / name / file).is_file(), file
 
 
-@pytest.mark.parametrize('door', ['predict', 'serve'])
-def test_nothing_that_serving_reaches_is_for_training(door):
-    assert 'zodiac.inference' in reachable(door)
-    assert reachable(door) & TRAINING == set()
-    assert reachable(door) & set(DOORS) == set()
-
-
-def test_the_list_of_training_modules_names_modules_that_exist():
-    assert {*DOORS, *ROOMS} >= TRAINING
+@pytest.mark.parametrize(
+    ('door', 'wings'), [('predict', {'inference', 'images', 'base'}), ('serve', {*WINGS['serving'], 'serving'})]
+)
+def test_serving_reaches_no_more_than_it_may(door, wings):
+    assert {wing(module) for module in reachable(door)} == wings
 
 
 def test_config_imports_no_more_than_it_needs():
-    assert imports('config') == {'zodiac.errors', 'zodiac.provenance', 'zodiac.schema', 'zodiac.start'}
+    assert imports('config') == {
+        'zodiac.base.errors',
+        'zodiac.base.provenance',
+        'zodiac.base.schema',
+        'zodiac.base.start',
+    }
 
 
 @pytest.mark.parametrize('door', [door for door in DOORS if door != 'dataset'])
@@ -123,10 +118,10 @@ def test_a_script_is_prepared_for_a_stop_before_it_imports_anything_that_takes_l
 
 
 def test_what_a_script_imports_first_is_small():
-    assert imports('zodiac.start') == {'zodiac.stops', 'zodiac.packages'}
-    code = 'import sys; before = {*sys.modules}; from zodiac import start; print(*({*sys.modules} - before))'
+    assert imports('zodiac.base.start') == {'zodiac.base.stops', 'zodiac.base.packages'}
+    code = 'import sys; before = {*sys.modules}; from zodiac.base import start; print(*({*sys.modules} - before))'
     loaded = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True).stdout.split()
-    assert len(loaded) < 40 and {'multiprocessing', 'numpy', 'typing', 'zodiac.packages'} & {*loaded} == set()
+    assert len(loaded) < 40 and {'multiprocessing', 'numpy', 'typing', 'zodiac.base.packages'} & {*loaded} == set()
 
 
 HELP = """

@@ -6,8 +6,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from zodiac import index
-from zodiac.errors import UserError
+from zodiac.base.errors import UserError
+from zodiac.data import index
 
 
 def write(path, content):

@@ -8,13 +8,13 @@ import sys
 import pytest
 from conftest import ROOT
 
-from zodiac import locks
-from zodiac.errors import UserError
+from zodiac.base import locks
+from zodiac.base.errors import UserError
 
 HOLD = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
-from zodiac import locks
+from zodiac.base import locks
 with locks.held('output/run', 'trained'):
     if os.fork() == 0:  # as a loader process, which may outlive this one
         time.sleep(60)

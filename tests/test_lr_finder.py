@@ -10,12 +10,13 @@ import pytest
 from conftest import make_tree
 
 import config
-from zodiac import device, lr_finder, optim
+from zodiac.base import device
+from zodiac.training import lr_finder, optim
 
 paddle = device.import_paddle()
 
-from zodiac.batches import Loss  # noqa: E402
-from zodiac.trainer import Trainer  # noqa: E402
+from zodiac.training.soft_labels import Loss  # noqa: E402
+from zodiac.training.trainer import Trainer  # noqa: E402
 
 
 class Scripted:
@@ -238,7 +239,7 @@ class Epochs(list):
 
 def test_the_proposal_does_not_depend_on_how_many_batches_are_a_step_of_the_training(monkeypatch, workdir):
     import train
-    from zodiac import plots
+    from zodiac.report import plots
 
     curves = {}
     ((images, labels),) = toy_batches()

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from zodiac import metrics
+from zodiac.report import metrics
 
 NAMES = ['ox', 'tiger', 'rabbit']
 # true class, and the probabilities of the three: right, right, wrong, right, wrong, wrong

@@ -9,12 +9,14 @@ from conftest import clock_of
 
 import config
 import train
-from zodiac import device, model, optim
-from zodiac.errors import UsageError, UserError
+from zodiac.base import device
+from zodiac.base.errors import UsageError, UserError
+from zodiac.models import builder
+from zodiac.training import optim
 
 paddle = device.import_paddle()
 
-from zodiac import callbacks  # noqa: E402
+from zodiac.training import callbacks  # noqa: E402
 
 LIST_HEAD = ['flatten', 'dropout', {'linear': 16}, 'elu', 'batch_norm', 'linear']
 
@@ -29,7 +31,7 @@ def same(one, other):
 
 def resnet18(num_classes, seed=0, **options):
     paddle.seed(seed)
-    return model.build('resnet18', num_classes, **options)
+    return builder.build('resnet18', num_classes, **options)
 
 
 def save(values, path):
@@ -58,7 +60,7 @@ def twelve():
 
 @pytest.mark.parametrize(('arch', 'features'), [('resnet18', 512), ('resnet50', 2048)])
 def test_a_network_has_a_head_of_the_classes_asked_for(arch, features):
-    network = model.build(arch, 7)
+    network = builder.build(arch, 7)
     assert network.fc.weight.shape == [features, 7]
     assert network.fc.bias.shape == [7]
     network.eval()
@@ -67,7 +69,7 @@ def test_a_network_has_a_head_of_the_classes_asked_for(arch, features):
 
 
 def test_resnet50_of_twelve_classes_has_as_many_numbers_as_the_notebooks_summary():
-    network = model.build('resnet50', 12)
+    network = builder.build('resnet50', 12)
     assert sum(tensor.size for tensor in network.state_dict().values()) == 23_585_740
     assert paddle.summary(network, (1, 3, 32, 32))['total_params'] == 23_585_740
 
@@ -97,7 +99,7 @@ def test_weights_of_1000_classes_fill_the_backbone_and_leave_the_head_new(imagen
     path, values = imagenet
     network = resnet18(12, seed=3)
     before = arrays(network)
-    message = model.load_pretrained(network, 'resnet18', path)
+    message = builder.load_pretrained(network, 'resnet18', path)
     after = arrays(network)
     assert all(same(after[name], values[name]) for name in after if not name.startswith('fc.'))
     assert same(after['fc.weight'], before['fc.weight']) and same(after['fc.bias'], before['fc.bias'])
@@ -109,7 +111,7 @@ def test_weights_of_1000_classes_fill_the_backbone_and_leave_the_head_new(imagen
 def test_weights_of_as_many_classes_fill_the_head_too(imagenet):
     path, values = imagenet
     network = resnet18(1000, seed=3)
-    message = model.load_pretrained(network, 'resnet18', path)
+    message = builder.load_pretrained(network, 'resnet18', path)
     after = arrays(network)
     assert all(same(after[name], values[name]) for name in after)
     assert f'{len(after)} of {len(after)} tensors' in message
@@ -119,7 +121,7 @@ def test_weights_of_as_many_classes_fill_the_head_too(imagenet):
 def test_a_file_without_a_head_fills_the_backbone(imagenet, tmp_path):
     values = {name: value for name, value in imagenet[1].items() if not name.startswith('fc.')}
     network = resnet18(12)
-    message = model.load_pretrained(network, 'resnet18', save(values, tmp_path / 'backbone.pdparams'))
+    message = builder.load_pretrained(network, 'resnet18', save(values, tmp_path / 'backbone.pdparams'))
     after = arrays(network)
     assert all(same(after[name], value) for name, value in values.items())
     assert 'anew' in message
@@ -149,7 +151,7 @@ def test_a_backbone_that_does_not_match_stops_with_the_first_tensor(imagenet, tw
     path = save(change(imagenet[1]), tmp_path / 'other.pdparams')
     before = arrays(twelve)
     with pytest.raises(UserError) as caught:
-        model.load_pretrained(twelve, 'resnet18', path)
+        builder.load_pretrained(twelve, 'resnet18', path)
     for word in (path, 'resnet18', first, 'model.arch'):
         assert word in str(caught.value)
     assert all(same(value, before[name]) for name, value in arrays(twelve).items())
@@ -166,7 +168,7 @@ def deeper(values):
 def test_weights_of_a_deeper_network_do_not_match(imagenet, tmp_path):
     path = save(deeper(imagenet[1]), tmp_path / 'resnet34.pdparams')
     with pytest.raises(UserError, match=r'layer1\.2\.'):
-        model.load_pretrained(resnet18(1000), 'resnet18', path)
+        builder.load_pretrained(resnet18(1000), 'resnet18', path)
 
 
 @pytest.mark.parametrize('kind', ['float16', 'float64'])
@@ -175,7 +177,7 @@ def test_weights_of_another_float_type_load_or_are_refused_by_name(imagenet, tmp
     path = save(values, tmp_path / f'{kind}.pdparams')
     network = resnet18(1000)
     try:
-        model.load_pretrained(network, 'resnet18', path)
+        builder.load_pretrained(network, 'resnet18', path)
     except UserError as error:
         assert path in str(error)
     else:
@@ -186,7 +188,7 @@ def test_weights_of_another_float_type_load_or_are_refused_by_name(imagenet, tmp
 def test_a_file_that_holds_text_in_place_of_a_tensor_is_refused(imagenet, tmp_path):
     path = save({**imagenet[1], 'layer1.0.conv1.weight': 'text'}, tmp_path / 'odd.pdparams')
     with pytest.raises(UserError) as caught:
-        model.load_pretrained(resnet18(1000), 'resnet18', path)
+        builder.load_pretrained(resnet18(1000), 'resnet18', path)
     assert path in str(caught.value)
 
 
@@ -200,7 +202,7 @@ def test_without_a_network_pretrained_says_where_to_put_the_file(monkeypatch, tw
     monkeypatch.setattr(download, 'WEIGHTS_HOME', str(tmp_path))
     monkeypatch.setattr(download, 'get_weights_path_from_url', fail_to_download)
     with pytest.raises(UserError) as caught:
-        model.load_pretrained(twelve, 'resnet18', True)
+        builder.load_pretrained(twelve, 'resnet18', True)
     for word in ('model.pretrained', 'https://', f'{download.WEIGHTS_HOME}/resnet18.pdparams'):
         assert word in str(caught.value)
     assert 'fetching the ImageNet weights of resnet18 from https://' in capsys.readouterr().err
@@ -219,7 +221,7 @@ def test_pretrained_takes_paddles_own_file_of_that_network(monkeypatch, imagenet
 
     monkeypatch.setattr(download, 'get_weights_path_from_url', local_file)
     network = resnet18(12)
-    assert '1000 -> 12' in model.load_pretrained(network, 'resnet18', True)
+    assert '1000 -> 12' in builder.load_pretrained(network, 'resnet18', True)
     assert asked == [resnet.model_urls['resnet18']]
     assert same(arrays(network)['conv1.weight'], values['conv1.weight'])
 
@@ -242,7 +244,7 @@ def test_weights_of_a_plain_resnet_fill_the_backbone_below_a_list_head(imagenet)
     path, values = imagenet
     network = headed(12, seed=3)
     before = arrays(network)
-    message = model.load_pretrained(network, 'resnet18', path)
+    message = builder.load_pretrained(network, 'resnet18', path)
     after = arrays(network)
     own = [name for name in after if name.startswith('fc.')]
     assert len(own) == 8
@@ -256,7 +258,7 @@ def test_weights_below_a_list_head_fill_the_backbone_of_a_plain_resnet(headed_fi
     path, values = headed_file
     network = resnet18(12, seed=3)
     before = arrays(network)
-    message = model.load_pretrained(network, 'resnet18', path)
+    message = builder.load_pretrained(network, 'resnet18', path)
     after = arrays(network)
     assert all(same(after[name], before[name]) for name in ('fc.weight', 'fc.bias'))
     assert all(same(after[name], values[name]) for name in after if not name.startswith('fc.'))
@@ -266,7 +268,7 @@ def test_weights_below_a_list_head_fill_the_backbone_of_a_plain_resnet(headed_fi
 def test_weights_of_the_same_list_head_fill_it_too(headed_file):
     path, values = headed_file
     network = headed(4, seed=3)
-    message = model.load_pretrained(network, 'resnet18', path)
+    message = builder.load_pretrained(network, 'resnet18', path)
     assert all(same(value, values[name]) for name, value in arrays(network).items())
     assert 'anew' not in message
 
@@ -274,7 +276,7 @@ def test_weights_of_the_same_list_head_fill_it_too(headed_file):
 def test_load_all_restores_a_list_head(headed_file):
     path, values = headed_file
     network = headed(4, seed=3)
-    model.load_all(network, path)
+    builder.load_all(network, path)
     assert all(same(value, values[name]) for name, value in arrays(network).items())
 
 
@@ -282,7 +284,7 @@ def test_load_all_of_a_list_head_of_another_class_count_says_both(headed_file):
     network = headed(12)
     before = arrays(network)
     with pytest.raises(UserError) as caught:
-        model.load_all(network, headed_file[0])
+        builder.load_all(network, headed_file[0])
     for word in (headed_file[0], 'trained for 4 classes', 'data.labels has 12'):
         assert word in str(caught.value)
     assert all(same(value, before[name]) for name, value in arrays(network).items())
@@ -290,35 +292,35 @@ def test_load_all_of_a_list_head_of_another_class_count_says_both(headed_file):
 
 def test_load_all_of_another_head_of_as_many_classes_names_the_head(headed_file):
     with pytest.raises(UserError) as caught:
-        model.load_all(resnet18(4), headed_file[0])
+        builder.load_all(resnet18(4), headed_file[0])
     assert 'model.head' in str(caught.value)
 
 
 def test_resnet9_has_no_imagenet_weights_and_says_what_to_set():
     with pytest.raises(UsageError, match='model.pretrained = true: .*resnet9.*model.pretrained=false'):
-        model.load_pretrained(model.build('resnet9', 10, 32), 'resnet9', True)
+        builder.load_pretrained(builder.build('resnet9', 10, 32), 'resnet9', True)
 
 
 def test_weights_of_another_class_count_say_both_also_where_the_head_has_no_bias(tmp_path):
-    path = save(arrays(model.build('cifarnet', 10, 32)), tmp_path / 'cifarnet.pdparams')
-    network = model.build('cifarnet', 4, 32)
-    assert 'head made anew (10 -> 4 classes)' in model.load_pretrained(network, 'cifarnet', path)
+    path = save(arrays(builder.build('cifarnet', 10, 32)), tmp_path / 'cifarnet.pdparams')
+    network = builder.build('cifarnet', 4, 32)
+    assert 'head made anew (10 -> 4 classes)' in builder.load_pretrained(network, 'cifarnet', path)
     with pytest.raises(UserError, match='trained for 10 classes, data.labels has 4'):
-        model.load_all(network, path)
+        builder.load_all(network, path)
 
 
 def test_resnet9_takes_weights_from_a_file_and_keeps_a_new_head_where_classes_differ(tmp_path):
     paddle.seed(1)
-    values = arrays(model.build('resnet9', 10, 32))
+    values = arrays(builder.build('resnet9', 10, 32))
     path = save(values, tmp_path / 'resnet9.pdparams')
     paddle.seed(2)
-    network = model.build('resnet9', 4, 32)
+    network = builder.build('resnet9', 4, 32)
     before = arrays(network)
-    assert 'head made anew (10 -> 4 classes)' in model.load_pretrained(network, 'resnet9', path)
+    assert 'head made anew (10 -> 4 classes)' in builder.load_pretrained(network, 'resnet9', path)
     for name, value in arrays(network).items():
         assert same(value, before[name] if name.startswith('classifier.') else values[name])
     with pytest.raises(UserError, match='trained for 10 classes, data.labels has 4'):
-        model.load_all(network, path)
+        builder.load_all(network, path)
 
 
 # A whole network
@@ -327,7 +329,7 @@ def test_resnet9_takes_weights_from_a_file_and_keeps_a_new_head_where_classes_di
 def test_load_all_restores_every_tensor(imagenet):
     path, values = imagenet
     network = resnet18(1000, seed=3)
-    model.load_all(network, path)
+    builder.load_all(network, path)
     assert all(same(value, values[name]) for name, value in arrays(network).items())
 
 
@@ -335,7 +337,7 @@ def test_load_all_of_another_class_count_says_both(imagenet, twelve):
     path, _ = imagenet
     before = arrays(twelve)
     with pytest.raises(UserError) as caught:
-        model.load_all(twelve, path)
+        builder.load_all(twelve, path)
     for word in (path, '1000', '12', 'data.labels'):
         assert word in str(caught.value)
     assert all(same(value, before[name]) for name, value in arrays(twelve).items())
@@ -344,7 +346,7 @@ def test_load_all_of_another_class_count_says_both(imagenet, twelve):
 def test_load_all_of_another_backbone_names_the_first_tensor(imagenet, twelve, tmp_path):
     path, first = save(with_one_reshaped(imagenet[1]), tmp_path / 'other.pdparams'), 'layer2.0.conv1.weight'
     with pytest.raises(UserError) as caught:
-        model.load_all(twelve, path)
+        builder.load_all(twelve, path)
     for word in (path, first):
         assert word in str(caught.value)
 
@@ -352,7 +354,7 @@ def test_load_all_of_another_backbone_names_the_first_tensor(imagenet, twelve, t
 def test_load_all_of_a_deeper_network_is_refused(imagenet, tmp_path):
     path = save(deeper(imagenet[1]), tmp_path / 'resnet34.pdparams')
     with pytest.raises(UserError, match=r'layer1\.2\.'):
-        model.load_all(resnet18(1000), path)
+        builder.load_all(resnet18(1000), path)
 
 
 # Freezing
@@ -406,7 +408,7 @@ def check_freezing_and_unfreezing(arch, freeze, name):
     before, after = learn(trainer, steps=2)
     frozen = of_stages(after, kept_stages(arch, freeze))
     assert moved(before, after) == set(after) - frozen
-    model.unfreeze(trainer.network, names)
+    builder.unfreeze(trainer.network, names)
     before, after = learn(trainer)
     assert moved(before, after) == set(after)
 
@@ -425,11 +427,11 @@ def test_a_frozen_part_of_a_resnet_stands_still_until_it_is_unfrozen(freeze, nam
 
 @pytest.mark.parametrize(('arch', 'size', 'freeze'), [('resnet18', 64, 'layer1'), ('cifarnet', 32, 'none')])
 def test_synchronised_batch_norm_has_the_parameters_of_what_it_replaces_and_spares_what_is_frozen(arch, size, freeze):
-    network = model.build(arch, 3, size)
-    model.freeze(network, freeze)
+    network = builder.build(arch, 3, size)
+    builder.freeze(network, freeze)
     parameters, names = dict(network.named_parameters()), set(network.state_dict())
     norms = {name for name, layer in network.named_sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)}
-    model.sync_batch_norm(network)
+    builder.sync_batch_norm(network)
     assert set(network.state_dict()) == names
     assert all(value is parameters[name] for name, value in network.named_parameters())
     synced = {name for name, layer in network.named_sublayers() if isinstance(layer, paddle.nn.SyncBatchNorm)}
@@ -449,41 +451,41 @@ def learning(network):
 
 @pytest.mark.parametrize('arch', STAGES)
 def test_freeze_returns_the_names_of_the_parameters_that_no_longer_learn(arch):
-    network = model.build(arch, 4, 32)
+    network = builder.build(arch, 4, 32)
     before = learning(network)
     for freeze in ('none', STAGES[arch][0], STAGES[arch][1], 'backbone'):
-        names = model.freeze(network, freeze)
+        names = builder.freeze(network, freeze)
         assert set(names) == of_stages(before, kept_stages(arch, freeze)) and len(set(names)) == len(names)
         assert learning(network) == before - set(names)
-        model.unfreeze(network, names)
+        builder.unfreeze(network, names)
         assert learning(network) == before
         norms = [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
         assert norms and not any(norm._use_global_stats for norm in norms)
 
 
 def test_weights_that_a_network_keeps_at_one_stay_there_with_a_rate_of_the_backbone():
-    network = model.build('cifarnet', 4, 32)
+    network = builder.build('cifarnet', 4, 32)
     still = {name for name, p in network.named_parameters() if p.optimize_attr['learning_rate'] == 0}
     assert len(still) == 6
     cfg = config.load(overrides=['optim.backbone_lr=0.001', 'model.freeze=backbone', 'model.unfreeze_epoch=2'])
-    optim.optimizer(cfg.optim, 0.1, network, model.freeze(network, 'backbone'))
+    optim.optimizer(cfg.optim, 0.1, network, builder.freeze(network, 'backbone'))
     assert still == {name for name, p in network.named_parameters() if p.optimize_attr['learning_rate'] == 0}
 
 
 @pytest.mark.parametrize('arch', STAGES)
 def test_an_unknown_stage_to_freeze_is_refused_with_the_valid_ones(arch):
-    network = model.build(arch, 4, 32)
+    network = builder.build(arch, 4, 32)
     for freeze in ('layer9', 'fc', 'classifier', 'maxpool', 'layer1.0', ''):
         with pytest.raises(UsageError) as caught:
-            model.freeze(network, freeze)
+            builder.freeze(network, freeze)
         assert f'model.freeze = {freeze}: ' in str(caught.value)
         assert str(caught.value).endswith(f'none, backbone, or the last stage to keep: {", ".join(STAGES[arch])}')
     assert not any(parameter.stop_gradient for name, parameter in network.named_parameters() if name.endswith('bias'))
 
 
 def test_a_frozen_stage_gives_the_same_in_training_as_in_evaluation():
-    network = model.build('resnet9', 4, 32)
-    model.freeze(network, 'con2')
+    network = builder.build('resnet9', 4, 32)
+    builder.freeze(network, 'con2')
     images = paddle.to_tensor(IMAGES)
     results = []
     for mode in (network.train, network.eval):
@@ -499,7 +501,7 @@ def test_a_network_unfrozen_before_its_first_step_learns_like_one_never_frozen(d
         overrides = [f'optim.decoupled_decay={decoupled}', 'optim.lr=0.1', 'optim.weight_decay=0.1']
         trainer, names = trainer_of('resnet9', freeze, *overrides)
         assert bool(names) == (freeze == 'backbone')
-        model.unfreeze(trainer.network, names)
+        builder.unfreeze(trainer.network, names)
         paddle.seed(5)
         states.append(learn(trainer)[1])
     for name in states[0]:
@@ -507,8 +509,8 @@ def test_a_network_unfrozen_before_its_first_step_learns_like_one_never_frozen(d
 
 
 def test_the_backbone_below_a_head_without_parameters_is_frozen_whole():
-    network = model.build('resnet18', 512, 32, ['global_avg_pool', 'flatten'])
-    model.freeze(network, 'backbone')
+    network = builder.build('resnet18', 512, 32, ['global_avg_pool', 'flatten'])
+    builder.freeze(network, 'backbone')
     assert all(parameter.stop_gradient for parameter in network.parameters())
 
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import SIZES, picture, shape_name
 from PIL import Image, ImageDraw, ImageEnhance
 
-from zodiac import near_duplicates
+from zodiac.data import near_duplicates
 
 
 def sketch_of(image):

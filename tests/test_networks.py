@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import config
-from zodiac import checkpoint, device, model, networks
-from zodiac.errors import UsageError, UserError
+from zodiac.base import device
+from zodiac.base.errors import UsageError, UserError
+from zodiac.models import builder, networks
+from zodiac.training import checkpoint
 
 paddle = device.import_paddle()
 nn = paddle.nn
@@ -45,7 +47,7 @@ def logits_of(network, images):
 def resnet9():
     """An untrained ResNet9 of 10 classes; tests leave it as it is."""
     paddle.seed(0)
-    return model.build('resnet9', 10, 32)
+    return builder.build('resnet9', 10, 32)
 
 
 def conv_text(channels_in, channels_out, pool=False):
@@ -99,7 +101,7 @@ def test_resnet9_has_as_many_trainable_parameters_as_in_pytorch(resnet9):
 
 @pytest.mark.parametrize('size', [32, 48, 63])
 def test_resnet9_gives_logits_for_each_size_that_it_allows(size):
-    network = model.build('resnet9', 5, size)
+    network = builder.build('resnet9', 5, size)
     network.eval()
     assert logits_of(network, random_images(2, size)).shape == (2, 5)
 
@@ -107,12 +109,12 @@ def test_resnet9_gives_logits_for_each_size_that_it_allows(size):
 @pytest.mark.parametrize('size', [8, 31, 64, 224])
 def test_resnet9_refuses_other_sizes(size):
     with pytest.raises(UsageError, match='image.size from 32 to 63'):
-        model.build('resnet9', 10, size)
+        builder.build('resnet9', 10, size)
 
 
 def test_resnet9_refuses_a_head_of_ones_own():
     with pytest.raises(UsageError, match='model.head=auto'):
-        model.build('resnet9', 10, 32, ['flatten', 'linear'])
+        builder.build('resnet9', 10, 32, ['flatten', 'linear'])
 
 
 def plain_block(layers, x):
@@ -141,7 +143,7 @@ def plain_resnet9(network, x):
 
 def test_resnet9_computes_the_plain_composition_of_its_layers():
     paddle.seed(0)
-    network = model.build('resnet9', 10, 32)
+    network = builder.build('resnet9', 10, 32)
     network.classifier[2].eval()
     images = paddle.to_tensor(random_images(4, 32))
     with paddle.no_grad():
@@ -209,7 +211,7 @@ def test_the_first_loss_of_resnet9_is_that_of_guessing(resnet9):
 def cifarnet():
     """A whitened CifarNet of 4 classes in eval mode, settled on 32 px; tests leave it as it is."""
     paddle.seed(0)
-    network = model.build('cifarnet', 4, 32)
+    network = builder.build('cifarnet', 4, 32)
     network.learn_from(paddle.to_tensor(smooth_images(64, 32)))
     return settled(network, 32)
 
@@ -221,12 +223,12 @@ def smooth_images(count, size):
 
 @pytest.mark.parametrize('size', [26, 33])
 def test_cifarnet_gives_logits_for_the_sizes_that_it_allows(size):
-    network = model.build('cifarnet', 5, size)
+    network = builder.build('cifarnet', 5, size)
     network.eval()
     assert logits_of(network, random_images(2, size)).shape == (2, 5)
     for outside in (25, 34):
         with pytest.raises(UsageError, match='image.size from 26 to 33'):
-            model.build('cifarnet', 5, outside)
+            builder.build('cifarnet', 5, outside)
 
 
 def test_the_whitening_filters_of_cifarnet_give_uncorrelated_values_of_variance_one(cifarnet):
@@ -294,7 +296,7 @@ ARCHS = {  # blocks a stage, output channels a stage, parameters at 1000 classes
 @pytest.fixture(scope='module', params=ARCHS)
 def zero_init(request):
     """(name, network of 1000 classes built with zero_init_residual) for each ResNet."""
-    return request.param, model.build(request.param, 1000, zero_init_residual=True)
+    return request.param, builder.build(request.param, 1000, zero_init_residual=True)
 
 
 def stages_of(network):
@@ -358,7 +360,7 @@ def test_zero_init_residual_makes_each_block_pass_its_shortcut(zero_init, traini
 @pytest.mark.parametrize('arch', networks.SMALL)
 def test_zero_init_residual_is_refused_where_there_is_nothing_to_set(arch):
     with pytest.raises(UsageError, match='zero_init_residual'):
-        model.build(arch, 10, 32, zero_init_residual=True)
+        builder.build(arch, 10, 32, zero_init_residual=True)
 
 
 # Heads
@@ -382,27 +384,27 @@ NORM_HEAD = ['flatten', 'dropout', {'linear': 16}, 'elu', 'batch_norm', 'linear'
 def plain():
     """A resnet18 of 4 classes in eval mode, settled on 64 px; tests leave it as it is, like the next two."""
     paddle.seed(0)
-    return settled(model.build('resnet18', 4, 64), 64)
+    return settled(builder.build('resnet18', 4, 64), 64)
 
 
 @pytest.fixture(scope='module')
 def headed():
     """The same with NORM_HEAD."""
     paddle.seed(0)
-    return settled(model.build('resnet18', 4, 64, NORM_HEAD), 64)
+    return settled(builder.build('resnet18', 4, 64, NORM_HEAD), 64)
 
 
 @pytest.fixture(scope='module')
 def small():
     """The same of a resnet9, on 32 px."""
     paddle.seed(0)
-    return settled(model.build('resnet9', 4, 32), 32)
+    return settled(builder.build('resnet9', 4, 32), 32)
 
 
 @pytest.fixture(scope='module')
 def deep_headed():
     """A fresh resnet50 of 8 classes for 64 px with DEEP_HEAD; tests leave it as it is."""
-    return model.build('resnet50', 8, 64, DEEP_HEAD)
+    return builder.build('resnet50', 8, 64, DEEP_HEAD)
 
 
 def test_a_head_has_the_layers_of_its_list_in_their_order(deep_headed):
@@ -419,7 +421,7 @@ def test_the_parameters_of_a_head_are_those_that_begin_with_fc(deep_headed):
         f'fc.{number}.{kind}' for number in (2, 5, 8) for kind in ('weight', 'bias')
     ]
     assert all(name.startswith(('conv1.', 'bn1.', 'layer', 'fc.')) for name in names)
-    assert model.head_of(deep_headed) == 'fc.'
+    assert builder.head_of(deep_headed) == 'fc.'
 
 
 def test_building_a_head_leaves_the_statistics_of_the_backbone_fresh(deep_headed):
@@ -450,7 +452,7 @@ def test_a_headed_network_gives_logits_of_the_feature_map_behind_its_last_stage(
 
 
 def test_a_flat_head_on_images_of_50_pixels_has_65544_parameters():
-    network = model.build('resnet50', 8, 50, FLAT_HEAD)
+    network = builder.build('resnet50', 8, 50, FLAT_HEAD)
     assert sum(parameter.size for parameter in network.fc.parameters()) == 65_544
     assert network.fc[1].weight.shape == [2 * 2 * 2048, 8]
     network.eval()
@@ -458,7 +460,7 @@ def test_a_flat_head_on_images_of_50_pixels_has_65544_parameters():
 
 
 def test_a_pooled_head_is_the_networks_own_given_the_same_weights(plain):
-    pooled = model.build('resnet18', 4, 64, ['global_avg_pool', *FLAT_HEAD])
+    pooled = builder.build('resnet18', 4, 64, ['global_avg_pool', *FLAT_HEAD])
     for own, other in zip(pooled.state_dict().values(), plain.state_dict().values()):
         own.set_value(other)
     pooled.eval()
@@ -560,7 +562,7 @@ def test_a_head_that_does_not_end_in_the_classes_is_refused(items):
 
 def test_a_bad_head_is_refused_by_build_too():
     with pytest.raises(UsageError, match="model.head, item 1: 'softmax'"):
-        model.build('resnet18', 3, 32, ['softmax'])
+        builder.build('resnet18', 3, 32, ['softmax'])
 
 
 # What is kept of a network

@@ -8,8 +8,10 @@ from conftest import ROOT, assert_message, make_tree
 
 import config
 import train
-from zodiac import device, model, optim
-from zodiac.errors import UsageError
+from zodiac.base import device
+from zodiac.base.errors import UsageError
+from zodiac.models import builder
+from zodiac.training import optim
 
 paddle = device.import_paddle()
 
@@ -416,7 +418,7 @@ def test_batch_norm_learns_faster_by_its_factor_in_the_head_and_in_the_backbone(
 
 
 def test_the_factor_is_that_of_every_batch_norm_of_a_resnet_and_of_nothing_else():
-    network = model.build('resnet18', 2, head=['flatten', {'linear': 8}, 'batch_norm', 'linear'], image_size=32)
+    network = builder.build('resnet18', 2, head=['flatten', {'linear': 8}, 'batch_norm', 'linear'], image_size=32)
     optim.optimizer(config.Optim(norm_lr_factor=8.0), 0.1, network)
     fast = {name for name, p in network.named_parameters() if p.optimize_attr['learning_rate'] == 8.0}
     learning = {name for name, p in network.named_parameters() if not p.stop_gradient}
@@ -426,8 +428,8 @@ def test_the_factor_is_that_of_every_batch_norm_of_a_resnet_and_of_nothing_else(
 
 
 def test_the_factor_is_that_of_synchronised_batch_norm_too():
-    plain, synchronised = (model.build('resnet18', 2, image_size=32) for _ in range(2))
-    model.sync_batch_norm(synchronised)
+    plain, synchronised = (builder.build('resnet18', 2, image_size=32) for _ in range(2))
+    builder.sync_batch_norm(synchronised)
     found = []
     for network in (plain, synchronised):
         optim.optimizer(config.Optim(norm_lr_factor=8.0), 0.1, network)
@@ -437,12 +439,12 @@ def test_the_factor_is_that_of_synchronised_batch_norm_too():
 
 
 def test_what_never_learns_in_cifarnet_does_not_learn_with_backbone_lr_either():
-    network = model.build('cifarnet', 2, image_size=32)
-    frozen = model.freeze(network, 'backbone')
+    network = builder.build('cifarnet', 2, image_size=32)
+    frozen = builder.freeze(network, 'backbone')
     settings = config.Optim(lr=0.1, backbone_lr=0.05, norm_lr_factor=2.0)
     trainer = paddle.Model(network)
     trainer.prepare(optim.optimizer(settings, 0.1, network, frozen), paddle.nn.CrossEntropyLoss())
-    model.unfreeze(network, frozen)
+    builder.unfreeze(network, frozen)
     trainer.train_batch([np.random.default_rng(0).random((2, 3, 32, 32), 'float32')], [np.array([0, 1])])
     norms = [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
     assert all((norm.weight.numpy() == 1).all() for norm in norms)
@@ -450,10 +452,10 @@ def test_what_never_learns_in_cifarnet_does_not_learn_with_backbone_lr_either():
 
 
 def test_the_whitening_of_cifarnet_does_not_learn_after_unfreezing_either():
-    network = model.build('cifarnet', 2, image_size=32)
+    network = builder.build('cifarnet', 2, image_size=32)
     learning_before = {name for name, p in network.named_parameters() if not p.stop_gradient}
-    frozen = model.freeze(network, 'backbone')
-    model.unfreeze(network, frozen)
+    frozen = builder.freeze(network, 'backbone')
+    builder.unfreeze(network, frozen)
     assert {name for name, p in network.named_parameters() if not p.stop_gradient} == learning_before
 
 
@@ -528,13 +530,13 @@ def test_the_statistics_of_an_unfrozen_batch_norm_do_not_decay():
     found = {}
     for frozen_first in (False, True):
         paddle.seed(0)
-        network = model.build('resnet18', 2)
+        network = builder.build('resnet18', 2)
         settings = config.Optim(lr=0.1, weight_decay=1.0, decoupled_decay=True)
-        frozen = model.freeze(network, 'layer4' if frozen_first else 'none')
+        frozen = builder.freeze(network, 'layer4' if frozen_first else 'none')
         trainer = paddle.Model(network)
         trainer.prepare(optim.optimizer(settings, 0.1, network, frozen), paddle.nn.CrossEntropyLoss())
         if frozen_first:
-            model.unfreeze(network, frozen)
+            builder.unfreeze(network, frozen)
         trainer.train_batch([np.random.default_rng(0).random((2, 3, 32, 32), 'float32')], [np.array([0, 1])])
         found[frozen_first] = network.bn1._variance.numpy()
     np.testing.assert_allclose(found[True], found[False], rtol=1e-5)

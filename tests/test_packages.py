@@ -13,7 +13,8 @@ import pytest
 from conftest import ROOT
 from test_imports import reachable
 
-from zodiac import checkup, packages
+from zodiac.base import packages
+from zodiac.doctor import check_packages
 
 SCRIPTS = [f'{name}.py' for name in ('annotate', 'train', 'evaluate', 'export', 'predict', 'serve', 'sweep', 'demo')]
 # What scripts do without, or what a setting asks for.
@@ -159,5 +160,5 @@ def test_a_folder_with_a_space_is_quoted(tmp_path, monkeypatch):
 def test_a_package_has_the_same_bounds_in_every_file():
     bounds = {}
     for path in ROOT.glob('requirements*.txt'):
-        for name, limits in checkup.requirements(path.read_text(encoding='utf-8')).items():
+        for name, limits in check_packages.requirements(path.read_text(encoding='utf-8')).items():
             assert bounds.setdefault(name, limits) == limits, f'{path.name}: {name}'

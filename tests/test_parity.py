@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import config
-from zodiac import parity
-from zodiac.errors import UserError
-from zodiac.inference import softmax
+from zodiac.base.errors import UserError
+from zodiac.inference import parity
+from zodiac.inference.runtime import softmax
 
 N, CLASSES = 40, 5
 LABELS = np.arange(N) % CLASSES

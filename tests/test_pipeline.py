@@ -19,8 +19,9 @@ from conftest import ROOT, assert_message, make_tree, picture, run_script
 from test_report import without_pictures
 
 import config
-from zodiac import compare, weights
-from zodiac.errors import UserError
+from zodiac.base.errors import UserError
+from zodiac.models import weights
+from zodiac.report import compare
 
 LABELS = ['cat', 'dog', '猫']
 ONNX = pytest.mark.skipif(
@@ -417,7 +418,7 @@ def test_predict_refuses_a_damaged_export(call_script, finished, tmp_path, damag
 def test_an_export_of_paddle_3_is_refused_by_paddle_2_instead_of_crashing_it(finished, tmp_path, monkeypatch):
     import paddle
 
-    from zodiac import inference
+    from zodiac.inference import runtime
 
     infer = shutil.copytree(finished / 'output/small/infer', tmp_path / 'infer')
     if (infer / 'small.pdmodel').is_file():
@@ -425,7 +426,7 @@ def test_an_export_of_paddle_3_is_refused_by_paddle_2_instead_of_crashing_it(fin
     monkeypatch.setattr(paddle, '__version__', '2.6.2')
 
     with pytest.raises(UserError, match=r'small\.json: needs Paddle 3'):
-        inference.load(str(infer))
+        runtime.load(str(infer))
 
 
 def test_predict_names_folders_without_images_and_files_that_cannot_be_read(call_script, finished, tmp_path):
@@ -474,7 +475,7 @@ def test_an_export_that_does_not_agree_fails_and_leaves_the_old_one(call_script,
 
 @ONNX
 def test_openvino_where_it_disagrees_is_left_to_those_who_name_it(call_script, finished, tmp_path, monkeypatch):
-    from zodiac import engines
+    from zodiac.inference import engines
 
     cwd = copy_of(finished, tmp_path)
     monkeypatch.setattr(engines, 'installed', lambda package: True)
@@ -519,22 +520,23 @@ def test_an_export_in_8_bit_integers_is_smaller_and_measured_on_its_own(call_scr
         del last.attribute[:]
         onnx.save(model, path)
 
-    from zodiac import deploy
+    from zodiac.models import convert
 
     kept = (infer / 'small.onnx').read_bytes()
-    monkeypatch.setattr(deploy, 'quantize_onnx', spoil)
+    monkeypatch.setattr(convert, 'quantize_onnx', spoil)
     failed = call_script('export.py', *settings, cwd=cwd)
     assert_message(failed, 1, 'onnxruntime', 'export.agreement = 0.98', 'older export is kept')
     assert (infer / 'small.onnx').read_bytes() == kept
 
 
 def test_a_precision_that_cannot_be_had_here_is_refused(call_script, finished, tmp_path, monkeypatch):
-    from zodiac import deploy, device
+    from zodiac.base import device
+    from zodiac.models import convert
 
     cwd = copy_of(finished, tmp_path)
     monkeypatch.setattr(device, 'has_bf16', lambda: False)
     assert_message(call_script('export.py', *SETTINGS, 'export.precision=bf16', cwd=cwd), 1, 'export.precision', 'fp32')
-    monkeypatch.setattr(deploy, 'why_no_onnx', lambda: ('not installed: onnx', 'install it'))
+    monkeypatch.setattr(convert, 'why_no_onnx', lambda: ('not installed: onnx', 'install it'))
     integers = [*SETTINGS, 'export.precision=int8']
     assert_message(call_script('export.py', *integers, cwd=cwd), 1, 'export.precision', 'requirements-deploy.txt')
     assert_message(call_script('export.py', *integers, 'export.onnx=false', cwd=cwd), 2, 'export.onnx', 'int8')
@@ -566,24 +568,24 @@ def test_an_image_that_is_gone_since_annotation_is_told_with_the_next_step_by_ex
 
 
 def test_integers_without_training_images_are_refused_before_the_work(call_script, finished, tmp_path, monkeypatch):
-    from zodiac import deploy
+    from zodiac.models import convert
 
     cwd = copy_of(finished, tmp_path)
     (cwd / 'photos/train.txt').unlink()
-    monkeypatch.setattr(deploy, 'why_no_onnx', lambda: ())
-    monkeypatch.setattr(deploy, 'save_static', lambda *_: pytest.fail('the work must not begin'))
+    monkeypatch.setattr(convert, 'why_no_onnx', lambda: ())
+    monkeypatch.setattr(convert, 'save_static', lambda *_: pytest.fail('the work must not begin'))
     result = call_script('export.py', *SETTINGS, 'export.precision=int8', cwd=cwd)
     assert_message(result, 1, 'photos/train.txt', 'run annotate.py')
     assert 'quantize' not in result.stderr and '.part' not in result.stderr
 
 
 def test_an_export_that_lacks_the_onnx_file_of_the_older_one_says_so(call_script, finished, tmp_path, monkeypatch):
-    from zodiac import deploy
+    from zodiac.models import convert
 
     cwd = copy_of(finished, tmp_path)
     (cwd / 'output/small/infer/small.onnx').unlink()
     (cwd / 'output/small/infer/small.onnx').write_bytes(b'of an older export')
-    monkeypatch.setattr(deploy, 'why_no_onnx', lambda: ('not installed: onnx', 'install it'))
+    monkeypatch.setattr(convert, 'why_no_onnx', lambda: ('not installed: onnx', 'install it'))
     first, second = (call_script('export.py', *SETTINGS, cwd=cwd) for _ in range(2))
     assert_message(first, 0, 'output/small/infer/small.onnx', 'is gone', 'requirements-deploy.txt')
     assert_message(second, 0)
@@ -606,7 +608,7 @@ def test_an_export_that_finds_the_disk_full_names_the_folder_that_the_user_knows
 
 
 def test_bf16_is_refused_where_the_cpu_lacks_it_though_there_is_a_gpu(call_script, finished, tmp_path, monkeypatch):
-    from zodiac import device
+    from zodiac.base import device
 
     monkeypatch.setattr(device, 'has_bf16', lambda: False)
     monkeypatch.setattr(device, 'choose', lambda setting: 'gpu:0')

@@ -5,7 +5,7 @@ import pytest
 from conftest import AWKWARD, CHINESE, ENGLISH, picture
 from PIL import Image
 
-from zodiac import calibration, plots
+from zodiac.report import calibration, plots
 
 
 def assert_picture(path):

@@ -15,8 +15,11 @@ from conftest import ROOT, assert_message, picture
 from PIL import Image
 
 import predict
-from zodiac import files, inference, scan, transforms, validate
-from zodiac.errors import UserError
+from zodiac.base import files
+from zodiac.base.errors import UserError
+from zodiac.data import inspection, scan
+from zodiac.images import transforms
+from zodiac.inference import runtime
 
 LABELS = ['cat', 'dog', '猫']
 TRANSFORM = transforms.eval_transform(8, [0.5] * 3, [0.25] * 3, 'squash')
@@ -25,10 +28,8 @@ TRANSFORM = transforms.eval_transform(8, [0.5] * 3, [0.25] * 3, 'squash')
 @pytest.fixture
 def model(monkeypatch):
     """An export that finds every image a dog; its folder is not looked at."""
-    exported = inference.Exported(
-        'small', LABELS, TRANSFORM, {}, lambda batch: np.tile([0.2, 0.5, 0.3], (len(batch), 1))
-    )
-    monkeypatch.setattr(inference, 'load', lambda *_: exported)
+    exported = runtime.Exported('small', LABELS, TRANSFORM, {}, lambda batch: np.tile([0.2, 0.5, 0.3], (len(batch), 1)))
+    monkeypatch.setattr(runtime, 'load', lambda *_: exported)
     return exported
 
 
@@ -105,7 +106,7 @@ def test_the_images_of_a_folder_are_those_that_annotate_takes(ask, tmp_path):
     result = ask('photos')
     assert_message(result, 0, 'photos: 3 files passed over, no image, for example photos/cat/README')
     tree = scan.scan(str(tmp_path / 'photos'), ['cat', 'dog'], 'stop')
-    accepted = [entry.path for entry in tree.entries if not validate.inspect(entry.path, True).reason]
+    accepted = [entry.path for entry in tree.entries if not inspection.inspect(entry.path, True).reason]
     assert len(accepted) == 7
     assert paths_of(result) == [os.path.relpath(path, tmp_path) for path in accepted]
 
@@ -200,7 +201,7 @@ def test_json_is_json_in_whatever_encoding(monkeypatch, encoding):
 )
 def test_a_wrong_command_line_is_told_before_the_work(ask, tmp_path, monkeypatch, options, words):
     draw(tmp_path, 'a.png')
-    monkeypatch.setattr(inference, 'load', lambda *_: pytest.fail('the work must not begin'))
+    monkeypatch.setattr(runtime, 'load', lambda *_: pytest.fail('the work must not begin'))
     result = ask('a.png', *options)
     assert_message(result, 2, *words)
     assert '_positive' not in result.stderr and not (tmp_path / 'a.csv').exists()
@@ -209,7 +210,7 @@ def test_a_wrong_command_line_is_told_before_the_work(ask, tmp_path, monkeypatch
 def test_a_table_that_cannot_be_written_is_told_before_the_work(ask, tmp_path, monkeypatch):
     draw(tmp_path, 'a.png')
     (tmp_path / 'folder').mkdir()
-    monkeypatch.setattr(inference, 'load', lambda *_: pytest.fail('the work must not begin'))
+    monkeypatch.setattr(runtime, 'load', lambda *_: pytest.fail('the work must not begin'))
     assert_message(ask('a.png', '--csv', 'folder'), 1, 'folder: cannot write (Is a directory)')
     assert_message(ask('a.png', '--csv', 'a.png/b.csv'), 1, 'a.png/b.csv: cannot write')
 
@@ -226,7 +227,7 @@ STOPPED = """
 import os, signal, sys
 import numpy as np
 import predict
-from zodiac import errors, inference, transforms
+from zodiac.base import errors; from zodiac.images import transforms; from zodiac.inference import runtime
 
 batches = []
 
@@ -237,7 +238,7 @@ def answer(batch):
     return np.tile([0.2, 0.8], (len(batch), 1))
 
 squash = transforms.eval_transform(8, [0.5] * 3, [0.25] * 3, 'squash')
-inference.load = lambda *_: inference.Exported('small', ['cat', 'dog'], squash, {}, answer)
+runtime.load = lambda *_: runtime.Exported('small', ['cat', 'dog'], squash, {}, answer)
 errors.run(predict.main)
 """
 
@@ -263,7 +264,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
         os.link(tmp_path / '0.jpg', tmp_path / f'{number}.jpg')
     transform = transforms.eval_transform(224, [0.5] * 3, [0.25] * 3, reduced=True)
     before, read = resident(), 0
-    for paths, _, errors in inference.batches(predict.find_images([str(tmp_path)], print), transform, 4):
+    for paths, _, errors in runtime.batches(predict.find_images([str(tmp_path)], print), transform, 4):
         time.sleep(0.04)
         read += len(paths)
         assert not errors
@@ -281,5 +282,5 @@ def test_a_folder_of_problems_only_gives_problems_only(tmp_path):
     (tmp_path / 'a.txt').write_text('text')
     (problem,) = predict.find_images([str(tmp_path)], print)
     assert isinstance(problem, UserError) and '1 other file' in str(problem)
-    ((paths, batch, errors),) = inference.batches([problem], TRANSFORM, 4)
+    ((paths, batch, errors),) = runtime.batches([problem], TRANSFORM, 4)
     assert (paths, len(batch), errors) == ([], 0, [problem])

@@ -15,7 +15,9 @@ from conftest import ROOT, assert_message, make_tree, picture, run_script
 
 import config
 import train
-from zodiac import device, processes, weights
+from zodiac.base import device
+from zodiac.models import weights
+from zodiac.training import processes
 
 SETTINGS = [
     *('data.root=.', 'data.labels=[a,b,c]', 'data.num_workers=0', 'image.size=8', 'image.resize=8', 'device=cpu'),
@@ -36,11 +38,11 @@ SETTINGS = [
 RUNS = """
 import json, sys
 sys.path.insert(0, {root!r})
-from zodiac import device
+from zodiac.base import device
 paddle = device.import_paddle()
 from paddle import nn
 import train
-from zodiac import callbacks, errors, model
+from zodiac.base import errors; from zodiac.models import builder; from zodiac.training import callbacks
 
 class Network(nn.Layer):
     def __init__(self, norm):
@@ -61,7 +63,7 @@ for name, norm, asked, arguments in json.load(open('runs.json')):
     def build(cfg, *_):
         paddle.seed(0)
         network = Network(norm)
-        return network, model.freeze(network, 'none')
+        return network, builder.freeze(network, 'none')
     train.build_network = build
     sys.argv = ['train.py', *arguments, '-o', *{settings!r}, 'name=' + name]
     try:

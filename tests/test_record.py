@@ -13,8 +13,9 @@ from conftest import ROOT, make_tree, picture
 from PIL import Image
 
 import annotate
-from zodiac import files, inspection, record, validate
-from zodiac.errors import UserError
+from zodiac.base import files
+from zodiac.base.errors import UserError
+from zodiac.data import file_facts, inspected, inspection
 
 LABELS = ['cat', 'dog']
 INDEX = ('train.txt', 'valid.txt', 'test.txt', 'annotation.json')
@@ -25,14 +26,14 @@ LARGE = (517, 389)
 @pytest.fixture
 def run(workdir, monkeypatch):
     """Call annotate.py's main on signs/; returns the paths that were decoded, sorted, those in full once more."""
-    monkeypatch.setattr(inspection, 'SETTLED', 0)  # the files of these tests have only just been drawn
-    decoded, inspect_all = [], validate.inspect_all
+    monkeypatch.setattr(file_facts, 'SETTLED', 0)  # the files of these tests have only just been drawn
+    decoded, inspect_all = [], inspection.inspect_all
 
     def counted(paths, *rest):
         decoded.extend(paths)
         return inspect_all(paths, *rest)
 
-    monkeypatch.setattr(validate, 'inspect_all', counted)
+    monkeypatch.setattr(inspection, 'inspect_all', counted)
 
     def call(*overrides):
         decoded.clear()
@@ -167,17 +168,17 @@ def test_what_is_known_under_another_non_rgb_does_not_count(run):
 def test_another_version_of_the_code_or_of_pillow_reads_all_again(run, monkeypatch):
     tree()
     run()
-    monkeypatch.setattr(record, '_installed', lambda *library: ['of another version'])
+    monkeypatch.setattr(inspected, '_installed', lambda *library: ['of another version'])
     assert run() == every_file()
-    monkeypatch.setattr(record.files, 'code_hash', lambda *modules: 'of other code')
+    monkeypatch.setattr(inspected.files, 'code_hash', lambda *modules: 'of other code')
     assert run() == every_file()
 
 
 def test_the_key_of_the_record_holds_every_module_and_library_that_decides():
     modules = {'annotate', *test_imports.reachable('annotate')}
-    assert {'zodiac.validate', 'zodiac.bombs', 'zodiac.images'} < modules
+    assert {'zodiac.data.inspection', 'zodiac.images.bombs', 'zodiac.images.decoding'} < modules
     known = {os.path.relpath(path, ROOT)[: -len('.py')].replace(os.sep, '.') for path in files.sources('annotate')}
-    assert known == {*modules, 'zodiac.__init__'}
+    assert known == {*modules, *(f'zodiac.{wing}.__init__' for wing in ('base', 'data', 'images'))}
     imported = set()
     for content in files.sources('annotate').values():
         for node in ast.walk(ast.parse(content)):
@@ -187,21 +188,21 @@ def test_the_key_of_the_record_holds_every_module_and_library_that_decides():
                 imported.add(node.module.partition('.')[0])
     installed = {name for name in imported if (Path(np.__file__).parent.parent / name).exists()}
     assert {'PIL', 'numpy'} <= installed
-    assert installed <= {*record.LIBRARIES, 'paddle', 'tqdm', 'yaml'}  # the last three find nothing in a file
+    assert installed <= {*inspected.LIBRARIES, 'paddle', 'tqdm', 'yaml'}  # the last three find nothing in a file
 
 
 def test_the_version_of_a_library_is_in_the_key():
     from importlib.metadata import version
 
-    for module, package in record.LIBRARIES.items():
+    for module, package in inspected.LIBRARIES.items():
         pytest.importorskip(module)
-        assert any(version(package) in name for name in record._installed(module, package))
-    assert record._installed('no_such_module', 'no-such-package') == []
+        assert any(version(package) in name for name in inspected._installed(module, package))
+    assert inspected._installed('no_such_module', 'no-such-package') == []
 
 
 def test_a_file_that_was_changed_just_before_it_was_read_is_not_trusted(run, monkeypatch):
     tree()
-    monkeypatch.setattr(inspection, 'SETTLED', 10**12)
+    monkeypatch.setattr(file_facts, 'SETTLED', 10**12)
     assert run() == run() == every_file()
 
 
@@ -260,7 +261,7 @@ def test_a_record_that_cannot_be_written_is_said_and_the_index_files_stand(run, 
     def full(*args):
         raise UserError('signs/.inspected: cannot write (No space left on device)')
 
-    monkeypatch.setattr(record, 'save', full)
+    monkeypatch.setattr(inspected, 'save', full)
     run()
     assert len(contents()) == 4
     assert 'signs/.inspected: cannot write' in capsys.readouterr().err

@@ -13,8 +13,8 @@ import pytest
 from conftest import AWKWARD, CHINESE, ENGLISH, picture
 from PIL import Image
 
-from zodiac import calibration, compare, metrics, report
-from zodiac.errors import UserError
+from zodiac.base.errors import UserError
+from zodiac.report import calibration, compare, metrics, pages
 
 
 def read_table(path):
@@ -27,7 +27,7 @@ def test_predictions_have_a_row_an_image(tmp_path, names):
     paths = ['signs/test/a.jpg', 'signs/test/猫 1.jpg', 'signs/test/a,"b".jpg', 'd\r 1.jpg']
     labels = np.array([0, 1, 2, 2])
     probabilities = np.array([[0.7, 0.2, 0.1], [0.5, 0.25, 0.25], [0.1, 0.2, 0.7], [0.1, 0.8, 0.1]], np.float32)
-    report.write_predictions(str(tmp_path / 'predictions.csv'), paths, labels, probabilities, names)
+    pages.write_predictions(str(tmp_path / 'predictions.csv'), paths, labels, probabilities, names)
     rows = read_table(tmp_path / 'predictions.csv')
     assert list(rows[0]) == ['id', 'path', 'label', 'prediction', 'probability', 'correct']
     assert [row['id'] for row in rows] == ['0', '1', '2', '3']
@@ -39,7 +39,7 @@ def test_predictions_have_a_row_an_image(tmp_path, names):
 
 
 def test_predictions_are_utf8_with_plain_newlines(tmp_path):
-    report.write_predictions(str(tmp_path / 'p.csv'), ['猫 1.jpg'], [1], np.array([[0.25, 0.75]]), ['狗', '猫'])
+    pages.write_predictions(str(tmp_path / 'p.csv'), ['猫 1.jpg'], [1], np.array([[0.25, 0.75]]), ['狗', '猫'])
     content = (tmp_path / 'p.csv').read_bytes()
     assert content.decode('utf-8').splitlines()[1] == '0,猫 1.jpg,猫,猫,0.750000,1'
     assert b'\r' not in content
@@ -56,7 +56,7 @@ def test_scores_are_tables_too(tmp_path, names):
         'near_duplicates': None,
         'sample': [],
     }
-    report.write_scores(str(tmp_path), {**result, **others})
+    pages.write_scores(str(tmp_path), {**result, **others})
     table = {row['name']: row['value'] for row in read_table(tmp_path / 'metrics.csv')}
     assert float(table['top1']) == 0.75 and float(table['top1_interval_95_low']) == result['top1_interval_95'][0]
     assert {'sample', 'labels', 'per_class', 'calibration_bins'}.isdisjoint(table)
@@ -70,7 +70,7 @@ def test_scores_are_tables_too(tmp_path, names):
 
 def test_a_missing_folder_is_made(tmp_path):
     path = tmp_path / 'report' / 'predictions.csv'
-    report.write_predictions(str(path), ['a.jpg'], [0], np.array([[1.0, 0.0]]), ['cat', 'dog'])
+    pages.write_predictions(str(path), ['a.jpg'], [0], np.array([[1.0, 0.0]]), ['cat', 'dog'])
     assert len(read_table(path)) == 1
 
 
@@ -88,26 +88,26 @@ PROBABILITIES = np.array(
 
 
 def test_what_to_look_at_is_chosen_by_how_sure_the_network_was():
-    chosen = report.choose(LABELS, PROBABILITIES, count=3)
+    chosen = pages.choose(LABELS, PROBABILITIES, count=3)
     assert chosen == {'mistakes': [3, 2, 5], 'uncertain': [5, 4, 0], 'right': [1]}
 
 
 def test_where_nothing_is_wrong_there_is_no_mistake_to_show():
-    chosen = report.choose(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]))
+    chosen = pages.choose(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]))
     assert chosen == {'mistakes': [], 'uncertain': [1, 0], 'right': [0, 1]}
 
 
 def test_a_thumbnail_keeps_the_whole_image_and_its_aspect():
-    image = decoded(report.thumbnail(picture(0, (300, 150))))
+    image = decoded(pages.thumbnail(picture(0, (300, 150))))
     assert (image.format, image.size) == ('JPEG', (144, 72))
-    assert decoded(report.thumbnail(picture(0, (30, 30)))).size == (144, 144)
+    assert decoded(pages.thumbnail(picture(0, (30, 30)))).size == (144, 144)
 
 
 def test_heat_is_laid_over_where_it_is():
     heat = np.zeros((2, 2))
     heat[0, 1] = 1
     grey = Image.new('RGB', (64, 64), (128, 128, 128))
-    pixels = np.asarray(decoded(report.thumbnail(grey, heat)).convert('L'), int)
+    pixels = np.asarray(decoded(pages.thumbnail(grey, heat)).convert('L'), int)
     assert pixels[10, -10] > pixels[10, 10] + 60 and abs(pixels[-10, 10] - pixels[-10, -10]) < 20
 
 
@@ -121,7 +121,7 @@ def content_of_a_page(names, **more):
     scores = metrics.evaluate(LABELS, PROBABILITIES, names)
     sample = [{'id': 3, 'path': '<a>&.jpg', 'label': names[1], 'prediction': names[0], 'probability': 0.96}]
     card = {
-        'picture': report.thumbnail(picture(0)),
+        'picture': pages.thumbnail(picture(0)),
         'path': '<a>&.jpg',
         'prediction': names[0],
         'probability': 0.96,
@@ -150,7 +150,7 @@ def content_of_a_page(names, **more):
 @pytest.mark.parametrize('names', [ENGLISH, CHINESE, AWKWARD], ids=['english', 'chinese', 'awkward'])
 def test_the_page_shows_names_as_they_are_and_loads_nothing_from_elsewhere(tmp_path, names):
     path = tmp_path / 'report.html'
-    report.write_page(str(path), **content_of_a_page(names))
+    pages.write_page(str(path), **content_of_a_page(names))
     page = path.read_text(encoding='utf-8')
     texts, addresses = read_page(page)
     for name in [*names, '<a>&.jpg', '3 of <mode> L', '33.3%']:
@@ -162,7 +162,7 @@ def test_the_page_shows_names_as_they_are_and_loads_nothing_from_elsewhere(tmp_p
 
 def text_of_page(tmp_path, template='report.html', **content):
     path = tmp_path / template
-    report.write_page(str(path), template, **content)
+    pages.write_page(str(path), template, **content)
     return ' '.join(' '.join(read_page(path.read_text(encoding='utf-8'))[0]).split())
 
 
@@ -189,7 +189,7 @@ def test_a_comparison_that_is_cut_off_says_so(tmp_path):
 
 def test_the_page_says_so_when_nothing_is_wrong(tmp_path):
     path = tmp_path / 'report.html'
-    report.write_page(str(path), **content_of_a_page(ENGLISH, mistakes=[]))
+    pages.write_page(str(path), **content_of_a_page(ENGLISH, mistakes=[]))
     assert 'Nothing, on these 6 images.' in path.read_text(encoding='utf-8')
 
 
@@ -208,7 +208,7 @@ def card(path, prediction='ox', probability=0.75, label='ox', of_label=0.75):
 def page_of(tmp_path, template='report.html', **content):
     """{heading: the elements below it, up to the next heading}; what comes before the first is under ''."""
     path = tmp_path / 'page.html'
-    report.write_page(str(path), template, **content)
+    pages.write_page(str(path), template, **content)
     parts = {'': []}
     for element in parse(path.read_text(encoding='utf-8')).find('body'):
         if element.tag in ('h2', 'h3'):

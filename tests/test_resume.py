@@ -16,9 +16,11 @@ from conftest import ROOT, assert_message, everything_below, make_tree, picture,
 from paddle import nn
 
 import train
-from zodiac import callbacks, checkpoint, files, model, optim, resume, weights
-from zodiac.errors import Stopped, UserError
-from zodiac.trainer import Trainer
+from zodiac.base import files
+from zodiac.base.errors import Stopped, UserError
+from zodiac.models import builder, weights
+from zodiac.training import callbacks, checkpoint, optim, resume
+from zodiac.training.trainer import Trainer
 
 TRAIN, VALID = 26, 7  # 7 batches of training, the last of 2 images; 2 of validation
 SETTINGS = [
@@ -100,7 +102,7 @@ def fit(workdir, monkeypatch):
         def build(cfg, *_):
             network = Network()
             network.register_forward_pre_hook(forward)
-            return network, model.freeze(network, cfg.model.freeze)
+            return network, builder.freeze(network, cfg.model.freeze)
 
         def forward(layer, given):
             if not layer.training and len(given[0]) != VALID % 4:

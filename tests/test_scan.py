@@ -13,8 +13,9 @@ import pytest
 from conftest import ROOT, assert_message, make_tree, picture, run_script
 
 import config
-from zodiac import scan, schema
-from zodiac.errors import UserError
+from zodiac.base import schema
+from zodiac.base.errors import UserError
+from zodiac.data import scan
 
 LABELS = ['cat', 'dog']
 

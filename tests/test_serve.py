@@ -25,8 +25,8 @@ import test_service  # noqa: E402
 import uploads  # noqa: E402
 from served import export_colours, serving  # noqa: E402
 
-from zodiac import connections, service  # noqa: E402
-from zodiac import uploads as uploads_room  # noqa: E402
+from zodiac.serving import application, connections  # noqa: E402
+from zodiac.serving import uploads as uploads_room  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
@@ -527,7 +527,7 @@ def test_a_broken_body_is_no_error_of_the_server(answering, caplog, parts):
 
 
 def colours_service(**others):
-    return service.create(test_service.model_of(), test_service.limits(**others))
+    return application.create(test_service.model_of(), test_service.limits(**others))
 
 
 HEAD = b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n'
@@ -567,8 +567,8 @@ def test_uploads_that_still_arrive_keep_nobody_out():
 
 PATCHED = """
 import sys, time
-from zodiac import errors, inference
-load, turns = inference.load, []
+from zodiac.base import errors; from zodiac.inference import runtime
+load, turns = runtime.load, []
 
 def patched(*args):
     model = load(*args)
@@ -580,7 +580,7 @@ def patched(*args):
     model.predict = predict
     return model
 
-inference.load = patched
+runtime.load = patched
 import serve
 sys.exit(errors.run(serve.main))
 """

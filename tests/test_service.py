@@ -18,13 +18,14 @@ from conftest import ROOT, picture
 from PIL import Image
 from test_bombs import jpeg_of_scans
 
-from zodiac import images, inference, transforms
-from zodiac.errors import UserError
+from zodiac.base.errors import UserError
+from zodiac.images import decoding, transforms
+from zodiac.inference import runtime
 
 pytest.importorskip('fastapi', reason='requirements-serve.txt is not installed')
 from fastapi.testclient import TestClient
 
-from zodiac import service, uploads
+from zodiac.serving import application, uploads
 
 LABELS = ['红', 'green', 'blue']
 TRANSFORM = transforms.eval_transform(8, [0, 0, 0], [1, 1, 1], 'squash')
@@ -37,7 +38,7 @@ def shares(batch):
 
 
 def model_of(predict=shares):
-    return inference.Exported('colours', LABELS, TRANSFORM, {}, predict)
+    return runtime.Exported('colours', LABELS, TRANSFORM, {}, predict)
 
 
 def limits(**others):
@@ -47,7 +48,7 @@ def limits(**others):
 
 
 def client_of(allowed=None, token=None, predict=shares):
-    return TestClient(service.create(model_of(predict), allowed or limits(), token=token))
+    return TestClient(application.create(model_of(predict), allowed or limits(), token=token))
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_top_says_how_many_labels(client, top, count):
 @pytest.mark.parametrize('mode', ['RGB', 'L'])
 def test_an_answer_is_what_the_model_says_of_the_file(client, kind, mode):
     content = encoded(picture(3, mode=mode), kind)
-    expected = shares(transforms.apply(TRANSFORM, images.decode(io.BytesIO(content)))[None])[0]
+    expected = shares(transforms.apply(TRANSFORM, decoding.decode(io.BytesIO(content)))[None])[0]
 
     found = client.post('/predict', files=upload(content)).json()
 
@@ -342,7 +343,7 @@ def test_it_is_not_ready_while_a_batch_hangs():
 def test_it_is_not_ready_while_all_decoders_hang(monkeypatch):
     gate, read = threading.Event(), transforms.read
     monkeypatch.setattr(transforms, 'read', lambda *args, **others: gate.wait(20) and read(*args, **others))
-    monkeypatch.setattr(service.device, 'cores', lambda: 2)
+    monkeypatch.setattr(application.device, 'cores', lambda: 2)
     with client_of(limits(seconds=0.2)) as client:
         client.post('/predict', files=upload(RED))
         assert client.get('/readyz').status_code == 200
@@ -356,7 +357,7 @@ def test_it_is_not_ready_while_all_decoders_hang(monkeypatch):
 
 def test_a_model_that_fails_to_warm_up_ends_in_a_message():
     with pytest.raises(UserError, match='colours: paddle cannot run it .of the engine.*--engine'):
-        service.create(model_of(raises), limits(), warm_up=True)
+        application.create(model_of(raises), limits(), warm_up=True)
 
 
 def test_the_largest_upload_that_still_arrives_gives_way_when_the_memory_is_full():
@@ -490,7 +491,7 @@ def test_the_images_of_one_request_do_not_keep_those_of_another_waiting(monkeypa
         return read(transform, file, **others)
 
     monkeypatch.setattr(transforms, 'read', note)
-    monkeypatch.setattr(service.device, 'cores', lambda: 1)
+    monkeypatch.setattr(application.device, 'cores', lambda: 1)
     large = filled('blue', (300, 200))
     with client_of() as client, concurrent.futures.ThreadPoolExecutor(2) as pool:
         many = pool.submit(client.post, '/predict', files=upload(*[large] * 10))
@@ -522,7 +523,7 @@ def test_nothing_of_a_request_is_done_any_more_once_an_image_of_it_is_refused(mo
         return read(*args, **others)
 
     monkeypatch.setattr(transforms, 'read', slow)
-    monkeypatch.setattr(service.device, 'cores', lambda: 1)
+    monkeypatch.setattr(application.device, 'cores', lambda: 1)
     with client_of() as client:
         assert client.post('/predict', files=upload(b'hello', *[RED] * 10)).status_code == 422
         assert client.post('/predict', files=upload(RED)).status_code == 200
@@ -539,7 +540,7 @@ def test_the_numbers_for_prometheus_have_its_type(client):
 
 
 def test_the_description_tells_of_the_token_and_of_when_to_come_again():
-    paths = service.create(model_of(), limits(), token='secret').openapi()['paths']
+    paths = application.create(model_of(), limits(), token='secret').openapi()['paths']
     assert '401' in paths['/metrics']['get']['responses']
     assert 'Retry-After' in paths['/predict']['post']['responses']['503']['headers']
 
@@ -559,7 +560,7 @@ def test_the_numbers_for_prometheus(client):
 
 
 def test_no_address_takes_a_path():
-    app = service.create(model_of(), limits())
+    app = application.create(model_of(), limits())
     described = app.openapi()
     assert list(described['paths']) == ['/predict', '/healthz', '/readyz', '/metrics']
     parameters = [
@@ -589,7 +590,7 @@ def test_nothing_runs_in_the_page_but_what_it_holds(client):
 
 
 def test_the_page_has_every_text_in_both_languages():
-    page = (ROOT / 'zodiac/service.html').read_text(encoding='utf-8')
+    page = (ROOT / 'zodiac/serving/page.html').read_text(encoding='utf-8')
     english, chinese = re.search(r'  en: \{(.*?)\n  \},\n  zh: \{(.*?)\n  \},', page, re.S).groups()
     keys = [set(re.findall(r'(?:^|[,\s])(\w+): ', text)) for text in (english, chinese)]
     used = set(re.findall(r'data-text="(\w+)"', page)) | set(re.findall(r'texts\.(\w+)', page))
@@ -597,6 +598,6 @@ def test_the_page_has_every_text_in_both_languages():
 
 
 def test_a_name_cannot_break_the_page():
-    model = inference.Exported('<script>x', LABELS, TRANSFORM, {}, shares)
-    with TestClient(service.create(model, limits())) as client:
+    model = runtime.Exported('<script>x', LABELS, TRANSFORM, {}, shares)
+    with TestClient(application.create(model, limits())) as client:
         assert '<h1>&lt;script&gt;x</h1>' in client.get('/').text

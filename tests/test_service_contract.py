@@ -11,9 +11,9 @@ from schemathesis.specs.openapi.checks import (  # noqa: E402
 )
 from test_service import limits, model_of  # noqa: E402
 
-from zodiac import service  # noqa: E402
+from zodiac.serving import application  # noqa: E402
 
-APPS = [service.create(model_of(), limits(), token=token) for token in (None, 'secret')]
+APPS = [application.create(model_of(), limits(), token=token) for token in (None, 'secret')]
 OPEN, CLOSED = (schemathesis.openapi.from_asgi('/openapi.json', app) for app in APPS)
 NO_SCHEMA_SAYS_WHICH_BYTES_ARE_AN_IMAGE = [positive_data_acceptance]
 

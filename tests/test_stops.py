@@ -14,9 +14,7 @@ pytestmark = pytest.mark.skipif(os.name == 'nt', reason='signals')
 
 def script(code, cwd=None, **options):
     """Start a script that is prepared as ours are, in a session of its own; `stop(number)` in it is a signal that comes then."""
-    head = (
-        'from zodiac import start; start.prepare()\nimport os, signal, time\nfrom zodiac import errors, files, stops\n'
-    )
+    head = 'from zodiac.base import start; start.prepare()\nimport os, signal, time\nfrom zodiac.base import errors, files, stops\n'
     head += 'def stop(number=signal.SIGINT): os.kill(os.getpid(), number)\n'
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
     env = {**os.environ, 'PYTHONPATH': str(ROOT)}

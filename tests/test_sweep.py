@@ -11,8 +11,8 @@ from conftest import files_below
 
 import config
 import sweep
-from zodiac import locks
-from zodiac.errors import UsageError, UserError
+from zodiac.base import locks
+from zodiac.base.errors import UsageError, UserError
 
 TRAIN = """
 import json, os, sys

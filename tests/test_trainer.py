@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from conftest import assert_message, make_tree
 
-from zodiac import callbacks, device
-from zodiac.errors import UserError
+from zodiac.base import device
+from zodiac.base.errors import UserError
+from zodiac.training import callbacks
 
 paddle = device.import_paddle()
 
 from dataset import Batches  # noqa: E402
-from zodiac import processes, run_log  # noqa: E402
-from zodiac.batches import Loss, Mixer  # noqa: E402
-from zodiac.trainer import Trainer  # noqa: E402
+from zodiac.training import processes, run_log  # noqa: E402
+from zodiac.training.soft_labels import Loss, Mixer  # noqa: E402
+from zodiac.training.trainer import Trainer  # noqa: E402
 
 
 def toy(seed=0, **amp):

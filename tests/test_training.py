@@ -17,8 +17,10 @@ import config
 import evaluate
 import train
 from dataset import Batches
-from zodiac import model, optim, plots, processes, weights
-from zodiac.errors import UsageError
+from zodiac.base.errors import UsageError
+from zodiac.models import builder, weights
+from zodiac.report import plots
+from zodiac.training import optim, processes
 
 SETTINGS = [
     *('-o', 'name=all', 'data.root=photos', 'data.labels=[cat,dog]', 'image.size=32', 'model.arch=cifarnet'),
@@ -173,8 +175,8 @@ def test_batch_norm_that_would_learn_from_one_image_at_a_time_is_refused(
     cfg = config.load(overrides=[f'train.batch_size={size}', 'image.size=32', *overrides])
     batches = Batches(images, size, number, 0, cfg.train.accumulate)
     loader = SimpleNamespace(images=range(images), batch_sampler=batches)
-    network = model.build('resnet18', 2, image_size=32)
-    model.freeze(network, cfg.model.freeze)
+    network = builder.build('resnet18', 2, image_size=32)
+    builder.freeze(network, cfg.model.freeze)
     monkeypatch.setattr(processes, 'count', lambda: number)
     if not words:
         train.require_images_for_batch_norm(cfg, network, loader)

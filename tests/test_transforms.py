@@ -16,9 +16,10 @@ import yaml
 from conftest import ROOT, SIZES, picture, shape_name
 from PIL import Image
 
-from zodiac import augment, images, transforms
-from zodiac.errors import UserError
-from zodiac.images import ImageError
+from zodiac.base.errors import UserError
+from zodiac.data import augment
+from zodiac.images import decoding, transforms
+from zodiac.images.decoding import ImageError
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 WHITE = (255, 255, 255)
@@ -88,44 +89,44 @@ def test_exif_orientation_is_applied(orientation, to_stored, mode):
     stored = Image.fromarray(np.ascontiguousarray(to_stored(pixels(upright))))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    decoded = images.decode(encoded(stored, 'PNG', exif=exif))
+    decoded = decoding.decode(encoded(stored, 'PNG', exif=exif))
     assert np.array_equal(pixels(decoded), pixels(upright.convert('RGB')))
 
 
 def test_exif_orientation_of_a_jpeg_turns_it():
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert images.decode(encoded(picture(0, (48, 40)), 'JPEG', exif=exif)).size == (40, 48)
+    assert decoding.decode(encoded(picture(0, (48, 40)), 'JPEG', exif=exif)).size == (40, 48)
 
 
 @pytest.mark.filterwarnings('ignore:Corrupt EXIF data')  # Pillow tells it; the pixels are sound
 @pytest.mark.parametrize('exif', [b'garbage', b'', b'II*\0\xff\xff\xff\xff', b'MM\0*\0\0\0\x08\0\x05\x01'])
 def test_damaged_exif_does_not_spoil_a_sound_jpeg(exif):
-    assert images.decode(encoded(picture(0, (48, 40)), 'JPEG', exif=b'Exif\0\0' + exif)).size == (48, 40)
+    assert decoding.decode(encoded(picture(0, (48, 40)), 'JPEG', exif=b'Exif\0\0' + exif)).size == (48, 40)
 
 
 @pytest.mark.parametrize(('mode', 'hidden'), [('RGBA', (200, 10, 30, 0)), ('LA', (7, 0))])
 def test_transparent_pixels_become_white_not_their_hidden_colour(mode, hidden):
-    decoded = images.decode(encoded(Image.new(mode, (4, 3), hidden), 'PNG'))
+    decoded = decoding.decode(encoded(Image.new(mode, (4, 3), hidden), 'PNG'))
     assert decoded.mode == 'RGB'
     assert (pixels(decoded) == 255).all()
 
 
 def test_half_transparent_pixels_are_mixed_with_white():
-    decoded = images.decode(encoded(Image.new('RGBA', (4, 3), (0, 100, 255, 128)), 'PNG'))
+    decoded = decoding.decode(encoded(Image.new('RGBA', (4, 3), (0, 100, 255, 128)), 'PNG'))
     assert largest_difference(pixels(decoded)[0, 0], np.array([127, 177, 255])) <= 1
 
 
 def test_opaque_alpha_keeps_the_colours():
     image = noise((6, 5))
-    assert np.array_equal(pixels(images.decode(encoded(image.convert('RGBA'), 'PNG'))), pixels(image))
+    assert np.array_equal(pixels(decoding.decode(encoded(image.convert('RGBA'), 'PNG'))), pixels(image))
 
 
 def test_palette_with_transparency_is_laid_over_white():
     image = Image.new('P', (2, 1))
     image.putpalette([250, 0, 0, 0, 0, 250])
     image.putpixel((1, 0), 1)
-    decoded = images.decode(encoded(image, 'PNG', transparency=0))
+    decoded = decoding.decode(encoded(image, 'PNG', transparency=0))
     assert [decoded.getpixel((x, 0)) for x in (0, 1)] == [WHITE, (0, 0, 250)]
 
 
@@ -133,7 +134,7 @@ def test_palette_with_a_transparency_for_each_colour_is_laid_over_white():
     image = Image.new('P', (2, 1))
     image.putpalette([250, 0, 0, 0, 0, 250])
     image.putpixel((1, 0), 1)
-    decoded = images.decode(encoded(image, 'PNG', transparency=b'\x00\xff'))
+    decoded = decoding.decode(encoded(image, 'PNG', transparency=b'\x00\xff'))
     assert [decoded.getpixel((x, 0)) for x in (0, 1)] == [WHITE, (0, 0, 250)]
 
 
@@ -141,7 +142,7 @@ def test_palette_with_a_transparency_for_each_colour_is_laid_over_white():
 def test_a_colour_declared_transparent_becomes_white(mode, key, other):
     image = Image.new(mode, (2, 1), other)
     image.putpixel((0, 0), key)
-    decoded = images.decode(encoded(image, 'PNG', transparency=key))
+    decoded = decoding.decode(encoded(image, 'PNG', transparency=key))
     assert decoded.getpixel((0, 0)) == WHITE
     assert decoded.getpixel((1, 0)) == (other if mode == 'RGB' else (other,) * 3)
 
@@ -149,15 +150,15 @@ def test_a_colour_declared_transparent_becomes_white(mode, key, other):
 @pytest.mark.parametrize('suffix', ['PNG', 'TIFF'])
 def test_16_bit_grey_is_scaled_to_8_bits(suffix):
     values = np.array([[0, 255, 256, 32768, 40000, 65535]], np.uint16)
-    decoded = images.decode(encoded(Image.fromarray(values), suffix))
+    decoded = decoding.decode(encoded(Image.fromarray(values), suffix))
     assert decoded.mode == 'RGB'
     assert pixels(decoded)[0].tolist() == [[v] * 3 for v in (0, 0, 1, 128, 156, 255)]
 
 
 def test_cmyk_is_converted_to_the_colours_it_shows():
     image = picture(3)
-    exact = images.decode(encoded(image.convert('CMYK'), 'TIFF'))
-    lossy = images.decode(encoded(image.convert('CMYK'), 'JPEG', quality=95))
+    exact = decoding.decode(encoded(image.convert('CMYK'), 'TIFF'))
+    lossy = decoding.decode(encoded(image.convert('CMYK'), 'JPEG', quality=95))
     assert exact.mode == lossy.mode == 'RGB'
     assert np.array_equal(pixels(exact), pixels(image))
     assert np.abs(pixels(lossy).astype(int) - pixels(image)).mean() < 6
@@ -166,7 +167,7 @@ def test_cmyk_is_converted_to_the_colours_it_shows():
 @pytest.mark.parametrize('mode', ['1', 'L', 'P'])
 def test_one_bit_grey_and_palette_images_keep_their_values(mode):
     image = picture(4).convert(mode)
-    decoded = images.decode(encoded(image, 'PNG'))
+    decoded = decoding.decode(encoded(image, 'PNG'))
     assert decoded.mode == 'RGB'
     assert np.array_equal(pixels(decoded), pixels(image.convert('RGB')))
 
@@ -177,7 +178,7 @@ def test_an_animation_gives_its_first_frame(suffix):
     options = {'lossless': True} if suffix == 'WEBP' else {}
     file = encoded(frames[0], suffix, save_all=True, append_images=frames[1:], **options)
     assert Image.open(file).n_frames == 3
-    decoded = images.decode(file)
+    decoded = decoding.decode(file)
     assert decoded.mode == 'RGB'
     assert set(map(tuple, pixels(decoded).reshape(-1, 3).tolist())) == {(250, 0, 0)}
 
@@ -186,7 +187,7 @@ def test_float_pixels_are_refused_for_their_unknown_range(tmp_path):
     path = tmp_path / 'depth.tiff'
     Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)).save(path)
     with pytest.raises(ImageError, match='float') as caught:
-        images.decode(path)
+        decoding.decode(path)
     assert str(path) in str(caught.value)
     assert caught.value.reason
 
@@ -199,32 +200,32 @@ def test_a_truncated_image_is_refused(tmp_path, suffix, share):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(ImageError, match=re.escape(str(path))):
-        images.decode(path)
+        decoding.decode(path)
 
 
 def test_a_text_file_named_jpg_is_refused(tmp_path):
     path = tmp_path / 'note.jpg'
     path.write_text('not a picture')
     with pytest.raises(ImageError, match=re.escape(str(path)) + '.*not an image'):
-        images.decode(path)
+        decoding.decode(path)
 
 
 def test_an_empty_file_is_refused(tmp_path):
     path = tmp_path / 'empty.jpg'
     path.touch()
     with pytest.raises(ImageError, match=re.escape(str(path))):
-        images.decode(path)
+        decoding.decode(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
     path = tmp_path / '猫 1.jpg'
     with pytest.raises(ImageError, match=re.escape(str(path)) + '.*no such file'):
-        images.decode(path)
+        decoding.decode(path)
 
 
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(ImageError, match=re.escape(str(tmp_path))):
-        images.decode(tmp_path)
+        decoding.decode(tmp_path)
 
 
 @pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
@@ -237,7 +238,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, size):
     tracemalloc.start()
     try:
         with pytest.raises(ImageError, match='too many pixels') as caught:
-            images.decode(path)
+            decoding.decode(path)
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
@@ -251,14 +252,14 @@ def test_a_bomb_is_refused_where_warnings_are_errors(tmp_path):
     path = tmp_path / 'bomb.png'
     path.write_bytes(png_of(12000, 10000))
     with pytest.raises(ImageError, match='too many pixels'):
-        images.decode(path)
+        decoding.decode(path)
 
 
 def test_the_limit_of_pixels_may_be_lower(tmp_path):
     picture(1, (30, 20)).save(tmp_path / 'a.png')
-    assert images.decode(tmp_path / 'a.png', 600).size == (30, 20)
+    assert decoding.decode(tmp_path / 'a.png', 600).size == (30, 20)
     with pytest.raises(ImageError, match='30x20, the limit is 599'):
-        images.decode(tmp_path / 'a.png', 599)
+        decoding.decode(tmp_path / 'a.png', 599)
 
 
 @pytest.mark.parametrize('kind', ['EPS', 'PCX', 'SGI', 'TGA'])
@@ -266,7 +267,7 @@ def test_a_file_of_a_kind_that_nobody_has_as_a_photo_is_not_even_parsed(tmp_path
     """To show an EPS file Pillow starts Ghostscript; the others have decoders that few look after."""
     picture(1, (30, 20)).save(tmp_path / 'a.jpg', kind)
     with pytest.raises(ImageError, match='EPS, which is not read' if kind == 'EPS' else 'not an image'):
-        images.decode(tmp_path / 'a.jpg')
+        decoding.decode(tmp_path / 'a.jpg')
 
 
 def test_every_refusal_is_a_user_error():
@@ -305,7 +306,7 @@ def test_center_crop_agrees_at_the_sizes_in_use(shape, size, resize):
 MEMORY_OF_LONG_IMAGES = """
 import re
 from PIL import Image
-from zodiac import images, transforms
+from zodiac.images import decoding, transforms
 def peak():  # getrusage would start at what pytest itself takes
     return int(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1])
 before = peak()
@@ -371,7 +372,7 @@ def test_reduced_decoding_gives_nearly_the_same_pixels(transform, shape):
 @BOTH
 def test_reduced_decoding_of_a_large_jpeg_reads_fewer_pixels(transform, monkeypatch):
     seen = []
-    monkeypatch.setattr(images, 'to_rgb', lambda image, source: seen.append(image.size) or image.copy())
+    monkeypatch.setattr(decoding, 'to_rgb', lambda image, source: seen.append(image.size) or image.copy())
     file = encoded(photo((1200, 800)), 'JPEG')
     transforms.read(reduced(transform), file)
     transforms.read(transform, file)

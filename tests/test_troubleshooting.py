@@ -9,8 +9,10 @@ from collections import namedtuple
 import pytest
 from conftest import ROOT
 
-from zodiac import deploy, device, errors, files, packages, plots
-from zodiac.errors import UsageError, UserError
+from zodiac.base import device, errors, files, packages
+from zodiac.base.errors import UsageError, UserError
+from zodiac.models import convert
+from zodiac.report import plots
 
 PAGES = [ROOT / 'docs/troubleshooting.md', ROOT / 'docs/troubleshooting_zh.md']
 COMPLAINTS = [
@@ -47,7 +49,7 @@ def anchors(page):
 
 def code():
     """{path: text} of the project's Python files but for tests."""
-    folders = [ROOT, ROOT / 'zodiac', ROOT / 'benchmarks']
+    folders = [ROOT, *(ROOT / 'zodiac').glob('*'), ROOT / 'benchmarks']
     return {path: path.read_text(encoding='utf-8') for folder in folders for path in folder.glob('*.py')}
 
 
@@ -195,7 +197,7 @@ def test_a_disk_that_is_full_during_an_export_is_not_blamed_on_the_converter(tmp
         (tmp_path / f'small{suffix}').write_bytes(b'')  # what Paddle leaves there, without a word
     monkeypatch.setattr(shutil, 'disk_usage', lambda folder: usage(10**9, 10**9, 0))
     with pytest.raises(UserError, match='small.onnx: cannot write it, the disk is full.*#disk$'):
-        deploy.save_onnx(str(tmp_path / 'small'), 'probabilities')
+        convert.save_onnx(str(tmp_path / 'small'), 'probabilities')
 
 
 def test_characters_that_no_font_has_are_told_once_with_the_way_to_a_font(tmp_path, monkeypatch, capsys):

@@ -8,7 +8,9 @@ import sys
 import pytest
 from conftest import ROOT, make_tree
 
-from zodiac import deploy, device, engines
+from zodiac.base import device
+from zodiac.inference import engines
+from zodiac.models import convert
 
 device.import_paddle()
 
@@ -62,7 +64,7 @@ def doors(tmp_path_factory):
     make_tree(cwd / 'photos', ['cat', 'dog'], {'train': 4, 'valid': 2, 'test': 2})
     (cwd / 'said').mkdir()
     (cwd / 'home').mkdir()
-    there = [name for name in ('onnxruntime', 'openvino') if deploy.can_save_onnx() and engines.installed(name)]
+    there = [name for name in ('onnxruntime', 'openvino') if convert.can_save_onnx() and engines.installed(name)]
     values = {
         'PYTHON': sys.executable,
         'ROOT': str(ROOT),

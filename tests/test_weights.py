@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from zodiac import device, weights
-from zodiac.errors import UserError
+from zodiac.base import device
+from zodiac.base.errors import UserError
+from zodiac.models import weights
 
 paddle = device.import_paddle()
 
@@ -246,8 +247,8 @@ FORGED_POINTER = (
 )
 READ_AND_LOOK = """
 import sys
-from zodiac import weights
-from zodiac.errors import UserError
+from zodiac.models import weights
+from zodiac.base.errors import UserError
 try:
     weights.read(sys.argv[1])
 except UserError as error:

@@ -52,7 +52,7 @@ def test_the_archive_of_ai_studio_is_taken_where_it_is_there_and_drawings_else(w
 
 
 def test_an_error_of_the_user_is_one_line_in_a_notebook():
-    from zodiac.errors import Stopped, UserError
+    from zodiac.base.errors import Stopped, UserError
 
     assert UserError('signs: no such folder')._render_traceback_() == ['error: signs: no such folder']
     assert Stopped(2)._render_traceback_() == ['interrupted']

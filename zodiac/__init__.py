@@ -1,4 +1,6 @@
-"""The rooms behind the scripts: each module has one job and imports only the modules it needs.
+"""What is behind the scripts, in sub-packages ("wings") that import each other one way only: see WINGS in tests/test_imports.py.
+
+A wing's docstring says its one job, what it may import, and which module to read first.
 
 No script calls a host unasked. Two libraries would, unless told otherwise before they are imported: ONNX Runtime (from 1.29) reports its
 use to its maker and keeps an identifier, OpenVINO reports each import.

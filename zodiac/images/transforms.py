@@ -1,0 +1,131 @@
+"""Transforms from an RGB image to the array that the network sees.
+
+The transform of evaluation is plain data, a list of dicts `{'op': name, **parameters}`: it travels with the exported model
+in inference.yaml. That of training has random operations (augment.py) in front of the same normalisation.
+"""
+
+import functools
+
+import numpy as np
+from PIL import Image
+
+from zodiac.base.errors import UserError, one_line
+from zodiac.images import decoding
+
+
+def center_part(shape, size, resize):
+    """What scaling the short side to `resize` pixels and cutting `size` x `size` from the middle leaves of (width, height):
+    (left, top, right, bottom)."""
+    short = min(shape)
+    width, height = resize * shape[0] // short, resize * shape[1] // short
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    x, y = shape[0] / width, shape[1] / height
+    return left * x, top * y, min((left + size) * x, shape[0]), min((top + size) * y, shape[1])
+
+
+def whole(shape, size):
+    """All of (width, height)."""
+    return 0, 0, *shape
+
+
+def scale(image, part, size):
+    """(left, top, right, bottom) of an image, scaled to `size` x `size`; the aspect ratio is not kept."""
+    if image.size == (size, size) and tuple(part) == (0, 0, size, size):
+        return image
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=part)
+
+
+def shrink(image, short):
+    """Scale the short side to `short` pixels where it has more."""
+    if min(image.size) <= short:
+        return image
+    size = [max(short, round(side * short / min(image.size))) for side in image.size]
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def normalize(image, mean, std):
+    """(value / 255 - mean) / std of each channel. Returns float32 [height, width, 3]."""
+    factor, shift = normal_factors(mean, std)
+    return np.asarray(image, np.float32) * factor - shift
+
+
+def normal_factors(mean, std):
+    """float32 [3] each: what the values of 0 to 255 are multiplied by, and what is then subtracted."""
+    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    return 1 / (255 * std), mean / std
+
+
+def denormalize(image, mean, std):
+    """Back from what the network sees, float32 [3, height, width], to a picture, uint8 [height, width, 3]."""
+    return ((image.transpose(1, 2, 0) * std + mean) * 255).round().clip(0, 255).astype(np.uint8)
+
+
+OPS = {'normalize': normalize, 'shrink': shrink}
+PARTS = {'center_crop': center_part, 'resize': whole}  # the operations that scale a part of an image
+REDUCED = {'op': 'decode_reduced'}  # comes first: a large JPEG may be decoded at a fraction of its size
+
+
+def eval_transform(size, mean, std, resize='auto', reduced=False):
+    """The transform of evaluation, as data: short side to `resize` pixels ('auto': size * 256 / 224) and centre crop, or,
+    where `resize` is 'squash', both sides to `size`; then normalisation."""
+    if resize == 'squash':
+        first = {'op': 'resize', 'size': size}
+    else:
+        first = {'op': 'center_crop', 'size': size, 'resize': round(size * 256 / 224) if resize == 'auto' else resize}
+    return [*([REDUCED] if reduced else []), first, {'op': 'normalize', 'mean': list(mean), 'std': list(std)}]
+
+
+def read(transform, source, rng=None, max_pixels=decoding.MAX_PIXELS):
+    """Decode an image file, a path or binary file, and run a transform on it; see `apply`. Raises ImageError."""
+    if transform[0] != REDUCED:
+        return apply(transform, decoding.decode(source, max_pixels), rng)
+    _, first, *rest = transform
+    if hasattr(first, 'part'):
+        size, least, choose = first.size, first.enough * first.size, functools.partial(first.part, rng=rng)
+    elif not callable(first) and first['op'] in PARTS:
+        size = least = first['size']
+        choose = functools.partial(PARTS[first['op']], **_settings(first))
+    elif not callable(first) and first['op'] == 'shrink':
+        image, _ = decoding.decode_part(source, lambda shape: (0, 0, *shape), first['short'], max_pixels)
+        return apply(transform, image, rng)
+    else:
+        return apply(transform, decoding.decode(source, max_pixels), rng)
+    image, part = decoding.decode_part(source, choose, least, max_pixels)
+    return apply(rest, scale(image, part, size), rng)
+
+
+def apply(transform, image, rng=None):
+    """Run a transform on an RGB PIL image.
+
+    Args:
+        transform: list of dicts as above, or of callables (image, rng) -> image.
+        rng: numpy Generator for the callables; not used by an eval transform.
+    Returns: float32 array [3, size, size], contiguous; where nothing normalises the image, its pixels, uint8 [size, size, 3].
+    """
+    for step in transform:
+        if callable(step):
+            image = step(image, rng)
+        elif step['op'] in PARTS:
+            image = scale(image, PARTS[step['op']](image.size, **_settings(step)), step['size'])
+        elif step != REDUCED:
+            image = OPS[step['op']](image, **_settings(step))
+    return np.asarray(image) if isinstance(image, Image.Image) else np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+def _settings(step):
+    return {key: value for key, value in step.items() if key != 'op'}
+
+
+def check(transform, where, shape=None):
+    """Raise UserError unless `transform`, read from the file `where`, makes an array of an image, of this shape if one is given."""
+    try:
+        if not transform:
+            raise ValueError('it is empty')
+        with np.errstate(all='ignore'):
+            result = apply(transform, Image.new('RGB', (32, 24)), np.random.default_rng(0))
+        if result.dtype not in (np.float32, np.uint8) or result.ndim != 3 or not np.isfinite(result).all():
+            raise ValueError('it gives no image')
+        if shape and list(result.shape) != list(shape):
+            raise ValueError(f'it gives {list(result.shape)}, the network takes {list(shape)}')
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
+        raise UserError(f'{where}: the transform cannot be used ({one_line(error)}); export the model again') from None

@@ -1,0 +1,163 @@
+"""From a trained network to files that run without it: a static graph for Paddle Inference, and ONNX."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+from zodiac.base import device, files, packages, stops
+from zodiac.base.errors import UserError, one_line
+
+LITTLE = 1 << 20  # bytes left on a disk that count as none
+PRODUCTS = ['MatMul', 'Gemm']  # ONNX's names for a matrix product
+OPSET = 17  # of ONNX: understood by onnxruntime from 1.12, TensorRT from 8.6, OpenVINO from 2022.3
+
+
+def save_static(layer, path, shape, dtype):
+    """Save a layer of one input `image` as a static graph: <path>.json (Paddle 3) or .pdmodel (2.6), and <path>.pdiparams."""
+    import paddle
+
+    try:
+        paddle.jit.save(layer, path, input_spec=[paddle.static.InputSpec(shape, dtype, 'image')])
+    except (OSError, RuntimeError, ValueError) as error:
+        said = str(error).strip().splitlines()[-1]
+        raise _failed(path, f'Paddle could not save the static model ({said}); check the free space') from None
+    folder = os.path.dirname(path)
+    for leftover in [name for name in os.listdir(folder) if name.endswith('.info')]:
+        os.remove(os.path.join(folder, leftover))
+
+
+def _failed(path, why):
+    """UserError that says why a file was not made, or that there is no room for it: Paddle and its converter go on without."""
+    if 'No space left' in why or shutil.disk_usage(os.path.dirname(path) or '.').free < LITTLE:
+        why = 'cannot write it, the disk is full; free some space; see docs/troubleshooting.md#disk'
+    return UserError(f'{path}: {why}')
+
+
+CONVERT = """
+import inspect, os, sys
+os.dup2(2, 1)  # it prints much
+import paddle2onnx
+network, weights, target, opset = sys.argv[1:]
+options = {'opset_version': int(opset), 'enable_onnx_checker': True}
+if 'optimize_tool' in inspect.signature(paddle2onnx.export).parameters:  # else it installs packages on its own
+    options['optimize_tool'] = 'None'
+paddle2onnx.export(network, weights, target, **options)
+"""
+
+
+def can_save_onnx():
+    """Whether the packages for it are installed."""
+    return not why_no_onnx()
+
+
+def why_no_onnx():
+    """(why no ONNX file can be written here, the next step), or () where one can: paddle2onnx 2 is for Paddle 3, paddle2onnx 1 for
+    Paddle 2."""
+    import paddle
+
+    installed = {name: packages.installed_version(name) for name in ('paddle2onnx', 'onnx', 'onnxruntime')}
+    missing = [name for name, version in installed.items() if not version]
+    if missing and sys.version_info[:2] > packages.NEWEST_FOR_ONNX and missing != ['onnxruntime']:
+        newest = '.'.join(map(str, packages.NEWEST_FOR_ONNX))
+        return (
+            f'paddle2onnx and onnx are not published for Python {sys.version_info[0]}.{sys.version_info[1]}',
+            f'export with Python {newest} or older',
+        )
+    if missing:
+        return f'not installed: {", ".join(missing)}', packages.install(missing, packages.DEPLOY)
+    old = paddle.__version__.startswith('2.')
+    if installed['paddle2onnx'].startswith(('0.', '1.')) == old:
+        return ()
+    right = "'paddle2onnx<2'" if old else "'paddle2onnx>=2,<3'"
+    why = f'paddle2onnx {installed["paddle2onnx"]} is not for Paddle {paddle.__version__}'
+    return why, f'{packages.pip()} install {right}'
+
+
+def save_onnx(path, outputs):
+    """Convert the static graph at `path` to <path>.onnx, whose outputs get the names `outputs`. Raises UserError when it fails.
+
+    In a process of its own: the converter may end it, or return without a word and leave an empty file.
+    """
+    network = next(path + suffix for suffix in ('.json', '.pdmodel') if os.path.isfile(path + suffix))
+    target = f'{path}.onnx'
+    command = [sys.executable, '-W', 'ignore', '-c', CONVERT, network, f'{path}.pdiparams', target, str(OPSET)]
+    how = {'stderr': subprocess.PIPE, 'stdout': subprocess.DEVNULL, 'text': True, 'errors': 'replace'}
+    with subprocess.Popen(command, **how) as child, stops.at_stop(child.kill):
+        _, said = child.communicate()
+    if child.returncode or not os.path.isfile(target) or not os.path.getsize(target):
+        said = re.sub(r'\x1b\[[0-9;]*m', '', (said.strip().splitlines() or ['it said nothing'])[-1])
+        raise _failed(
+            target,
+            f'paddle2onnx could not convert the static model ({said}); see the versions in requirements-deploy.txt, or set '
+            'export.onnx=false; see docs/troubleshooting.md#onnx-export',
+        )
+    _rename_outputs(target, outputs)
+
+
+@device.quiet()
+def quantize_onnx(path, batches):
+    """Let the convolutions and matrix products of an ONNX file run in 8-bit integers, in place: ONNX Runtime's static quantization.
+
+    Everything else stays in float32, and so do the logits and the softmax: they cost next to no time, and a softmax in 8 bits gives
+    probabilities in steps of 1/255, most of them 0.
+
+    Args:
+        batches: what the network sees of some training images, arrays [N, ...]: the range of each layer is taken from them.
+    Raises: UserError when it fails.
+    """
+    try:
+        import onnxruntime
+        from onnxruntime import quantization
+    except ImportError as error:
+        raise UserError(
+            f'export.precision=int8 needs more packages; {packages.diagnose(error, packages.DEPLOY)}'
+        ) from None
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self):
+            self.rest = iter(batches)
+
+        def get_next(self):
+            batch = next(self.rest, None)
+            return None if batch is None else {'image': batch}
+
+    onnxruntime.set_default_logger_severity(3)  # errors
+    with files.temporary_folder() as folder:
+        prepared = os.path.join(folder, 'prepared.onnx')
+        try:
+            quantization.quant_pre_process(path, prepared, skip_symbolic_shape=True)
+            # a scale for each channel; 7 of the 8 bits for weights: processors without VNNI overflow otherwise
+            quantization.quantize_static(
+                prepared,
+                path,
+                Reader(),
+                op_types_to_quantize=['Conv', *PRODUCTS],
+                per_channel=True,
+                reduce_range=True,
+                activation_type=quantization.QuantType.QUInt8,
+                extra_options={'OpTypesToExcludeOutputQuantization': PRODUCTS},  # the last of them gives the logits
+            )
+        except UserError:  # of a training image
+            raise
+        except Exception as error:  # whatever it says of a graph that it cannot change
+            raise UserError(
+                f'{path}: ONNX Runtime could not quantize it ({one_line(error)}); set export.precision=fp32'
+            ) from None
+
+
+def _rename_outputs(path, names):
+    import onnx
+
+    model = onnx.load(path)
+    wanted = dict(zip((output.name for output in model.graph.output), names))
+    for node in model.graph.node:
+        for ends in (node.input, node.output):
+            ends[:] = [wanted.get(name, name) for name in ends]
+    for output in model.graph.output:
+        output.name = wanted[output.name]
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = 'N'
+    onnx.checker.check_model(model)
+    onnx.save(model, path)

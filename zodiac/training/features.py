@@ -1,0 +1,197 @@
+"""The features of a frozen backbone, computed once and kept on disk, so that an epoch of training runs the head alone.
+
+View v of an image is what the training transform draws of it in epoch v; epoch e trains on view e modulo the number of views.
+A folder for each view of a list of images: whole or absent, checked when it is opened, safe to delete between runs.
+"""
+
+import copy
+import functools
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import tempfile
+import time
+import weakref
+import zlib
+
+import numpy as np
+import paddle
+from paddle import nn
+from tqdm import tqdm
+
+from zodiac.base import files, stops
+from zodiac.base.errors import UserError
+from zodiac.data import cache
+from zodiac.inference import engines
+from zodiac.models import builder, convert
+
+BATCH = 32  # images in one run of the backbone
+CHECKED = 4  # images on which the features must lead to the logits of the network
+TOLERANCE = 1e-3  # of these logits, as a share of the largest
+BLOCK = 1 << 24  # bytes
+
+
+class Backbone:
+    """What model.freeze=backbone keeps as it is, and the layers of the head before the first that learns or draws.
+
+    Args:
+        network: as model.build gives it, with its final weights.
+
+    Attributes: network; layer, float32 [N, 3, H, W] -> float32 [N, ...], a copy of that part in eval mode; rest, the network's
+        own layers behind it, features -> logits.
+    """
+
+    def __init__(self, network):
+        name = builder.head_of(network)[:-1]
+        head = getattr(network, name)
+        layers = list(head) if isinstance(head, nn.Sequential) else [head]
+        fixed = list(
+            itertools.takewhile(lambda part: not part.parameters() and not isinstance(part, nn.Dropout), layers)
+        )
+        self.network = network
+        self.rest = nn.Sequential(*layers[len(fixed) :])
+        with paddle.utils.unique_name.guard():
+            self.layer = copy.deepcopy(network)
+            setattr(self.layer, name, nn.Sequential(nn.Identity(), *fixed))
+        self.layer.eval()
+
+    @functools.cached_property
+    def identity(self):
+        """What the features depend on beside the images, JSON-ready."""
+        digest = hashlib.sha256(f'{type(self.network).__name__} {self.layer!r}'.encode())
+        for name, value in sorted(self.layer.state_dict().items()):
+            digest.update(f'{name} {value.shape} {value.dtype}'.encode())
+            digest.update(np.ascontiguousarray(value.numpy()))
+        return [digest.hexdigest(), paddle.device.get_device().partition(':')[0], paddle.__version__]
+
+    @functools.cached_property
+    def run(self):
+        """A callable, Tensor [N, 3, H, W] -> features, float32 array; on the CPU by Paddle Inference."""
+        if paddle.device.get_device() != 'cpu':
+            return self._run_network
+        folder = tempfile.mkdtemp(prefix='backbone')
+        stops.before_leaving.append(functools.partial(shutil.rmtree, folder, ignore_errors=True))
+        path = f'{folder}/backbone'
+        with paddle.utils.unique_name.guard():
+            convert.save_static(self.layer, path, [-1, 3, -1, -1], 'float32')
+        graph = next(path + suffix for suffix in ('.json', '.pdmodel') if os.path.isfile(path + suffix))
+        run = engines.paddle_runner(graph, f'{path}.pdiparams', 'cpu')
+
+        def run_on(images):
+            return run(images.numpy())[0]
+
+        weakref.finalize(
+            run_on, shutil.rmtree, folder, ignore_errors=True
+        )  # until then: where oneDNN fails, Paddle reads it again
+        return run_on
+
+    def _run_network(self, images):
+        with paddle.no_grad():
+            return self.layer(images).numpy()
+
+    def check(self, images):
+        """Raise UserError unless the rest of the network makes of the features what the network makes of the images."""
+        before = [parameter.clone() for parameter in self.rest.parameters()]
+        self.network.eval()
+        with paddle.no_grad():
+            for parameter in self.rest.parameters():  # biases start at zero, and would hide a factor behind the head
+                parameter.set_value(parameter + 0.1)
+            expected, found = self.network(images).numpy(), self.rest(paddle.to_tensor(self.run(images))).numpy()
+            for parameter, value in zip(self.rest.parameters(), before):
+                parameter.set_value(value)
+        self.network.train()
+        difference = np.abs(expected - found).max() / max(1, np.abs(expected).max())
+        if not difference <= TOLERANCE:
+            raise UserError(
+                'train.views: the head gives other logits on the features than the network on the images (by '
+                f'{difference:.1e}); set train.views=0'
+            )
+
+
+def keep(backbone, images, views, loader, folder, limit, say):
+    """The features of the images, from `folder` or computed now.
+
+    Args:
+        images: dataset of pictures, a dataset.ZodiacDataset: `paths`, `transform`, `stored`, `seed`, `augment`, `epoch`.
+        views: how many.
+        loader: its images in batches, in order; `set_epoch(view)` chooses what is drawn.
+        folder: holds caches of all kinds; limit: bytes that it may take. The oldest make room.
+        say: takes a text for the user.
+    Returns: list of float32 [n, ...], one a view, mapped into memory.
+    Raises: UserError where an image cannot be read, or the features cannot be kept.
+    """
+    drawn = [['view', images.seed, view] if images.augment else [] for view in range(views)]
+    how = [*backbone.identity, repr(images.transform), repr(images.stored)]
+    made_by = __name__, type(images).__module__
+    places = [f'{folder}/{cache.key(images.paths, ["features", *how, *draw], *made_by)}' for draw in drawn]
+    found, computed, started = [], [], time.monotonic()
+    for view, place in enumerate(places):
+        missing = sum(not os.path.isdir(other) for other in places[view:]) or 1
+
+        def make(view=view, place=place, missing=missing):
+            computed.append(view)
+            loader.set_epoch(view)
+            _make(place, backbone, loader, f'view {view + 1} of {views}', missing, limit, say)
+
+        try:
+            found.append(cache.find_or_make(place, lambda place: _load(place, len(images)), make, say))
+        except OSError as error:
+            raise UserError(
+                f'{folder}: the features cannot be kept there ({error.strerror}); set data.cache=FOLDER, or train.views=0'
+            ) from None
+    size = sum(values.nbytes for values in found)
+    say(
+        f'features: {views} views of {len(images)} images, {size / 2**30:.2f} GB in {folder}; '
+        f'{len(computed)} computed now, in {time.monotonic() - started:.0f} s'
+    )
+    return found
+
+
+def _load(place, count):
+    with open(f'{place}/about.json', encoding='utf-8') as file:
+        about = json.load(file)
+    values = np.memmap(f'{place}/values', np.float32, 'r', shape=tuple(about['shape']))
+    whole = values.nbytes == os.path.getsize(f'{place}/values') and len(values) == count
+    if not whole or _crc(values.reshape(-1)) != about['crc']:
+        raise ValueError('values is not what was written')
+    return values.view(np.ndarray)
+
+
+def _crc(values):
+    crc, step = 0, BLOCK // values.itemsize
+    for start in range(0, len(values), step):
+        crc = zlib.crc32(values[start : start + step], crc)
+    return crc
+
+
+def _make(place, backbone, loader, title, missing, limit, say):
+    """Compute one view; `missing` of them, with this one, are to come and must fit."""
+    count, about = len(loader.images), None
+    bar = tqdm(total=count, desc=f'features, {title}', unit='image', leave=False, disable=None)
+    with files.atomic_folder(place) as folder, open(f'{folder}/values', 'wb') as file, bar:
+        for images, _ in loader:
+            if about is None:
+                backbone.check(images[:CHECKED])
+            values = np.ascontiguousarray(backbone.run(images), np.float32)
+            if about is None:
+                about = {'shape': [count, *values.shape[1:]], 'crc': 0}
+                _require_room(os.path.dirname(place), count * values[0].nbytes * missing, limit)
+                if bar.disable:
+                    say(f'features, {title}: computing those of {count} images')
+            file.write(values)
+            about['crc'] = zlib.crc32(values, about['crc'])
+            bar.update(len(values))
+        with open(f'{folder}/about.json', 'w', encoding='utf-8') as facts:
+            json.dump(about, facts)
+
+
+def _require_room(folder, wanted, limit):
+    room = cache.make_room(folder, wanted, limit) if wanted <= limit else limit  # else nothing has to go for it
+    if wanted > room:
+        raise UserError(
+            f'train.views: the features need {wanted / 1e9:.3g} GB, and {folder} has room for {max(0, room) / 1e9:.3g} GB '
+            f'(data.cache_gb = {limit / 1e9:g}, and what the disk has left); raise data.cache_gb, set data.cache to a folder on '
+            'another disk, lower train.views, or set train.views=0'
+        )
