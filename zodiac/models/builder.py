@@ -5,7 +5,7 @@ import sys
 
 from zodiac.base import device
 from zodiac.base.errors import UsageError, UserError
-from zodiac.models import conversion, weights
+from zodiac.models import foreign_weights, weights
 
 READ_BATCHES = 10  # of predictions that are left on the device before it is waited for
 
@@ -106,7 +106,7 @@ def load_all(network, path):
 def _fitting(path, own):
     """The tensors of a file that are the network's, and how they were found, to follow a message."""
     try:
-        values, how = conversion.fitting(weights.read(path), own)
+        values, how = foreign_weights.fitting(weights.read(path), own)
     except ValueError as error:
         raise UserError(f'{path}: {error}') from None
     return values, f' ({how})' if how else ''

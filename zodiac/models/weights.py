@@ -14,7 +14,7 @@ import numpy as np
 
 from zodiac.base import provenance
 from zodiac.base.errors import UserError, one_line
-from zodiac.models import conversion
+from zodiac.models import foreign_weights
 
 _NUMBERS = {'b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8'}
 _MULTIARRAY = ('numpy.core.multiarray', 'numpy._core.multiarray')
@@ -55,7 +55,7 @@ class _Array:
 def _from_bytes(data, kind, shape, order='C'):
     values = np.frombuffer(bytes(data), kind.dtype).reshape(shape, order=order)
     # of bfloat16 Paddle keeps the bits; it has no other use for unsigned 16-bit numbers
-    return conversion.from_bfloat16(values) if kind.dtype.kind == 'u' and kind.dtype.itemsize == 2 else values
+    return foreign_weights.from_bfloat16(values) if kind.dtype.kind == 'u' and kind.dtype.itemsize == 2 else values
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -90,8 +90,8 @@ def read(path):
     """
     try:
         with open(path, 'rb') as file:
-            if conversion.is_safetensors(file.peek(9)):
-                return conversion.read_safetensors(file)
+            if foreign_weights.is_safetensors(file.peek(9)):
+                return foreign_weights.read_safetensors(file)
             content = _unwrap(_ArraysOnly(file, encoding='latin1').load())
     except FileNotFoundError:
         raise UserError(f'{path}: no such weight file; check the path') from None
@@ -110,7 +110,9 @@ def _trouble(path, error=None):
     """Why a file is no dict of tensors, and what to do; `error` is what reading it has raised."""
     refused = isinstance(error, _Refused)  # a pickle then, whatever it looks like
     known = (
-        conversion.PYTORCH if 'for torch.' in str(error) else not refused and conversion.what_is(path, one_line(error))
+        foreign_weights.PYTORCH
+        if 'for torch.' in str(error)
+        else not refused and foreign_weights.what_is(path, one_line(error))
     )
     if known:
         return f'is {known[0]}; {known[1]}'
