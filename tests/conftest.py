@@ -41,13 +41,15 @@ AWKWARD = ['$5$', '$_$ & x^', 'a,"b"\'c']  # what a plotting or a table program 
 
 
 LONGEST = (
-    'training',
-    'pipeline',
-    'unasked',
-    'survive',
-    'processes',
-    'resume',
     'serve',
+    'pipeline',
+    'resume',
+    'processes',
+    'deploy',
+    'unasked',
+    'training',
+    'features',
+    'survive',
     'cache',
     'trainer',
     'notebook',
