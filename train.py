@@ -32,7 +32,6 @@ import sys
 import config
 from zodiac.base import device, files, locks, schema
 from zodiac.base.errors import Stopped, UsageError, UserError, run
-from zodiac.data import index
 from zodiac.training import processes
 
 
@@ -91,6 +90,8 @@ def launch(cfg, number):
 def suited_processes(cfg):
     """Number of processes to train with where the user names none: each gets two training images at least, which BatchNorm needs,
     and one validation image."""
+    from zodiac.data import index  # which loads NumPy: --help starts without it
+
     number = processes.suited(cfg.device, cfg.train.batch_size)
     if number > 1:
         paths = (index.read(f'{cfg.data.root}/{split}.txt', len(cfg.data.labels))[0] for split in ('train', 'valid'))
