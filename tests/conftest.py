@@ -1,10 +1,12 @@
 """Small drawn data sets and a way to run the scripts as a user does."""
 
 import os
+import re
 import runpy
 import signal
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,7 +47,7 @@ LONGEST = (
     'pipeline',
     'resume',
     'processes',
-    'deploy',
+    'export',
     'unasked',
     'training',
     'features',
@@ -152,6 +154,26 @@ def assert_message(result, status, *words):
     assert 'Traceback' not in result.stderr, result.stderr
     for word in words:
         assert word in result.stderr, f'{word!r} is not in: {result.stderr}'
+
+
+def without_pictures(page):
+    """An HTML page without its base64, which may hold any four letters."""
+    return re.sub(r'data:image/[^"]*', '', page)
+
+
+def read_page(page):
+    """The texts of an HTML page, and the addresses of what it loads."""
+    texts, addresses = [], []
+
+    class Reader(HTMLParser):
+        def handle_data(self, data):
+            texts.append(data)
+
+        def handle_starttag(self, tag, attributes):
+            addresses.extend(value for name, value in attributes if name in ('src', 'href') and value)
+
+    Reader().feed(page)
+    return texts, addresses
 
 
 def clock_of(seed=0, steps=4, epochs=3, parts=1):

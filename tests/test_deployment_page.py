@@ -16,7 +16,7 @@ from conftest import ROOT
 
 httpx = pytest.importorskip('httpx', reason='requirements-dev.txt is not installed')
 pytest.importorskip('uvicorn', reason='requirements-serve.txt is not installed')
-sys.path.insert(0, str(ROOT / 'benchmarks'))
+sys.path.append(str(ROOT / 'benchmarks'))
 from served import export_colours, serving  # noqa: E402
 from uploads import COLOURS, png  # noqa: E402
 

@@ -15,9 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import assert_message, picture, run_script
-from test_annotate import ZOO
-from test_depth import COLOUR, SHADES, png16, pnm
-from test_images import NAMED, WRITTEN, private_tags, saved, turned
+from image_files import COLOUR, NAMED, SHADES, WRITTEN, ZOO, png16, pnm, private_tags, saved, turned
 
 import config
 from zodiac.base.errors import UserError

@@ -15,8 +15,7 @@ import time
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, assert_message, make_tree, picture, run_script
-from test_report import without_pictures
+from conftest import ROOT, assert_message, make_tree, picture, run_script, without_pictures
 
 import config
 from zodiac.base.errors import UserError

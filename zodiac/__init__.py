@@ -1,4 +1,4 @@
-"""What is behind the scripts, in sub-packages ("wings") that import each other one way only: see WINGS in tests/test_imports.py.
+"""What is behind the scripts, in sub-packages ("wings") that import each other one way only: see WINGS in tests/structure.py.
 
 A wing's docstring says its one job, what it may import, and which module to read first.
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from conftest import picture
-from test_report import content_of_a_page, read_page
+from conftest import picture, read_page
+from test_pages import content_of_a_page
 
 from zodiac.report import annotation, pages
 

@@ -6,20 +6,10 @@ import struct
 import numpy as np
 import pytest
 from conftest import picture
+from image_files import COLOUR, SHADES, png16, pnm
 from PIL import Image
-from test_annotate import png
 
 from zodiac.images import decoding
-
-SHADES = np.linspace(0, 255, 48 * 40).reshape(40, 48).astype(np.uint16)  # every grey there is
-COLOUR = np.stack([SHADES, SHADES[::-1], SHADES // 2], -1)
-
-
-def png16(values, *chunks):
-    """A PNG of 16 bits a channel: grey, grey with alpha, colour, colour with alpha by the last axis of `values`."""
-    values = values if values.ndim == 3 else values[..., None]
-    rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in values)
-    return png(values.shape[1::-1], 16, {1: 0, 2: 4, 3: 2, 4: 6}[values.shape[2]], rows, *chunks)
 
 
 def tiff(values, photometric=1, order='<', **more):
@@ -49,13 +39,6 @@ def tiff(values, photometric=1, order='<', **more):
     )
     head = struct.pack(order + '2sHL', b'II' if order == '<' else b'MM', 42, 8 + len(data))
     return head + data + struct.pack(order + 'H', len(tags)) + entries + bytes(4)
-
-
-def pnm(values, highest):
-    values = values if values.ndim == 3 else values[..., None]
-    kind = 5 if values.shape[2] == 1 else 6
-    head = f'P{kind} {values.shape[1]} {values.shape[0]} {highest}\n'.encode()
-    return head + values.astype('>u2' if highest > 255 else 'u1').tobytes()
 
 
 def decoded(content):

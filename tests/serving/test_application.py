@@ -15,8 +15,9 @@ import hypothesis
 import numpy as np
 import pytest
 from conftest import ROOT, picture
+from image_files import jpeg_of_scans
 from PIL import Image
-from test_bombs import jpeg_of_scans
+from small_server import LABELS, TRANSFORM, limits, model_of, shares
 
 from zodiac.base.errors import UserError
 from zodiac.images import decoding, transforms
@@ -26,25 +27,6 @@ pytest.importorskip('fastapi', reason='requirements-serve.txt is not installed')
 from fastapi.testclient import TestClient
 
 from zodiac.serving import application, uploads
-
-LABELS = ['红', 'green', 'blue']
-TRANSFORM = transforms.eval_transform(8, [0, 0, 0], [1, 1, 1], 'squash')
-
-
-def shares(batch):
-    """[N, 3, H, W] -> [N, 3]: how much of each colour there is."""
-    means = batch.mean((2, 3)) + 0.01
-    return means / means.sum(1, keepdims=True)
-
-
-def model_of(predict=shares):
-    return runtime.Exported('colours', LABELS, TRANSFORM, {}, predict)
-
-
-def limits(**others):
-    return uploads.Limits(
-        **{'requests': 50, 'images': 16, 'body': 1 << 20, 'total': 50 << 20, 'pixels': 10**6, 'seconds': 20, **others}
-    )
 
 
 def client_of(allowed=None, token=None, predict=shares):

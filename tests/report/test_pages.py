@@ -4,13 +4,12 @@ import base64
 import csv
 import io
 import json
-import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from conftest import AWKWARD, CHINESE, ENGLISH, picture
+from conftest import AWKWARD, CHINESE, ENGLISH, picture, read_page, without_pictures
 from PIL import Image
 
 from zodiac.base.errors import UserError
@@ -582,26 +581,6 @@ def test_a_run_that_was_not_evaluated_whole_is_named_with_the_next_step(workdir,
         write_run(workdir / 'output' / 'pets', n, rows)
     with pytest.raises(UserError, match='output/pets/report: .*evaluate.py -c output/pets/config.yaml'):
         compare.read('pets')
-
-
-def without_pictures(page):
-    """An HTML page without its base64, which may hold any four letters."""
-    return re.sub(r'data:image/[^"]*', '', page)
-
-
-def read_page(page):
-    """The texts of an HTML page, and the addresses of what it loads."""
-    texts, addresses = [], []
-
-    class Reader(HTMLParser):
-        def handle_data(self, data):
-            texts.append(data)
-
-        def handle_starttag(self, tag, attributes):
-            addresses.extend(value for name, value in attributes if name in ('src', 'href') and value)
-
-    Reader().feed(page)
-    return texts, addresses
 
 
 def write_pair(workdir, first='a', second='b'):

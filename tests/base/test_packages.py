@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from test_imports import reachable
+from structure import reachable
 
 from zodiac.base import packages
 from zodiac.doctor import check_packages

@@ -11,49 +11,11 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT, picture
+from image_files import NAMED, UPRIGHT, WRITTEN, box, private_tags, saved, turned
 from PIL import Image
 
 from zodiac.data import file_facts, inspection
 from zodiac.images import decoding, kinds, transforms
-
-UPRIGHT = picture(1, (160, 96))
-STORED = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}  # by orientation, the one whose turn makes what the file holds
-WRITTEN = {  # how each format of Pillow's that can tell an orientation is written
-    'JPEG': {'quality': 95, 'subsampling': 0},
-    'grey JPEG': {'mode': 'L', 'quality': 95},
-    'CMYK JPEG': {'mode': 'CMYK', 'quality': 95},
-    'progressive JPEG': {'quality': 95, 'subsampling': 0, 'progressive': True},
-    'MPO': {'quality': 95, 'subsampling': 0, 'save_all': True, 'append_images': [picture(2)]},
-    'PNG': {},
-    'palette PNG': {'mode': 'P'},
-    'transparent PNG': {'mode': 'RGBA'},
-    'animated PNG': {'save_all': True, 'append_images': [picture(2)]},
-    'WEBP': {'lossless': True},
-    'TIFF': {},
-    'CMYK TIFF': {'mode': 'CMYK'},
-    'grey TIFF': {'mode': 'L', 'compression': 'tiff_deflate'},
-    'LZW TIFF': {'compression': 'tiff_lzw'},
-    'JPEG TIFF': {'compression': 'jpeg', 'quality': 95},
-    'pages TIFF': {'save_all': True, 'append_images': [picture(2)]},
-    'AVIF': {'quality': 95, 'subsampling': '4:4:4'},
-}
-
-
-def saved(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def turned(name, orientation):
-    """The bytes of UPRIGHT as a camera on its side would keep it."""
-    options = {**WRITTEN[name]}
-    image = UPRIGHT.convert(options.pop('mode', 'RGB'))
-    if orientation in STORED:
-        image = image.transpose(decoding.TURNS[STORED[orientation]])
-    tags = Image.Exif()
-    tags[decoding.ORIENTATION] = orientation
-    return saved(image, name.split()[-1], exif=tags, **options)
 
 
 @pytest.mark.parametrize('name', WRITTEN)
@@ -108,20 +70,6 @@ def test_ppm_and_avif_are_read(kind, mode):
     assert np.abs(np.asarray(found, int) - np.asarray(image.convert('RGB'), int)).mean() < (0.1 if kind == 'PPM' else 9)
 
 
-def box(*brands):
-    return struct.pack('>I', 12 + 4 * len(brands)) + b'ftyp' + brands[0] + bytes(4) + b''.join(brands[1:]) + bytes(900)
-
-
-NAMED = {
-    'HEIC': box(b'heic', b'mif1', b'heic'),
-    'HEIC by its second brand': box(b'mif1', b'miaf', b'heic'),
-    'JPEG 2000': saved(picture(1), 'JPEG2000'),
-    'a TIFF of this kind': struct.pack('<4sLH', b'II*\0', 8, 0) + bytes(40),
-    'SVG': b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
-    'PDF': b'%PDF-1.7\n',
-}
-
-
 @pytest.mark.parametrize('name', NAMED)
 def test_another_format_is_named_with_what_to_do(name):
     with pytest.raises(
@@ -151,20 +99,6 @@ def test_avif_for_which_pillow_is_too_old_says_so():
 
 
 # --- what C libraries and Pillow say of a damaged file
-
-
-def private_tags(count=900):
-    """A TIFF of many tags of types that libtiff complains of, one by one."""
-    sound = saved(picture(1), 'TIFF', compression='tiff_lzw')
-    (start,) = struct.unpack_from('<L', sound, 4)
-    (own,) = struct.unpack_from('<H', sound, start)
-    entries = sound[start + 2 : start + 2 + 12 * own]
-    more = b''.join(
-        struct.pack('<HHLL', 40_000 + number, (0, 14, 16, 18, 77)[number % 5], 3, 8) for number in range(count)
-    )
-    place = len(sound) + len(sound) % 2
-    directory = struct.pack('<H', own + count) + entries + more + bytes(4)
-    return (sound[:4] + struct.pack('<L', place) + sound[8:]).ljust(place, b'\0') + directory
 
 
 def wordy():

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_imports
 from conftest import ROOT, make_tree, picture
 from PIL import Image
+from structure import reachable
 
 import annotate
 from zodiac.base import files
@@ -175,7 +175,7 @@ def test_another_version_of_the_code_or_of_pillow_reads_all_again(run, monkeypat
 
 
 def test_the_key_of_the_record_holds_every_module_and_library_that_decides():
-    modules = {'annotate', *test_imports.reachable('annotate')}
+    modules = {'annotate', *reachable('annotate')}
     assert {'zodiac.data.inspection', 'zodiac.images.bombs', 'zodiac.images.decoding'} < modules
     known = {os.path.relpath(path, ROOT)[: -len('.py')].replace(os.sep, '.') for path in files.sources('annotate')}
     assert known == {*modules, *(f'zodiac.{wing}.__init__' for wing in ('base', 'data', 'images'))}

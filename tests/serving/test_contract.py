@@ -1,6 +1,7 @@
 """Requests made from the description at /openapi.json are answered as it says."""
 
 import pytest
+from small_server import limits, model_of
 
 schemathesis = pytest.importorskip('schemathesis', reason='requirements-dev.txt is not installed')
 pytest.importorskip('fastapi', reason='requirements-serve.txt is not installed')
@@ -9,7 +10,6 @@ from schemathesis.specs.openapi.checks import (  # noqa: E402
     negative_data_rejection,
     positive_data_acceptance,
 )
-from test_service import limits, model_of  # noqa: E402
 
 from zodiac.serving import application  # noqa: E402
 

@@ -8,36 +8,11 @@ import zlib
 
 import pytest
 from conftest import picture
+from image_files import jpeg_of_scans, saved, segment
 from PIL import Image
 
 from zodiac.data import inspection
 from zodiac.images import bombs, decoding
-
-
-def saved(image, kind, **settings):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **settings)
-    return buffer.getvalue()
-
-
-def segment(marker, data=b''):
-    return struct.pack('>BBH', 0xFF, marker, len(data) + 2) + data
-
-
-def jpeg_of_scans(count, frame=0xC2, side=4000, between=b''):
-    """A grey picture of three components in `count` scans, each of a byte of data."""
-    numbers = [1, 2, 3]
-    tables = b''.join(segment(0xC4, bytes([kind, 1, *[0] * 15, 0])) for kind in (0x00, 0x10))
-    shape = struct.pack('>BHHB', 8, side, side, 3) + b''.join(bytes([number, 0x11, 0]) for number in numbers)
-
-    def scan(chosen, tail):
-        return segment(0xDA, bytes([len(chosen)]) + b''.join(bytes([number, 0]) for number in chosen) + tail) + b'\0'
-
-    if frame == 0xC2:  # all bits but the last of the first coefficient, and then that bit again and again
-        scans = scan(numbers, b'\0\0\1') + between + scan(numbers, b'\0\0\x10') * (count - 1)
-    else:
-        scans = scan([1], b'\0\x3f\0') + between + scan([2], b'\0\x3f\0') * (count - 2) + scan([3], b'\0\x3f\0')
-    return b'\xff\xd8' + segment(0xDB, bytes([0, *[1] * 64])) + segment(frame, shape) + tables + scans + b'\xff\xd9'
 
 
 def chunk(name, data=b''):

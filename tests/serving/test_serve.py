@@ -17,11 +17,11 @@ import urllib.parse
 
 import pytest
 from conftest import ROOT, assert_message, run_script
+from small_server import limits, model_of
 
 httpx = pytest.importorskip('httpx', reason='requirements-dev.txt is not installed')
 pytest.importorskip('uvicorn', reason='requirements-serve.txt is not installed')
-sys.path.insert(0, str(ROOT / 'benchmarks'))
-import test_service  # noqa: E402
+sys.path.append(str(ROOT / 'benchmarks'))
 import uploads  # noqa: E402
 from served import export_colours, serving  # noqa: E402
 
@@ -527,7 +527,7 @@ def test_a_broken_body_is_no_error_of_the_server(answering, caplog, parts):
 
 
 def colours_service(**others):
-    return application.create(test_service.model_of(), test_service.limits(**others))
+    return application.create(model_of(), limits(**others))
 
 
 HEAD = b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n'

@@ -1,0 +1,55 @@
+"""What imports what: the scripts, the modules of zodiac/ and the wings they are in."""
+
+import ast
+
+from conftest import ROOT
+
+DOORS = sorted(path.stem for path in ROOT.glob('*.py'))
+ROOMS = sorted(
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+    for path in (ROOT / 'zodiac').glob('*/*.py')
+    if path.stem != '__init__'
+)
+WINGS = {  # of zodiac/, each with those that it may import
+    'base': set(),
+    'images': {'base'},
+    'inference': {'images', 'base'},
+    'serving': {'inference', 'images', 'base'},
+    'data': {'images', 'base'},
+    'models': {'base'},
+    'report': {'data', 'images', 'base'},
+    'training': {'models', 'data', 'inference', 'report', 'base'},
+    'doctor': {'data', 'report', 'base'},
+}
+
+
+def imports(module):
+    """Our own modules that the source of `module` imports anywhere, also inside functions."""
+    path = ROOT / (module.replace('.', '/') + '.py')
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = 'zodiac' if node.level else ''
+            base = '.'.join(part for part in (package, node.module) if part)
+            names.add(base)
+            names.update(f'{base}.{alias.name}' for alias in node.names)
+    return names & {*DOORS, *ROOMS}
+
+
+def graph():
+    return {module: imports(module) for module in DOORS + ROOMS}
+
+
+def reachable(start):
+    edges, seen, waiting = graph(), set(), [start]
+    while waiting:
+        new = edges[waiting.pop()] - seen
+        seen |= new
+        waiting += new
+    return seen
+
+
+def wing(module):
+    return module.split('.')[1]
