@@ -15,11 +15,10 @@ from PIL import Image
 import config
 from zodiac.base import device, files, stops
 from zodiac.base.errors import KILLED_LOADER, UserError, fault
+from zodiac.base.paddle_setup import paddle
 from zodiac.data import augment
 from zodiac.data.index import read as read_index
 from zodiac.images import decoding, transforms
-
-paddle = device.import_paddle()
 
 FEWEST = (
     8  # images of a process in a batch that BatchNorm can do with, where a run goes on with batches of another size

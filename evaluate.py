@@ -45,8 +45,8 @@ def main():
 
 def evaluate(cfg):
     """Measure the network and write its report, with the settings of a `config.Config`. Raises UserError."""
-    paddle = device.import_paddle()
     from dataset import ZodiacDataset
+    from zodiac.base.paddle_setup import paddle  # which takes seconds to import
     from zodiac.inference import runtime
     from zodiac.report import annotation, metrics
     from zodiac.training import checkpoint

@@ -33,8 +33,8 @@ def main():
 
 def export(cfg):
     """Do what this script does, with the settings of a `config.Config`. Raises UserError."""
-    device.import_paddle()
     from dataset import Loader, ZodiacDataset
+    from zodiac.base import paddle_setup  # noqa: F401  # before any other import of Paddle
     from zodiac.models import builder, networks
     from zodiac.report import calibration
     from zodiac.training import checkpoint

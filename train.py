@@ -112,8 +112,8 @@ def train(cfg, must_resume=False, accept_changes=False, tell=True):
 
 def loaders(cfg):
     """The loaders of training and validation images, when the device and the settings have been found to go together."""
-    paddle = device.import_paddle()
     from dataset import Loader, ZodiacDataset
+    from zodiac.base.paddle_setup import paddle  # which takes seconds to import
 
     place = device.choose(cfg.device)
     if cfg.train.amp != 'O0' and place == 'cpu':

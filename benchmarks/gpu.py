@@ -36,7 +36,8 @@ def main():
     parser.add_argument('--autotune', action='store_true', help='as train.autotune')
     parser.add_argument('--torch', metavar='PYTHON', help='a Python that has PyTorch, for its fp32')
     args = parser.parse_args()
-    paddle = device.import_paddle()
+    from zodiac.base.paddle_setup import paddle
+
     place = device.choose(args.device)
     if args.autotune:
         paddle.incubate.autotune.set_config({'kernel': {'enable': True}, 'layout': {'enable': True}})

@@ -63,9 +63,9 @@ def write(lines):
 
 def measure(workers):
     """Seconds to open and to shuffle the index, and the memory of this process and its workers in MB."""
-    from zodiac.base import device
+    from zodiac.base import paddle_setup
 
-    device.import_paddle()
+    paddle_setup.import_paddle()
     from dataset import Loader, ZodiacDataset, config
 
     cfg = config.load(overrides=['data.num_workers=0'])

@@ -24,8 +24,6 @@ from ratios import run, summary
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from zodiac.base import device  # noqa: E402
-
 TARGETS = {'cold': 2.0, 'cached': 6.0}
 
 
@@ -78,11 +76,11 @@ def draw_photo(rng, size=(1200, 800)):
 
 
 def make_loaders(args):
-    paddle = device.import_paddle()
     from notebook_dataset import NotebookDataset
 
     import config
     from dataset import Loader, ZodiacDataset
+    from zodiac.base.paddle_setup import paddle
 
     paddle.set_device('cpu')
     settings = ['data.root=photos', 'data.labels=[a, b]', f'image.size={args.size}', f'data.num_workers={args.workers}']

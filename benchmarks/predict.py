@@ -113,11 +113,11 @@ def make_models(work, photos):
         return engine
     import config
     import export
-    from zodiac.base import device
+    from zodiac.base import paddle_setup
     from zodiac.inference import runtime
     from zodiac.models import networks
 
-    paddle = device.import_paddle()
+    paddle = paddle_setup.import_paddle()
     paddle.seed(0)
     network = paddle.vision.models.resnet50(num_classes=len(LABELS))
     paddle.Model(network).save(str(work / 'resnet50'), training=True)

@@ -21,9 +21,9 @@ def export_colours(folder):
     """Write an export that tells red, green and blue pictures apart; returns its folder."""
     import config
     import export
-    from zodiac.base import device
+    from zodiac.base import paddle_setup
 
-    paddle = device.import_paddle()
+    paddle = paddle_setup.import_paddle()
     from zodiac.models import networks
 
     class Colours(paddle.nn.Layer):

@@ -35,10 +35,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from zodiac.base import device  # noqa: E402
-
-paddle = device.import_paddle()
-
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 

@@ -126,9 +126,9 @@ def run_script(name, *arguments, cwd, env=None, timeout=240):
 def call_script(monkeypatch, capsys):
     """Like `run_script`, but in this process, which has Paddle imported: for what needs no process of its own."""
     import config
-    from zodiac.base import device
+    from zodiac.base import paddle_setup
 
-    device.import_paddle()
+    paddle_setup.import_paddle()
 
     def call(name, *arguments, cwd):
         monkeypatch.chdir(cwd)

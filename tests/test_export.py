@@ -13,13 +13,13 @@ from conftest import ROOT, picture
 
 import config
 import export
-from zodiac.base import device, packages
+from zodiac.base import device, packages, paddle_setup
 from zodiac.base.errors import UsageError, UserError
 from zodiac.images import transforms
 from zodiac.inference import engines, runtime
 from zodiac.models import builder, convert, networks
 
-paddle = export.device.import_paddle()
+paddle = paddle_setup.import_paddle()
 
 LABELS = ['a', 'b', 'c', 'd']
 ONNX = pytest.mark.skipif(not convert.can_save_onnx(), reason='requirements-deploy.txt is not installed')
@@ -420,8 +420,8 @@ def test_a_transform_that_gives_what_the_network_does_not_take_is_refused(export
 
 STOPPED = """
 import os, signal
-from zodiac.base import device, errors, files; from zodiac.models import convert
-paddle = device.import_paddle()
+from zodiac.base import errors, files, paddle_setup; from zodiac.models import convert
+paddle = paddle_setup.import_paddle()
 
 @paddle.jit.not_to_static
 def interrupt():

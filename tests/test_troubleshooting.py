@@ -9,7 +9,7 @@ from collections import namedtuple
 import pytest
 from conftest import ROOT
 
-from zodiac.base import device, errors, files, packages
+from zodiac.base import device, errors, files, packages, paddle_setup
 from zodiac.base.errors import UsageError, UserError
 from zodiac.models import convert
 from zodiac.report import plots
@@ -150,7 +150,7 @@ def test_a_paddle_that_was_removed_in_part_is_named_with_the_way_to_a_whole_one(
     rest.__path__ = ['/env/site-packages/paddle']
     monkeypatch.setitem(sys.modules, 'paddle', rest)
     with pytest.raises(UserError, match='^/env/site-packages/paddle: .* pip uninstall -y .*#both-paddles$'):
-        device.import_paddle()
+        paddle_setup.import_paddle()
 
 
 @pytest.mark.parametrize(
@@ -168,12 +168,12 @@ def test_whatever_the_import_of_paddle_raises_is_told_in_a_line(tmp_path, monkey
     monkeypatch.delitem(sys.modules, 'paddle', raising=False)
     monkeypatch.syspath_prepend(tmp_path / 'site-packages')
     with pytest.raises(UserError, match=words) as caught:
-        device.import_paddle()
+        paddle_setup.import_paddle()
     assert '\n' not in str(caught.value)
 
 
 def test_a_cpu_paddle_that_lies_over_the_one_for_gpus_is_told(monkeypatch):
-    paddle = device.import_paddle()
+    paddle = paddle_setup.import_paddle()
     monkeypatch.setattr(paddle.device, 'is_compiled_with_cuda', lambda: False)
     monkeypatch.setattr(packages, 'installed_version', lambda *names: '3.3.1')
     with pytest.raises(UsageError, match='device = gpu: .*pip uninstall -y .*#both-paddles'):

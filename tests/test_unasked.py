@@ -8,11 +8,11 @@ import sys
 import pytest
 from conftest import ROOT, make_tree
 
-from zodiac.base import device
+from zodiac.base import device, paddle_setup
 from zodiac.inference import engines
 from zodiac.models import convert
 
-device.import_paddle()
+paddle_setup.import_paddle()
 
 WATCHED = ['unshare', '--net', '--mount', sys.executable, str(ROOT / 'tests' / 'watched.py')]
 

@@ -9,13 +9,11 @@ import sys
 import pytest
 from conftest import ROOT
 
-from zodiac.base import device
+from zodiac.base import device, paddle_setup
 from zodiac.base.errors import UsageError, UserError
 from zodiac.data import inspection
 
-REPORT = (
-    'from zodiac.base import device; import os; device.import_paddle(); print(*[os.environ.get(n) for n in {names}])'
-)
+REPORT = 'from zodiac.base import paddle_setup; import os; paddle_setup.import_paddle(); print(*[os.environ.get(n) for n in {names}])'
 
 
 def environment_after_import(names, **given):
@@ -36,7 +34,7 @@ def environment_after_import(names, **given):
 def test_all_cores_are_used_and_nothing_is_said_of_it():
     values, said = environment_after_import(['OMP_NUM_THREADS', 'MKL_DEBUG_CPU_TYPE'])
 
-    assert values == [str(device.cores()), '5' if device._is_amd_with_avx2() else 'None']
+    assert values == [str(device.cores()), '5' if paddle_setup._is_amd_with_avx2() else 'None']
     assert 'OMP_NUM_THREADS' not in said and 'ccache' not in said
 
 
@@ -60,8 +58,7 @@ def test_whether_training_is_on_the_cpu_is_told_without_paddle(monkeypatch, sett
 
 FAULTS = """
 import ctypes, resource
-from zodiac.base import device; from zodiac.data import inspection
-device._keep_freed_memory()
+from zodiac.base import paddle_setup
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 for _ in range(3):
@@ -76,7 +73,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='the settings are those of glibc')
 @pytest.mark.parametrize(('given', 'kept'), [({}, True), ({'MALLOC_MMAP_MAX_': '65536'}, False)])
 def test_freed_memory_is_kept_for_the_next_array_unless_the_user_has_settings_for_it(given, kept):
-    inherited = {name: value for name, value in os.environ.items() if name not in device.MALLOC_SETTINGS}
+    inherited = {name: value for name, value in os.environ.items() if name not in paddle_setup.MALLOC_SETTINGS}
     command = [sys.executable, '-c', FAULTS]
     result = subprocess.run(command, cwd=ROOT, env={**inherited, **given}, capture_output=True, text=True, check=True)
     faults = int(result.stdout)
@@ -85,11 +82,11 @@ def test_freed_memory_is_kept_for_the_next_array_unless_the_user_has_settings_fo
 
 def test_several_processes_share_the_cores(monkeypatch):
     monkeypatch.setattr(device, 'cores', lambda: 8)
-    monkeypatch.setattr(device, '_is_amd_with_avx2', lambda: False)
+    monkeypatch.setattr(paddle_setup, '_is_amd_with_avx2', lambda: False)
     for name, value in (('PADDLE_LOCAL_SIZE', '4'), ('OMP_NUM_THREADS', '1'), ('GLOG_minloglevel', '2')):
         monkeypatch.setenv(name, value)
 
-    device.import_paddle()
+    paddle_setup.import_paddle()
 
     assert os.environ['OMP_NUM_THREADS'] == '2'
 

@@ -15,8 +15,8 @@ from zodiac.doctor import check_machine
 IMPORT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from zodiac.base import device
-device.import_paddle()
+from zodiac.base import device, paddle_setup
+paddle_setup.import_paddle()
 import visualdl
 from paddle.utils import download
 print(download.WEIGHTS_HOME)

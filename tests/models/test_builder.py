@@ -9,12 +9,12 @@ from conftest import clock_of
 
 import config
 import train
-from zodiac.base import device
+from zodiac.base import paddle_setup
 from zodiac.base.errors import UsageError, UserError
 from zodiac.models import builder
 from zodiac.training import optim
 
-paddle = device.import_paddle()
+paddle = paddle_setup.import_paddle()
 
 from zodiac.training import callbacks  # noqa: E402
 

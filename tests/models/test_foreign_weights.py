@@ -11,11 +11,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from zodiac.base import device
+from zodiac.base import paddle_setup
 from zodiac.base.errors import UserError
 from zodiac.models import builder, weights
 
-paddle = device.import_paddle()
+paddle = paddle_setup.import_paddle()
 
 
 @pytest.fixture(scope='module')

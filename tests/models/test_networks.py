@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import config
-from zodiac.base import device
+from zodiac.base import paddle_setup
 from zodiac.base.errors import UsageError, UserError
 from zodiac.models import builder, networks
 from zodiac.training import checkpoint
 
-paddle = device.import_paddle()
+paddle = paddle_setup.import_paddle()
 nn = paddle.nn
 
 FOUR = ['a', 'b', 'c', 'd']

@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from zodiac.base import device
+from zodiac.base import paddle_setup
 from zodiac.base.errors import UserError
 from zodiac.models import weights
 
-paddle = device.import_paddle()
+paddle = paddle_setup.import_paddle()
 
 
 def assert_same_arrays(read, expected):

@@ -8,12 +8,12 @@ import pytest
 
 import config
 import train
-from zodiac.base import device, files, provenance
+from zodiac.base import files, paddle_setup, provenance
 from zodiac.base.errors import UserError
 from zodiac.models import builder, weights
 from zodiac.training import checkpoint
 
-paddle = device.import_paddle()
+paddle = paddle_setup.import_paddle()
 
 SETTINGS = ['name=run', 'model.arch=cifarnet', 'image.size=32', 'image.resize=32', 'model.pretrained=false']
 LABELS = ['red', 'green', 'blue']

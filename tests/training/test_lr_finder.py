@@ -10,10 +10,10 @@ import pytest
 from conftest import make_tree
 
 import config
-from zodiac.base import device
+from zodiac.base import paddle_setup
 from zodiac.training import lr_finder, optim
 
-paddle = device.import_paddle()
+paddle = paddle_setup.import_paddle()
 
 from zodiac.training.soft_labels import Loss  # noqa: E402
 from zodiac.training.trainer import Trainer  # noqa: E402

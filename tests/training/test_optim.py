@@ -8,12 +8,12 @@ from conftest import ROOT, assert_message, make_tree
 
 import config
 import train
-from zodiac.base import device
+from zodiac.base import paddle_setup
 from zodiac.base.errors import UsageError
 from zodiac.models import builder
 from zodiac.training import optim
 
-paddle = device.import_paddle()
+paddle = paddle_setup.import_paddle()
 
 LR, LOW = 0.02, 0.001
 

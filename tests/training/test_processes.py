@@ -38,8 +38,8 @@ SETTINGS = [
 RUNS = """
 import json, sys
 sys.path.insert(0, {root!r})
-from zodiac.base import device
-paddle = device.import_paddle()
+from zodiac.base import device, paddle_setup
+paddle = paddle_setup.import_paddle()
 from paddle import nn
 import train
 from zodiac.base import errors; from zodiac.models import builder; from zodiac.training import callbacks

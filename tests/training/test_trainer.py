@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from conftest import assert_message, make_tree
 
-from zodiac.base import device
+from zodiac.base import paddle_setup
 from zodiac.base.errors import UserError
 from zodiac.training import callbacks
 
-paddle = device.import_paddle()
+paddle = paddle_setup.import_paddle()
 
 from dataset import Batches  # noqa: E402
 from zodiac.training import processes, run_log  # noqa: E402

@@ -17,6 +17,7 @@ def prepare(requirements='requirements-base.txt', modules=''):
             one line and status 1, and not after hours of work.
     """
     stops.leave_on_signals()
+    sys.excepthook = _show
     atexit.register(stops.ignore)  # the first to be registered is the last to be called
     _open_closed_streams()
     _read_names_as_utf8()
@@ -26,6 +27,14 @@ def prepare(requirements='requirements-base.txt', modules=''):
     from zodiac.base import packages  # takes longer to import than all of the above
 
     packages.require(requirements, modules.split())
+
+
+def _show(kind, error, trace):
+    """One line for a UserError of an import, such as that of Paddle; `errors.run` has it for those of the work itself."""
+    if getattr(error, 'status', 0) == 1:
+        print(f'error: {error}', file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _open_closed_streams():

@@ -66,7 +66,8 @@ def network_file(manifest):
 
 def _paddle(model, place):
     """Paddle Inference: on the CPU with oneDNN, in bfloat16 where it was exported so and the processor has it; else on a GPU."""
-    paddle = device.import_paddle()
+    from zodiac.base.paddle_setup import paddle  # which takes seconds to import
+
     network = os.path.join(model.folder, network_file(model.manifest))
     if network.endswith('.json') and paddle.__version__.startswith('2.'):  # it would crash without a word
         raise UserError(
