@@ -22,13 +22,13 @@ import warnings
 from dataclasses import dataclass, field
 from typing import List, Literal, Optional, Union
 
-from zodiac.base import provenance, schema
+from zodiac.base import networks, provenance, schema
 from zodiac.base.errors import UsageError, run
 from zodiac.base.schema import setting
 
 DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configs', 'zodiac.yaml')
 ZODIAC = ['ratt', 'ox', 'tiger', 'rabbit', 'dragon', 'snake', 'horse', 'goat', 'monkey', 'rooster', 'dog', 'pig']
-ARCHS = Literal['resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152', 'resnet9', 'cifarnet']
+ARCHS = Literal[tuple(networks.NETWORKS)]
 Auto = Literal['auto']
 Items = List[Union[str, dict]]  # each a name, or {name: {setting: value}}
 

@@ -111,9 +111,9 @@ def require_numbers(probabilities, weights):
 def predictor_of_network(network, cfg):
     """dataset -> float32 [n, classes], probabilities, by a network in eval mode."""
     from dataset import Loader
-    from zodiac.models import builder
+    from zodiac.models import prediction
 
-    return lambda images: builder.predict(network, Loader(images, cfg.evaluate.batch_size, cfg), len(images))
+    return lambda images: prediction.predict(network, Loader(images, cfg.evaluate.batch_size, cfg), len(images))
 
 
 def predictor_of_export(cfg):

@@ -163,7 +163,7 @@ def build_network(cfg, train_set):
     import paddle
 
     from zodiac.base import provenance
-    from zodiac.models import builder
+    from zodiac.models import builder, freezing, pretrained
     from zodiac.training import checkpoint
 
     network = builder.build(
@@ -173,14 +173,14 @@ def build_network(cfg, train_set):
     if isinstance(source, str):
         source, facts = checkpoint.locate(source)
     if source:
-        note(builder.load_pretrained(network, cfg.model.arch, source, provenance.labels(facts), cfg.data.labels))
+        note(pretrained.load_pretrained(network, cfg.model.arch, source, provenance.labels(facts), cfg.data.labels))
     else:
         note(f'{cfg.model.arch} starts from scratch (model.pretrained=false)')
         if hasattr(network, 'learn_from'):
             network.learn_from(paddle.to_tensor(some_images(train_set, 1000)))
-    frozen = builder.freeze(network, cfg.model.freeze)
+    frozen = freezing.freeze(network, cfg.model.freeze)
     if cfg.train.sync_batch_norm and processes.count() > 1:
-        builder.sync_batch_norm(network)
+        freezing.sync_batch_norm(network)
     return network, frozen
 
 
@@ -204,9 +204,9 @@ def require_images_for_batch_norm(cfg, network, loader):
     """Raise UsageError where BatchNorm would learn from one image at a time."""
     from paddle import nn
 
-    from zodiac.models import builder
+    from zodiac.models import freezing
 
-    norms = [layer for layer in builder.batch_norms(network) if cfg.model.unfreeze_epoch or not layer._use_global_stats]
+    norms = freezing.batch_norms(network, frozen=bool(cfg.model.unfreeze_epoch))
     number = 1 if all(isinstance(layer, nn.SyncBatchNorm) for layer in norms) else processes.count()
     if norms and loader.batch_sampler.smallest() < 2 * number:
         images = len(loader.images)
@@ -248,13 +248,13 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
     """Train, and keep everything that is worth keeping in output/<name>/."""
     import paddle
 
-    from zodiac.models import builder, weights
+    from zodiac.models import freezing, weights
     from zodiac.training import callbacks, checkpoint, resume, run_log
 
     trainer, frozen = build_trainer(cfg, train_loader.images, len(train_loader))
     require_images_for_batch_norm(cfg, trainer.network, train_loader)
     writes = device.rank() == 0
-    total, learning = builder.count_parameters(trainer.network)
+    total, learning = freezing.count_parameters(trainer.network)
     note(f"{cfg.model.arch}: {total:,} parameters, BatchNorm's statistics among them; {learning:,} learn")
     run_dir = cfg.run_dir if writes else None
     every = cfg.train.read_steps

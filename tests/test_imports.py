@@ -54,6 +54,7 @@ def test_serving_reaches_no_more_than_it_may(door, wings):
 def test_config_imports_no_more_than_it_needs():
     assert imports('config') == {
         'zodiac.base.errors',
+        'zodiac.base.networks',
         'zodiac.base.provenance',
         'zodiac.base.schema',
         'zodiac.base.start',

@@ -18,7 +18,7 @@ import evaluate
 import train
 from dataset import Batches
 from zodiac.base.errors import UsageError
-from zodiac.models import builder, weights
+from zodiac.models import builder, freezing, weights
 from zodiac.report import plots
 from zodiac.training import optim, processes
 
@@ -176,7 +176,7 @@ def test_batch_norm_that_would_learn_from_one_image_at_a_time_is_refused(
     batches = Batches(images, size, number, 0, cfg.train.accumulate)
     loader = SimpleNamespace(images=range(images), batch_sampler=batches)
     network = builder.build('resnet18', 2, image_size=32)
-    builder.freeze(network, cfg.model.freeze)
+    freezing.freeze(network, cfg.model.freeze)
     monkeypatch.setattr(processes, 'count', lambda: number)
     if not words:
         train.require_images_for_batch_norm(cfg, network, loader)

@@ -11,7 +11,7 @@ import config
 import train
 from zodiac.base import paddle_setup
 from zodiac.base.errors import UsageError, UserError
-from zodiac.models import builder
+from zodiac.models import builder, freezing, pretrained
 from zodiac.training import optim
 
 paddle = paddle_setup.import_paddle()
@@ -99,7 +99,7 @@ def test_weights_of_1000_classes_fill_the_backbone_and_leave_the_head_new(imagen
     path, values = imagenet
     network = resnet18(12, seed=3)
     before = arrays(network)
-    message = builder.load_pretrained(network, 'resnet18', path)
+    message = pretrained.load_pretrained(network, 'resnet18', path)
     after = arrays(network)
     assert all(same(after[name], values[name]) for name in after if not name.startswith('fc.'))
     assert same(after['fc.weight'], before['fc.weight']) and same(after['fc.bias'], before['fc.bias'])
@@ -111,20 +111,20 @@ def test_weights_of_1000_classes_fill_the_backbone_and_leave_the_head_new(imagen
 def test_weights_of_as_many_classes_fill_the_head_too(imagenet):
     path, values = imagenet
     network = resnet18(1000, seed=3)
-    message = builder.load_pretrained(network, 'resnet18', path)
+    message = pretrained.load_pretrained(network, 'resnet18', path)
     after = arrays(network)
     assert all(same(after[name], values[name]) for name in after)
     assert f'{len(after)} of {len(after)} tensors' in message
-    assert 'anew' not in message
+    assert 'new head' not in message
 
 
 def test_a_file_without_a_head_fills_the_backbone(imagenet, tmp_path):
     values = {name: value for name, value in imagenet[1].items() if not name.startswith('fc.')}
     network = resnet18(12)
-    message = builder.load_pretrained(network, 'resnet18', save(values, tmp_path / 'backbone.pdparams'))
+    message = pretrained.load_pretrained(network, 'resnet18', save(values, tmp_path / 'backbone.pdparams'))
     after = arrays(network)
     assert all(same(after[name], value) for name, value in values.items())
-    assert 'anew' in message
+    assert 'new head' in message
 
 
 def with_one_reshaped(values):
@@ -151,7 +151,7 @@ def test_a_backbone_that_does_not_match_stops_with_the_first_tensor(imagenet, tw
     path = save(change(imagenet[1]), tmp_path / 'other.pdparams')
     before = arrays(twelve)
     with pytest.raises(UserError) as caught:
-        builder.load_pretrained(twelve, 'resnet18', path)
+        pretrained.load_pretrained(twelve, 'resnet18', path)
     for word in (path, 'resnet18', first, 'model.arch'):
         assert word in str(caught.value)
     assert all(same(value, before[name]) for name, value in arrays(twelve).items())
@@ -168,7 +168,7 @@ def deeper(values):
 def test_weights_of_a_deeper_network_do_not_match(imagenet, tmp_path):
     path = save(deeper(imagenet[1]), tmp_path / 'resnet34.pdparams')
     with pytest.raises(UserError, match=r'layer1\.2\.'):
-        builder.load_pretrained(resnet18(1000), 'resnet18', path)
+        pretrained.load_pretrained(resnet18(1000), 'resnet18', path)
 
 
 @pytest.mark.parametrize('kind', ['float16', 'float64'])
@@ -177,7 +177,7 @@ def test_weights_of_another_float_type_load_or_are_refused_by_name(imagenet, tmp
     path = save(values, tmp_path / f'{kind}.pdparams')
     network = resnet18(1000)
     try:
-        builder.load_pretrained(network, 'resnet18', path)
+        pretrained.load_pretrained(network, 'resnet18', path)
     except UserError as error:
         assert path in str(error)
     else:
@@ -188,7 +188,7 @@ def test_weights_of_another_float_type_load_or_are_refused_by_name(imagenet, tmp
 def test_a_file_that_holds_text_in_place_of_a_tensor_is_refused(imagenet, tmp_path):
     path = save({**imagenet[1], 'layer1.0.conv1.weight': 'text'}, tmp_path / 'odd.pdparams')
     with pytest.raises(UserError) as caught:
-        builder.load_pretrained(resnet18(1000), 'resnet18', path)
+        pretrained.load_pretrained(resnet18(1000), 'resnet18', path)
     assert path in str(caught.value)
 
 
@@ -202,10 +202,10 @@ def test_without_a_network_pretrained_says_where_to_put_the_file(monkeypatch, tw
     monkeypatch.setattr(download, 'WEIGHTS_HOME', str(tmp_path))
     monkeypatch.setattr(download, 'get_weights_path_from_url', fail_to_download)
     with pytest.raises(UserError) as caught:
-        builder.load_pretrained(twelve, 'resnet18', True)
+        pretrained.load_pretrained(twelve, 'resnet18', True)
     for word in ('model.pretrained', 'https://', f'{download.WEIGHTS_HOME}/resnet18.pdparams'):
         assert word in str(caught.value)
-    assert 'fetching the ImageNet weights of resnet18 from https://' in capsys.readouterr().err
+    assert 'downloading the ImageNet weights of resnet18 from https://' in capsys.readouterr().err
 
 
 def test_pretrained_takes_paddles_own_file_of_that_network(monkeypatch, imagenet):
@@ -221,7 +221,7 @@ def test_pretrained_takes_paddles_own_file_of_that_network(monkeypatch, imagenet
 
     monkeypatch.setattr(download, 'get_weights_path_from_url', local_file)
     network = resnet18(12)
-    assert '1000 -> 12' in builder.load_pretrained(network, 'resnet18', True)
+    assert '1000 -> 12' in pretrained.load_pretrained(network, 'resnet18', True)
     assert asked == [resnet.model_urls['resnet18']]
     assert same(arrays(network)['conv1.weight'], values['conv1.weight'])
 
@@ -244,39 +244,39 @@ def test_weights_of_a_plain_resnet_fill_the_backbone_below_a_list_head(imagenet)
     path, values = imagenet
     network = headed(12, seed=3)
     before = arrays(network)
-    message = builder.load_pretrained(network, 'resnet18', path)
+    message = pretrained.load_pretrained(network, 'resnet18', path)
     after = arrays(network)
     own = [name for name in after if name.startswith('fc.')]
     assert len(own) == 8
     assert all(same(after[name], before[name]) for name in own)
     assert all(same(after[name], values[name]) for name in after if name not in own)
     assert f'{len(after) - 8} of {len(after)} tensors' in message
-    assert 'head made anew (1000 -> 12 classes)' in message
+    assert 'new head (1000 -> 12 classes)' in message
 
 
 def test_weights_below_a_list_head_fill_the_backbone_of_a_plain_resnet(headed_file):
     path, values = headed_file
     network = resnet18(12, seed=3)
     before = arrays(network)
-    message = builder.load_pretrained(network, 'resnet18', path)
+    message = pretrained.load_pretrained(network, 'resnet18', path)
     after = arrays(network)
     assert all(same(after[name], before[name]) for name in ('fc.weight', 'fc.bias'))
     assert all(same(after[name], values[name]) for name in after if not name.startswith('fc.'))
-    assert 'head made anew (4 -> 12 classes)' in message
+    assert 'new head (4 -> 12 classes)' in message
 
 
 def test_weights_of_the_same_list_head_fill_it_too(headed_file):
     path, values = headed_file
     network = headed(4, seed=3)
-    message = builder.load_pretrained(network, 'resnet18', path)
+    message = pretrained.load_pretrained(network, 'resnet18', path)
     assert all(same(value, values[name]) for name, value in arrays(network).items())
-    assert 'anew' not in message
+    assert 'new head' not in message
 
 
 def test_load_all_restores_a_list_head(headed_file):
     path, values = headed_file
     network = headed(4, seed=3)
-    builder.load_all(network, path)
+    pretrained.load_all(network, path)
     assert all(same(value, values[name]) for name, value in arrays(network).items())
 
 
@@ -284,7 +284,7 @@ def test_load_all_of_a_list_head_of_another_class_count_says_both(headed_file):
     network = headed(12)
     before = arrays(network)
     with pytest.raises(UserError) as caught:
-        builder.load_all(network, headed_file[0])
+        pretrained.load_all(network, headed_file[0])
     for word in (headed_file[0], 'trained for 4 classes', 'data.labels has 12'):
         assert word in str(caught.value)
     assert all(same(value, before[name]) for name, value in arrays(network).items())
@@ -292,21 +292,21 @@ def test_load_all_of_a_list_head_of_another_class_count_says_both(headed_file):
 
 def test_load_all_of_another_head_of_as_many_classes_names_the_head(headed_file):
     with pytest.raises(UserError) as caught:
-        builder.load_all(resnet18(4), headed_file[0])
+        pretrained.load_all(resnet18(4), headed_file[0])
     assert 'model.head' in str(caught.value)
 
 
 def test_resnet9_has_no_imagenet_weights_and_says_what_to_set():
     with pytest.raises(UsageError, match='model.pretrained = true: .*resnet9.*model.pretrained=false'):
-        builder.load_pretrained(builder.build('resnet9', 10, 32), 'resnet9', True)
+        pretrained.load_pretrained(builder.build('resnet9', 10, 32), 'resnet9', True)
 
 
 def test_weights_of_another_class_count_say_both_also_where_the_head_has_no_bias(tmp_path):
     path = save(arrays(builder.build('cifarnet', 10, 32)), tmp_path / 'cifarnet.pdparams')
     network = builder.build('cifarnet', 4, 32)
-    assert 'head made anew (10 -> 4 classes)' in builder.load_pretrained(network, 'cifarnet', path)
+    assert 'new head (10 -> 4 classes)' in pretrained.load_pretrained(network, 'cifarnet', path)
     with pytest.raises(UserError, match='trained for 10 classes, data.labels has 4'):
-        builder.load_all(network, path)
+        pretrained.load_all(network, path)
 
 
 def test_resnet9_takes_weights_from_a_file_and_keeps_a_new_head_where_classes_differ(tmp_path):
@@ -316,11 +316,11 @@ def test_resnet9_takes_weights_from_a_file_and_keeps_a_new_head_where_classes_di
     paddle.seed(2)
     network = builder.build('resnet9', 4, 32)
     before = arrays(network)
-    assert 'head made anew (10 -> 4 classes)' in builder.load_pretrained(network, 'resnet9', path)
+    assert 'new head (10 -> 4 classes)' in pretrained.load_pretrained(network, 'resnet9', path)
     for name, value in arrays(network).items():
         assert same(value, before[name] if name.startswith('classifier.') else values[name])
     with pytest.raises(UserError, match='trained for 10 classes, data.labels has 4'):
-        builder.load_all(network, path)
+        pretrained.load_all(network, path)
 
 
 # A whole network
@@ -329,7 +329,7 @@ def test_resnet9_takes_weights_from_a_file_and_keeps_a_new_head_where_classes_di
 def test_load_all_restores_every_tensor(imagenet):
     path, values = imagenet
     network = resnet18(1000, seed=3)
-    builder.load_all(network, path)
+    pretrained.load_all(network, path)
     assert all(same(value, values[name]) for name, value in arrays(network).items())
 
 
@@ -337,7 +337,7 @@ def test_load_all_of_another_class_count_says_both(imagenet, twelve):
     path, _ = imagenet
     before = arrays(twelve)
     with pytest.raises(UserError) as caught:
-        builder.load_all(twelve, path)
+        pretrained.load_all(twelve, path)
     for word in (path, '1000', '12', 'data.labels'):
         assert word in str(caught.value)
     assert all(same(value, before[name]) for name, value in arrays(twelve).items())
@@ -346,7 +346,7 @@ def test_load_all_of_another_class_count_says_both(imagenet, twelve):
 def test_load_all_of_another_backbone_names_the_first_tensor(imagenet, twelve, tmp_path):
     path, first = save(with_one_reshaped(imagenet[1]), tmp_path / 'other.pdparams'), 'layer2.0.conv1.weight'
     with pytest.raises(UserError) as caught:
-        builder.load_all(twelve, path)
+        pretrained.load_all(twelve, path)
     for word in (path, first):
         assert word in str(caught.value)
 
@@ -354,7 +354,7 @@ def test_load_all_of_another_backbone_names_the_first_tensor(imagenet, twelve, t
 def test_load_all_of_a_deeper_network_is_refused(imagenet, tmp_path):
     path = save(deeper(imagenet[1]), tmp_path / 'resnet34.pdparams')
     with pytest.raises(UserError, match=r'layer1\.2\.'):
-        builder.load_all(resnet18(1000), path)
+        pretrained.load_all(resnet18(1000), path)
 
 
 # Freezing
@@ -408,7 +408,7 @@ def check_freezing_and_unfreezing(arch, freeze, name):
     before, after = learn(trainer, steps=2)
     frozen = of_stages(after, kept_stages(arch, freeze))
     assert moved(before, after) == set(after) - frozen
-    builder.unfreeze(trainer.network, names)
+    freezing.unfreeze(trainer.network, names)
     before, after = learn(trainer)
     assert moved(before, after) == set(after)
 
@@ -428,10 +428,10 @@ def test_a_frozen_part_of_a_resnet_stands_still_until_it_is_unfrozen(freeze, nam
 @pytest.mark.parametrize(('arch', 'size', 'freeze'), [('resnet18', 64, 'layer1'), ('cifarnet', 32, 'none')])
 def test_synchronised_batch_norm_has_the_parameters_of_what_it_replaces_and_spares_what_is_frozen(arch, size, freeze):
     network = builder.build(arch, 3, size)
-    builder.freeze(network, freeze)
+    freezing.freeze(network, freeze)
     parameters, names = dict(network.named_parameters()), set(network.state_dict())
     norms = {name for name, layer in network.named_sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)}
-    builder.sync_batch_norm(network)
+    freezing.sync_batch_norm(network)
     assert set(network.state_dict()) == names
     assert all(value is parameters[name] for name, value in network.named_parameters())
     synced = {name for name, layer in network.named_sublayers() if isinstance(layer, paddle.nn.SyncBatchNorm)}
@@ -454,10 +454,10 @@ def test_freeze_returns_the_names_of_the_parameters_that_no_longer_learn(arch):
     network = builder.build(arch, 4, 32)
     before = learning(network)
     for freeze in ('none', STAGES[arch][0], STAGES[arch][1], 'backbone'):
-        names = builder.freeze(network, freeze)
+        names = freezing.freeze(network, freeze)
         assert set(names) == of_stages(before, kept_stages(arch, freeze)) and len(set(names)) == len(names)
         assert learning(network) == before - set(names)
-        builder.unfreeze(network, names)
+        freezing.unfreeze(network, names)
         assert learning(network) == before
         norms = [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
         assert norms and not any(norm._use_global_stats for norm in norms)
@@ -468,7 +468,7 @@ def test_weights_that_a_network_keeps_at_one_stay_there_with_a_rate_of_the_backb
     still = {name for name, p in network.named_parameters() if p.optimize_attr['learning_rate'] == 0}
     assert len(still) == 6
     cfg = config.load(overrides=['optim.backbone_lr=0.001', 'model.freeze=backbone', 'model.unfreeze_epoch=2'])
-    optim.optimizer(cfg.optim, 0.1, network, builder.freeze(network, 'backbone'))
+    optim.optimizer(cfg.optim, 0.1, network, freezing.freeze(network, 'backbone'))
     assert still == {name for name, p in network.named_parameters() if p.optimize_attr['learning_rate'] == 0}
 
 
@@ -477,15 +477,15 @@ def test_an_unknown_stage_to_freeze_is_refused_with_the_valid_ones(arch):
     network = builder.build(arch, 4, 32)
     for freeze in ('layer9', 'fc', 'classifier', 'maxpool', 'layer1.0', ''):
         with pytest.raises(UsageError) as caught:
-            builder.freeze(network, freeze)
+            freezing.freeze(network, freeze)
         assert f'model.freeze = {freeze}: ' in str(caught.value)
-        assert str(caught.value).endswith(f'none, backbone, or the last stage to keep: {", ".join(STAGES[arch])}')
+        assert str(caught.value).endswith(f'none, backbone, or the last stage to freeze: {", ".join(STAGES[arch])}')
     assert not any(parameter.stop_gradient for name, parameter in network.named_parameters() if name.endswith('bias'))
 
 
 def test_a_frozen_stage_gives_the_same_in_training_as_in_evaluation():
     network = builder.build('resnet9', 4, 32)
-    builder.freeze(network, 'con2')
+    freezing.freeze(network, 'con2')
     images = paddle.to_tensor(IMAGES)
     results = []
     for mode in (network.train, network.eval):
@@ -501,7 +501,7 @@ def test_a_network_unfrozen_before_its_first_step_learns_like_one_never_frozen(d
         overrides = [f'optim.decoupled_decay={decoupled}', 'optim.lr=0.1', 'optim.weight_decay=0.1']
         trainer, names = trainer_of('resnet9', freeze, *overrides)
         assert bool(names) == (freeze == 'backbone')
-        builder.unfreeze(trainer.network, names)
+        freezing.unfreeze(trainer.network, names)
         paddle.seed(5)
         states.append(learn(trainer)[1])
     for name in states[0]:
@@ -510,7 +510,7 @@ def test_a_network_unfrozen_before_its_first_step_learns_like_one_never_frozen(d
 
 def test_the_backbone_below_a_head_without_parameters_is_frozen_whole():
     network = builder.build('resnet18', 512, 32, ['global_avg_pool', 'flatten'])
-    builder.freeze(network, 'backbone')
+    freezing.freeze(network, 'backbone')
     assert all(parameter.stop_gradient for parameter in network.parameters())
 
 

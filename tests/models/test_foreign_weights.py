@@ -13,7 +13,7 @@ import pytest
 
 from zodiac.base import paddle_setup
 from zodiac.base.errors import UserError
-from zodiac.models import builder, weights
+from zodiac.models import builder, pretrained, weights
 
 paddle = paddle_setup.import_paddle()
 
@@ -59,7 +59,7 @@ def of_pytorch(values):
 def loaded(path):
     """({name: array} of a network that was filled from a file, what was said of it)."""
     filled = network()
-    said = builder.load_pretrained(filled, 'cifarnet', str(path))
+    said = pretrained.load_pretrained(filled, 'cifarnet', str(path))
     return {name: tensor.numpy() for name, tensor in filled.state_dict().items()}, said
 
 

@@ -8,7 +8,8 @@ import pytest
 import config
 from zodiac.base import paddle_setup
 from zodiac.base.errors import UsageError, UserError
-from zodiac.models import builder, networks
+from zodiac.models import builder, heads, wrappers
+from zodiac.models.resnet9 import Conv
 from zodiac.training import checkpoint
 
 paddle = paddle_setup.import_paddle()
@@ -161,7 +162,7 @@ def test_the_dropout_of_resnet9_works_in_training_only(resnet9):
 
 
 def test_conv_is_conv2d_with_a_bias_forward_and_backward():
-    ours, theirs = networks.Conv(3, 8), nn.Conv2D(3, 8, 3, padding=1)
+    ours, theirs = Conv(3, 8), nn.Conv2D(3, 8, 3, padding=1)
     theirs.set_state_dict(ours.state_dict())
     factors = paddle.to_tensor(np.random.default_rng(2).standard_normal((2, 8, 9, 7), dtype=np.float32))
     results = []
@@ -357,7 +358,7 @@ def test_zero_init_residual_makes_each_block_pass_its_shortcut(zero_init, traini
     assert plain >= 4
 
 
-@pytest.mark.parametrize('arch', networks.SMALL)
+@pytest.mark.parametrize('arch', ['resnet9', 'cifarnet'])
 def test_zero_init_residual_is_refused_where_there_is_nothing_to_set(arch):
     with pytest.raises(UsageError, match='zero_init_residual'):
         builder.build(arch, 10, 32, zero_init_residual=True)
@@ -469,7 +470,7 @@ def test_a_pooled_head_is_the_networks_own_given_the_same_weights(plain):
 
 
 def head(items, classes=3, shape=(1, 6, 2, 2)):
-    return networks.build_head(items, paddle.ones(list(shape)), classes)
+    return heads.build_head(items, paddle.ones(list(shape)), classes)
 
 
 EVERY_LAYER = {  # a layer's name: (a head with it, the layer's kind)
@@ -486,7 +487,7 @@ EVERY_LAYER = {  # a layer's name: (a head with it, the layer's kind)
 
 
 def test_every_layer_of_a_head_is_tried_here():
-    assert set(EVERY_LAYER) == set(networks.HEAD_LAYERS)
+    assert set(EVERY_LAYER) == set(heads.HEAD_LAYERS)
 
 
 @pytest.mark.parametrize('name', EVERY_LAYER)
@@ -518,10 +519,10 @@ def test_a_layer_without_its_setting_has_the_default():
 
 
 REFUSED = [  # head, number of the item at fault, words of the message
-    (['flatten', 'swish', 'linear'], 2, ["'swish'", *networks.HEAD_LAYERS]),
-    (['flatten', {'swish': 1}], 2, ['swish', *networks.HEAD_LAYERS]),
-    (['flatten', {}], 2, list(networks.HEAD_LAYERS)),
-    (['flatten', {3: 4}], 2, list(networks.HEAD_LAYERS)),
+    (['flatten', 'swish', 'linear'], 2, ["'swish'", *heads.HEAD_LAYERS]),
+    (['flatten', {'swish': 1}], 2, ['swish', *heads.HEAD_LAYERS]),
+    (['flatten', {}], 2, list(heads.HEAD_LAYERS)),
+    (['flatten', {3: 4}], 2, list(heads.HEAD_LAYERS)),
     ([*FLAT_HEAD, 'softmax'], 3, ['leave it out', 'loss', 'exported model']),
     ([*FLAT_HEAD, {'softmax': 1}], 3, ['leave it out']),
     (['linear'], 1, ['put flatten before it']),
@@ -620,7 +621,7 @@ def test_flip_average_is_the_mean_of_both_mirror_images(small, cifarnet):
     images = random_images(3, 32)
     mirrored = images[:, :, :, ::-1].copy()
     for network in (Slope(), small, cifarnet):
-        average = networks.FlipAverage(network)
+        average = wrappers.FlipAverage(network)
         average.eval()
         one, other = logits_of(network, images), logits_of(network, mirrored)
         assert np.abs(one - other).max() > 1e-3

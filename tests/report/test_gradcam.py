@@ -5,7 +5,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from zodiac.models import builder
+from zodiac.models import builder, freezing
 from zodiac.report import gradcam
 
 
@@ -63,7 +63,7 @@ def test_the_networks_have_a_last_feature_map_of_four_or_more_a_side(arch, size,
     paddle.seed(0)
     network = builder.build(arch, 3, size, head)
     if frozen:
-        builder.freeze(network, 'backbone')
+        freezing.freeze(network, 'backbone')
     network.eval()
     images = np.random.default_rng(0).standard_normal((2, 3, size, size), dtype=np.float32)
     before = network(paddle.to_tensor(images)).numpy()

@@ -20,7 +20,7 @@ from paddle.nn import functional
 import train
 from dataset import Loader, ZodiacDataset
 from zodiac.base.errors import Stopped
-from zodiac.models import builder, weights
+from zodiac.models import freezing, prediction, weights
 from zodiac.training import callbacks, optim, run_log
 
 SETTINGS = [
@@ -84,7 +84,7 @@ def fit(workdir, monkeypatch):
 
         def build(cfg, *_):
             run.network = make()
-            frozen = builder.freeze(run.network, cfg.model.freeze)
+            frozen = freezing.freeze(run.network, cfg.model.freeze)
             run.start = state_of(run.network)
             run.network.register_forward_post_hook(looked_at)
             return run.network, frozen
@@ -234,8 +234,8 @@ def test_validation_and_prediction_do_not_wait_for_the_device_in_each_batch(monk
         ).run(trainer)
         assert len(reads) == 1
         reads.clear()
-        probabilities = builder.predict(network, batches, 20)
-        assert len(reads) == -(-20 // size // builder.READ_BATCHES)
+        probabilities = prediction.predict(network, batches, 20)
+        assert len(reads) == -(-20 // size // prediction.READ_BATCHES)
         assert probabilities == pytest.approx(numpy(functional.softmax(network(images))), abs=1e-6)
         own = probabilities[range(20), numpy(labels)]
         assert seen == [
@@ -268,7 +268,7 @@ def test_the_first_validation_measures_the_untrained_network(fit):
     network.set_state_dict(run.start)
     network.eval()
     dataset = ZodiacDataset('valid')
-    probabilities = builder.predict(network, Loader(dataset, 8, train.config.active()), VALID)
+    probabilities = prediction.predict(network, Loader(dataset, 8, train.config.active()), VALID)
     own = probabilities[range(VALID), dataset.labels]
     assert float(first['valid_loss']) == pytest.approx(-np.log(own).mean(), rel=1e-4)
     assert float(first['valid_top1']) == pytest.approx((probabilities.argmax(1) == dataset.labels).mean(), rel=1e-4)
@@ -649,7 +649,7 @@ def test_several_processes_keep_the_old_exchange_of_gradients_alive(monkeypatch)
     trainer = SimpleNamespace(network=network, _adapter=SimpleNamespace(_nranks=2, ddp_model=old))
     del old
     monkeypatch.setattr(paddle, 'DataParallel', Exchange)
-    watcher = callbacks.Unfreeze(clock_of(), 1, builder.freeze(network, 'backbone'))
+    watcher = callbacks.Unfreeze(clock_of(), 1, freezing.freeze(network, 'backbone'))
     watcher.set_model(trainer)
     watcher.on_epoch_begin(0)
     gc.collect()

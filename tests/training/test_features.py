@@ -19,7 +19,7 @@ from dataset import Loader, ZodiacDataset
 from zodiac.base import files
 from zodiac.base.errors import UsageError, UserError
 from zodiac.inference import engines
-from zodiac.models import builder, convert, weights
+from zodiac.models import builder, convert, freezing, weights
 from zodiac.training import callbacks, checkpoint, features
 
 TRAIN, VALID = 13, 7
@@ -63,7 +63,7 @@ def fit(photos, monkeypatch):
         def build(cfg, *_):
             paddle.seed(0)
             layer = network()
-            return layer, builder.freeze(layer, cfg.model.freeze)
+            return layer, freezing.freeze(layer, cfg.model.freeze)
 
         class Interrupts(callbacks.Interrupts):
             def on_train_batch_begin(self, step, logs=None):
@@ -96,7 +96,7 @@ def frozen_network(arch='resnet18', head='auto', size=32):
     network = builder.build(arch, 3, size, head)
     if hasattr(network, 'learn_from'):
         network.learn_from(paddle.randn([8, 3, size, size]))
-    builder.freeze(network, 'backbone')
+    freezing.freeze(network, 'backbone')
     return network
 
 

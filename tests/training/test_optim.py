@@ -10,7 +10,7 @@ import config
 import train
 from zodiac.base import paddle_setup
 from zodiac.base.errors import UsageError
-from zodiac.models import builder
+from zodiac.models import builder, freezing
 from zodiac.training import optim
 
 paddle = paddle_setup.import_paddle()
@@ -429,7 +429,7 @@ def test_the_factor_is_that_of_every_batch_norm_of_a_resnet_and_of_nothing_else(
 
 def test_the_factor_is_that_of_synchronised_batch_norm_too():
     plain, synchronised = (builder.build('resnet18', 2, image_size=32) for _ in range(2))
-    builder.sync_batch_norm(synchronised)
+    freezing.sync_batch_norm(synchronised)
     found = []
     for network in (plain, synchronised):
         optim.optimizer(config.Optim(norm_lr_factor=8.0), 0.1, network)
@@ -440,11 +440,11 @@ def test_the_factor_is_that_of_synchronised_batch_norm_too():
 
 def test_what_never_learns_in_cifarnet_does_not_learn_with_backbone_lr_either():
     network = builder.build('cifarnet', 2, image_size=32)
-    frozen = builder.freeze(network, 'backbone')
+    frozen = freezing.freeze(network, 'backbone')
     settings = config.Optim(lr=0.1, backbone_lr=0.05, norm_lr_factor=2.0)
     trainer = paddle.Model(network)
     trainer.prepare(optim.optimizer(settings, 0.1, network, frozen), paddle.nn.CrossEntropyLoss())
-    builder.unfreeze(network, frozen)
+    freezing.unfreeze(network, frozen)
     trainer.train_batch([np.random.default_rng(0).random((2, 3, 32, 32), 'float32')], [np.array([0, 1])])
     norms = [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
     assert all((norm.weight.numpy() == 1).all() for norm in norms)
@@ -454,8 +454,8 @@ def test_what_never_learns_in_cifarnet_does_not_learn_with_backbone_lr_either():
 def test_the_whitening_of_cifarnet_does_not_learn_after_unfreezing_either():
     network = builder.build('cifarnet', 2, image_size=32)
     learning_before = {name for name, p in network.named_parameters() if not p.stop_gradient}
-    frozen = builder.freeze(network, 'backbone')
-    builder.unfreeze(network, frozen)
+    frozen = freezing.freeze(network, 'backbone')
+    freezing.unfreeze(network, frozen)
     assert {name for name, p in network.named_parameters() if not p.stop_gradient} == learning_before
 
 
@@ -532,11 +532,11 @@ def test_the_statistics_of_an_unfrozen_batch_norm_do_not_decay():
         paddle.seed(0)
         network = builder.build('resnet18', 2)
         settings = config.Optim(lr=0.1, weight_decay=1.0, decoupled_decay=True)
-        frozen = builder.freeze(network, 'layer4' if frozen_first else 'none')
+        frozen = freezing.freeze(network, 'layer4' if frozen_first else 'none')
         trainer = paddle.Model(network)
         trainer.prepare(optim.optimizer(settings, 0.1, network, frozen), paddle.nn.CrossEntropyLoss())
         if frozen_first:
-            builder.unfreeze(network, frozen)
+            freezing.unfreeze(network, frozen)
         trainer.train_batch([np.random.default_rng(0).random((2, 3, 32, 32), 'float32')], [np.array([0, 1])])
         found[frozen_first] = network.bn1._variance.numpy()
     np.testing.assert_allclose(found[True], found[False], rtol=1e-5)

@@ -42,7 +42,7 @@ from zodiac.base import device, paddle_setup
 paddle = paddle_setup.import_paddle()
 from paddle import nn
 import train
-from zodiac.base import errors; from zodiac.models import builder; from zodiac.training import callbacks
+from zodiac.base import errors; from zodiac.models import freezing; from zodiac.training import callbacks
 
 class Network(nn.Layer):
     def __init__(self, norm):
@@ -63,7 +63,7 @@ for name, norm, asked, arguments in json.load(open('runs.json')):
     def build(cfg, *_):
         paddle.seed(0)
         network = Network(norm)
-        return network, builder.freeze(network, 'none')
+        return network, freezing.freeze(network, 'none')
     train.build_network = build
     sys.argv = ['train.py', *arguments, '-o', *{settings!r}, 'name=' + name]
     try:

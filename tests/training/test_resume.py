@@ -18,7 +18,7 @@ from paddle import nn
 import train
 from zodiac.base import files
 from zodiac.base.errors import Stopped, UserError
-from zodiac.models import builder, weights
+from zodiac.models import freezing, weights
 from zodiac.training import callbacks, checkpoint, optim, resume
 from zodiac.training.trainer import Trainer
 
@@ -102,7 +102,7 @@ def fit(workdir, monkeypatch):
         def build(cfg, *_):
             network = Network()
             network.register_forward_pre_hook(forward)
-            return network, builder.freeze(network, cfg.model.freeze)
+            return network, freezing.freeze(network, cfg.model.freeze)
 
         def forward(layer, given):
             if not layer.training and len(given[0]) != VALID % 4:

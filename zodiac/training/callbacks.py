@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from zodiac.base import device, stops
 from zodiac.base.errors import Stopped
-from zodiac.models import builder
+from zodiac.models import freezing
 from zodiac.training import checkpoint, processes
 
 SPARED = 30  # seconds of training on features that need no checkpoint
@@ -82,7 +82,7 @@ class Processes(Callback):
     """Keeps several processes alike: BatchNorm statistics are the mean over all after each step."""
 
     def on_train_batch_end(self, step, logs=None):
-        processes.average(builder.moving_statistics(self.model.network))
+        processes.average(freezing.moving_statistics(self.model.network))
 
 
 class Interrupts(Callback):
@@ -211,7 +211,7 @@ class Unfreeze(Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if not self.frozen or self.clock.epoch + 1 < self.epoch:
             return
-        builder.unfreeze(self.model.network, self.frozen)
+        freezing.unfreeze(self.model.network, self.frozen)
         self.frozen = []
         adapter = self.model._adapter
         if adapter._nranks > 1:  # the exchange of gradients is set up for the parameters that learn at that time

@@ -4,10 +4,8 @@ View v of an image is what the training transform draws of it in epoch v; epoch 
 A folder for each view of a list of images: whole or absent, checked when it is opened, safe to delete between runs.
 """
 
-import copy
 import functools
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -18,7 +16,6 @@ import zlib
 
 import numpy as np
 import paddle
-from paddle import nn
 from tqdm import tqdm
 
 from zodiac.base import files, stops
@@ -44,18 +41,8 @@ class Backbone:
     """
 
     def __init__(self, network):
-        name = builder.head_of(network)[:-1]
-        head = getattr(network, name)
-        layers = list(head) if isinstance(head, nn.Sequential) else [head]
-        fixed = list(
-            itertools.takewhile(lambda part: not part.parameters() and not isinstance(part, nn.Dropout), layers)
-        )
         self.network = network
-        self.rest = nn.Sequential(*layers[len(fixed) :])
-        with paddle.utils.unique_name.guard():
-            self.layer = copy.deepcopy(network)
-            setattr(self.layer, name, nn.Sequential(nn.Identity(), *fixed))
-        self.layer.eval()
+        self.layer, self.rest = builder.split(network)
 
     @functools.cached_property
     def identity(self):
