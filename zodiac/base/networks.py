@@ -48,15 +48,16 @@ NETWORKS = {  # step_mb: measured with batches of 2 and 32 images (resnet152: 2 
 def as_markdown():
     """str: the table as Markdown."""
     rows = [
-        '| `model.arch` | million parameters | features | `image.size` | `model.head` | ImageNet weights |',
-        '| --- | --- | --- | --- | --- | --- |',
+        '| `model.arch` | million parameters | features | `image.size` | `model.head` | ImageNet weights | memory of a training step |',
+        '| --- | --- | --- | --- | --- | --- | --- |',
     ]
     for name, network in NETWORKS.items():
         head = '`auto` or a list' if network.takes_head else '`auto`'
         low, high = network.sizes
+        memory = '{} MB + {} MB per image'.format(*network.step_mb) if network.step_mb else 'not measured'
         rows.append(
             f'| `{name}` | {network.parameters / 1e6:.1f} | {network.features} | {low} to {high} | {head} | '
-            f'{network.imagenet or "none"} |'
+            f'{network.imagenet or "none"} | {memory} |'
         )
     return '\n'.join(rows)
 
