@@ -284,6 +284,24 @@ def test_with_zero_init_residual_each_block_is_its_shortcut(zero_init, training)
     assert plain >= 4
 
 
+def test_zero_init_residual_lets_every_block_learn():
+    network = builder.build('resnet18', 4, zero_init_residual=True)
+    network(paddle.rand([4, 3, 32, 32])).square().sum().backward()
+    assert all(float(block.bn2.weight.grad.abs().sum()) > 0 for block in blocks_of(network))
+
+
+def test_resnet50_of_12_classes_has_the_total_of_the_notebooks_summary():
+    network = builder.build('resnet50', 12)
+    assert sum(tensor.size for tensor in network.state_dict().values()) == 23_585_740
+    assert paddle.summary(network, (1, 3, 32, 32))['total_params'] == 23_585_740
+
+
+def test_a_second_network_in_a_process_has_the_same_parameter_names():
+    first, second = ([parameter.name for parameter in builder.build('resnet18', 3).parameters()] for _ in range(2))
+    assert first == second
+    assert len(set(first)) == len(first)
+
+
 # Heads
 
 DEEP_HEAD = [
