@@ -170,7 +170,7 @@ def test_another_version_of_the_code_or_of_pillow_reads_all_again(run, monkeypat
     run()
     monkeypatch.setattr(inspected, '_installed', lambda *library: ['of another version'])
     assert run() == every_file()
-    monkeypatch.setattr(inspected.files, 'code_hash', lambda *modules: 'of other code')
+    monkeypatch.setattr(inspected.sources, 'code_hash', lambda *modules: 'of other code')
     assert run() == every_file()
 
 

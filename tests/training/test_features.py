@@ -16,7 +16,7 @@ from paddle import nn
 import config
 import train
 from dataset import Loader, ZodiacDataset
-from zodiac.base import files
+from zodiac.base import sources
 from zodiac.base.errors import UsageError, UserError
 from zodiac.inference import engines
 from zodiac.models import builder, convert, weights
@@ -303,7 +303,7 @@ def test_other_layers_of_the_head_that_learn_take_the_same_features(photos):
 def test_changed_code_makes_other_features(photos, monkeypatch):
     network, asked = Network(), []
     kept(network)
-    monkeypatch.setattr(files, 'code_hash', lambda *modules: asked.extend(modules) or 'another')
+    monkeypatch.setattr(sources, 'code_hash', lambda *modules: asked.extend(modules) or 'another')
     assert computed(kept(network)[1]) == 1
     assert {'zodiac.training.features', 'dataset', 'zodiac.data.cache'} <= set(asked)
 
