@@ -18,12 +18,12 @@ def code_hash(*modules):
     It belongs in the cache key of whatever the modules compute. Raises ModuleNotFoundError.
     """
     digest = hashlib.sha256()
-    for _, content in sorted(_sources(*modules).items()):
+    for _, content in sorted(source_files(*modules).items()):
         digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
 
 
-def _sources(*modules):
+def source_files(*modules):
     """{path: bytes} of the modules and of every module of this project that they import, directly or indirectly."""
     found, waiting = {}, [*modules]
     while waiting:
