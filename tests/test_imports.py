@@ -51,13 +51,9 @@ def test_serving_reaches_no_more_than_it_may(door, wings):
     assert {wing(module) for module in reachable(door)} == wings
 
 
-def test_config_imports_no_more_than_it_needs():
-    assert imports('config') == {
-        'zodiac.base.errors',
-        'zodiac.base.provenance',
-        'zodiac.base.schema',
-        'zodiac.base.start',
-    }
+def test_config_imports_only_from_base_and_not_paddle():
+    reached = reachable('config')
+    assert {wing(module) for module in reached} == {'base'} and 'zodiac.base.paddle_setup' not in reached
 
 
 @pytest.mark.parametrize('door', [door for door in DOORS if door != 'dataset'])

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 
 from zodiac.base import errors
+from zodiac.base.errors import UsageError, UserError
 
 
 def test_a_closed_stdout_ends_the_script_silently_with_141():
@@ -47,3 +48,38 @@ def test_ctrl_c_in_a_library_ends_the_script_with_130():
     code = 'from zodiac.base.errors import run\ndef main():\n    raise KeyboardInterrupt\nrun(main)'
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, '', 'interrupted\n')
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ('main', 'status', 'words'),
+    [
+        (lambda: None, 0, []),
+        (lambda: 3, 3, []),
+        (raising(UserError('signs: empty')), 1, ['error: signs: empty']),
+        (raising(UsageError('seed = -1')), 2, ['error: seed = -1']),
+        (raising(OSError(28, 'No space left on device', 'out.txt')), 1, ['out.txt', 'No space left on device']),
+        (raising(MemoryError()), 1, ['out of memory']),
+        (raising(UnicodeEncodeError('latin-1', '照片', 0, 2, 'no')), 1, ['照片', 'PYTHONUTF8=1']),
+    ],
+    ids=['done', 'own status', 'failed', 'usage', 'disk full', 'memory', 'locale'],
+)
+def test_run_exits_with_the_documented_status_and_one_line(capsys, main, status, words):
+    with pytest.raises(SystemExit) as caught:
+        errors.run(main)
+    assert caught.value.code == status
+    captured = capsys.readouterr()
+    assert captured.out == ''
+    assert captured.err.count('\n') == bool(words)
+    assert all(word in captured.err for word in words)
+
+
+def test_run_keeps_the_traceback_of_a_bug():
+    with pytest.raises(ZeroDivisionError):
+        errors.run(lambda: 1 / 0)

@@ -808,7 +808,7 @@ def test_a_pair_reversed_or_of_another_length_is_refused(name, key, pair):
 def test_size_follows_from_image_size_and_cannot_be_set(name):
     message = refusal(['resize', {name: {'size': 16}}])
     assert f'{name}: size: no such setting' in message
-    assert 'size' not in message.rpartition('there are: ')[2]
+    assert 'size' not in message.rpartition('available: ')[2]
 
 
 @pytest.mark.parametrize('items', [[], ['horizontal_flip'], ['affine', 'rand_augment', 'random_erasing']])

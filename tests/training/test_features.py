@@ -378,7 +378,7 @@ def test_a_folder_that_cannot_be_written_is_named(photos):
     ],
 )
 def test_settings_that_do_not_go_with_features_are_refused(overrides, word):
-    with pytest.raises(UsageError, match=f'train.views = 2: allowed is 0 .*{word}'):
+    with pytest.raises(UsageError, match=f'train.views = 2: must be 0 .*{word}'):
         config.load(overrides=['model.freeze=backbone', 'train.views=2', *overrides])
 
 
