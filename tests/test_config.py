@@ -3,15 +3,13 @@
 import dataclasses
 import json
 import shlex
-import subprocess
-import sys
 
 import pytest
 import yaml
 from conftest import ROOT, assert_message, run_script
 
 import config
-from zodiac.base import removed, schema
+from zodiac.base import notebook_names, removed, schema
 from zodiac.base.errors import UsageError
 
 
@@ -90,21 +88,17 @@ def test_the_message_on_a_removed_setting_or_value_says_what_to_use_instead(over
         ('train.epochs=3', 'train.epochs', 3),
         ('optim.lr=1e-3', 'optim.lr', 0.001),
         ('optim.lr=1', 'optim.lr', 1.0),
-        ('optim.weight_decay=0', 'optim.weight_decay', 0.0),
         ('data.labels=[cat, 狗]', 'data.labels', ['cat', '狗']),
         ('data.root=a=b', 'data.root', 'a=b'),
         ('data.num_workers=0', 'data.num_workers', 0),
-        ('data.num_workers=auto', 'data.num_workers', 'auto'),
         ('model.pretrained=false', 'model.pretrained', False),
         ('model.pretrained=w.pdparams', 'model.pretrained', 'w.pdparams'),
         ('annotate.archive=null', 'annotate.archive', None),
         ('device=gpu:1', 'device', 'gpu:1'),
         ('image.mean=[0, 0.5, 1]', 'image.mean', [0.0, 0.5, 1.0]),
         ('image.resize=squash', 'image.resize', 'squash'),
-        ('image.resize=auto', 'image.resize', 'auto'),
         ('image.resize=300', 'image.resize', 300),
         ('augment=[]', 'augment', []),
-        ('augment=[resize]', 'augment', ['resize']),
         (
             'augment=[{random_crop: {padding: 4, mode: edge}}, horizontal_flip, {resize: null}]',
             'augment',
@@ -121,74 +115,89 @@ def test_override_sets_the_value_in_its_type(override, key, value):
 
 
 @pytest.mark.parametrize(
-    ('override', 'words'),
+    ('override', 'allowed'),
     [
-        ('train.epochs=abc', ['train.epochs', "'abc'", 'a whole number >= 1']),
-        ('train.epochs=0', ['train.epochs', '0', '>= 1']),
-        ('train.epochs=2.5', ['train.epochs', '2.5', 'a whole number']),
-        ('train.epochs=true', ['train.epochs', 'True', 'a whole number']),
-        ('train.epochs=', ['train.epochs', 'None', 'a whole number']),
-        ('train.epochs={}', ['train.epochs', '{}', 'a whole number']),
-        ('train.epochs="3"', ['train.epochs', "'3'", 'a whole number']),
-        ('train.batch_size=0', ['train.batch_size', '0', '>= 1']),
-        ('train.batch_size=-1', ['train.batch_size', '-1', '>= 1']),
-        ('optim.lr=0', ['optim.lr', '0', 'a number > 0']),
-        ('optim.lr=.nan', ['optim.lr', 'nan', 'a number']),
-        ('optim.lr=.inf', ['optim.lr', 'inf', 'a number']),
-        ('optim.lr=fast', ['optim.lr', "'fast'", 'a number > 0']),
-        ('optim.lr=true', ['optim.lr', 'True', 'a number']),
-        ('optim.name=momentun', ['optim.name', "'momentun'", 'momentum', 'sgd', 'adamw']),
-        ('optim.momentum=1.5', ['optim.momentum', '1.5', 'a number from 0 to 1']),
-        ('image.resize=crop', ['image.resize', "'crop'", 'auto, squash or a whole number from 8 to 8192']),
-        ('augment=random_crop', ['augment', "'random_crop'", 'a list, each item a string or {name: settings}']),
-        ('augment=', ['augment', 'None', 'a list, each item a string or {name: settings}']),
-        ('augment=3', ['augment', '3', 'a list, each item a string or {name: settings}']),
-        ('augment={}', ['augment', '{}', 'a list, each item a string or {name: settings}']),
-        ('augment=[random_crop, 3]', ['augment', "['random_crop', 3]", 'a string or {name: settings}']),
-        ('augment=[null]', ['augment', '[None]', 'a string or {name: settings}']),
-        ('augment=[[resize]]', ['augment', "[['resize']]", 'a string or {name: settings}']),
-        ('augment.scale=[0.8, 1]', ['augment.scale', 'no such setting']),
-        ('augment.flip=0', ['augment.flip', 'no such setting']),
-        ('augment={random_crop: {padding: 4}}', ['augment.random_crop', 'a list']),
-        ('model.arch=resnet51', ['model.arch', "'resnet51'", 'resnet50']),
-        ('model.pretrained=3', ['model.pretrained', '3', 'true, false or a string']),
-        ('model.zero_init_residual=maybe', ['model.zero_init_residual', "'maybe'", 'true or false']),
-        ('annotate.non_rgb=keep', ['annotate.non_rgb', "'keep'", 'reject', 'convert']),
-        ('annotate.workers=0', ['annotate.workers', '0', 'auto or a whole number from 1 to 256']),
-        ('data.num_workers=many', ['data.num_workers', "'many'", 'auto', 'a whole number']),
-        ('data.labels=cat', ['data.labels', "'cat'", 'a list']),
-        ('data.labels=[cat, 7]', ['data.labels', '7', 'quote']),
-        ('data.labels=[cat, no]', ['data.labels', 'False', 'quote']),
-        ('device=tpu', ['device', "'tpu'", 'must be auto, cpu, gpu or gpu:N']),
-        ('device=gpu:x', ['device', "'gpu:x'", 'gpu']),
-        ('name=../elsewhere', ['name', "'../elsewhere'"]),
-        ('name=a/b', ['name', "'a/b'"]),
-        ('data.root=/', ['data.root', "'/'"]),
-        ('seed=-1', ['seed', '-1', 'from 0 to']),
-        ('train=3', ['train', '3', 'section', 'train.epochs', 'train.batch_size']),
-        ('train.epochs.more=3', ['train.epochs.more', 'no such setting', 'train.epochs']),
+        ('train.epochs=abc', 'a whole number >= 1'),
+        ('train.epochs=0', 'a whole number >= 1'),
+        ('train.epochs=2.5', 'a whole number'),
+        ('train.epochs=true', 'a whole number'),
+        ('train.epochs=', 'a whole number'),
+        ('train.epochs={}', 'a whole number'),
+        ('train.epochs="3"', 'a whole number'),
+        ('optim.lr=0', 'a number > 0'),
+        ('optim.lr=.nan', 'a number > 0'),
+        ('optim.lr=.inf', 'a number > 0'),
+        ('optim.lr=fast', 'a number > 0'),
+        ('optim.lr=true', 'a number > 0'),
+        ('optim.name=momentun', 'momentum, sgd, adam or adamw'),
+        ('optim.momentum=1.5', 'a number from 0 to 1'),
+        ('image.resize=crop', 'auto, squash or a whole number from 8 to 8192'),
+        ('augment=random_crop', 'a list, each item a string or {name: settings}'),
+        ('augment=', 'a list, each item a string or {name: settings}'),
+        ('augment={}', 'a list, each item a string or {name: settings}'),
+        ('augment=[random_crop, 3]', 'a string or {name: settings}'),
+        ('augment=[null]', 'a string or {name: settings}'),
+        ('augment=[[resize]]', 'a string or {name: settings}'),
+        ('model.pretrained=3', 'true, false or a string'),
+        ('model.zero_init_residual=maybe', 'true or false'),
+        ('annotate.archive=3', 'a string or null'),
+        ('annotate.workers=0', 'auto or a whole number from 1 to 256'),
+        ('data.labels=cat', 'a list'),
+        ('data.labels=[cat, 7]', 'quote names'),
+        ('data.labels=[cat, no]', 'quote names'),
+        ('device=tpu', 'auto, cpu, gpu or gpu:N'),
+        ('device=gpu:x', 'auto, cpu, gpu or gpu:N'),
+        ('name=../elsewhere', 'a folder name'),
+        ('name=a/b', 'a folder name'),
+        ('data.root=/', 'a path other than /'),
+        ('seed=-1', 'from 0 to 2147483647'),
+        (f'seed={2**31}', 'from 0 to 2147483647'),
+        ('annotate.valid_fraction=0.81', 'a number > 0 and <= 0.8'),
     ],
 )
-def test_the_message_on_a_wrong_value_names_key_value_and_what_is_allowed(override, words):
-    message = refusal(override)
-    for word in words:
-        assert word in message
+def test_the_message_on_a_wrong_value_names_key_value_and_what_is_allowed(override, allowed):
+    key, _, value = override.partition('=')
+    message, _, words = refusal(override).partition(': must be ')
+    assert message == f'-o: {key} = {yaml.safe_load(value)!r}'
+    assert allowed in words
+
+
+@pytest.mark.parametrize(
+    ('override', 'words'),
+    [
+        ('augment.flip=0', 'no such setting; augment must be a list'),
+        ('augment={random_crop: {padding: 4}}', 'no such setting; augment must be a list'),
+        ('train=3', 'section; its keys are train.epochs, train.batch_size'),
+        ('train.epochs.more=3', 'no such setting; train.epochs must be a whole number'),
+        ('trian.epochs=3', 'no such setting; did you mean train.epochs?'),
+        ('optim.learning_rate=1', 'did you mean optim.'),
+        ('lr=0.1', 'did you mean optim.lr?'),
+        ('xyzzy=1', 'python config.py'),
+        ('train.epochs', 'key=value'),
+        ('', 'key=value'),
+        ('=3', 'key=value'),
+        ('data.labels=[cat', 'not valid YAML'),
+        ('optim.lr=1' + '0' * 400, 'optim.lr'),
+        ('name=2024-13-45', 'name'),
+        *((f'{name}=1', f'set {ours}') for name, ours in notebook_names.SETTINGS.items()),
+        *((f'{name}=1', f'{name} follows from') for name in notebook_names.DERIVED),
+    ],
+)
+def test_a_wrong_override_is_refused(override, words):
+    assert words in refusal(override)
 
 
 @pytest.mark.parametrize(
     ('overrides', 'key', 'rule'),
     [
         (['data.labels=[cat]'], 'data.labels', 'two or more'),
-        (['data.labels=[]'], 'data.labels', 'two or more'),
         (['data.labels=[cat, cat]'], 'data.labels', 'different'),
         (['data.labels=[cat, a/b]'], 'data.labels', 'slash'),
         (['data.labels=[cat, "a\\tb"]'], 'data.labels', 'tab'),
         (['data.labels=[cat, ".."]'], 'data.labels', 'folder names'),
         (['data.labels=[cat, " dog"]'], 'data.labels', 'folder names'),
-        (['data.labels=[cat, ""]'], 'data.labels', 'folder names'),
         (['image.mean=[0.5]'], 'image.mean', 'three numbers'),
         (['image.std=[1, 1, 1, 1]'], 'image.std', 'three numbers'),
-        (['image.std=[1, 0, 1]'], 'image.std', '> 0'),
         (['image.size=224', 'image.resize=223'], 'image.resize', 'image.size (224)'),
         (['annotate.encoding=latin-0'], 'annotate.encoding', 'an encoding that Python knows'),
         (['annotate.valid_fraction=0.5', 'annotate.test_fraction=0.5'], 'annotate.test_fraction', 'valid_fraction'),
@@ -216,9 +225,7 @@ def test_the_message_on_conflicting_values_names_key_and_rule(overrides, key, ru
         ['optim.schedule=one_cycle'],
         ['optim.schedule=cosine_restarts', 'optim.warmup_epochs=2'],
         ['model.freeze=backbone', 'model.unfreeze_epoch=3'],
-        ['model.freeze=layer2', 'model.unfreeze_epoch=1'],
-        ['train.sampling=balanced'],
-        ['train.class_weights=balanced'],
+        ['annotate.valid_fraction=0.8', 'annotate.test_fraction=0.1', f'seed={2**31 - 1}'],
         ['optim.nesterov=true'],
     ],
     ids=' '.join,
@@ -230,18 +237,6 @@ def test_compatible_values_are_accepted(overrides):
         assert schema.get(cfg, key) == yaml.safe_load(value)
 
 
-def test_limits_are_inclusive():
-    assert load('annotate.valid_fraction=0.8', 'annotate.test_fraction=0.1').annotate.valid_fraction == 0.8
-    assert '<= 0.8' in refusal('annotate.valid_fraction=0.81')
-    assert load(f'seed={2**31 - 1}').seed == 2**31 - 1
-    assert 'seed' in refusal(f'seed={2**31}')
-
-
-@pytest.mark.parametrize('override', ['optim.lr=1' + '0' * 400, 'name=2024-13-45'])
-def test_a_value_that_python_cannot_represent_is_refused(override):
-    assert override.partition('=')[0] in refusal(override)
-
-
 # --- names
 
 
@@ -251,52 +246,6 @@ def test_a_key_with_swapped_letters_is_refused_with_the_right_one():
         typo = section + dot + name[1] + name[0] + name[2:]
         message = refusal(f'{typo}=3')
         assert typo in message and f'did you mean {key}?' in message, message
-
-
-@pytest.mark.parametrize(
-    ('override', 'meant'),
-    [
-        ('trian.epochs=3', 'train.epochs'),
-        ('optim.learning_rate=1', 'optim.'),
-        ('train.epoch=3', 'train.epochs'),
-        ('lr=0.1', 'optim.lr'),
-    ],
-)
-def test_an_unknown_key_is_refused_with_the_most_similar_one(override, meant):
-    assert f'did you mean {meant}' in refusal(override)
-
-
-def test_a_key_similar_to_none_is_refused_with_a_way_to_list_all():
-    assert 'python config.py' in refusal('xyzzy=1')
-
-
-@pytest.mark.parametrize(
-    ('name', 'meant'),
-    [
-        ('epochs', 'train.epochs'),
-        ('batch_size', 'train.batch_size'),
-        ('LABEL_MAP', 'data.labels'),
-        ('LEARNING_RATE.params.lr', 'optim.lr'),
-        ('OPTIMIZER.params.momentum', 'optim.momentum'),
-        ('OPTIMIZER.regularizer.factor', 'optim.weight_decay'),
-    ],
-)
-def test_a_notebook_name_cannot_be_set(name, meant):
-    assert meant in refusal(f'{name}=1')
-
-
-@pytest.mark.parametrize('name', ['num_classes', 'image_shape', 'total_images', 'model_save_dir'])
-def test_a_derived_value_cannot_be_set(name):
-    assert f'{name} follows from' in refusal(f'{name}=5')
-
-
-@pytest.mark.parametrize('override', ['train.epochs', '', '=3'])
-def test_an_override_that_is_not_key_equals_value_is_refused(override):
-    assert 'key=value' in refusal(override)
-
-
-def test_an_override_that_is_not_yaml_is_refused():
-    assert 'not valid YAML' in refusal('data.labels=[cat')
 
 
 # --- files
@@ -332,9 +281,6 @@ def test_the_message_on_an_invalid_file_names_it(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     assert str(path) in refusal(path=path)
-
-
-def test_the_message_on_a_folder_names_it(tmp_path):
     assert str(tmp_path) in refusal(path=tmp_path)
 
 
@@ -345,19 +291,11 @@ def test_a_list_in_a_file_is_replaced_as_a_whole_by_an_override(tmp_path):
     assert config.load(path, ['augment=[resize]']).augment == ['resize']
 
 
-def test_a_dict_of_augmentations_is_refused_with_the_hint_that_a_list_is_needed(tmp_path):
-    path = tmp_path / 'a.yaml'
-    path.write_text('augment:\n  random_crop: {padding: 4}\n  horizontal_flip: {p: 0.5}\n')
-    assert 'a list' in refusal(path=path)
-
-
 def test_the_message_on_an_unknown_key_names_file_and_most_similar_key(tmp_path):
     path = tmp_path / 'a.yaml'
     path.write_text('trian:\n  epochs: 3\n')
     message = refusal(path=path)
-    assert str(path) in message
-    assert 'trian.epochs' in message
-    assert 'did you mean train.epochs?' in message
+    assert message == f'{path}: trian.epochs: no such setting; did you mean train.epochs?'
 
 
 def test_the_saved_settings_load_again(tmp_path):
@@ -428,13 +366,8 @@ def test_number_of_training_images_follows_from_the_index(workdir):
 
 @pytest.mark.parametrize('key', ['train.epoch', '', 'train.', 'LEARNING_RATE', 'run_dir', 'data.labels.0'])
 def test_get_of_an_unknown_key_raises(workdir, key):
-    with pytest.raises(UsageError, match='no such setting'):
+    with pytest.raises(UsageError, match='no such setting; '):
         config.get(key)
-
-
-def test_get_suggests_the_most_similar_key(workdir):
-    with pytest.raises(UsageError, match=r'train\.epoch: no such setting; did you mean train\.epochs\?'):
-        config.get('train.epoch')
 
 
 # --- command line
@@ -459,16 +392,6 @@ def test_script_with_a_wrong_setting_ends_with_2_and_one_line(workdir):
     assert_message(result, 2, 'trian.epochs', 'did you mean train.epochs?')
     assert result.stderr.count('\n') == 1
     assert result.stdout == ''
-
-
-def test_a_script_whose_stdout_is_closed_ends_silently(workdir):
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / 'config.py')], cwd=workdir, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    process.stdout.close()
-    assert process.stderr.read() == b''
-    process.stderr.close()
-    assert process.wait(timeout=60) in (0, 141)
 
 
 @pytest.mark.parametrize('argv', [['--epochs', '3'], ['-o'], ['extra']])
