@@ -1,6 +1,7 @@
 """The reference of all settings, docs/settings.md, generated from the schema."""
 
 import dataclasses
+import json
 import typing
 
 from zodiac.base import schema
@@ -49,12 +50,5 @@ def _rows(section, prefix):
         default, about = getattr(section, item.name), item.metadata
         if not dataclasses.is_dataclass(default):
             allowed = schema.allowed(kinds[item.name], about, '`{}`')
-            yield f'| `{prefix}{item.name}` | `{_as_yaml(default)}` | {allowed} | {about["doc"]} |\n'
-
-
-def _as_yaml(value):
-    if isinstance(value, list):
-        return f'[{", ".join(map(_as_yaml, value))}]'
-    if isinstance(value, (bool, type(None))):
-        return {True: 'true', False: 'false', None: 'null'}[value]
-    return f'{value:g}' if isinstance(value, float) else str(value)
+            shown = json.dumps(default).replace('"', '')  # YAML needs no quotes here
+            yield f'| `{prefix}{item.name}` | `{shown}` | {allowed} | {about["doc"]} |\n'
