@@ -44,7 +44,7 @@ def import_paddle():
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), _handlers_kept():
-            import paddle
+            import paddle  # after the settings above
     except Exception as error:  # not only ImportError: incompatible packages raise others
         raise UserError(meaning(error) or f'Paddle cannot be imported ({one_line(error)})') from None
     if not hasattr(paddle, '__version__'):  # a folder without code is a namespace package

@@ -9,6 +9,7 @@ import glob
 import os
 import signal
 import sys
+import threading
 import time
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -137,8 +138,7 @@ def work_for_parent(*_):
 
     Start workers within `held`, so that no signal arrives before this call. A SIGTERM sent by the parent itself ends the worker.
     """
-    import multiprocessing  # here, not at the top: only workers need it, and it takes long
-    import threading  # the same
+    import multiprocessing  # slow, and only workers need it
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
