@@ -82,16 +82,6 @@ KNOWN_ERRORS = (  # (parts of a library's message, any of them; our message, in 
         ('BrokenProcessPool',),
         'a worker process was killed, usually because memory ran out; close other programs and try again',
     ),
-    (
-        ('Descriptors cannot', "Couldn't build proto file", 'google.protobuf'),
-        '{said}: the installed protobuf is incompatible with another package; {pip} install -U "protobuf>=3.20.2" visualdl onnx, or make '
-        'a new environment; see docs/troubleshooting.md#protobuf',
-    ),
-    (
-        ("module 'numpy' has no attribute", 'compiled using NumPy 1.x', 'numpy.dtype size changed'),
-        '{said}: a package was built for another version of numpy; {pip} install "numpy<2", or a newer version of that package; see '
-        'docs/troubleshooting.md#numpy-2',
-    ),
 )
 
 
@@ -99,8 +89,9 @@ def meaning(error):
     """A message for a known exception of a library or its import, with the next step; None for an unknown one."""
     said = f'{type(error).__name__}: {error}'
     found = (text for words, text in KNOWN_ERRORS if any(word in said for word in words))
-    known = next((text.format(said=one_line(error), pip=packages.pip()) for text in found), '')
-    return packages.absent(error) or known or packages.broken(error) or None
+    known = next((text.format(said=one_line(error)) for text in found), '')
+    fix = packages.fix_versions(said, packages.pip())
+    return packages.absent(error) or known or (fix and f'{one_line(error)}; {fix}') or packages.broken(error) or None
 
 
 def run(main):

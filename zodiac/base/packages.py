@@ -17,6 +17,17 @@ BUILDS = ('paddlepaddle', 'paddlepaddle-gpu')
 MODULES = {'pillow': 'PIL', 'pyyaml': 'yaml', 'scikit-learn': 'sklearn', 'paddlepaddle': 'paddle'}
 NEWEST_FOR_ONNX = (3, 12)  # newest Python for which paddle2onnx, and the onnx that it needs, are published
 LIBRARIES = {'libgomp.so.1': 'libgomp1', 'libGL.so.1': 'libgl1', 'libstdc++.so.6': 'libstdc++6'}  # packages of Debian
+INCOMPATIBLE = (  # (parts of a message, any of them; how to fix it)
+    (('Descriptors cannot',), "{pip} install 'protobuf>=3.20.2,<4'; see docs/troubleshooting.md#protobuf"),
+    (
+        ("Couldn't build proto file", 'google.protobuf'),
+        '{pip} install --upgrade protobuf; see docs/troubleshooting.md#protobuf',
+    ),
+    (
+        ('numpy.core.multiarray', '_ARRAY_API', 'NumPy 1.x', 'numpy.dtype size', "module 'numpy' has no attribute"),
+        "{pip} install 'numpy<2'; see docs/troubleshooting.md#numpy-2",
+    ),
+)
 
 
 def require(file, modules):
@@ -101,13 +112,13 @@ def remedy(said, place, pip, again):
     library = next((file for file in LIBRARIES if file in said), None)
     if place and '-packages' not in place:
         return f'rename {place}, which hides the package'
-    if 'Descriptors cannot' in said:
-        return f"{pip} install 'protobuf>=3.20.2,<4'; see docs/troubleshooting.md#protobuf"
-    if 'protobuf' in said:
-        return f'{pip} install --upgrade protobuf; see docs/troubleshooting.md#protobuf'
-    if any(words in said for words in ('numpy.core.multiarray', '_ARRAY_API', 'NumPy 1.x')):
-        return f"{pip} install 'numpy<2'; see docs/troubleshooting.md#numpy-2"
-    return f'apt-get install {LIBRARIES[library]}' if library else again
+    return fix_versions(said, pip) or (f'apt-get install {LIBRARIES[library]}' if library else again)
+
+
+def fix_versions(said, pip):
+    """The command that repairs incompatible versions of packages, from the message of an exception; '' for others."""
+    found = (fix for words, fix in INCOMPATIBLE if any(word in said for word in words))
+    return next(found, '').format(pip=pip)
 
 
 # The commands
