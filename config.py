@@ -15,12 +15,13 @@ if __name__ == '__main__':
 
 import dataclasses
 import os
+import unicodedata
 from dataclasses import dataclass, field
 from typing import List, Literal, Optional, Union
 
 from zodiac.base import device, notebook_names, removed, rules, schema, settings_page
-from zodiac.base.command_line import overrides_of, parser
 from zodiac.base.errors import UsageError, run
+from zodiac.base.options import assignments, overrides_of, parser
 from zodiac.base.schema import setting
 
 DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configs', 'zodiac.yaml')
@@ -44,9 +45,7 @@ class Data:
         'auto', 'Processes that load images; auto: up to 8 for a GPU, at most 1 on the CPU.', low=0, high=256
     )
     shared_memory: Union[Auto, bool] = setting('auto', 'Pass batches through `/dev/shm`; auto: if it has enough space.')
-    cache: Union[bool, str] = setting(
-        False, 'Keep decoded images on disk, in `output/.cache` (true) or a given folder.'
-    )
+    cache: Union[bool, str] = setting(False, 'Keep decoded images on disk: in `output/.cache` (true), or in a folder.')
     cache_gb: float = setting(20.0, 'Maximum size of the cache in GB.', above=0)
     reduced_decoding: bool = setting(True, 'Decode a large JPEG at reduced size if that leaves enough pixels.')
 
@@ -81,7 +80,7 @@ class Annotate:
         'reject', 'What to do with grayscale, palette, CMYK, 16-bit and transparent images.'
     )
     unknown_class: Literal['stop', 'skip'] = setting(
-        'stop', 'What to do if there is a class folder that is not in data.labels.'
+        'stop', 'What to do with class folders that are not in data.labels.'
     )
     valid_fraction: float = setting(
         0.1, 'Share of the training images to validate on if there is no validation folder.', above=0, high=0.8
@@ -294,11 +293,12 @@ def load(path=None, overrides=()):
     Raises UsageError, which names the key, the value and what is allowed.
     """
     cfg = Config()
-    for key, value, where in schema.assignments(path or DEFAULT_CONFIG, overrides):
+    for key, value, where in assignments(path or DEFAULT_CONFIG, overrides):
         if not removed.is_ignored(key, value):
             removed.check(key, value, where)
             notebook_names.check(key, where)
             schema.put(cfg, key, value, where)
+    cfg.data.labels = [unicodedata.normalize('NFC', label) for label in cfg.data.labels]
     rules.check(cfg)
     return cfg
 

@@ -25,7 +25,7 @@ import sys
 import time
 
 import config
-from zodiac.base import device, files, home, locks, removed, schema, stops
+from zodiac.base import device, files, home, locks, options, removed, schema, stops
 from zodiac.base.errors import Stopped, UsageError, UserError, one_line, run
 from zodiac.report import metrics
 from zodiac.training import processes
@@ -70,7 +70,7 @@ def read_space(groups, path, overrides):
     space = {}
     for text in itertools.chain.from_iterable(groups or []):
         key, equals, value = text.partition('=')
-        values = schema.parse_yaml(value, f'-s {text}') if equals else None
+        values = options.parse_yaml(value, f'-s {text}') if equals else None
         if key == 'name':
             raise UsageError('-s name: each run gets a name of its own; sweep over another setting')
         if isinstance(values, dict) and {'low', 'high'} <= values.keys() <= {'low', 'high', 'log'}:
@@ -161,7 +161,7 @@ def sampler(space, seed):
 
 
 def _flat(text):
-    return dict(schema.flatten(schema.parse_yaml(text, 'study.db')))
+    return dict(schema.flatten(options.parse_yaml(text, 'study.db')))
 
 
 def stopped(study):

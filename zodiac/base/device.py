@@ -111,7 +111,7 @@ def choose(device):
     kind, _, number = checked(device).partition(':')
     if kind == 'gpu' and int(number or 0) >= gpus:
         if paddle.device.is_compiled_with_cuda():
-            why = f'Paddle sees {gpus} GPU(s)'
+            why = f'number of GPUs that Paddle finds: {gpus}'
         elif all(map(packages.installed_version, packages.BUILDS)):
             why = (
                 f'paddlepaddle is installed over paddlepaddle-gpu: {packages.reinstall("paddlepaddle-gpu")}; '

@@ -60,7 +60,7 @@ KILLED_LOADER = (
     '(set data.num_workers=0 to load images in the training process); see docs/troubleshooting.md#workers'
 )
 OUT_OF_MEMORY = 'out of memory; lower train.batch_size, data.num_workers, or --batch-size; see docs/troubleshooting.md#out-of-memory'
-KNOWN_ERRORS = (  # (parts of a library's message, any of them; our message, in which {said} is that of the library)
+KNOWN_ERRORS = (  # (parts of a library's message, any of them; our message, which may contain that of the library)
     (
         ('no kernel image is available', 'Mismatched GPU Architecture', 'Unsupported GPU architecture'),
         'this Paddle does not support the GPU of this machine; install the wheel for a newer CUDA (its index is in requirements.txt), '
@@ -75,7 +75,7 @@ KNOWN_ERRORS = (  # (parts of a library's message, any of them; our message, in 
     (('exited is killed by signal',), KILLED_LOADER),
     (
         ('Blocking queue is killed', 'DataLoader process', 'DataLoader worker', 'workers exit unexpectedly'),
-        'the images could not be loaded: {said}; set data.num_workers=0, and report this if that fails too; see '
+        'the images could not be loaded: {error}; set data.num_workers=0, and report this if that fails too; see '
         'docs/troubleshooting.md#workers',
     ),
     (
@@ -87,10 +87,10 @@ KNOWN_ERRORS = (  # (parts of a library's message, any of them; our message, in 
 
 def meaning(error):
     """A message for a known exception of a library or its import, with the next step; None for an unknown one."""
-    said = f'{type(error).__name__}: {error}'
-    found = (text for words, text in KNOWN_ERRORS if any(word in said for word in words))
-    known = next((text.format(said=one_line(error)) for text in found), '')
-    fix = packages.fix_versions(said, packages.pip())
+    message = f'{type(error).__name__}: {error}'
+    found = (text for words, text in KNOWN_ERRORS if any(word in message for word in words))
+    known = next((text.format(error=one_line(error)) for text in found), '')
+    fix = packages.fix_versions(message, packages.pip())
     return packages.absent(error) or known or (fix and f'{one_line(error)}; {fix}') or packages.broken(error) or None
 
 
@@ -125,10 +125,10 @@ def run(main):
         # Paddle's handler would raise the error of a loader again, whenever a child process ends
         if hasattr(signal, 'SIGCHLD'):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        said = meaning(error) or _system_error(error)
-        if not said:
+        message = meaning(error) or _system_error(error)
+        if not message:
             raise
-        print(f'error: {said}', file=sys.stderr)
+        print(f'error: {message}', file=sys.stderr)
     sys.exit(status)
 
 

@@ -80,12 +80,12 @@ def broken(error):
     module = _package_being_imported(error)
     if not module or isinstance(error, MemoryError):
         return ''
-    said = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
+    message = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
     package = next((build for build in BUILDS if installed_version(build)), '') if module == 'paddle' else ''
     package = package or package_of(module)
     place = getattr(importlib.util.find_spec(module), 'origin', None) or ''
     name = ' '.join(filter(None, [package, installed_version(package)]))
-    return f'{name} cannot be imported ({said}); {remedy(said, place, pip(), reinstall(package))}'
+    return f'{name} cannot be imported ({message}); {remedy(message, place, pip(), reinstall(package))}'
 
 
 def _package_being_imported(error):
@@ -102,22 +102,22 @@ def _package_being_imported(error):
     return ''
 
 
-def remedy(said, place, pip, again):
+def remedy(message, place, pip, again):
     """How to repair a package that cannot be imported.
 
     Args:
-        said: the exception; place: the file that Python found for the package, '' if unknown.
+        message: the exception; place: the file that Python found for the package, '' if unknown.
         pip: the user's command for pip; again: the command that reinstalls the package, used if the cause is unknown.
     """
-    library = next((file for file in LIBRARIES if file in said), None)
+    library = next((file for file in LIBRARIES if file in message), None)
     if place and '-packages' not in place:
         return f'rename {place}, which hides the package'
-    return fix_versions(said, pip) or (f'apt-get install {LIBRARIES[library]}' if library else again)
+    return fix_versions(message, pip) or (f'apt-get install {LIBRARIES[library]}' if library else again)
 
 
-def fix_versions(said, pip):
+def fix_versions(message, pip):
     """The command that repairs incompatible versions of packages, from the message of an exception; '' for others."""
-    found = (fix for words, fix in INCOMPATIBLE if any(word in said for word in words))
+    found = (fix for words, fix in INCOMPATIBLE if any(word in message for word in words))
     return next(found, '').format(pip=pip)
 
 

@@ -1,15 +1,13 @@
 """Rules for settings that depend on each other."""
 
 import codecs
-import unicodedata
 
 from zodiac.base import schema
 from zodiac.base.errors import UsageError
 
 
 def check(cfg):
-    """Normalize class names to Unicode NFC and check all rules. Raises UsageError, which names the setting, its value and the rule."""
-    cfg.data.labels = [unicodedata.normalize('NFC', label) for label in cfg.data.labels]
+    """Raise UsageError, naming the setting, its value and what is allowed, if a rule is broken."""
     for key, holds, allowed in _rules(cfg):
         if not holds:
             raise UsageError(f'{key} = {schema.get(cfg, key)!r}: must be {allowed}')
@@ -17,14 +15,8 @@ def check(cfg):
 
 def _rules(cfg):
     """Yield (key, whether its value is allowed, what is allowed)."""
-    labels, image, annotate, model, train, optim = (
-        cfg.data.labels,
-        cfg.image,
-        cfg.annotate,
-        cfg.model,
-        cfg.train,
-        cfg.optim,
-    )
+    labels, image, annotate = cfg.data.labels, cfg.image, cfg.annotate
+    model, train, optim = cfg.model, cfg.train, cfg.optim
 
     yield 'data.labels', len(labels) >= 2 and len(set(labels)) == len(labels), 'two or more different names'
     yield 'data.labels', all(map(schema.names_a_folder, labels)), 'folder names without tab, newline or slash'
@@ -47,11 +39,8 @@ def _rules(cfg):
     if train.views:
         yield 'train.views', model.freeze == 'backbone', '0 unless model.freeze is backbone'
         yield 'train.views', not model.unfreeze_epoch, '0 with model.unfreeze_epoch, which changes the backbone'
-        yield (
-            'train.views',
-            not (train.mixup or train.cutmix),
-            '0 with train.mixup or train.cutmix, which mix the pixels',
-        )
+        mixes = train.mixup or train.cutmix
+        yield 'train.views', not mixes, '0 with train.mixup or train.cutmix, which mix the pixels'
 
     yield 'optim.nesterov', not optim.nesterov or optim.name == 'momentum', 'false unless optim.name is momentum'
     yield 'optim.min_lr', optim.min_lr <= optim.lr, f'at most optim.lr ({optim.lr:g})'

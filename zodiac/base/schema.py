@@ -26,42 +26,6 @@ def setting(default, doc='', low=None, high=None, above=None, pattern=None):
     return field(default=default, metadata=metadata)
 
 
-def parse_yaml(text, where):
-    """The value of a YAML text. Raises UsageError, which names `where`."""
-    import yaml  # 12 ms, which --help does without
-
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
-        raise UsageError(f'{where}: not valid YAML: {" ".join(str(error).split())}') from None
-
-
-def read_yaml(path):
-    """The settings in a YAML file, as a nested dict. Raises UsageError, which names the file."""
-    try:
-        with open(path, encoding='utf-8') as file:
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, 'strerror', None) or 'not UTF-8 text'
-        raise UsageError(f'{path}: cannot read the configuration ({reason}); see configs/ for examples') from None
-    content = parse_yaml(text, path)
-    if content is not None and not isinstance(content, dict):
-        raise UsageError(f'{path}: a configuration consists of "key: value" lines; see configs/ for examples')
-    return content or {}
-
-
-def assignments(path, overrides):
-    """Yield (dotted key, value, source) of the settings in a YAML file, then of those in `key=value` overrides. Raises UsageError."""
-    for key, value in flatten(read_yaml(path)):
-        yield key, value, path
-    for override in overrides:
-        key, equals, text = override.partition('=')
-        if not equals or not key.strip():
-            raise UsageError(f'-o {override}: write it as key=value, for example -o train.epochs=3')
-        for inner_key, value in flatten(parse_yaml(text, f'-o {override}'), key.strip()):
-            yield inner_key, value, '-o'
-
-
 def flatten(value, prefix=''):
     """Yield (dotted key, value) for each leaf of a nested dict."""
     if isinstance(value, dict) and value:
@@ -246,8 +210,9 @@ def _options(kind, limits, literal):
         return [limits['pattern'][1]]
     if kind in (int, float):
         return [{int: 'a whole number', float: 'a number'}[kind] + _range(limits)]
-    words = {str: ['a string'], dict: ['{name: settings}']}
-    return words.get(kind) or [literal.format(value) for value in {bool: ['true', 'false']}.get(kind, ['null'])]
+    if kind is bool:
+        return [literal.format('true'), literal.format('false')]
+    return [{str: 'a string', dict: '{name: settings}', type(None): literal.format('null')}[kind]]
 
 
 def _range(limits):
