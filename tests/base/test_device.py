@@ -127,9 +127,9 @@ def test_the_message_on_a_missing_gpu_names_the_setting_to_change(monkeypatch):
 @pytest.mark.parametrize(
     'name', ['toaster', 'gpu:x', 'gpu:', 'gpu:-1', 'gpu:1:2', 'gpu:²', 'cpu:1', '', 'GPU', 'xpu', 'npu:0']
 )
-@pytest.mark.parametrize('function', [device.checked, device.choose])
-def test_a_wrong_device_name_is_refused_with_the_allowed_ones(function, name):
-    with pytest.raises(UsageError, match=f'device = {name}: must be auto, cpu, gpu or gpu:N'):
+@pytest.mark.parametrize(('function', 'option'), [(device.checked, '--device'), (device.choose, 'device =')])
+def test_a_wrong_device_name_is_refused_with_the_allowed_ones(function, option, name):
+    with pytest.raises(UsageError, match=f'{option} {name}: must be auto, cpu, gpu or gpu:N'):
         function(name)
 
 

@@ -91,10 +91,10 @@ def has_bf16():
     return any(f' {flag}' in about_processor() for flag in ('avx512_bf16', 'amx_bf16'))
 
 
-def checked(name):
-    """`name` if it is one of NAMES, for argparse and `choose`. Raises UsageError."""
+def checked(name, option='--device'):
+    """`name` if it is one of NAMES; also a type for argparse. Raises UsageError, which begins with `option`."""
     if not re.fullmatch(NAMES, name):
-        raise UsageError(f'device = {name}: must be {NAMES_IN_WORDS}')
+        raise UsageError(f'{option} {name}: must be {NAMES_IN_WORDS}')
     return name
 
 
@@ -108,7 +108,7 @@ def choose(device):
     gpus = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
     if device == 'auto':
         device = 'gpu' if gpus else 'cpu'
-    kind, _, number = checked(device).partition(':')
+    kind, _, number = checked(device, 'device =').partition(':')
     if kind == 'gpu' and int(number or 0) >= gpus:
         if paddle.device.is_compiled_with_cuda():
             why = f'number of GPUs that Paddle finds: {gpus}'

@@ -94,9 +94,7 @@ def atomic_folder(path):
         sync_folder(parent)
     except (OSError, UserError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
-        if not isinstance(
-            cause, OSError
-        ):  # an OSError is also the cause of a UserError of `atomic_write` in the folder
+        if not isinstance(cause, OSError):  # which a UserError of `atomic_write` in the folder has too
             if temporary:
                 error.args = (str(error).replace(temporary, path),)
             raise
