@@ -2,8 +2,8 @@
 
     python config.py -c configs/demo.yaml -o train.epochs=3 optim.lr=0.01
 
-prints the resulting settings as YAML. Scripts and notebooks read them with `get('train.epochs')`; `get` also knows the names of the
-original notebook (`LABEL_MAP`, `LEARNING_RATE.params.lr`, ...).
+prints the resulting settings as YAML; docs/settings.md explains them. Scripts and notebooks read them with `get('train.epochs')`, or by
+the names of the original notebook (`LABEL_MAP`, `LEARNING_RATE.params.lr`, ...).
 """
 
 from __future__ import annotations
