@@ -264,7 +264,7 @@ class Config:
 
     @property
     def cache_dir(self):
-        """Folder of what is kept between runs: decoded images, features."""
+        """Cache folder, shared by all runs: decoded images, features."""
         return self.data.cache if isinstance(self.data.cache, str) else 'output/.cache'
 
     @property

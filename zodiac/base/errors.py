@@ -97,7 +97,7 @@ def meaning(error):
 def run(main):
     """Call `main()` and end the process with the documented exit status.
 
-    A UserError, OSError, MemoryError or one of KNOWN_ERRORS is shown as one line on stderr. Any other exception is a bug of ours
+    A UserError, OSError, MemoryError or one of KNOWN_ERRORS is shown as one line on stderr. Any other exception is a bug
     and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
