@@ -51,6 +51,23 @@ def test_predict_and_serve_import_only_the_wings_that_they_may(door, wings):
     assert {wing(module) for module in reachable(door)} == wings
 
 
+def test_imports_in_functions_are_few_and_have_their_reason_beside_them():
+    """Only optional packages, and slow ones that --help or a server does without; a comment on the line or the line before says why."""
+    found, unexplained = [], []
+    for module in DOORS + ROOMS:
+        text = (ROOT / f'{module.replace(".", "/")}.py').read_text(encoding='utf-8')
+        functions = [
+            node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        ]
+        nodes = [node for function in functions for node in ast.walk(function)]
+        numbers = {node.lineno for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))}
+        lines = ['', *text.splitlines()]
+        found += [(module, number) for number in numbers]
+        unexplained += [(module, number) for number in numbers if '#' not in lines[number - 1] + lines[number]]
+    assert unexplained == []
+    assert len(found) <= 60, len(found)
+
+
 def test_config_imports_only_from_base_and_not_paddle():
     reached = reachable('config')
     assert {wing(module) for module in reached} == {'base'} and 'zodiac.base.paddle_setup' not in reached
