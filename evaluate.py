@@ -37,7 +37,7 @@ from zodiac.data import near_duplicates
 from zodiac.data.index import read as read_index
 from zodiac.inference import runtime
 from zodiac.models import builder
-from zodiac.report import annotation, calibration, compare, metrics, training_log, writer
+from zodiac.report import annotation, calibration, compare, formatting, metrics, training_log, writer
 from zodiac.training import checkpoint, optim
 
 
@@ -70,7 +70,7 @@ def evaluate(cfg):
     }
 
     folder = f'{cfg.run_dir}/report'
-    counts, log = class_counts(cfg), training_log.read(f'{cfg.run_dir}/log.csv')
+    log = training_log.read(f'{cfg.run_dir}/log.csv')
     with files.atomic_folder(folder) as unfinished:
         writer.write(
             unfinished,
@@ -78,12 +78,12 @@ def evaluate(cfg):
             result,
             dataset,
             probabilities,
-            counts,
-            annotated,
-            log,
-            learning_rates(log, cfg),
             network,
-            cfg.seed,
+            counts=class_counts(cfg),
+            annotated=annotated,
+            log=log,
+            rates=learning_rates(log, cfg),
+            seed=cfg.seed,
         )
     show(result)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
@@ -184,7 +184,7 @@ def learning_rates(log, cfg):
 def show(result):
     """Print the metrics."""
     low, high = result['top1_interval_95']
-    print(f'{result["split"]}: {result["n"]} images, weights {result["weights"]}')
+    print(f'{result["split"]}: {formatting.count(result["n"], "image")}, weights {result["weights"]}')
     print(f'top-1 {result["top1"]:.4f} (95 % interval {low:.4f} to {high:.4f}), top-5 {result["top5"]:.4f}')
     print(
         f'loss {result["loss"]:.4f}, macro precision {result["macro_precision"]:.4f}, recall {result["macro_recall"]:.4f}, '

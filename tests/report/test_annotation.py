@@ -1,12 +1,14 @@
 """The summary of annotate.py on the report page."""
 
 import json
+from pathlib import Path
 
+import html_parts
 import pytest
-from conftest import picture, read_page
+from conftest import picture
 from test_pages import content_of_a_page
 
-from zodiac.report import annotation, pages
+from zodiac.report import annotation
 
 LABELS = ['猫', 'dog', 'ox']
 OLD = {  # of version 0.1.0
@@ -41,12 +43,13 @@ def read(found):
 
 
 def page_of(found, **result):
+    """The text of the report page, and its number of images."""
     content = content_of_a_page(LABELS, data=read(found))
     content['result'].update(result)
-    pages.write_page('report.html', 'report.html', **content)
-    with open('report.html', encoding='utf-8') as file:
-        page = file.read()
-    return ' '.join(' '.join(read_page(page)[0]).split()), page.count('<img')
+    parts = html_parts.page_of(Path(), **content).values()
+    return ' '.join(html_parts.text_of(*elements) for elements in parts), sum(
+        map(len, map(html_parts.images_of, parts))
+    )
 
 
 NOTHING = {'facts': [], 'sides': None, 'bars': {}, 'near_duplicates': None, 'paths': None}

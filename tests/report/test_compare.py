@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from test_pages import figures, page_of, tables, text_of, text_of_page, tiles
+from html_parts import figures, page_of, tables, text_of, text_of_page, tiles
 
 from zodiac.base.errors import UserError
 from zodiac.report import compare, metrics

@@ -1,53 +1,51 @@
-"""The report page, and how the tests read a page."""
-
-from html.parser import HTMLParser
-from xml.etree import ElementTree
+"""The report page."""
 
 import numpy as np
 import pytest
-from conftest import AWKWARD, CHINESE, ENGLISH, picture, read_page, without_pictures
+from conftest import AWKWARD, CHINESE, ENGLISH, read_page, without_pictures
+from html_parts import figures, images_of, page_of, tables, text_of, text_of_page, tiles
 
-from zodiac.report import calibration, gallery, metrics, pages
+from zodiac.report import calibration, metrics, pages
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
-PROBABILITIES = np.array(
-    [
-        [0.6, 0.3, 0.1],
-        [0.9, 0.05, 0.05],
-        [0.7, 0.2, 0.1],
-        [0.96, 0.02, 0.02],
-        [0.34, 0.36, 0.3],
-        [0.45, 0.1, 0.45],
-    ]
-)
+PROBABILITIES = np.array([[6, 3, 1], [8, 1, 1], [7, 2, 1], [9, 0, 1], [3, 4, 3], [5, 1, 4]]) / 10
+
+
+def card(path, prediction='ox', probability=0.75, label='ox', of_label=0.75):
+    texts = {'picture': f'data:image/jpeg;base64,{path}', 'path': path, 'prediction': prediction, 'label': label}
+    return {**texts, 'probability': probability, 'probability_of_label': of_label, 'right': prediction == label}
 
 
 def content_of_a_page(names, **more):
-    sample = [{'id': 3, 'path': '<a>&.jpg', 'label': names[1], 'prediction': names[0], 'probability': 0.96}]
-    card = {
-        'picture': gallery.thumbnail(picture(0)),
-        'path': '<a>&.jpg',
-        'prediction': names[0],
-        'probability': 0.96,
-        'label': names[1],
-        'probability_of_label': 0.02,
-        'right': False,
-    }
+    mistake = card('<a>&.jpg', names[0], 0.96, names[1], 0.02)
     result = {
         **metrics.evaluate(LABELS, PROBABILITIES, names),
         'calibration': calibration.evaluate(LABELS, PROBABILITIES),
         'near_duplicates': None,
-        'sample': sample,
+        'sample': [{'id': 3, **mistake}],
         'sample_top1': 0.0,
         'sample_interval_95': [0.0, 0.9],
     }
-    pictures = {'reliability': 'data:image/png;base64,AAAA', 'curves': None, 'pr_curves': None}
-    data = {'facts': [('left out', '3 of <mode> L')], 'sides': None, 'bars': {}, 'near_duplicates': None}
-    walls = {'mistakes': [card], 'uncertain': [card], 'right': [], 'heat': [], 'heat_size': None}
+    data = {'facts': [('files rejected', '3 of <mode> L')], 'sides': None, 'bars': {}, 'near_duplicates': None}
+    content = {
+        'title': 'a run',
+        'subtitle': 'a network',
+        'result': result,
+        'wrong': 4,
+        'pictures': {'reliability': 'data:image/png;base64,AAAA', 'curves': None, 'pr_curves': None},
+        'counts': {'train': [5, 3, 1], 'test': [2, 2, 2]},
+        'most': 7,
+        'data': data,
+        'made': [('Paddle', '3')],
+    }
     return {
-        **{'title': 'a run', 'subtitle': 'a network', 'result': result, 'wrong': 4, 'pictures': pictures},
-        **{'counts': {'train': [5, 3, 1], 'test': [2, 2, 2]}, 'most': 7},
-        **{'data': data, 'made': [('Paddle', '3')], **walls, **more},
+        **content,
+        'mistakes': [mistake],
+        'uncertain': [mistake],
+        'right': [],
+        'heat': [],
+        'heat_size': None,
+        **more,
     }
 
 
@@ -64,101 +62,19 @@ def test_names_are_escaped_and_nothing_is_loaded(tmp_path, names):
     assert 'http' not in without_pictures(page)
 
 
-def text_of_page(tmp_path, template='report.html', **content):
-    path = tmp_path / template
-    pages.write_page(str(path), template, **content)
-    return ' '.join(' '.join(read_page(path.read_text(encoding='utf-8'))[0]).split())
-
-
 def test_a_selection_of_images_says_of_how_many(tmp_path):
-    content = content_of_a_page(ENGLISH)
-    cards = content['mistakes'] * 4
-    right = [{**card, 'right': True} for card in cards]
-    walls = {'mistakes': cards[:1], 'uncertain': cards[:2], 'heat': [cards[0], *right[:3]], 'heat_size': (4, 4)}
-    text = text_of_page(tmp_path, **{**content, **walls})
+    cards = [card(str(number)) for number in range(6)]
+    text = text_of_page(tmp_path, **content_of_a_page(ENGLISH, mistakes=cards[:1], uncertain=cards[:2]))
     assert '1 of 4 are shown; predictions.csv lists all' in text
     assert '2 of 6 are shown;' in text and '0 of 1 classes are shown;' in text
-    whole = {'mistakes': cards, 'uncertain': cards[:1] * 6, 'right': right[:1]}
-    assert 'are shown;' not in text_of_page(tmp_path, **{**content, **whole})
-
-
-def test_without_mistakes_the_page_says_so(tmp_path):
-    text = text_of_page(tmp_path, **content_of_a_page(ENGLISH, mistakes=[]))
-    assert 'All 6 images are classified correctly.' in text
-
-
-def card(path, prediction='ox', probability=0.75, label='ox', of_label=0.75):
-    return {
-        **{
-            'picture': f'data:image/jpeg;base64,{path}',
-            'path': path,
-            'prediction': prediction,
-            'probability': probability,
-        },
-        **{'label': label, 'probability_of_label': of_label, 'right': prediction == label},
-    }
-
-
-def page_of(tmp_path, template='report.html', **content):
-    """{heading: the elements below it, up to the next heading}; those before the first heading are under ''."""
-    path = tmp_path / 'page.html'
-    pages.write_page(str(path), template, **content)
-    parts = {'': []}
-    for element in parse(path.read_text(encoding='utf-8')).find('body'):
-        if element.tag in ('h2', 'h3'):
-            parts[text_of(element)] = below = []
-        else:
-            (below if len(parts) > 1 else parts['']).append(element)
-    return parts
-
-
-def parse(page):
-    builder = ElementTree.TreeBuilder()
-
-    class Reader(HTMLParser):
-        def handle_starttag(self, tag, attributes):
-            builder.start(tag, {name: value or '' for name, value in attributes})
-            if tag in ('meta', 'img', 'br'):
-                builder.end(tag)
-
-        def handle_endtag(self, tag):
-            assert builder.end(tag).tag == tag
-
-        def handle_data(self, data):
-            builder.data(data)
-
-    Reader().feed(page)
-    return builder.close()
-
-
-def text_of(*elements):
-    return ' '.join(' '.join(' '.join(element.itertext()) for element in elements).split())
-
-
-def tables(elements):
-    """The tables among the elements, each a list of rows of texts."""
-    found = [table for element in elements for table in element.iter('table')]
-    return [[[text_of(cell) for cell in row] for row in table.iter('tr')] for table in found]
-
-
-def figures(elements):
-    """(src of the image, caption, class of the first bold text) of each figure."""
-    found = [figure for element in elements for figure in element.iter('figure')]
-    return [(one.find('.//img').get('src'), text_of(one), one.find('.//b').get('class')) for one in found]
-
-
-def tiles(elements):
-    """{text of a tile: its number}."""
-    found = [tile for element in elements if element.get('class') == 'numbers' for tile in element]
-    return {text_of(tile).partition(text_of(tile.find('b')))[2].strip(): text_of(tile.find('b')) for tile in found}
+    whole = content_of_a_page(ENGLISH, mistakes=cards[:4], uncertain=cards, right=cards[:1])
+    assert 'are shown;' not in text_of_page(tmp_path, **whole)
 
 
 def distinct_numbers(names):
     """The content of a page whose numbers are all different."""
     content = content_of_a_page(names)
-    macro = {'macro_precision': 0.11, 'macro_recall': 0.12, 'macro_f1': 0.13, 'macro_roc_auc': 0.14}
-    weighted = {'weighted_precision': 0.15, 'weighted_recall': 0.16, 'weighted_f1': 0.17}
-    rows = [
+    classes = [
         {
             'precision': a,
             'recall': a + 0.01,
@@ -169,16 +85,10 @@ def distinct_numbers(names):
         for a in (0.2, 0.3, 0.4)
     ]
     content['result'].update(
-        {
-            'n': 6,
-            'top1': 0.511,
-            'top1_interval_95': [0.21, 0.82],
-            'top_k': [0.511, 0.93, 1.0],
-            'loss': 1.25,
-            **macro,
-            **weighted,
-        },
-        per_class={name: {**row, 'support': 7 + number} for number, (name, row) in enumerate(zip(names, rows))},
+        **{'n': 6, 'top1': 0.511, 'top1_interval_95': [0.21, 0.82], 'top_k': [0.511, 0.93, 1.0], 'loss': 1.25},
+        **{'macro_precision': 0.11, 'macro_recall': 0.12, 'macro_f1': 0.13, 'macro_roc_auc': 0.14},
+        **{'weighted_precision': 0.15, 'weighted_recall': 0.16, 'weighted_f1': 0.17},
+        per_class={name: {**row, 'support': 7 + number} for number, (name, row) in enumerate(zip(names, classes))},
         calibration={
             **{'ece': 0.051, 'brier': 0.052, 'temperature': 1.5, 'bins': []},
             **{'ece_with_temperature': 0.053, 'brier_with_temperature': 0.054, 'loss_with_temperature': 1.05},
@@ -246,11 +156,6 @@ def test_bars_are_proportional_to_the_numbers_of_images(tmp_path):
     ]
 
 
-def test_without_a_temperature_the_page_says_so(tmp_path):
-    text = text_of(*page_of(tmp_path, **content_of_a_page(ENGLISH))['Can the probabilities be believed?'])
-    assert 'No temperature was fitted' in text and 'divided by' not in text
-
-
 def test_each_section_shows_its_own_images(tmp_path):
     walls = {
         'mistakes': [card('m1', 'ox', 0.96, 'tiger', 0.02), card('m2', 'tiger', 0.5, 'ox', 0.4)],
@@ -274,7 +179,6 @@ def test_each_section_shows_its_own_images(tmp_path):
     looks = parts['What it looks at']
     assert figures(looks) == [('data:image/jpeg;base64,h1', 'ox 90.0 %, is rabbit 5.0 % h1', 'bad')]
     assert 'resolution is 4 × 6,' in text_of(*looks)
-    assert 'What it looks at' not in page_of(tmp_path, **content_of_a_page(ENGLISH))
 
 
 def test_the_confusion_matrix_is_labelled_and_shows_mistakes_in_red(tmp_path):
@@ -328,16 +232,19 @@ def test_many_classes_without_confusions_get_no_list(tmp_path):
     assert text_of(*below) == 'No class is confused with another; confusion_matrix.csv holds the whole matrix.'
 
 
-def test_unknown_facts_are_left_out(tmp_path):
+def test_unknown_parts_are_left_out(tmp_path):
     made = [('weights', 'w.pdparams'), ('epoch', None), ('Paddle', '3')]
-    parts = page_of(tmp_path, **content_of_a_page(ENGLISH, made=made))
+    parts = page_of(tmp_path, **content_of_a_page(ENGLISH, made=made, mistakes=[]))
     assert text_of(*parts['What made this']) == 'weights w.pdparams Paddle 3'
+    assert text_of(*parts['What it gets wrong, and how sure it was']) == 'All 6 images are classified correctly.'
+    calibrated = text_of(*parts['Can the probabilities be believed?'])
+    assert 'No temperature was fitted' in calibrated and 'divided by' not in calibrated
+    assert parts.keys().isdisjoint({'What it looks at', 'Training', 'Precision over recall'})
 
 
-def test_plots_are_in_their_sections_and_optional(tmp_path):
+def test_plots_are_in_their_sections(tmp_path):
     content = content_of_a_page(ENGLISH)
     parts = page_of(tmp_path, **content)
-    assert 'Training' not in parts and 'Precision over recall' not in parts
     assert images_of(parts['Can the probabilities be believed?']) == ['data:image/png;base64,AAAA']
     for heading, name in (('Training', 'curves'), ('Precision over recall', 'pr_curves')):
         pictures = {**content['pictures'], name: f'data:image/png;base64,{name}'}
@@ -348,7 +255,3 @@ def test_plots_are_in_their_sections_and_optional(tmp_path):
     assert (
         headings.index('Class by class') < headings.index('Precision over recall') < headings.index('Confusion matrix')
     )
-
-
-def images_of(elements):
-    return [image.get('src') for element in elements for image in element.iter('img')]

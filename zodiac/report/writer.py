@@ -17,7 +17,7 @@ HEAT_MAPS = 6  # Grad-CAM pictures of mistakes, and of correct predictions
 IN_VISUALDL = ('confusion_matrix', 'pr_curves', 'mistakes', 'predictions')
 
 
-def write(folder, name, result, dataset, probabilities, counts, annotated, log, rates, network=None, seed=0):
+def write(folder, name, result, dataset, probabilities, network, *, counts, annotated, log, rates, seed):
     """Write all files of a report.
 
     Args:
@@ -25,10 +25,11 @@ def write(folder, name, result, dataset, probabilities, counts, annotated, log, 
         result: the content of metrics.json.
         dataset: the images that were evaluated, with paths, labels and transform.
         probabilities: float [n, classes].
+        network: Layer in eval mode for Grad-CAM; None for an exported model, which has no gradients.
         counts: {split: int [classes]}, the images of each class.
         annotated: what `annotation.read` returns.
-        log, rates: see `plots.plot_curves`; without log rows there is no curves.png.
-        network: Layer in eval mode for Grad-CAM; None for an exported model, which has no gradients.
+        log, rates: see `plots.plot_curves`; an empty log gives no curves.png.
+        seed: of the random images in predictions.png.
     """
     with files.atomic_write(f'{folder}/metrics.json') as file:
         json.dump(result, file, ensure_ascii=False, indent=1)
@@ -49,21 +50,14 @@ def draw(folder, name, result, dataset, probabilities, counts, log, rates, seed)
         f'{folder}/reliability.png', calibration['bins'], calibration.get('bins_with_temperature', ())
     )
     plots.plot_pr_curves(f'{folder}/pr_curves.png', metrics.pr_curves(dataset.labels, probabilities), class_names)
-    images, mistakes = len(dataset), int((probabilities.argmax(1) != dataset.labels).sum())
-    for file, chosen, heading in (
-        (
-            'predictions.png',
-            metrics.simple_random_sample(images, GRID, seed),
-            f'of {formatting.count(images, "image")}, drawn at random',
-        ),
-        (
-            'mistakes.png',
-            gallery.choose(dataset.labels, probabilities, GRID)['mistakes'],
-            f'of {formatting.count(mistakes, "mistake")}, most confident first',
-        ),
-    ):
-        if len(chosen):
-            draw_grid(f'{folder}/{file}', chosen, dataset, probabilities, class_names, f'{len(chosen)} {heading}')
+    sample = metrics.simple_random_sample(len(dataset), GRID, seed)
+    heading = f'{len(sample)} of {formatting.count(len(dataset), "image")}, drawn at random'
+    draw_grid(f'{folder}/predictions.png', sample, dataset, probabilities, class_names, heading)
+    mistakes = gallery.choose(dataset.labels, probabilities, GRID)['mistakes']
+    if mistakes:
+        total = int((probabilities.argmax(1) != dataset.labels).sum())
+        heading = f'{len(mistakes)} of {formatting.count(total, "mistake")}, most confident first'
+        draw_grid(f'{folder}/mistakes.png', mistakes, dataset, probabilities, class_names, heading)
     total = sum(int(numbers.sum()) for numbers in counts.values())
     plots.plot_class_counts(f'{folder}/classes.png', counts, class_names, f'{name}: {formatting.count(total, "image")}')
     if log:
@@ -87,7 +81,7 @@ def write_report_page(path, name, result, dataset, probabilities, counts, annota
     folder, class_names = os.path.dirname(path), result['labels']
     chosen = gallery.choose(dataset.labels, probabilities)
     walls = {key: gallery.cards(numbers, dataset, probabilities, class_names) for key, numbers in chosen.items()}
-    explained = [*chosen['mistakes'][:HEAT_MAPS], *chosen['right'][:HEAT_MAPS]] if network else []
+    explained = [*chosen['mistakes'][:HEAT_MAPS], *chosen['right'][:HEAT_MAPS]] if network is not None else []
     pictures, heat_size = heat_pictures(explained, dataset, network) if explained else ([], None)
     walls['heat'] = gallery.cards(explained, dataset, probabilities, class_names, pictures)
     counts = {split: numbers.tolist() for split, numbers in counts.items()}
