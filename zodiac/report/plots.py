@@ -86,8 +86,7 @@ def plot_pr_curves(path, curves, class_names, most=12):
     """PNG of precision over recall, one small plot per class, for the `most` classes with the lowest average precision.
 
     Args:
-        curves: per class (recall float [k], precision float [k], average precision), the recall ascending or descending; None for a
-            class without samples. If no class has samples, no file is written.
+        curves: what `metrics.pr_curves` returns. If no class has samples, no file is written.
     """
     known = sorted((i for i, curve in enumerate(curves) if curve is not None), key=lambda i: curves[i][2])
     shown = known[:most]
@@ -100,9 +99,8 @@ def plot_pr_curves(path, curves, class_names, most=12):
         axis.axis('off')
     for axis, number in zip(np.ravel(axes), shown):
         recall, precision, average = curves[number]
-        step = 'post' if recall[0] > recall[-1] else 'pre'  # so that the area is the average precision
-        axis.fill_between(recall, precision, step=step, color=BLUE, alpha=0.15, linewidth=0)
-        axis.plot(recall, precision, drawstyle=f'steps-{step}', color=BLUE, clip_on=False)
+        axis.fill_between(recall, precision, step='pre', color=BLUE, alpha=0.15, linewidth=0)  # area: average precision
+        axis.plot(recall, precision, drawstyle='steps-pre', color=BLUE, clip_on=False)
         axis.set_title(f'{_short(class_names[number])}\nAP {average:.4f}', fontsize=9)
         axis.set(xlim=(0, 1), ylim=(0, 1.02))
         axis.grid(alpha=0.3)
