@@ -1,5 +1,6 @@
 """Figures whose labels need a font with Chinese."""
 
+import matplotlib
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
@@ -8,12 +9,17 @@ from matplotlib import font_manager
 from zodiac.report import figure
 
 
-def save(path, title):
+def title_fonts(path, title):
     """Save a figure with a title; returns the title's fonts."""
-    shown, axis = figure.subplots(2, 2)
-    axis.set_title(title)
-    figure.save(shown, str(path))
+    with figure.png(str(path), 2, 2) as (_, axis):
+        axis.set_title(title)
     return axis.title.get_fontfamily()
+
+
+def test_the_settings_of_matplotlib_stay(tmp_path):
+    before = dict(matplotlib.rcParams)
+    title_fonts(tmp_path / 'a.png', '$x$')
+    assert dict(matplotlib.rcParams) == before
 
 
 def test_a_font_installed_after_matplotlib_cached_its_list_is_found(tmp_path, monkeypatch, capsys):
@@ -27,7 +33,7 @@ def test_a_font_installed_after_matplotlib_cached_its_list_is_found(tmp_path, mo
     for once in (figure._add_new_fonts, figure._warn_of_boxes):
         once.cache_clear()
     for number in range(2):
-        assert 'Just Installed' in save(tmp_path / f'{number}.png', '狗猫')
+        assert 'Just Installed' in title_fonts(tmp_path / f'{number}.png', '狗猫')
     assert capsys.readouterr().err == ''
     figure._add_new_fonts.cache_clear()
 
@@ -35,7 +41,7 @@ def test_a_font_installed_after_matplotlib_cached_its_list_is_found(tmp_path, mo
 def test_fonts_are_not_searched_if_none_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(figure, 'CJK_FONTS', ())
     monkeypatch.setattr(figure, '_add_new_fonts', lambda: pytest.fail('searched'))
-    save(tmp_path / 'a.png', 'dog')
+    title_fonts(tmp_path / 'a.png', 'dog')
 
 
 def write_font(path, characters):

@@ -5,7 +5,7 @@ import pytest
 from conftest import AWKWARD, CHINESE, ENGLISH, picture
 from PIL import Image
 
-from zodiac.report import calibration, metrics, plots
+from zodiac.report import calibration, figure, metrics, plots
 
 
 def assert_picture(path):
@@ -38,13 +38,13 @@ def log_of(epochs):
 @pytest.fixture
 def figures(monkeypatch):
     """The axes of each figure when it is saved."""
-    seen, save = [], plots.save
+    seen, save = [], figure.save
 
-    def watched(figure, path):
-        seen.append(figure.axes)
-        save(figure, path)
+    def watched(drawn, path):
+        seen.append(drawn.axes)
+        save(drawn, path)
 
-    monkeypatch.setattr(plots, 'save', watched)
+    monkeypatch.setattr(figure, 'save', watched)
     return seen
 
 

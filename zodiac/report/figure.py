@@ -18,13 +18,20 @@ from zodiac.base import files
 from zodiac.base.fonts import CJK_FONTS
 
 
-def subplots(width, height, rows=1, columns=1, layout='constrained', **shared):
-    """(figure, axes) like pyplot's, of `width` x `height` inches, independent of pyplot and its backend."""
-    matplotlib.rcParams['font.family'] = ['DejaVu Sans', *_installed_cjk_fonts()]
-    matplotlib.rcParams['text.parse_math'] = False  # a class name may contain dollar signs
-    figure = Figure(figsize=(width, height), layout=layout)
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, **shared)
+@contextlib.contextmanager
+def png(path, width, height, rows=1, columns=1, layout='constrained', **shared):
+    """Yield (figure, axes) of `width` x `height` inches to draw on; they are then saved as PNG.
+
+    Neither pyplot nor matplotlib's settings, which belong to the user of a notebook, are changed.
+    """
+    fonts = ['DejaVu Sans', *_installed_cjk_fonts()]
+    with matplotlib.rc_context(
+        {'font.family': fonts, 'text.parse_math': False}
+    ):  # a class name may contain dollar signs
+        figure = Figure(figsize=(width, height), layout=layout)
+        FigureCanvasAgg(figure)
+        yield figure, figure.subplots(rows, columns, **shared)
+        save(figure, path)
 
 
 def set_title(figure, text):
