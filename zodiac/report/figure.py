@@ -24,10 +24,9 @@ def png(path, width, height, rows=1, columns=1, layout='constrained', **shared):
 
     Neither pyplot nor matplotlib's settings, which belong to the user of a notebook, are changed.
     """
-    fonts = ['DejaVu Sans', *_installed_cjk_fonts()]
-    with matplotlib.rc_context(
-        {'font.family': fonts, 'text.parse_math': False}
-    ):  # a class name may contain dollar signs
+    settings = {'font.family': ['DejaVu Sans', *_installed_cjk_fonts()]}
+    settings['text.parse_math'] = False  # a class name may contain dollar signs
+    with matplotlib.rc_context(settings):
         figure = Figure(figsize=(width, height), layout=layout)
         FigureCanvasAgg(figure)
         yield figure, figure.subplots(rows, columns, **shared)
