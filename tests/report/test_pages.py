@@ -236,7 +236,7 @@ def test_unknown_parts_are_left_out(tmp_path):
     made = [('weights', 'w.pdparams'), ('epoch', None), ('Paddle', '3')]
     parts = page_of(tmp_path, **content_of_a_page(ENGLISH, made=made, mistakes=[]))
     assert text_of(*parts['What made this']) == 'weights w.pdparams Paddle 3'
-    assert text_of(*parts['What it gets wrong, and how sure it was']) == 'All 6 images are classified correctly.'
+    assert text_of(*parts['What it gets wrong, and how sure it was']) == 'No mistakes on 6 images.'
     calibrated = text_of(*parts['Can the probabilities be believed?'])
     assert 'No temperature was fitted' in calibrated and 'divided by' not in calibrated
     assert parts.keys().isdisjoint({'What it looks at', 'Training', 'Precision over recall'})
