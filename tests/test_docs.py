@@ -16,7 +16,8 @@ from zodiac.base import schema
 FIRST = ['docs/training.md', 'docs/report.md']  # they make what the others use
 PAGES = {
     page.relative_to(ROOT).as_posix(): page.read_text(encoding='utf-8')
-    for page in [*(ROOT / name for name in FIRST), *sorted(ROOT.glob('README*.md')), *sorted(ROOT.glob('docs/*.md'))]
+    for page in [*(ROOT / name for name in FIRST), *sorted(ROOT.glob('*.md')), *sorted(ROOT.glob('docs/*.md'))]
+    if page.name != 'CHANGELOG.md'
 }
 NOT_RUN = {
     'docs/deployment.md': 'servers and proxies; tests/test_deployment_page.py',
