@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 from conftest import picture
@@ -169,6 +170,13 @@ BROKEN = {
     'bomb.jpg': lambda: patched(jpeg(), sof(jpeg()) + 5, struct.pack('>HH', 65000, 65000)),
 }
 ZOO = {**RGB, **OTHER_MODES, **BROKEN}
+
+
+def draw(name, folder):
+    """Write this file of ZOO into a folder; returns its path."""
+    path = Path(folder) / name
+    path.write_bytes(ZOO[name]())
+    return str(path)
 
 
 # --- more than 8 bits per channel

@@ -18,8 +18,9 @@ from conftest import ROOT, assert_message, picture
 from PIL import Image
 
 import config
-from dataset import Batches, Loader, ZodiacDataset, read_index
+from dataset import Loader, ZodiacDataset, read_index
 from zodiac.base.errors import UserError
+from zodiac.data.sampler import BatchSampler
 from zodiac.images import transforms
 
 WORKERS = pytest.mark.parametrize('workers', [0, 2])
@@ -517,7 +518,7 @@ def test_a_pass_succeeds_once_the_bad_file_is_mended(workdir):
 
 def plan(count, batch_size, processes=1, accumulate=1, skip=0):
     """(lengths of the batches, where the optimizer moves)."""
-    batches = Batches(count, batch_size, processes, 0, accumulate)
+    batches = BatchSampler(count, batch_size, processes, 0, accumulate)
     batches.skip = skip
     assert len(batches) == len(batches.bounds())
     return [stop - start for start, stop in batches.bounds()], sorted(batches.ends())
@@ -530,7 +531,7 @@ def test_every_image_comes_once_and_the_processes_share_each_batch_evenly(proces
 
 
 def check_shares(count, processes, skip):
-    ranks = [Batches(count, 8, processes, rank) for rank in range(processes)]
+    ranks = [BatchSampler(count, 8, processes, rank) for rank in range(processes)]
     order = np.random.default_rng(count).permutation(count)
     for batches in ranks:
         batches.order, batches.skip = order, skip
@@ -595,8 +596,8 @@ def test_a_pass_that_goes_on_with_too_few_images_for_batch_norm_begins_a_little_
 
 
 def test_the_images_of_a_batch_do_not_depend_on_the_number_of_processes():
-    alone = list(Batches(50, 8))
-    shared = zip(*(Batches(50, 8, 2, rank) for rank in (0, 1)))
+    alone = list(BatchSampler(50, 8))
+    shared = zip(*(BatchSampler(50, 8, 2, rank) for rank in (0, 1)))
     assert [one + other for one, other in shared] == alone
 
 

@@ -19,7 +19,7 @@ from image_files import COLOUR, NAMED, SHADES, WRITTEN, ZOO, png16, pnm, private
 
 import config
 from zodiac.base.errors import UserError
-from zodiac.data import file_facts, inspection
+from zodiac.data import entry, inspection
 from zodiac.images import decoding
 from zodiac.inference import runtime
 
@@ -159,9 +159,9 @@ def test_every_door_accepts_the_same_files_and_sees_the_same_pixels(files, capfd
     assert [path for path in sound if trained[path].tobytes() not in seen] == []
     for path in accepted:
         whole = np.asarray(decoding.decode(io.BytesIO(files[path])))
-        digest = hashlib.sha256(whole).digest()[: file_facts.HASH_BYTES]
+        digest = hashlib.sha256(whole).digest()[: entry.HASH_BYTES]
         for reduce in (False, True):
             found = inspection.inspect(path, True, reduce)
-            assert found.verdict.reduced or file_facts.pixels(found.picture) == digest, path
-            assert file_facts.size(found.picture) == whole.shape[1::-1], path
+            assert found.verdict.reduced or entry.pixels(found.fingerprint) == digest, path
+            assert entry.size(found.fingerprint) == whole.shape[1::-1], path
     assert capfd.readouterr().err == ''  # not a word of a C library either

@@ -88,7 +88,7 @@ def test_a_file_of_too_many_parts_is_refused_before_it_is_decoded(case):
 
 @pytest.mark.parametrize('case', ['progressive scans', 'sequential scans', 'chunks'])
 @pytest.mark.parametrize('convert', [False, True])
-def test_annotate_refuses_it_too(tmp_path, case, convert):
+def test_an_inspection_rejects_it_too(tmp_path, case, convert):
     draw, reason = BOMBS[case]
     (tmp_path / 'a.jpg').write_bytes(draw())
     start = time.process_time()
@@ -130,12 +130,12 @@ def test_a_sound_picture_of_many_parts_is_read(case, tmp_path):
 def test_a_jpeg_that_is_cut_off_anywhere_is_looked_at_without_harm():
     whole = jpeg_of_scans(50)
     for length in range(0, 700, 7):
-        assert bombs.look(io.BytesIO(whole[:length])) in (None, ()), length
+        assert bombs.check(io.BytesIO(whole[:length])) in (None, ()), length
 
 
 @pytest.mark.parametrize('content', [b'II', b'MM\0*', b'MM and more', b'Py' + bytes(100_000), b'P6' + bytes(100_000)])
 def test_what_only_begins_like_a_tiff_or_a_ppm_is_not_looked_at(content):
-    assert bombs.look(io.BytesIO(content)) is None
+    assert bombs.check(io.BytesIO(content)) is None
 
 
 def test_too_many_pixels_name_the_limit_that_was_set():

@@ -14,8 +14,8 @@ from conftest import ROOT, picture
 from image_files import NAMED, UPRIGHT, WRITTEN, box, private_tags, saved, turned
 from PIL import Image
 
-from zodiac.data import file_facts, inspection
-from zodiac.images import decoding, kinds, transforms
+from zodiac.data import entry, inspection
+from zodiac.images import decoding, file_types, transforms
 
 
 @pytest.mark.parametrize('name', WRITTEN)
@@ -29,7 +29,7 @@ def test_all_eight_orientations_give_the_same_upright_picture_in_full_and_reduce
         path.write_bytes(turned(name, orientation))
         whole = np.asarray(decoding.decode(path), int)
         found = [inspection.inspect(path, True, reduce) for reduce in (True, False)]
-        assert {file_facts.size(one.picture) for one in found} == {UPRIGHT.size} == {whole.shape[1::-1]}
+        assert {entry.size(one.fingerprint) for one in found} == {UPRIGHT.size} == {whole.shape[1::-1]}
         seen.append((whole, transforms.read(steps, path), transforms.read(steps[1:], path)))
     for whole, reduced, full in seen:
         assert np.abs(whole - seen[0][0]).mean() < 2
@@ -95,7 +95,7 @@ def test_what_is_no_image_is_named_where_it_can_be_told(content, detail):
 
 
 def test_avif_for_which_pillow_is_too_old_says_so():
-    assert kinds.describe(box(b'avif', b'mif1'))[0].startswith('AVIF, which this Pillow does not read: update it')
+    assert file_types.describe(box(b'avif', b'mif1'))[0].startswith('AVIF, which this Pillow does not read: update it')
 
 
 # --- what C libraries and Pillow say of a damaged file

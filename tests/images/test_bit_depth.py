@@ -120,7 +120,7 @@ def test_black_stays_black(values):
 @pytest.mark.parametrize('more', [{'t284': 2}, {'t338': 1}], ids=['planes', 'colours times alpha'])
 def test_16_bits_of_which_pillow_leaves_a_mess_or_nothing_are_refused(more):
     values = COLOUR << 4 if 't284' in more else np.dstack([COLOUR << 4, np.full_like(SHADES, 4095)])
-    with pytest.raises(decoding.ImageError, match='16 bits a channel, .*save it with 8'):
+    with pytest.raises(decoding.ImageError, match='16 bits per channel .*save it with 8'):
         decoded(tiff(values, 2, **more))
 
 

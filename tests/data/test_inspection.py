@@ -1,0 +1,148 @@
+"""Inspection of single files: the same verdict as the notebook's own check, with every decoder, and the same pixels as in training."""
+
+import multiprocessing
+import os
+import warnings
+
+import numpy as np
+import pytest
+from conftest import picture
+from image_files import BROKEN, LARGE, OTHER_MODES, RGB, ZOO, draw, exif, patched, png, saved
+from PIL import Image
+
+from zodiac.base.errors import UserError
+from zodiac.data import entry, inspection
+from zodiac.images import decoding
+
+
+def notebook_accepts(path):
+    """The notebook's own check: open with PIL, load(), mode == 'RGB'."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            with Image.open(path) as image:
+                image.load()
+                return image.mode == 'RGB'
+        except Exception:
+            return False
+
+
+def test_by_default_the_same_files_are_accepted_as_by_the_notebook(tmp_path, decoder):
+    for name in ZOO:
+        path = draw(name, tmp_path)
+        assert notebook_accepts(path) == (name in RGB), name
+        assert (inspection.inspect(path, convert=False).reason == '') == (name in RGB), name
+
+
+def test_every_sound_image_is_accepted_with_convert(tmp_path, decoder):
+    for name in (*RGB, *OTHER_MODES):
+        found = inspection.inspect(draw(name, tmp_path), convert=True)
+        assert found.reason == '', name
+        assert (found.verdict.mode == 'RGB') == (name in RGB), name
+        assert len(found.fingerprint) == entry.FINGERPRINT.size, name
+
+
+@pytest.mark.parametrize('convert', [False, True])
+def test_no_broken_file_is_accepted(tmp_path, decoder, convert):
+    damaged = ('truncated or damaged', 'not an image', 'cannot be read')
+    for name in BROKEN:
+        found = inspection.inspect(draw(name, tmp_path), convert)
+        assert found.reason in (('too many pixels',) if 'bomb' in name else damaged), name
+        assert found.fingerprint == b'', name
+
+
+@pytest.mark.parametrize('size', [(10000, 9500), (20000, 20000)])
+def test_too_many_pixels_are_refused_with_the_number(tmp_path, decoder, size):
+    path = tmp_path / 'a.png'
+    path.write_bytes(png(size, 8, 2, bytes(100_000)))
+    found = inspection.inspect(path, convert=False)
+    assert found.reason == 'too many pixels'
+    assert str(size[0] * size[1]) in found.verdict.detail or f'{size[0]}x{size[1]}' in found.verdict.detail
+
+
+def test_an_image_of_another_mode_is_rejected_by_default_with_its_mode(tmp_path):
+    for name in OTHER_MODES:
+        path = draw(name, tmp_path)
+        with Image.open(path) as image:
+            mode = image.mode
+        found = inspection.inspect(path, convert=False)
+        assert (found.reason, found.verdict.mode) == (f'mode {mode}', mode), name
+
+
+def test_simplejpeg_does_not_change_the_result(tmp_path, monkeypatch):
+    pytest.importorskip('simplejpeg')
+    cases = [(draw(name, tmp_path), convert) for name in ZOO for convert in (False, True)]
+    with_it = [inspection.inspect(*case) for case in cases]
+    monkeypatch.setattr(inspection, 'simplejpeg', None)
+    assert [case for case, found in zip(cases, with_it) if inspection.inspect(*case) != found] == []
+
+
+def test_the_hash_is_that_of_the_pixels_in_training(tmp_path, decoder):
+    for name in (*RGB, *OTHER_MODES):
+        path = draw(name, tmp_path)
+        pixels = entry.pixels(inspection.inspect(path, convert=True, reduce=False).fingerprint)
+        image = decoding.decode(path)
+        assert image.mode == 'RGB', name
+        for copy in (tmp_path / 'copy.png', tmp_path / 'copy.bmp'):
+            image.save(copy, compress_level=1)
+            assert entry.pixels(inspection.inspect(copy, convert=True).fingerprint) == pixels, (name, copy.suffix)
+
+
+def test_a_large_jpeg_is_decoded_at_reduced_size_and_its_full_upright_size_is_known(tmp_path, decoder):
+    for name in (name for name in (*RGB, *OTHER_MODES) if name.endswith('.jpg')):
+        path = draw(name, tmp_path)
+        found = inspection.inspect(path, convert=True)
+        width, height = decoding.decode(path).size
+        assert entry.size(found.fingerprint) == (width, height), name
+        assert found.verdict.reduced == (min(width, height) >= 54 and width * height >= 8192), name
+        assert found.verdict.reduced or not name.startswith(('large', 'flat')), name
+        assert not inspection.inspect(path, convert=True, reduce=False).verdict.reduced, name
+
+
+def noisy(size):
+    pixels = np.asarray(picture(1, size)) + np.random.default_rng(0).normal(0, 10, (size[1], size[0], 1))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    'options', [{}, {'progressive': True}, {'exif': exif()}, {'restart_marker_blocks': 5}], ids=str
+)
+def test_a_truncated_or_damaged_large_jpeg_is_judged_as_by_the_notebook(tmp_path, decoder, options):
+    whole = saved(noisy(LARGE), 'JPEG', **options)
+    path = tmp_path / 'a.jpg'
+    rng = np.random.default_rng(0)
+    cuts = [whole[:end] for end in [*range(len(whole) - 12, len(whole)), *rng.integers(2, len(whole), 30)]]
+    flips = []
+    for at, bit in zip(rng.integers(2, len(whole), 60).tolist(), rng.integers(0, 8, 60).tolist()):
+        flips.append(patched(whole, at, bytes([whole[at] ^ 1 << bit])))
+    for number, data in enumerate([whole, *cuts, *flips]):
+        path.write_bytes(data)
+        assert (inspection.inspect(path, False).reason == '') == notebook_accepts(path), number
+
+
+def test_float_pixels_are_rejected(tmp_path):
+    Image.new('F', (4, 4)).save(tmp_path / 'a.tif')
+    assert inspection.inspect(tmp_path / 'a.tif', convert=True).reason == 'float pixels'
+
+
+def test_a_missing_file_and_a_folder_are_rejected_with_the_message_of_the_system(tmp_path):
+    for path in (tmp_path / 'gone.jpg', tmp_path):
+        found = inspection.inspect(path, convert=False)
+        assert found.reason == 'cannot be read'
+        assert found.verdict.detail
+
+
+def test_two_processes_give_the_same_results_in_the_same_order(tmp_path):
+    names = [draw(name, tmp_path) for name in ZOO]
+    one, two = (
+        [found[:2] for found in inspection.inspect_all(names, True, workers)] for workers in (1, 2)
+    )  # no stamps
+    assert two == one
+    assert len(one) == len(names)
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != 'fork', reason='the fault is injected by forking')
+def test_a_killed_decoding_process_ends_the_run_with_the_next_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(inspection, '_inspect_any', lambda *given: os._exit(9))
+    with pytest.raises(UserError, match=r'annotate\.workers=1'):
+        list(inspection.inspect_all([draw('plain.png', tmp_path)] * 4, True, 2))
