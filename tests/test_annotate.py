@@ -10,6 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import assert_message, make_tree, picture, run_script
 from image_files import OTHER_MODES, RGB, draw, exif, saved
@@ -18,6 +19,7 @@ from PIL import Image
 import annotate
 from zodiac.base.errors import UserError
 from zodiac.data import inspection
+from zodiac.images import decoding
 
 LABELS = ['cat', 'dog']
 INDEX = ('train.txt', 'valid.txt', 'test.txt', 'annotation.json')
@@ -404,6 +406,42 @@ def test_a_broken_link_is_rejected_by_name(run):
     full_tree(1)
     os.symlink('gone.png', 'signs/train/cat/link.png')
     assert rejected(run()) == {'signs/train/cat/link.png': 'cannot be read'}
+
+
+def damaged(content, rng):
+    """Bytes of an image with up to eight flipped bits, truncated, or with a part removed, doubled or replaced by noise."""
+    content = bytearray(content)
+    place = int(rng.integers(len(content)))
+    length = int(rng.integers(1, 64))
+    how = rng.integers(5)
+    if how == 0:
+        for _ in range(rng.integers(1, 9)):
+            content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+    elif how == 1:
+        del content[place:]
+    elif how == 2:
+        del content[place : place + length]
+    elif how == 3:
+        content[place:place] = content[place : place + length]
+    else:
+        content[place : place + length] = rng.bytes(length)
+    return bytes(content)
+
+
+@pytest.mark.parametrize('non_rgb', ['reject', 'convert'])
+def test_each_of_a_thousand_damaged_images_is_either_indexed_or_rejected(run, non_rgb):
+    rng = np.random.default_rng(len(non_rgb))
+    kinds = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF')
+    sound = [saved(picture(1, (24, 20)), kind) for kind in kinds]
+    make_tree('signs', LABELS, {'': 10}, '.png')
+    for number in range(1000):
+        Path(f'signs/cat/{number}.jpg').write_bytes(damaged(sound[number % len(kinds)], rng))
+    summary = run(f'annotate.non_rgb={non_rgb}', 'annotate.workers=1')
+    accepted = sum((paths(split) for split in ('train', 'valid', 'test')), [])
+    assert sorted([*accepted, *rejected(summary)]) == sorted(str(path) for path in Path('signs').rglob('*/*'))
+    assert 200 < len(rejected(summary)) < 1000  # some damage cannot be detected
+    for path in accepted:
+        assert decoding.decode(path).mode == 'RGB'
 
 
 # --- warnings and errors

@@ -2,13 +2,19 @@
 
 import pickle
 import re
+import tempfile
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from zodiac.base.errors import UserError
-from zodiac.data import index
+from zodiac.data import index, scan
+
+MANY = settings(max_examples=300, deadline=None, derandomize=True)
 
 
 def write(path, content):
@@ -146,3 +152,34 @@ def test_paths_of_existing_images_are_not_changed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paths, _ = index.read(write(tmp_path / 'copy/train.txt', 'signs/train/1.jpg\t0\nsigns/train/gone.jpg\t0\n'), 1)
     assert list(paths) == ['signs/train/1.jpg', 'signs/train/gone.jpg']
+
+
+@MANY
+@given(st.lists(st.tuples(st.text(min_size=1, max_size=30), st.integers(0, 3)), min_size=1, max_size=20))
+@example([('a\u2028b\x85c\x0bd \r e', 1), (' ', 0), ('猫/🐈.jpg', 3), ('"quoted", and more', 2)])
+def test_a_name_that_scan_accepts_is_read_back(samples):
+    accepted = [(name, label) for name, label in samples if not scan.name_problem(name)]
+    if not accepted:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        content = ''.join(f'{name}\t{label}\n' for name, label in accepted)
+        paths, labels = index.read(write(Path(folder, 'train.txt'), content), 4)
+    assert list(zip(paths, labels.tolist())) == accepted
+
+
+@MANY
+@given(st.binary(max_size=200) | st.text('ab/\t\r\n 0129-', max_size=60).map(str.encode))
+@example(b'a.jpg\t1\r\nb.jpg\t0')
+@example(b'a.jpg\t-1\n')
+@example('a.jpg\t²\n'.encode())
+@example('a.jpg\t٣\n'.encode())
+def test_an_index_of_any_bytes_gives_samples_or_an_error(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder, 'train.txt'), content)
+        try:
+            paths, labels = index.read(path, 3)
+        except UserError as error:
+            assert str(error).startswith(path) and 'annotate.py' in str(error)
+        else:
+            assert len(paths) == len(labels) > 0
+            assert all(paths) and set(labels.tolist()) <= {0, 1, 2}
