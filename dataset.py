@@ -220,7 +220,7 @@ class Loader(paddle.io.DataLoader):
         with stops.held():  # until the processes, which are forked here, leave signals to this one
             batches = super().__iter__()
         # the batches first in `zip`: Paddle ends its processes when asked for one more at the end
-        for (pixels, labels), bounds in zip(_named_kills(batches), self.batch_sampler.bounds()):
+        for (pixels, labels), bounds in zip(_report_killed_workers(batches), self.batch_sampler.bounds()):
             self.guarded.check()
             batch = [self.images.finish(pixels), labels]
             if self.mixer:
@@ -229,7 +229,7 @@ class Loader(paddle.io.DataLoader):
             yield batch
 
 
-def _named_kills(batches):
+def _report_killed_workers(batches):
     """Pass on Paddle's batches, and raise UserError if one of its processes was killed, which Paddle may not report."""
     try:
         yield from batches

@@ -113,6 +113,17 @@ def test_by_default_only_training_augments(workdir):
     assert not ZodiacDataset('train', augment=False, cfg=settings()).augment
 
 
+def test_an_order_and_features_can_replace_the_images_of_the_index(workdir):
+    draw_split('valid', 3)
+    dataset = ZodiacDataset('valid', cfg=settings())
+    plain = items(dataset)
+    dataset.use_order([2, 2, 0])
+    assert np.array_equal(items(dataset), plain[[2, 2, 0]])
+    features = [np.arange(6, dtype=np.float32).reshape(3, 2)]
+    dataset.use_features(features)
+    assert dataset.sample(0)[0].tolist() == [4, 5] and dataset.sample(0)[1] == 2
+
+
 def test_a_batch_stacks_the_items(workdir):
     draw_split('valid', 3)
     cfg = settings()

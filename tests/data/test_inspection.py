@@ -72,9 +72,9 @@ def test_an_image_of_another_mode_is_rejected_by_default_with_its_mode(tmp_path)
 def test_simplejpeg_does_not_change_the_result(tmp_path, monkeypatch):
     pytest.importorskip('simplejpeg')
     cases = [(draw(name, tmp_path), convert) for name in ZOO for convert in (False, True)]
-    with_it = [inspection.inspect(*case) for case in cases]
+    with_it = [inspection.inspect(*case)[:2] for case in cases]  # without the stamps, which depend on the time
     monkeypatch.setattr(inspection, 'simplejpeg', None)
-    assert [case for case, found in zip(cases, with_it) if inspection.inspect(*case) != found] == []
+    assert [case for case, found in zip(cases, with_it) if inspection.inspect(*case)[:2] != found] == []
 
 
 def test_the_hash_is_that_of_the_pixels_in_training(tmp_path, decoder):
