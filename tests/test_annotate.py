@@ -489,7 +489,7 @@ def test_the_same_image_in_two_splits_or_classes_gives_a_warning(run, capsys, pl
     summary = run()
     found = {name: summary[f'same_picture_in_two_{name}'] for name in ('splits', 'classes')}
     assert found == {'splits': [], 'classes': [], place: [['signs/train/cat/cat_0.png', copy]]}
-    expected = f'WARNING: 1 image is in two {place}, for example signs/train/cat/cat_0.png = {copy}; all are in'
+    expected = f'WARNING: 1 image is in two {place}, for example signs/train/cat/cat_0.png = {copy}. All are in'
     assert expected in capsys.readouterr().err
 
 
@@ -543,8 +543,8 @@ def test_near_copies_of_training_images_are_listed_and_give_a_warning(run, capsy
         },
     ]
     assert (
-        'WARNING: 2 valid and test images are near-copies of training images (1 of another class) (图片/test/猫/同.png resembles '
-        '图片/train/猫/猫_1.png); the accuracy is inflated; '
+        'WARNING: 2 valid and test images are near-copies of training images, 1 of another class (图片/test/猫/同.png resembles '
+        '图片/train/猫/猫_1.png); the accuracy is inflated. '
     ) in capsys.readouterr().err
 
 

@@ -376,8 +376,8 @@ def test_any_exception_ends_the_pass_with_the_name_of_the_image_and_its_message(
     cfg = settings(workers)
     with pytest.raises(UserError) as caught:
         one_pass(Loader(ZodiacDataset('test', cfg=cfg), 2, cfg))
-    said = str(caught.value)
-    assert said.startswith(paths[5] if isinstance(error, Exception) else 'image 5') and 'odd words' in said
+    message = str(caught.value)
+    assert message.startswith(paths[5] if isinstance(error, Exception) else 'image 5') and 'odd words' in message
 
 
 @WORKERS

@@ -93,9 +93,9 @@ def accepted_by_annotate(paths):
     """The paths that annotate.py accepts, by its index files and its list of rejected files, which must agree."""
     result = run_script('annotate.py', '-o', *SETTINGS, cwd='.')
     assert_message(result, 0)
-    said = [line for line in result.stderr.splitlines() if line.strip('!')]
+    lines = [line for line in result.stderr.splitlines() if line.strip('!')]
     assert [
-        line for line in said if not line.startswith(('WARNING: ', 'Each is listed'))
+        line for line in lines if not line.startswith(('WARNING: ', 'Each is listed'))
     ] == []  # no message of a library
     summary = json.loads(Path('photos/annotation.json').read_text(encoding='utf-8'))
     indexed = {

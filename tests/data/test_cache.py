@@ -39,13 +39,13 @@ def photos(workdir):
     return paths
 
 
-def dataset(mode='train', *overrides, kept=True):
+def dataset(mode='train', *overrides, cached=True):
     cfg = config.load(overrides=['image.size=32', 'data.cache=cache', *overrides])
-    images, said = ZodiacDataset(mode, cfg=cfg), []
-    if kept:
-        images.keep_pictures(cfg, said.append)
+    images, messages = ZodiacDataset(mode, cfg=cfg), []
+    if cached:
+        images.keep_pictures(cfg, messages.append)
     images.epoch = 3
-    return images, said
+    return images, messages
 
 
 def pixels(images):
@@ -57,9 +57,9 @@ def folders():
 
 
 def made(paths, steps=STEPS, limit=GB):
-    said = []
-    pictures = cache.open_or_make('cache', paths, steps, limit, said.append)
-    return pictures, said
+    messages = []
+    pictures = cache.open_or_make('cache', paths, steps, limit, messages.append)
+    return pictures, messages
 
 
 # Content
@@ -67,19 +67,19 @@ def made(paths, steps=STEPS, limit=GB):
 
 @pytest.mark.parametrize('options', [['valid'], ['train', FIXED]], ids=['evaluation', 'fixed scale first'])
 def test_the_pixels_are_those_without_the_cache(photos, options):
-    assert np.array_equal(pixels(dataset(*options)[0]), pixels(dataset(*options, kept=False)[0]))
+    assert np.array_equal(pixels(dataset(*options)[0]), pixels(dataset(*options, cached=False)[0]))
 
 
 def test_random_crops_are_taken_from_pictures_scaled_as_for_evaluation(photos):
     images, _ = dataset('train', 'image.resize=50')
     assert {min(images.pictures.get(number).shape[:2]) for number in range(8)} == {50}
-    exact = pixels(dataset('train', kept=False)[0]).astype(int)
+    exact = pixels(dataset('train', cached=False)[0]).astype(int)
     assert np.abs(pixels(images) - exact).mean() < 8  # the same crops, of less sharp pictures
 
 
 def test_small_pictures_are_not_scaled(photos):
     images, _ = dataset('train', 'image.resize=500', 'data.reduced_decoding=false')
-    exact, _ = dataset('train', 'data.reduced_decoding=false', kept=False)
+    exact, _ = dataset('train', 'data.reduced_decoding=false', cached=False)
     assert np.array_equal(pixels(images), pixels(exact))
 
 
@@ -109,9 +109,9 @@ def test_a_cached_picture_needs_no_file(photos, monkeypatch):
 def test_a_second_run_uses_the_cache(photos, monkeypatch):
     first, _ = made(photos)
     monkeypatch.setattr(cache, '_make', None)
-    second, said = made(photos)
+    second, messages = made(photos)
     assert all(np.array_equal(first.get(number), second.get(number)) for number in range(8))
-    assert 'cache: 8 of 8 pictures' in said[-1]
+    assert 'cache: 8 of 8 pictures' in messages[-1]
 
 
 @pytest.mark.parametrize(
@@ -153,12 +153,12 @@ def test_a_damaged_cache_is_created_again_or_ignored(photos, name, damage):
     if damage != 'gone':
         noise = np.random.default_rng(0).bytes(len(content))
         path.write_bytes({'empty': b'', 'cut': content[:-1], 'noise': noise}[damage])
-    images, said = dataset('train')
+    images, messages = dataset('train')
     assert np.array_equal(pixels(images), expected)
     if (name, damage) == ('pixels', 'noise'):  # found picture by picture
         assert images.pictures.get(0) is None
     else:
-        assert 'is damaged' in said[0] and folders()[0] in said[0]
+        assert 'is damaged' in messages[0] and folders()[0] in messages[0]
 
 
 def test_a_flipped_bit_is_found_and_the_file_read_instead(photos):
@@ -181,8 +181,8 @@ def test_the_cache_may_be_deleted_during_training(photos):
 
 def test_a_file_that_is_not_an_image_is_named_when_it_is_needed(photos):
     Path(photos[2]).write_bytes(b'not an image')
-    images, said = dataset('train')
-    assert 'cache: 7 of 8 pictures' in said[-1]
+    images, messages = dataset('train')
+    assert 'cache: 7 of 8 pictures' in messages[-1]
     with pytest.raises(cache.UserError, match=photos[2]):
         images.sample(2)
 
@@ -194,7 +194,7 @@ def test_the_cache_stays_within_its_limit_and_other_pictures_are_read_from_files
     expected = pixels(dataset('train')[0])
     total = sum(entry.stat().st_size for entry in os.scandir(folders()[0]))
     shutil.rmtree('cache')
-    images, said = dataset('train', f'data.cache_gb={total / 2e9}')
+    images, messages = dataset('train', f'data.cache_gb={total / 2e9}')
     assert 0 < len(images.pictures) < 8
     assert images.pictures.bytes <= total / 2
     assert np.array_equal(pixels(images), expected)
@@ -224,8 +224,8 @@ def test_training_continues_with_a_warning_if_the_cache_cannot_be_written(photos
     expected = pixels(dataset('train')[0])
     shutil.rmtree('cache')
     Path('cache').write_text('a file')
-    images, said = dataset('train')
-    assert said[-1].startswith('WARNING: cache: the cache cannot be written')
+    images, messages = dataset('train')
+    assert messages[-1].startswith('WARNING: cache: the cache cannot be written')
     assert np.array_equal(pixels(images), expected)
 
 
@@ -234,8 +234,8 @@ def test_a_failed_write_leaves_nothing(photos, monkeypatch):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(np, 'save', full)
-    pictures, said = made(photos)
-    assert pictures is None and 'No space left' in said[-1]
+    pictures, messages = made(photos)
+    assert pictures is None and 'No space left' in messages[-1]
     assert folders() == []
 
 

@@ -20,8 +20,8 @@ from zodiac.data.archive_names import NameDecoder, folded
 
 MAX_ENTRIES = 2_000_000  # files and folders
 MAX_BYTES = 200 * 2**30  # unpacked
-MAX_RATIO = 100  # unpacked bytes per byte of the archive,
-TRUSTED_BYTES = 10_000_000  # which does not apply below this size
+MAX_RATIO = 100  # unpacked bytes per byte of the archive
+TRUSTED_BYTES = 10_000_000  # unpacked; allowed whatever the ratio
 BLOCK = 1 << 20
 RECORD = 'unpacked.json'  # in the folder: which archive it was unpacked from
 TAR_SUFFIXES = ('.tar', '.tgz', '.tar.gz', '.tbz2', '.tar.bz2', '.txz', '.tar.xz')

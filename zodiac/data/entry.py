@@ -15,9 +15,7 @@ PIXELS, EXACT = slice(8, 8 + HASH_BYTES), slice(8 + HASH_BYTES, 8 + 2 * HASH_BYT
 UNKNOWN = bytes(HASH_BYTES)  # in place of a hash
 STAMP = struct.Struct('<QQQ')
 NEVER = bytes(STAMP.size)  # the stamp of a file that every run reads again
-SETTLED = (
-    2 * 10**9
-)  # ns; a file that changed less than this before it was read may change again with the same timestamp
+SETTLED = 2 * 10**9  # ns; a file changed less than this before it was read may change again at the same time
 
 
 class Verdict(NamedTuple):
@@ -64,7 +62,7 @@ class Entry:
 
 
 def pack(size, pixels, sketch):
-    """A fingerprint.
+    """Make a fingerprint.
 
     Args:
         size: (width, height) of the full, upright image.

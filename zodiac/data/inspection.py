@@ -223,7 +223,7 @@ def _inspect_any(file, path, convert, reduce):
 
 
 def _is_animated(image):
-    """Whether there is a second frame that can be read: Pillow looks for it in a GIF, and it may be damaged."""
+    """Whether there is a second frame. Pillow looks for it in a GIF, whose second frame may be damaged."""
     try:
         return getattr(image, 'is_animated', False)
     except Exception:

@@ -20,9 +20,7 @@ from zodiac.data.entry import SKETCH_BYTES
 
 CELLS = 9  # per side; times three colours: SKETCH_BYTES
 BITS = 2 * (CELLS - 1) ** 2
-MAX_DISTANCE = (
-    12  # bits; this and the next two were chosen by looking at the pairs found in CIFAR-10, Natural Images and flowers
-)
+MAX_DISTANCE = 12  # bits; with the next two chosen by looking at pairs in CIFAR-10, Natural Images and flowers
 MIN_CORRELATION = 0.97
 MIN_PATTERN = 0.95  # correlation after subtracting the mean colour
 MIN_STEP = 0.05  # of the range of brightness in the image: a smaller difference between cells counts as none

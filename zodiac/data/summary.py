@@ -129,22 +129,22 @@ def _print_ignored(what, paths):
 
 
 def _warn_of_duplicates(summary):
-    listed = f'all are in {summary["root"]}/annotation.json: remove one of each'
+    listed = f'are in {summary["root"]}/annotation.json: remove one image of each and annotate again'
     for place in ('splits', 'classes'):
         same = summary[f'same_picture_in_two_{place}']
         if same:
             images = '1 image is' if len(same) == 1 else f'{len(same)} images are'
-            _warn(f'{images} in two {place}, for example {" = ".join(same[0][:2])}; {listed}, then annotate again')
+            _warn(f'{images} in two {place}, for example {" = ".join(same[0][:2])}. All {listed}')
     near = summary['near_duplicates']
     if near:
         split = ' and '.join(split for split in SPLITS if any(pair['split'] == split for pair in near))
         several = f'{len(near)} {split} images are near-copies of training images'
         images = f'1 {split} image is a near-copy of a training image' if len(near) == 1 else several
         mislabelled = sum(pair['class'] != pair['train_class'] for pair in near)
-        of_another = f' ({mislabelled} of another class)' if mislabelled else ''
+        of_another = f', {mislabelled} of another class' if mislabelled else ''
         _warn(
-            f'{images}{of_another} ({near[0]["path"]} resembles {near[0]["train_path"]}); the accuracy is inflated; {listed} pair, then '
-            'annotate again, or use the accuracy without them, which is in the report'
+            f'{images}{of_another} ({near[0]["path"]} resembles {near[0]["train_path"]}); the accuracy is inflated. All pairs {listed}, '
+            'or use the accuracy without them, which is in the report'
         )
 
 

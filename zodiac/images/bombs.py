@@ -11,9 +11,7 @@ MAX_SCANS = 100  # of a JPEG; each costs a pass over all pixels, and encoders wr
 MAX_SEGMENTS = 1000  # of a JPEG, at most 64 KB each
 MAX_CHUNKS = 100_000  # of a PNG; 90 megapixels in chunks of 8 KB need a third of that
 MAX_STRIPS = 100_000  # or tiles, of a TIFF
-MAX_TAGS = (
-    1000  # per directory of a TIFF or of EXIF data; each is read several times, and libtiff compares it with all others
-)
+MAX_TAGS = 1000  # per directory of a TIFF or of EXIF data; libtiff compares each with all others
 MAX_TEXT_PIXELS = 1 << 20  # of a text PPM, which Pillow reads in Python, a million pixels per second
 MAX_COMMENTS = 1000  # of a text PPM; each costs a copy of a megabyte
 
@@ -25,11 +23,7 @@ PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 LAST_FRAME, END_OF_IMAGE, START_OF_SCAN = 0xCF, 0xD9, 0xDA
 TIFF = re.compile(rb'(II|MM)(\*\0|\0\*|\+\0|\0\+).{4}', re.S)
 PPM = re.compile(rb'P([1-6f]|yP)\s|P(0CMYK|yRGBA|yCMYK)')
-SUBDIRECTORIES = (
-    0x8769,
-    0x8825,
-    0xA005,
-)  # tags of a TIFF that point to directories Pillow reads: EXIF, GPS, interoperability
+SUBDIRECTORIES = (0x8769, 0x8825, 0xA005)  # tags that point to more directories: EXIF, GPS, interoperability
 WIDTHS = {3: 2, 4: 4, 8: 2, 9: 4, 13: 4}  # bytes of a number, by its type in a TIFF
 MAX_DIRECTORIES = 10
 COMMENT = re.compile(b'#[^\r\n]*')  # of a PPM
