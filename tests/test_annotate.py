@@ -297,26 +297,19 @@ def test_convert_keeps_the_other_modes_and_reports_them(run, capsys):
     assert 'animations, of which the first frame is used: 1' in out
 
 
-def test_more_than_a_tenth_rejected_gives_a_warning_with_the_setting_that_keeps_them(run, capsys):
+def test_more_than_a_tenth_rejected_gives_a_warning_with_a_setting_that_keeps_images(run, capsys):
     full_tree(7)
-    draw('grey.png', 'signs/train/cat')
-    draw('alpha.png', 'signs/train/cat')
-    run()
-    assert 'left out' not in capsys.readouterr().err
-    draw('half.jpg', 'signs/train/cat')
-    run()
-    err = capsys.readouterr().err
-    assert 'WARNING: 3 of 21 files (14.3%) are left out. Set annotate.non_rgb=convert to keep up to 2 of them.' in err
-
-
-def test_the_setting_is_not_offered_if_it_would_keep_nothing(run, capsys):
-    full_tree(2)
     draw('half.jpg', 'signs/train/cat')
     draw('text.jpg', 'signs/train/cat')
     run()
+    assert 'left out' not in capsys.readouterr().err
+    draw('empty.jpg', 'signs/train/cat')
+    run()
     err = capsys.readouterr().err
-    assert 'WARNING: 2 of 10 files (20.0%) are left out' in err
-    assert 'non_rgb' not in err
+    assert 'WARNING: 3 of 21 files (14.3%) are left out.\n' in err and 'non_rgb' not in err
+    draw('grey.png', 'signs/train/cat')
+    run()
+    assert '(18.2%) are left out. Set annotate.non_rgb=convert to keep up to 1 of them.' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
