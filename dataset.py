@@ -25,7 +25,7 @@ class ZodiacDataset(paddle.io.Dataset):
     """The images of one index file, `<data.root>/<mode>.txt`.
 
     An item is (float32 array [3, size, size], int64 label). In mode 'train' images are augmented at random, as a function of (seed,
-    epoch, index) alone. Set `epoch` before each pass; if it is None, every image counts how often it was read.
+    epoch, index) alone. Set `epoch` before each pass; if it is None, every read of an image is a new draw.
 
     Args:
         mode: 'train', 'valid' or 'test'.
