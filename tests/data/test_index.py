@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from zodiac.base.errors import UserError
 from zodiac.data import index, scan
 
-MANY = settings(max_examples=300, deadline=None, derandomize=True)
+MANY = settings(max_examples=200, deadline=None, derandomize=True)
 
 
 def write(path, content):
