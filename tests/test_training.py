@@ -14,8 +14,8 @@ from PIL import Image
 
 import config
 import train
-from dataset import Batches
 from zodiac.base.errors import UsageError
+from zodiac.data.sampler import BatchSampler
 from zodiac.models import builder, freezing, weights
 from zodiac.training import processes
 
@@ -170,7 +170,7 @@ def test_batch_norm_that_would_learn_from_one_image_at_a_time_is_refused(
     monkeypatch, images, size, number, overrides, words
 ):
     cfg = config.load(overrides=[f'train.batch_size={size}', 'image.size=32', *overrides])
-    batches = Batches(images, size, number, 0, cfg.train.accumulate)
+    batches = BatchSampler(images, size, number, 0, cfg.train.accumulate)
     loader = SimpleNamespace(images=range(images), batch_sampler=batches)
     network = builder.build('resnet18', 2, image_size=32)
     freezing.freeze(network, cfg.model.freeze)

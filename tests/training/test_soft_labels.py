@@ -9,8 +9,9 @@ from PIL import Image
 
 import config
 import train
-from dataset import Loader, ZodiacDataset, balanced_order
+from dataset import Loader, ZodiacDataset
 from zodiac.base.errors import UsageError
+from zodiac.data.sampler import balanced_order
 from zodiac.training.soft_labels import Loss, Mixer
 
 KINDS = pytest.mark.parametrize('kind', ['mixup', 'cutmix'])

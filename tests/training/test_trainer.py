@@ -15,7 +15,7 @@ from zodiac.training import callbacks
 
 paddle = paddle_setup.import_paddle()
 
-from dataset import Batches  # noqa: E402
+from zodiac.data.sampler import BatchSampler  # noqa: E402
 from zodiac.training import processes, run_log  # noqa: E402
 from zodiac.training.soft_labels import Loss, Mixer  # noqa: E402
 from zodiac.training.trainer import Trainer  # noqa: E402
@@ -124,7 +124,7 @@ def steps_in_shares(monkeypatch, class_weights, given, number, accumulate):
         count = len(labels)
         for rank, trainer in reversed(list(enumerate(trainers))):
             trainer._adapter._nranks, trainer._adapter.ddp_model = number, trainer.network
-            shares = list(Batches(count, -(-24 // accumulate), number, rank, accumulate))
+            shares = list(BatchSampler(count, -(-24 // accumulate), number, rank, accumulate))
             assert accumulate - 1 <= len(shares) <= accumulate  # where images would get too few, there is a batch less
             for part, share in enumerate(shares):
                 trainer.waiting = part < len(shares) - 1 or trainer is not first
