@@ -47,14 +47,14 @@ def evaluate(cfg):
     """Measure the network and write its report, with the settings of a `config.Config`. Raises UserError."""
     from dataset import ZodiacDataset
     from zodiac.base.paddle_setup import paddle  # which takes seconds to import
-    from zodiac.inference import runtime
+    from zodiac.inference import export_folder
     from zodiac.report import annotation, metrics
     from zodiac.training import checkpoint
 
     device.choose(cfg.device)
     dataset = ZodiacDataset(cfg.evaluate.split, augment=False, cfg=cfg)
     network = None
-    if runtime.is_export(cfg.evaluate.weights):
+    if export_folder.is_export(cfg.evaluate.weights):
         predict_all, origin = predictor_of_export(cfg)
     elif cfg.evaluate.engine != 'paddle':
         raise UserError(
@@ -121,10 +121,10 @@ def predictor_of_export(cfg):
     import numpy as np
     from tqdm import tqdm
 
-    from zodiac.inference import runtime
+    from zodiac.inference import exported_model, image_batches
 
     folder = cfg.evaluate.weights
-    exported = runtime.load(folder, cfg.device, cfg.evaluate.engine)
+    exported = exported_model.load(folder, cfg.device, cfg.evaluate.engine)
     if exported.labels != cfg.data.labels:
         raise UserError(
             f'{folder}: was exported with data.labels = {exported.labels}, now it is {cfg.data.labels}; use -c with the configuration '
@@ -134,7 +134,7 @@ def predictor_of_export(cfg):
     def predict_all(dataset):
         outputs = []
         with tqdm(total=len(dataset), desc='evaluating', unit='image', leave=False, disable=None) as bar:
-            for batch in runtime.sound_batches(dataset.paths, exported.transform, cfg.evaluate.batch_size):
+            for batch in image_batches.read_indexed(dataset.paths, exported.transform, cfg.evaluate.batch_size):
                 outputs.append(exported.predict(batch))
                 bar.update(len(batch))
         return np.concatenate(outputs)

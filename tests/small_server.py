@@ -1,7 +1,7 @@
 """A model that needs no engine, and limits for a server of it."""
 
 from zodiac.images import transforms
-from zodiac.inference import runtime
+from zodiac.inference import exported_model
 from zodiac.serving import uploads
 
 LABELS = ['红', 'green', 'blue']
@@ -15,7 +15,7 @@ def shares(batch):
 
 
 def model_of(predict=shares):
-    return runtime.Exported('colours', LABELS, TRANSFORM, {}, predict)
+    return exported_model.ExportedModel('colours', LABELS, TRANSFORM, {}, predict)
 
 
 def limits(**others):

@@ -417,7 +417,7 @@ def test_predict_refuses_a_damaged_export(call_script, finished, tmp_path, damag
 def test_an_export_of_paddle_3_is_refused_by_paddle_2_instead_of_crashing_it(finished, tmp_path, monkeypatch):
     import paddle
 
-    from zodiac.inference import runtime
+    from zodiac.inference import exported_model
 
     infer = shutil.copytree(finished / 'output/small/infer', tmp_path / 'infer')
     if (infer / 'small.pdmodel').is_file():
@@ -425,7 +425,7 @@ def test_an_export_of_paddle_3_is_refused_by_paddle_2_instead_of_crashing_it(fin
     monkeypatch.setattr(paddle, '__version__', '2.6.2')
 
     with pytest.raises(UserError, match=r'small\.json: needs Paddle 3'):
-        runtime.load(str(infer))
+        exported_model.load(str(infer))
 
 
 def test_predict_names_folders_without_images_and_files_that_cannot_be_read(call_script, finished, tmp_path):

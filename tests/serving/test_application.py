@@ -21,7 +21,7 @@ from small_server import LABELS, TRANSFORM, limits, model_of, shares
 
 from zodiac.base.errors import UserError
 from zodiac.images import decoding, transforms
-from zodiac.inference import runtime
+from zodiac.inference import exported_model
 
 pytest.importorskip('fastapi', reason='requirements-serve.txt is not installed')
 from fastapi.testclient import TestClient
@@ -355,7 +355,7 @@ def test_the_largest_upload_that_still_arrives_gives_way_when_the_memory_is_full
             assert await asyncio.wait([large.task, small.task], timeout=0.01) == (set(), {large.task, small.task})
             memory.take(small, 1 << 20)
             await asyncio.wait([large.task], timeout=5)
-            assert (large.gave_way, large.task.cancelled()) == (True, True)
+            assert (large.evicted, large.task.cancelled()) == (True, True)
             with pytest.raises(uploads.HTTPException, match='503'):
                 memory.take(small, 9 << 20)
             small.task.cancel()
@@ -580,6 +580,6 @@ def test_the_page_has_every_text_in_both_languages():
 
 
 def test_a_name_cannot_break_the_page():
-    model = runtime.Exported('<script>x', LABELS, TRANSFORM, {}, shares)
+    model = exported_model.ExportedModel('<script>x', LABELS, TRANSFORM, {}, shares)
     with TestClient(application.create(model, limits())) as client:
         assert '<h1>&lt;script&gt;x</h1>' in client.get('/').text

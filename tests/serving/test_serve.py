@@ -567,8 +567,8 @@ def test_uploads_that_still_arrive_keep_nobody_out():
 
 PATCHED = """
 import sys, time
-from zodiac.base import errors; from zodiac.inference import runtime
-load, turns = runtime.load, []
+from zodiac.base import errors; from zodiac.inference import exported_model
+load, turns = exported_model.load, []
 
 def patched(*args):
     model = load(*args)
@@ -580,7 +580,7 @@ def patched(*args):
     model.predict = predict
     return model
 
-runtime.load = patched
+exported_model.load = patched
 import serve
 sys.exit(errors.run(serve.main))
 """

@@ -1,11 +1,11 @@
-"""What the server writes on stderr: its errors, and one line of JSON for each request. Never what a client has sent, but for the
-start of the path.
+"""The log on stderr: errors, and one line of JSON per request. Of what clients send it contains only the method and the start of
+the path.
 
     {"time": "2026-11-29T16:10:00.123Z", "client": "10.0.0.7", "method": "POST", "path": "/predict", "status": 200, "seconds": 0.012,
      "received": 48211, "sent": 312}
 
-`client` is the address of the connection, or the one that a proxy of --proxy names; `received` and `sent` are bytes of the bodies.
-A request that is no HTTP has neither method nor path.
+`client` is the address of the connection, or the one given by a trusted proxy (--proxy); `received` and `sent` are bytes of the
+bodies. A request that is not HTTP has neither method nor path.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ from datetime import datetime, timezone
 from logging.handlers import QueueHandler, QueueListener
 
 LOG = logging.getLogger('zodiac.access')
-LONGEST = 200  # characters of the path
-WAITING = 10_000  # lines; beyond them new ones are left out
+LONGEST = 200  # logged characters of the path
+QUEUE_SIZE = 10_000  # lines waiting to be written; beyond it new ones are dropped
 
 
-def watch(app):
-    """An ASGI application that answers as `app` and logs each request once it is answered."""
+def logged(app):
+    """`app`, an ASGI application, with each request logged once it is answered."""
 
-    async def watched(scope, receive, send):
+    async def wrapped(scope, receive, send):
         if scope['type'] != 'http':
             await app(scope, receive, send)
             return
@@ -49,11 +49,11 @@ def watch(app):
             seconds = time.perf_counter() - start
             write(scope['client'], scope['method'], scope['path'], status, seconds, received, sent)
 
-    return watched
+    return wrapped
 
 
 def write(client, method, path, status, seconds=0.0, received=0, sent=0):
-    """Log one request, unless `to_stderr` leaves them out; `client` is (host, port) or None, `status` None where there was no answer."""
+    """Log one request, if `to_stderr` is asked to; `client` is (host, port) or None, `status` None without an answer."""
     if not LOG.isEnabledFor(logging.INFO):
         return
     line = {
@@ -69,15 +69,15 @@ def write(client, method, path, status, seconds=0.0, received=0, sent=0):
     LOG.info(json.dumps(line))
 
 
-class _Waiting(QueueHandler):
-    """Puts records into a queue, and leaves them out while it is full."""
+class _DroppingHandler(QueueHandler):
+    """Puts records into a queue, or drops them while it is full."""
 
     def handleError(self, record):
         pass
 
 
 class _Stderr(logging.Handler):
-    """Writes records to stderr, with no lock that the end of the process would wait for."""
+    """Writes records to stderr without a lock, for which the end of the process would wait."""
 
     def createLock(self):
         self.lock = None
@@ -89,12 +89,12 @@ class _Stderr(logging.Handler):
 
 @contextlib.contextmanager
 def to_stderr(requests):
-    """While the block runs, all that is logged goes to stderr from a thread of its own: where nobody reads stderr any more, the server
-    answers all the same. `requests`: whether a line for each request is logged, too."""
+    """In the block, a thread writes the log to stderr, so that a full pipe does not block the server. `requests`: whether to log each
+    request too."""
     LOG.setLevel(logging.INFO if requests else logging.WARNING)
-    waiting = queue.Queue(WAITING)
+    waiting = queue.Queue(QUEUE_SIZE)
     listener = QueueListener(waiting, _Stderr())
-    handler = _Waiting(waiting)
+    handler = _DroppingHandler(waiting)
     logging.getLogger().addHandler(handler)
     listener.start()
     try:
@@ -104,5 +104,5 @@ def to_stderr(requests):
         end = time.monotonic() + 1
         while waiting.unfinished_tasks and time.monotonic() < end:
             time.sleep(0.01)
-        if waiting.unfinished_tasks:  # nobody reads it, and whatever writes there now would wait forever
+        if waiting.unfinished_tasks:  # nobody reads stderr: writing to it would block the exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
