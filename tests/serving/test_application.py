@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, picture
 from image_files import jpeg_of_scans
 from PIL import Image
-from small_server import LABELS, TRANSFORM, limits, model_of, shares
+from small_server import LABELS, TRANSFORM, encoded, filled, limits, model_of, shares
 
 from zodiac.base.errors import UserError
 from zodiac.images import decoding, transforms
@@ -37,16 +37,6 @@ def client_of(allowed=None, token=None, predict=shares):
 def client():
     with client_of() as client:
         yield client
-
-
-def encoded(image, kind='PNG'):
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
-
-
-def filled(colour, size=(20, 10)):
-    return encoded(Image.new('RGB', size, colour))
 
 
 RED = filled('red')
