@@ -31,7 +31,7 @@ from zodiac.inference import engines, exported_model, image_batches
 
 
 def main():
-    args = parse()
+    args = make_parser().parse_args()
     require(args.paths)
     classified = unread = 0
     # result lines on the same terminal are progress enough
@@ -58,7 +58,7 @@ def main():
         )
 
 
-def parse():
+def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('infer_dir', help='folder that export.py wrote')
@@ -71,7 +71,7 @@ def parse():
     add('--device', type=device.checked, default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
     help_on_engine = 'what runs the model; auto: the fastest one that export.py has checked (default: auto)'
     add('--engine', choices=['auto', *engines.ENGINES], default='auto', help=help_on_engine)
-    return parser.parse_args()
+    return parser
 
 
 def _positive(text):

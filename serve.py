@@ -87,10 +87,12 @@ def make_parser():
 
     limit('--batch-size', 8, 'largest number of images per run of the network', high=256)
     limit('--max-delay', 2, 'milliseconds an image may wait for others to share its batch', float, 0)
-    limit('--max-requests', 128, 'fully received requests in progress; more get 503')
+    limit('--max-requests', 128, 'requests in progress whose body has arrived; more get 503')
     limit('--max-images', 16, 'images per request; more get 413')
     limit('--max-mb', 16, 'megabytes per request, held in memory; more get 413')
-    limit('--max-total-mb', 512, 'megabytes of memory for all uploads together; beyond it the largest one gets 503')
+    limit(
+        '--max-total-mb', 512, 'megabytes of memory for all uploads together; the largest one still arriving gets 503'
+    )
     limit('--max-megapixels', 32, 'megapixels per image; more get 413')
     limit('--timeout', 30, 'seconds for a request, from its first byte to the answer', float)
     limit('--keep-alive', 75, 'seconds an idle connection stays open; must exceed that of a proxy in front', float)
