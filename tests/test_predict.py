@@ -16,7 +16,6 @@ from PIL import Image
 
 import predict
 from zodiac.base import files
-from zodiac.base.errors import UserError
 from zodiac.data import inspection, scan
 from zodiac.images import transforms
 from zodiac.inference import exported_model, image_batches
@@ -111,12 +110,6 @@ def test_predict_and_annotate_find_the_same_images_in_a_folder(ask, tmp_path):
     accepted = [entry.path for entry in tree.entries if not inspection.inspect(entry.path, True).reason]
     assert len(accepted) == 7
     assert paths_of(result) == [os.path.relpath(path, tmp_path) for path in accepted]
-
-
-def test_a_folder_of_images_alone_causes_no_message(ask, tmp_path):
-    draw(tmp_path / 'photos', 'a.jfif', 'b.png')
-    (tmp_path / 'photos' / 'Thumbs.db').write_bytes(b'junk')
-    assert 'skipped' not in ask('photos').stderr
 
 
 def test_a_folder_that_cannot_be_read_is_reported_and_counted(ask, tmp_path, monkeypatch):
@@ -278,11 +271,3 @@ def resident():
     """Resident memory of this process in bytes."""
     with open('/proc/self/statm', encoding='ascii') as file:
         return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-
-
-def test_a_folder_without_images_gives_only_an_error(tmp_path):
-    (tmp_path / 'a.txt').write_text('text')
-    (problem,) = predict.find_images([str(tmp_path)], print)
-    assert isinstance(problem, UserError) and '1 other file' in str(problem)
-    ((paths, batch, errors),) = image_batches.read([problem], TRANSFORM, 4)
-    assert (paths, len(batch), errors) == ([], 0, [problem])

@@ -41,7 +41,7 @@ def browser():
 
 @pytest.fixture
 def page_of(browser):
-    """Opens the page of a server in a window of its own; fails when the page asks any other host, or its script fails."""
+    """Opens the page of a server in a new window; fails when it contacts another host, or its script raises."""
     contexts, faults = [], []
 
     def open_page(address, **settings):
@@ -81,24 +81,17 @@ def test_the_page_shows_the_photo_and_the_most_probable_classes(server, page_of)
     assert re.fullmatch(r'红, (99\.\d|100\.0) %, in \d+ ms\.', page.inner_text('#message'))
 
 
-def test_the_page_says_what_is_wrong_with_a_text_file_and_takes_the_next(server, page_of):
+def test_the_page_reports_a_text_file_and_accepts_the_next_photo(server, page_of):
     page = page_of(server)
     choose(page, b'hello', 'note.txt', 'text/plain')
     page.wait_for_selector('#message.bad')
 
-    assert page.inner_text('[role=status]') == 'This file is no image that can be read.'
+    assert page.inner_text('[role=status]') == 'This file is not a readable image.'
     assert not page.is_visible('#result')
 
     choose(page, picture_of('blue'))
     page.wait_for_selector('#guesses li')
     assert not page.is_visible('#message.bad')
-
-
-def test_the_page_says_when_a_photo_is_too_large(server, page_of):
-    page = page_of(server)
-    choose(page, b'x' * 5_000_000)
-    page.wait_for_selector('#message.bad')
-    assert page.inner_text('#message') == 'This image is too large for the server.'
 
 
 @pytest.mark.parametrize(
@@ -107,6 +100,7 @@ def test_the_page_says_when_a_photo_is_too_large(server, page_of):
         *((status, '<html>', 'busy') for status in (429, 502, 503, 504)),  # a proxy's
         (500, '{"detail": ""}', '(500)'),
         (408, '{"detail": ""}', 'too long'),
+        (413, '{"detail": ""}', 'too large'),
         *(
             (200, body, 'Load the page again')
             for body in ('<html>', 'null', '{"top": []}', '{"top": [{"label": "a"}]}')
@@ -157,7 +151,7 @@ def test_a_photo_that_the_browser_cannot_show_is_still_classified(server, page_o
     assert not page.is_visible('#unseen')
 
 
-def test_without_scripts_the_page_says_what_to_do(server, page_of):
+def test_without_javascript_the_page_shows_a_command(server, page_of):
     page = page_of(server, java_script_enabled=False)
     assert 'curl -F file=@photo.jpg' in page.inner_text('body')
     assert not page.is_visible('#drop') and not page.is_visible('#language')
@@ -174,7 +168,7 @@ def test_the_page_follows_the_language_of_the_browser_and_its_switch(server, pag
     page.click('#language')
 
     assert page.get_attribute('html', 'lang') == 'en'
-    assert page.inner_text('#message') == 'This file is no image that can be read.'
+    assert page.inner_text('#message') == 'This file is not a readable image.'
 
 
 def test_the_page_works_with_the_keyboard_alone(server, page_of):
@@ -184,7 +178,7 @@ def test_the_page_works_with_the_keyboard_alone(server, page_of):
     page.keyboard.press('Tab')
     assert page.evaluate('document.activeElement.id') == 'file'
     assert page.evaluate('getComputedStyle(document.getElementById("drop")).outlineStyle') == 'solid'
-    page.on('filechooser', lambda chooser: None)  # from here on the browser tells of it instead of opening it
+    page.on('filechooser', lambda chooser: None)  # the browser now reports it instead of opening it
     page.wait_for_timeout(300)
     with page.expect_file_chooser() as chooser:
         page.keyboard.press('Enter')
@@ -229,7 +223,7 @@ def test_the_page_asks_for_the_token_until_it_is_right(infer, page_of):
         page = page_of(address)
         choose(page, picture_of('blue'))
         page.wait_for_selector('#message.bad')
-        assert page.inner_text('#message') == 'The server asks for a token. Write it above.'
+        assert page.inner_text('#message') == 'The server requires a token. Enter it above.'
         for wrong in ('wrong', 'ключ'):
             assert page.evaluate('document.activeElement.id') == 'token'
             page.keyboard.type(wrong)
@@ -240,10 +234,10 @@ def test_the_page_asks_for_the_token_until_it_is_right(infer, page_of):
         page.click('#token-part button')
         page.wait_for_selector('#guesses li')
         assert not page.is_visible('#token-part')
-        assert page.evaluate('document.activeElement.id') == 'file'  # from where the next photo is chosen
+        assert page.evaluate('document.activeElement.id') == 'file'  # ready for the next photo
 
 
-def test_the_page_says_when_the_server_is_gone(infer, page_of):
+def test_the_page_reports_an_unreachable_server(infer, page_of):
     with serving(infer) as (address, process, _):
         page = page_of(address)
         process.kill()

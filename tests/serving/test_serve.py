@@ -34,13 +34,7 @@ def server(infer):
         yield address
 
 
-def test_an_image_is_classified(server):
-    for label in COLOURS:
-        answer = httpx.post(f'{server}/predict', files={'file': picture_of(label)})
-        assert answer.json()['label'] == label
-
-
-def test_the_answer_is_that_of_predict(server, infer, tmp_path):
+def test_the_answer_is_the_output_of_predict(server, infer, tmp_path):
     (tmp_path / 'a.png').write_bytes(picture_of('green'))
     line = run_script('predict.py', infer, 'a.png', '--json', '--top', '3', cwd=tmp_path).stdout
 
@@ -61,7 +55,7 @@ def test_hostile_clients_do_no_harm():
     assert found['good_between'] > 10
 
 
-@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='tells resident memory')
+@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='reads resident memory from /proc')
 def test_uploads_stay_within_their_memory_and_good_requests_are_answered(infer):
     """The quick part of the flood of benchmarks/uploads.py: 40 clients with 8 MB each, three times, where 48 MB are for all."""
     found = uploads.fill(infer, 40, 8, 48, 4)
@@ -74,7 +68,7 @@ def test_uploads_stay_within_their_memory_and_good_requests_are_answered(infer):
     ('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (getattr(signal, 'SIGHUP', None), 143)]
 )
 def test_a_request_in_progress_is_answered_before_the_server_ends(infer, number, status):
-    """After SIGTERM and SIGHUP others are answered for --drain seconds, too, but /readyz says that the server leaves."""
+    """After SIGTERM and SIGHUP, requests are accepted for --drain seconds, while /readyz is 503."""
     with serving(infer, '--drain', 1) as (address, process, said):
         where = urllib.parse.urlsplit(address)
         whole = uploads.image(picture_of('blue'))
@@ -98,14 +92,6 @@ def test_a_request_in_progress_is_answered_before_the_server_ends(infer, number,
         assert process.wait(20) == status
         said.seek(0)
         assert 'Traceback' not in said.read()
-
-
-def test_a_server_with_a_token_requires_it(infer):
-    with serving(infer, env={**os.environ, 'ZODIAC_TOKEN': 'secret'}) as (address, _, _):
-        files = {'file': picture_of('blue')}
-        assert httpx.post(f'{address}/predict', files=files).status_code == 401
-        headers = {'Authorization': 'Bearer secret'}
-        assert httpx.post(f'{address}/predict', files=files, headers=headers).json()['label'] == 'blue'
 
 
 def test_a_server_reachable_from_other_machines_warns_without_a_token(infer):
@@ -166,7 +152,7 @@ def test_an_answer_does_not_wait_for_an_acknowledgement(server):
 
 def test_head_works_wherever_get_does(server):
     with httpx.Client(base_url=server) as client:
-        for path in (
+        for path in [
             '/',
             '/docs',
             '/openapi.json',
@@ -174,7 +160,7 @@ def test_head_works_wherever_get_does(server):
             '/readyz',
             '/metrics',
             '/static-offline-docs/swagger-ui.css',
-        ):
+        ]:
             answer = client.head(path)
             assert (answer.status_code, answer.content) == (200, b''), path
             assert int(answer.headers['Content-Length']) > 0

@@ -45,13 +45,13 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
     blank = transforms.apply(model.transform, Image.new('RGB', (64, 64)))
     if warm_up:
         _warm_up(batcher, blank, model)
-    decoders = Decoders(model.transform, limits.pixels, device.cores())
-    classifier = Classifier(model, limits, decoders, batcher, 4 * batch, counts.images.inc)
+    decoders = Decoders(model.transform, limits.pixels, device.cores(), decoded=4 * batch)
+    classifier = Classifier(model, limits, decoders, batcher, counts.images.inc)
     authorized = [Depends(_token_check(token))] if token else []
 
     @contextlib.asynccontextmanager
     async def lifespan(app):
-        async with decoders, batcher, classifier:
+        async with decoders, batcher:
             yield
 
     app = FastAPIOffline(
@@ -132,21 +132,13 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
 class Classifier:
     """Answers requests to /predict: reads the upload, decodes its images and classifies them, within the limits.
 
-    Args:
-        decoded: how many decoded images may be in memory; the others wait undecoded.
-        on_image: called for each image that was classified.
+    `on_image` is called for each image that was classified.
     """
 
-    def __init__(self, model, limits, decoders, batcher, decoded, on_image):
+    def __init__(self, model, limits, decoders, batcher, on_image):
         self._model, self._limits, self._decoders, self._batcher = model, limits, decoders, batcher
-        self._most_decoded, self._decoded, self._on_image = decoded, None, on_image
+        self._on_image = on_image
         self._memory, self._in_progress = uploads.Memory(limits.total), set()
-
-    async def __aenter__(self):
-        self._decoded = asyncio.Semaphore(self._most_decoded)  # with Python 3.9 it belongs to the loop that runs now
-
-    async def __aexit__(self, *_):
-        pass
 
     async def answer(self, request, top):
         """One dict per image, as `exported_model.as_dict` returns it, within the time limit. Raises HTTPException."""
@@ -175,7 +167,7 @@ class Classifier:
     async def _classify(self, name, file, top, turn):
         async with contextlib.AsyncExitStack() as held:
             async with turn:
-                await held.enter_async_context(self._decoded)
+                await held.enter_async_context(self._decoders.places)
                 try:
                     with self._batcher.announced():
                         image = await self._decoders.read(file)

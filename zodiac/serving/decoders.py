@@ -10,13 +10,18 @@ from zodiac.images import transforms
 
 
 class Decoders:
-    """Decodes images in `count` threads and applies the transform of the model."""
+    """Decodes images in `count` threads and applies the transform of the model.
 
-    def __init__(self, transform, max_pixels, count):
-        self._transform, self._max_pixels, self._count = transform, max_pixels, count
-        self._threads, self._started = None, {}  # thread -> when it started on its current image
+    `places` is a semaphore for the decoded images in memory, at most `decoded`; the others wait undecoded.
+    """
+
+    def __init__(self, transform, max_pixels, count, decoded):
+        self._transform, self._max_pixels, self._count, self._decoded = transform, max_pixels, count, decoded
+        self.places = self._threads = None
+        self._started = {}  # thread -> when it started on its current image
 
     async def __aenter__(self):
+        self.places = asyncio.Semaphore(self._decoded)  # with Python 3.9 it belongs to the loop that runs now
         self._threads = concurrent.futures.ThreadPoolExecutor(self._count, 'decode')
 
     async def __aexit__(self, *_):

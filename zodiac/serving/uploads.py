@@ -203,8 +203,8 @@ class _Form:
         self._start_part()
         callbacks = {
             'on_part_begin': self._start_part,
-            'on_header_field': self._add_name,
-            'on_header_value': self._add_value,
+            'on_header_field': functools.partial(self._add_to_header, 0),
+            'on_header_value': functools.partial(self._add_to_header, 1),
             'on_header_end': self._end_header,
             'on_headers_finished': self._open_file,
             'on_part_data': self._add_to_file,
@@ -225,17 +225,11 @@ class _Form:
         self._header, self._disposition, self._header_size = [b'', b''], None, 0
         self._name = None  # set while the part is a file
 
-    def _add_name(self, data, start, end):
-        self._add_to_header(0, data[start:end])
-
-    def _add_value(self, data, start, end):
-        self._add_to_header(1, data[start:end])
-
-    def _add_to_header(self, which, data):
-        self._header_size += len(data)
+    def _add_to_header(self, which, data, start, end):
+        self._header_size += end - start
         if self._header_size > MAX_HEADER:
             raise FormParserError(f'the header of a part has more than {MAX_HEADER} bytes')
-        self._header[which] += data
+        self._header[which] += data[start:end]
 
     def _end_header(self):
         name, value = self._header
