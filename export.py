@@ -65,7 +65,11 @@ def export(cfg):
     manifest = describe(cfg, origin, temperature, not no_onnx)
     if no_onnx:
         manifest['without_onnx'] = no_onnx
-    examples = training_images(manifest, cfg) if settings.precision == 'int8' else ()
+    examples = ()
+    if settings.precision == 'int8':
+        training = ZodiacDataset('train', augment=False, cfg=cfg)
+        paths = [training.paths[i] for i in training.spread(settings.calibration_images)]
+        examples = image_batches.read_indexed(paths, manifest['transform'], BATCH)
     names = ['paddle', *([] if no_onnx else ['onnxruntime'])]
     if not no_onnx and engines.installed('openvino'):
         names.append('openvino')
@@ -142,13 +146,6 @@ def versions(with_onnx):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
-
-
-def training_images(manifest, cfg):
-    """Batches of transformed training images, export.calibration_images in all. Raises UserError without an index of them."""
-    training = ZodiacDataset('train', augment=False, cfg=cfg)
-    chosen = training.spread(cfg.export.calibration_images)
-    return image_batches.read_indexed([training.paths[i] for i in chosen], manifest['transform'], BATCH)
 
 
 def write_models(layer, manifest, folder, with_onnx, examples=()):

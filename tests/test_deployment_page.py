@@ -65,12 +65,9 @@ def printed(infer, tmp_path):
         (tmp_path / name).symlink_to(ROOT / name)
 
     def run(program, text, port=0):
-        (tmp_path / 'bin').mkdir()
-        more = f' --port {port}' if 'serve.py' in text else ''
-        (tmp_path / 'bin/python').write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"{more}\n')
-        (tmp_path / 'bin/python').chmod(0o755)
-        environment = {**os.environ, 'PATH': f'{tmp_path / "bin"}:{PATH}'}
-        command = [program, '-c', text.replace(':8000', f':{port}')]
+        environment = {**os.environ, 'PATH': f'{os.path.dirname(sys.executable)}:{PATH}'}
+        text = text.replace('serve.py', f'serve.py --port {port}').replace(':8000', f':{port}')
+        command = [program, '-c', text]
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
         )

@@ -116,50 +116,42 @@ def note_parity(folder, *names):
     export_folder.write_manifest(folder, {**manifest, 'parity': {name: {'top1_agreement': 1.0} for name in names}})
 
 
-class Config(paddle.inference.Config):
-    """Remembers whether bfloat16 was requested."""
-
-    requested = False
-
-    def enable_mkldnn_bfloat16(self):
-        Config.requested = True
-
-
 @pytest.mark.parametrize(
-    ('precision', 'supported', 'compared', 'expected'),
+    ('precision', 'engine', 'supported', 'compared', 'expected'),
     [
-        ('bf16', True, ['paddle'], True),
-        ('bf16', False, ['paddle'], False),
-        ('bf16', True, [], False),
-        ('bf16', True, ['openvino'], False),
-        ('fp32', True, ['paddle'], False),
+        ('bf16', 'paddle', True, ['paddle'], True),
+        ('bf16', 'openvino', True, ['paddle', 'openvino'], True),
+        ('bf16', 'onnxruntime', True, ['onnxruntime'], False),
+        ('bf16', 'paddle', False, ['paddle'], False),
+        ('bf16', 'paddle', True, ['openvino'], False),
+        ('fp32', 'paddle', True, ['paddle'], False),
     ],
 )
-def test_paddle_runs_in_bf16_if_exported_so_and_compared_and_supported_by_the_processor(
-    tmp_path, monkeypatch, precision, supported, compared, expected
+def test_bf16_needs_an_export_a_comparison_and_a_processor_for_it(
+    monkeypatch, precision, engine, supported, compared, expected
 ):
-    write(tmp_path, network_of('small'), settings(f'export.precision={precision}'), with_onnx=False)
-    note_parity(tmp_path, *compared)
-    monkeypatch.setattr(Config, 'requested', False)
-    monkeypatch.setattr(paddle.inference, 'Config', Config)
     monkeypatch.setattr(device, 'has_bf16', lambda: supported)
+    manifest = {'precision': precision, 'parity': dict.fromkeys(compared, {})}
+    assert engines.runs_in_bf16(manifest, engine) == expected
 
-    exported_model.load(str(tmp_path), 'cpu')
 
-    assert Config.requested == expected
+@pytest.mark.parametrize('bf16', [True, False])
+def test_paddle_is_asked_for_bf16(exports, monkeypatch, bf16):
+    requested = []
+
+    class Config(paddle.inference.Config):
+        def enable_mkldnn_bfloat16(self):
+            requested.append(True)
+
+    monkeypatch.setattr(paddle.inference, 'Config', Config)
+    monkeypatch.setattr(engines, 'runs_in_bf16', lambda *_: bf16)
+    exported_model.load(str(exports['plain']), 'cpu')
+    assert requested == [True] * bf16
 
 
 @OPENVINO
-@pytest.mark.parametrize(
-    ('precision', 'supported', 'compared', 'hint'),
-    [
-        ('bf16', True, ['openvino'], 'bf16'),
-        ('bf16', False, ['openvino'], 'f32'),
-        ('bf16', True, ['paddle'], 'f32'),
-        ('fp32', True, ['openvino'], 'f32'),
-    ],
-)
-def test_openvino_runs_in_bf16_under_the_same_conditions(tmp_path, monkeypatch, precision, supported, compared, hint):
+@pytest.mark.parametrize(('bf16', 'hint'), [(True, 'bf16'), (False, 'f32')])
+def test_openvino_is_asked_for_bf16(exports, monkeypatch, bf16, hint):
     import openvino  # optional
 
     requested = []
@@ -167,15 +159,11 @@ def test_openvino_runs_in_bf16_under_the_same_conditions(tmp_path, monkeypatch, 
     class Core(openvino.Core):
         def compile_model(self, graph, place, options):
             requested.append(options['INFERENCE_PRECISION_HINT'])
-            return super().compile_model(graph, place)
+            return super().compile_model(graph, place, {**options, 'INFERENCE_PRECISION_HINT': 'f32'})
 
-    write(tmp_path, network_of('small'), settings(f'export.precision={precision}'))
-    note_parity(tmp_path, *compared)
     monkeypatch.setattr(openvino, 'Core', Core)
-    monkeypatch.setattr(device, 'has_bf16', lambda: supported)
-
-    predict(tmp_path, 'openvino', PICTURES[:1])
-
+    monkeypatch.setattr(engines, 'runs_in_bf16', lambda *_: bf16)
+    predict(exports['plain'], 'openvino', PICTURES[:1])
     assert requested == [hint]
 
 

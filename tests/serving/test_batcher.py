@@ -214,15 +214,12 @@ def test_warming_up_runs_each_size_once_in_the_thread_of_the_network():
         threads.append(threading.current_thread())
         return network(batch)
 
-    async def work(batcher):
-        await batcher.predict(image(2))
-
     batcher = Batcher(predict, 8, 0.0)
     batcher.warm_up(image(1))
 
     async def main():
         async with batcher:
-            await asyncio.wait_for(work(batcher), 20)
+            await asyncio.wait_for(batcher.predict(image(2)), 20)
 
     asyncio.run(main())
     assert network.batches == [1, 2, 4, 8, 1]

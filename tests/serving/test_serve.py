@@ -102,11 +102,8 @@ def test_a_server_reachable_from_other_machines_warns_without_a_token(infer):
 
 WRONG = {
     'no export': (['.'], 1, ['not an exported model', 'export.py']),
-    'not there': (['nowhere'], 1, ['nowhere', 'export.py']),
     'port': (['INFER', '--port', '70000'], 2, ['--port', '65535']),
     'host': (['INFER', '--host', 'no.such.host.invalid'], 1, ['no.such.host.invalid', '--host']),
-    'limit': (['INFER', '--max-mb', '0'], 2, ['--max-mb']),
-    'word': (['INFER', '--batch-size', 'many'], 2, ['--batch-size']),
     'batch': (['INFER', '--batch-size', '257'], 2, ['--batch-size', '256']),
     'total': (['INFER', '--max-mb', '600'], 2, ['--max-total-mb', '792', '--max-requests']),
     'proxy': (['INFER', '--proxy', 'localhost'], 2, ['--proxy', '127.0.0.1']),
@@ -120,12 +117,6 @@ def test_startup_errors_end_in_a_message(infer, tmp_path, case):
     arguments, status, words = WRONG[case]
     arguments = [str(infer) if argument == 'INFER' else argument for argument in arguments]
     assert_message(run_script('serve.py', *arguments, cwd=tmp_path), status, *words)
-
-
-def test_a_package_that_cannot_be_imported_is_reported_with_its_own_message(infer, tmp_path):
-    (tmp_path / 'fastapi.py').write_text("raise ImportError('not here', name='fastapi')", encoding='utf-8')
-    result = run_script('serve.py', infer, cwd=tmp_path, env={'PYTHONPATH': str(tmp_path)})
-    assert_message(result, 1, 'fastapi', 'cannot be imported (ImportError: not here)', f'rename {tmp_path}/fastapi.py')
 
 
 def test_a_port_that_is_taken_ends_in_a_message(infer, tmp_path):
