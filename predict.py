@@ -32,7 +32,9 @@ from zodiac.inference import engines, exported_model, image_batches
 
 def main():
     args = make_parser().parse_args()
-    require(args.paths)
+    for path in args.paths:
+        if not os.path.exists(path):
+            raise UserError(f'{path}: no such file or folder')
     classified = unread = 0
     # result lines on the same terminal are progress enough
     quiet = None if args.csv or not sys.stdout.isatty() else True
@@ -78,13 +80,6 @@ def _positive(text):
     if not re.fullmatch('0*[1-9][0-9]{0,8}', text, re.ASCII):
         raise argparse.ArgumentTypeError(f'must be a number, 1 or more, not {text!r}')
     return int(text)
-
-
-def require(paths):
-    """Raise UserError for a path that does not exist, before the work begins."""
-    for path in paths:
-        if not os.path.exists(path):
-            raise UserError(f'{path}: no such file or folder')
 
 
 def find_images(paths, warn):

@@ -57,5 +57,8 @@ def receive_to(link, end):
 
 def received_of(link):
     """Read from a socket until it is closed."""
+    received = b''
     with contextlib.suppress(ConnectionResetError):
-        return b''.join(iter(lambda: link.recv(4096), b''))
+        while got := link.recv(4096):
+            received += got
+    return received

@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from zodiac.base.errors import one_line
-from zodiac.serving.rate_limit import RateLimitedLog
+from zodiac.serving.logs import RateLimitedLog
 
 
 class NetworkError(Exception):

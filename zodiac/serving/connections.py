@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from zodiac.base.errors import UserError
-from zodiac.serving import access_log
+from zodiac.serving import logs
 
 WAIT_SECONDS = 10  # to send a whole header, to send the rest of a body already answered, or to read an answer
 READ_SIZE = 1 << 15  # bytes per read; with asyncio's 256 KB, BUFFERS would be four times as large
@@ -91,7 +91,7 @@ class Protocol(H11Protocol):
             answer = h11.Response(status_code=400, headers=headers, reason=HTTPStatus(400).phrase)
             for event in (answer, h11.Data(data=content), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event))
-            access_log.write(self.client, None, None, 400)
+            logs.log_request(self.client, None, None, 400)
         self.transport.close()
         if self.cycle is not None:
             self.cycle.disconnected = True  # an answer of the application would raise, too
@@ -238,7 +238,7 @@ class Server(uvicorn.Server):
             methods, headers = ['GET', 'HEAD', 'POST'], ['Authorization', 'Content-Type']
             app = CORSMiddleware(app, settings.origins, methods, headers, expose_headers=['Retry-After'])
         config = uvicorn.Config(
-            access_log.logged(app),
+            logs.logged(app),
             http=Protocol,
             ws='none',
             lifespan='on',
@@ -282,5 +282,5 @@ def serve(app, listener, settings):
     """Answer requests on a listening socket until SIGINT or SIGTERM. SIGHUP counts as SIGTERM."""
     if hasattr(signal, 'SIGHUP') and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # which nohup sets
         signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
-    with access_log.to_stderr(settings.log):
+    with logs.to_stderr(settings.log):
         Server(app, settings).run(sockets=[listener])

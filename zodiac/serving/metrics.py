@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from starlette.responses import JSONResponse
 
 from zodiac.base.errors import one_line
-from zodiac.serving.rate_limit import RateLimitedLog
+from zodiac.serving.logs import RateLimitedLog
 
 
 class Metrics:

@@ -17,7 +17,7 @@ import time
 from datetime import datetime, timezone
 from logging.handlers import QueueHandler, QueueListener
 
-LOG = logging.getLogger('zodiac.access')
+ACCESS = logging.getLogger('zodiac.access')
 LONGEST = 200  # logged characters of the path
 QUEUE_SIZE = 10_000  # lines waiting to be written; beyond it new ones are dropped
 
@@ -47,14 +47,14 @@ def logged(app):
             await app(scope, count_received, count_sent)
         finally:
             seconds = time.perf_counter() - start
-            write(scope['client'], scope['method'], scope['path'], status, seconds, received, sent)
+            log_request(scope['client'], scope['method'], scope['path'], status, seconds, received, sent)
 
     return wrapped
 
 
-def write(client, method, path, status, seconds=0.0, received=0, sent=0):
+def log_request(client, method, path, status, seconds=0.0, received=0, sent=0):
     """Log one request, if `to_stderr` is asked to; `client` is (host, port) or None, `status` None without an answer."""
-    if not LOG.isEnabledFor(logging.INFO):
+    if not ACCESS.isEnabledFor(logging.INFO):
         return
     line = {
         'time': datetime.now(timezone.utc).isoformat(timespec='milliseconds').replace('+00:00', 'Z'),
@@ -66,7 +66,24 @@ def write(client, method, path, status, seconds=0.0, received=0, sent=0):
         'received': received,
         'sent': sent,
     }
-    LOG.info(json.dumps(line))
+    ACCESS.info(json.dumps(line))
+
+
+class RateLimitedLog:
+    """Logs the first error with its traceback; later ones as one line each, at most one every `seconds`."""
+
+    def __init__(self, seconds=10):
+        self._seconds, self._next, self._suppressed = seconds, None, 0
+
+    def error(self, text, error=None):
+        """Log one line of text, unless one was logged just now; the first time with the traceback of `error`."""
+        now = time.monotonic()
+        if self._next is not None and now < self._next:
+            self._suppressed += 1
+            return
+        more = f' (and {self._suppressed} more before it)' if self._suppressed else ''
+        logging.getLogger('zodiac').error('error: %s%s', text, more, exc_info=error if self._next is None else None)
+        self._next, self._suppressed = now + self._seconds, 0
 
 
 class _DroppingHandler(QueueHandler):
@@ -91,7 +108,7 @@ class _Stderr(logging.Handler):
 def to_stderr(requests):
     """In the block, a thread writes the log to stderr, so that a full pipe does not block the server. `requests`: whether to log each
     request too."""
-    LOG.setLevel(logging.INFO if requests else logging.WARNING)
+    ACCESS.setLevel(logging.INFO if requests else logging.WARNING)
     waiting = queue.Queue(QUEUE_SIZE)
     listener = QueueListener(waiting, _Stderr())
     handler = _DroppingHandler(waiting)
