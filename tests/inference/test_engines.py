@@ -81,7 +81,6 @@ def test_openvino_gives_the_same_for_single_images_and_batches_of_any_size(expor
         ('cpu', ALL, ('onnxruntime',), 'bf16', 'paddle'),
         ('cpu', ALL, ('openvino', 'onnxruntime'), 'bf16', 'openvino'),
         ('cpu', ALL[:2], ('openvino', 'onnxruntime'), 'bf16', 'paddle'),
-        ('cpu', ALL[1:], ('onnxruntime',), 'bf16', 'onnxruntime'),
     ],
 )
 def test_auto_takes_the_fastest_installed_engine_that_the_export_has_compared(

@@ -89,11 +89,6 @@ def test_an_answer_has_the_probabilities_of_the_model(client, kind, mode):
     assert [got[label] for label in LABELS] == pytest.approx(expected.tolist(), abs=1e-6)
 
 
-def test_other_fields_of_a_form_are_ignored(client):
-    answer = client.post('/predict', files=upload(RED), data={'comment': 'x' * 1000})
-    assert answer.status_code == 200
-
-
 def jpeg_as_eps():
     return b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n'
 

@@ -1,6 +1,5 @@
 """serve.py as a process: over real connections, in a real browser."""
 
-import concurrent.futures
 import contextlib
 import json
 import os
@@ -14,7 +13,7 @@ import urllib.parse
 
 import pytest
 from conftest import ROOT, assert_message, run_script
-from small_server import COLOURS, picture_of, receive_to, received_of
+from small_server import picture_of, receive_to, received_of
 
 httpx = pytest.importorskip('httpx', reason='requirements-dev.txt is not installed')
 pytest.importorskip('uvicorn', reason='requirements-serve.txt is not installed')
@@ -324,21 +323,3 @@ def test_a_signal_ends_a_warm_up_that_hangs(infer):
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 143
         assert process.stderr.read() == 'interrupted\n'
-
-
-@pytest.mark.skipif(os.name == 'nt', reason='signals')
-def test_all_requests_in_progress_are_answered_before_the_server_ends(infer):
-    labels = [*COLOURS]
-    with patched_server(infer, 'len(turns) == 2 and time.sleep(3)') as (process, line):
-        address = re.search(r'http://\S+', line)[0]
-        with concurrent.futures.ThreadPoolExecutor(len(labels)) as pool:
-            answers = [
-                pool.submit(httpx.post, f'{address}/predict', files={'file': picture_of(label)}, timeout=30)
-                for label in labels
-            ]
-            while f'in_progress {len(labels)}.0' not in httpx.get(f'{address}/metrics').text:
-                assert not any(answer.done() for answer in answers)
-                time.sleep(0.02)
-            process.send_signal(signal.SIGTERM)
-            assert [answer.result().json()['label'] for answer in answers] == labels
-        assert process.wait(20) == 143

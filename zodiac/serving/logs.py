@@ -1,11 +1,8 @@
-"""The log on stderr: errors, and one line of JSON per request. Of what clients send it contains only the method and the start of
-the path.
+"""Rate-limited logging of errors, and the access log: one line of JSON per request (docs/deployment.md#monitor).
 
-    {"time": "2026-11-29T16:10:00.123Z", "client": "10.0.0.7", "method": "POST", "path": "/predict", "status": 200, "seconds": 0.012,
-     "received": 48211, "sent": 312}
-
-`client` is the address of the connection, or the one given by a trusted proxy (--proxy); `received` and `sent` are bytes of the
-bodies. A request that is not HTTP has neither method nor path.
+Of what clients send it contains only the method and the start of the path, never a file name or image data. `client` is the address
+of the connection, or the one given by a trusted proxy (--proxy); `received` and `sent` are bytes of the bodies. A request that is not
+HTTP has neither method nor path.
 """
 
 import contextlib
