@@ -137,15 +137,7 @@ def test_an_empty_folder_among_others_is_one_error_beside_the_results(ask, tmp_p
         assert [row['path'] for row in csv.DictReader(file)] == ['photos/a.png'] * 2
 
 
-ODD = [
-    'tab\there.png',
-    'new\nline.png',
-    'return\r.png',
-    '\x1b[31mred.png',
-    'c1\x9b.png',
-    ' a,"b" 猫.png',
-    b'latin\xe9.png',
-]
+ODD = ['tab\there.png', 'lf\n.png', 'cr\r.png', '\x1b[31mred.png', 'c1\x9b.png', ' a,"b" 猫.png', b'latin\xe9.png']
 
 
 def test_any_file_name_gives_one_line_without_control_characters(ask, tmp_path):
