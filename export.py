@@ -83,8 +83,8 @@ def export(cfg):
     show(manifest['parity'], names)
     if no_onnx and settings.onnx == 'auto':
         print(
-            f'warning: {removed}no ONNX file was written, which needs requirements-deploy.txt ({no_onnx}); to export one: {fix}; else set '
-            'export.onnx=false',
+            f'warning: {removed}no ONNX file was written, which needs requirements-deploy.txt ({no_onnx}); to export one: {fix}; to do '
+            'without, set export.onnx=false',
             file=sys.stderr,
         )
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')

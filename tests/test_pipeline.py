@@ -586,9 +586,9 @@ def test_an_export_that_lacks_the_onnx_file_of_the_older_one_says_so(call_script
     (cwd / 'output/small/infer/small.onnx').write_bytes(b'of an older export')
     monkeypatch.setattr(convert, 'why_no_onnx', lambda: ('not installed: onnx', 'install it'))
     first, second = (call_script('export.py', *SETTINGS, cwd=cwd) for _ in range(2))
-    assert_message(first, 0, 'output/small/infer/small.onnx', 'is gone', 'requirements-deploy.txt')
+    assert_message(first, 0, 'output/small/infer/small.onnx', 'was removed', 'requirements-deploy.txt')
     assert_message(second, 0)
-    assert 'is gone' not in second.stderr
+    assert 'was removed' not in second.stderr
 
 
 def test_an_export_that_finds_the_disk_full_names_the_folder_that_the_user_knows(
