@@ -15,7 +15,7 @@ from small_server import limits, model_of, picture_of, receive_to, received_of
 
 httpx = pytest.importorskip('httpx', reason='requirements-dev.txt is not installed')
 uvicorn = pytest.importorskip('uvicorn', reason='requirements-serve.txt is not installed')
-from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: E402
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle  # noqa: E402
 
 from zodiac.serving import application, connections, uploads  # noqa: E402
 
@@ -43,6 +43,7 @@ def test_uvicorn_is_within_its_pin_and_has_what_the_subclasses_rely_on():
         for name in overridden:
             assert parameters(getattr(ours, name)) == parameters(getattr(theirs, name)), name
     assert set(H11Protocol.__init__.__code__.co_names) >= ATTRIBUTES
+    assert {*RequestResponseCycle.__init__.__code__.co_names} >= {'body', 'disconnected', 'message_event'}
     assert parameters(H11Protocol.timeout_keep_alive_handler) == ['self']
     assert inspect.iscoroutinefunction(uvicorn.Server.on_tick)
 
