@@ -27,7 +27,7 @@ from zodiac.base.device import cores
 from zodiac.base.errors import UserError, run
 from zodiac.data import archive, exact_duplicates, inspection_cache, splits, summary
 from zodiac.data.entry import NEVER, UNREAD
-from zodiac.data.scan import OUTPUTS, SPLIT_NAMES, SPLITS, name_problem, scan
+from zodiac.data.scan import DRAWN, OUTPUTS, SPLIT_NAMES, SPLITS, name_problem, scan
 
 
 def main():
@@ -64,12 +64,6 @@ def annotate(cfg):
     fractions = {'valid': settings.valid_fraction, 'test': settings.test_fraction}
     given = {*tree.given_splits, *(['valid'] if valid_is_test else [])}
     fractions = {split: fraction for split, fraction in fractions.items() if split not in given}
-    splits.draw(accepted, duplicates, fractions, cfg.seed)
-    by_split = {split: [entry for entry in accepted if entry.split == split] for split in SPLITS}
-    if valid_is_test:
-        by_split['valid'] = by_split['test']
-    splits.require_images(by_split, tree, list(fractions))
-
     decided_by = {
         'non_rgb': settings.non_rgb,
         'seed': cfg.seed,
@@ -78,9 +72,17 @@ def annotate(cfg):
         'split_folders': tree.given_splits,
         **{f'{split}_fraction': fraction for split, fraction in fractions.items()},
     }
+    kept = splits.earlier(root, decided_by, accepted)
+    gone = splits.draw(accepted, duplicates, fractions, cfg.seed, kept)
+    del kept  # large
+    by_split = {split: [entry for entry in accepted if entry.split == split] for split in SPLITS}
+    if valid_is_test:
+        by_split['valid'] = by_split['test']
+    splits.require_images(by_split, tree, list(fractions))
+
     near_copies = near_duplicates.of_training(by_split)
     content = summary.build(root, labels, decided_by, tree, by_split, duplicates, near_copies)
-    write(content, by_split, cfg)
+    write(content, by_split, gone, cfg)
     summary.show(content)
     try:
         inspection_cache.save(tree.root, cache_key, inputs_and_outputs(tree, cfg), entries, stamps)
@@ -115,12 +117,15 @@ def inputs_and_outputs(tree, cfg):
     return {'inputs': hashlib.sha256(json.dumps(inputs).encode()).hexdigest(), 'outputs': outputs}
 
 
-def write(content, by_split, cfg):
-    """Write annotation.json and the three index files: all of them or, on a full disk, none."""
+def write(content, by_split, gone, cfg):
+    """Write annotation.json, the three index files and, if splits were drawn, splits.tsv: all of them or, on a full disk, none."""
     number = {label: index for index, label in enumerate(cfg.data.labels)}
     texts = {'annotation.json': [json.dumps(content, ensure_ascii=False, indent=1)]}
     for split in SPLITS:
         texts[f'{split}.txt'] = (f'{entry.path}\t{number[entry.label]}\n' for entry in by_split[split])
+    drawn = content['settings']['drawn_splits']
+    if drawn:
+        texts[DRAWN] = splits.record(by_split, drawn, gone)
     with contextlib.ExitStack() as renames:  # a file gets its name only when the content of each is on disk
         for name, text in texts.items():
             file = renames.enter_context(files.atomic_write(f'{cfg.data.root}/{name}', sync=False))

@@ -22,7 +22,7 @@ from zodiac.data import inspection
 from zodiac.images import decoding
 
 LABELS = ['cat', 'dog']
-INDEX = ('train.txt', 'valid.txt', 'test.txt', 'annotation.json')
+INDEX = ('train.txt', 'valid.txt', 'test.txt', 'annotation.json', 'splits.tsv')
 
 
 @pytest.fixture
@@ -187,6 +187,59 @@ def test_duplicates_stay_together_when_splits_are_drawn(run):
     for split, count in (('train', 16), ('valid', 8), ('test', 8)):
         assert len(paths(split)) == count == 2 * len({Path(path).stem for path in paths(split)})
     assert summary['same_picture_in_two_splits'] == []
+
+
+def split_of_each(root='signs'):
+    """{path: split}"""
+    return {path: split for split in ('train', 'valid', 'test') for path in paths(split, root)}
+
+
+@pytest.mark.parametrize('lost', [None, '.inspected', 'splits.tsv'])
+def test_images_keep_their_split_when_others_come_and_go(run, lost):
+    make_tree('signs', LABELS, {'': 20}, '.png')
+    run()
+    before = split_of_each()
+    for number in range(8):
+        picture(1000 + number).save(f'signs/cat/a{number}.png')
+    removed = [path for path, split in before.items() if split == 'train'][::5]
+    for path in removed:
+        os.unlink(path)
+    if lost:
+        os.unlink(f'signs/{lost}')
+    run()
+    after = split_of_each()
+    assert {path: split for path, split in after.items() if path in before} == {
+        path: split for path, split in before.items() if path not in removed
+    }
+    assert collections.Counter(after.values()) == {'train': 32 - len(removed) + 8, 'valid': 4, 'test': 4}
+
+
+def test_renamed_and_returning_images_keep_their_split(run):
+    make_tree('signs', LABELS, {'': 20}, '.png')
+    run()
+    before = split_of_each()
+    os.rename('signs/cat', 'cats')
+    os.makedirs('signs/cat')
+    for number in range(20, 40):
+        picture(1000 + number).save(f'signs/cat/cat_{number}.png')
+    run()
+    assert {path for path, split in split_of_each().items() if path in before and split != before[path]} == set()
+    for path in Path('cats').iterdir():
+        path.rename(f'signs/cat/again {path.name}')
+    run()
+    after = split_of_each()
+    assert all(after[path.replace('cat/', 'cat/again ')] == split for path, split in before.items() if '/cat/' in path)
+
+
+def test_another_seed_draws_other_splits_and_says_so(run, capsys):
+    make_tree('signs', LABELS, {'': 20}, '.png')
+    run()
+    before = split_of_each()
+    run('seed=1')
+    assert split_of_each() != before
+    assert 'signs: all images get a new split (seed was 0, now 1)' in capsys.readouterr().err
+    run('seed=0')
+    assert split_of_each() == before
 
 
 def test_chinese_names_are_indexed(run):

@@ -77,6 +77,11 @@ def size(fingerprint):
     return FINGERPRINT.unpack_from(fingerprint)[:2]
 
 
+def content(fingerprint):
+    """Size and hash of the pixels as decoded: equal for the same file under any name, whatever other files there are."""
+    return fingerprint[: PIXELS.stop]
+
+
 def pixels(fingerprint):
     """The hash of the pixels as decoded, perhaps at reduced size."""
     return fingerprint[PIXELS]

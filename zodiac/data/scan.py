@@ -18,7 +18,8 @@ SPLIT_NAMES = {  # folder names, in any case
     **dict.fromkeys(('test', 'testing'), 'test'),
 }
 DEPTH = 3  # levels of folders that are searched for the classes, for a message
-OUTPUTS = (*(f'{split}.txt' for split in SPLITS), 'annotation.json')
+DRAWN = 'splits.tsv'  # see `splits.record`
+OUTPUTS = (*(f'{split}.txt' for split in SPLITS), 'annotation.json', DRAWN)
 OWN_FILES = (*OUTPUTS, 'unpacked.json', '.inspected')
 BREAKS_A_LINE = re.compile(r'[\t\n\r]')
 

@@ -1,42 +1,133 @@
-"""Draw the splits that have no folder from the training images, and check that no split is empty."""
+"""Draw the splits that have no folder from the training images, and check that no split is empty.
+
+A photo keeps its split when others come or go: splits.tsv in data.root holds the split of each, by its pixels. Only new ones are drawn.
+"""
 
 import collections
+import contextlib
+import hashlib
+import itertools
 import os
-import random
+import sys
 
+from zodiac.base import files
 from zodiac.base.errors import UserError
-from zodiac.data.scan import SPLITS
+from zodiac.data.entry import content
+from zodiac.data.scan import DRAWN, SPLITS
+
+DECIDING = ('seed', 'drawn_splits', 'valid_fraction', 'test_fraction')  # another value of one draws all splits anew
 
 
-def draw(entries, duplicates, fractions, seed):
-    """Move a stratified, seeded share of the training entries to other splits.
+def draw(entries, duplicates, fractions, seed, kept):
+    """Move a stratified share of the training entries to other splits: known images to theirs, then new ones until each split has its
+    share, in the order of a hash of seed, class and pixels.
 
-    Entries with equal pixels go to the same split. A class keeps at least one image to train on.
+    Entries with equal pixels go to the same split. The first images of a class, if none is known, go to each split in turn.
 
     Args:
         duplicates: see `exact_duplicates.groups`.
         fractions: {split: share of the training images of each class}.
+        kept: see `earlier`.
+    Returns: the part of `kept` whose images are not among the entries, for `record`: they may come back.
     """
     if not fractions:
-        return
-    copies = {}  # {path of the first training entry of an image: its other training entries}
+        return {}
+    gone = dict(kept)
+    first = {}  # {path of a training entry: the first one with the same pixels}
     for same in duplicates:
         in_train = [entry for entry in same if entry.split == 'train']
-        copies.update({entry.path: in_train[1:] for entry in in_train[:1]})
-    others = {entry.path for same in copies.values() for entry in same}
+        first.update((entry.path, in_train[0]) for entry in in_train[1:])
     by_label = collections.defaultdict(list)
     for entry in entries:
-        if entry.split == 'train' and entry.path not in others:
-            by_label[entry.label].append(entry)
-    for label, images in by_label.items():
-        total = len(images)
-        random.Random(f'{seed}/{label}').shuffle(images)  # a string seeds the same on every machine
-        for later, (split, fraction) in zip(range(len(fractions) - 1, -1, -1), fractions.items()):
-            count = min(max(1, round(total * fraction)), len(images) - 1 - later) if total > len(fractions) else 0
-            for image in images[:count]:
-                for entry in (image, *copies.get(image.path, ())):
-                    entry.split = split
-            images = images[count:]
+        if entry.split == 'train':
+            by_label[first.get(entry.path, entry).label].append(entry)
+    for label, of_label in by_label.items():
+        images = collections.defaultdict(list)
+        for entry in of_label:
+            images[content(first.get(entry.path, entry).fingerprint)].append(entry)
+            gone.pop(content(entry.fingerprint), None)
+        split_of = {key: split for key, same in images.items() if (split := _known(same, kept))}
+        new = sorted((key for key in images if key not in split_of), key=_order(seed, label))
+        split_of.update(zip(new, _vacant(len(images), fractions, collections.Counter(split_of.values()))))
+        for key, split in split_of.items():
+            for entry in images[key]:
+                entry.split = split
+    return gone
+
+
+def _known(same, kept):
+    """The split of an image by any of its copies; None for a new one."""
+    return next((kept[key] for key in (content(entry.fingerprint) for entry in same) if key in kept), None)
+
+
+def _order(seed, label):
+    """The sort key of a class's images, which is the same on every machine."""
+    return lambda key: hashlib.sha256(f'{seed}/{label}/'.encode() + key).digest()
+
+
+def _vacant(total, fractions, taken):
+    """The splits in which a class lacks images, once per image: first those with the fewest. Further images stay in train.
+
+    Args:
+        total: number of images of the class; taken: {split: number of those that are known}.
+    """
+    shares, left = {'train': 1}, total
+    for later, (split, fraction) in zip(range(len(fractions) - 1, -1, -1), fractions.items()):
+        shares[split] = min(max(1, round(total * fraction)), left - 1 - later) if total > len(fractions) else 0
+        left -= shares[split]
+    places = [(nth, split) for split, share in shares.items() for nth in range(taken[split], share)]
+    return [split for _, split in sorted(places, key=lambda place: place[0])]
+
+
+def earlier(root, settings, entries):
+    """{content: split} of the images that an earlier run has drawn with the same settings, by their pixels or, where these are new or not
+    recorded, by their paths. If there was a run with other settings, this is said on stderr, and the result is empty.
+
+    Args:
+        settings: as in annotation.json; entries: the usable ones.
+    """
+    before = files.read_json(f'{root}/annotation.json')
+    before = before.get('settings') if isinstance(before, dict) else None
+    if not settings['drawn_splits'] or not isinstance(before, dict) or not before.get('drawn_splits'):
+        return {}
+    changed = [key for key in DECIDING if before.get(key) != settings.get(key)]
+    if changed:
+        listed = ', '.join(f'{key} was {before.get(key)}, now {settings.get(key)}' for key in changed)
+        print(f'{root}: all images get a new split ({listed})', file=sys.stderr)
+        return {}
+    kept = dict(_recorded(f'{root}/{DRAWN}'))
+    keys = ((entry.path, content(entry.fingerprint)) for entry in entries if entry.split == 'train')
+    unknown = {path: key for path, key in keys if key not in kept}
+    for split in ('train', *settings['drawn_splits']) if unknown else ():
+        for path, _ in _pairs(f'{root}/{split}.txt'):
+            if path in unknown:
+                kept.setdefault(unknown[path], split)
+    return kept
+
+
+def record(by_split, drawn, gone):
+    """Yield the lines of splits.tsv: for each image of train and the drawn splits, and those of `draw` that are gone, its content in
+    hexadecimal, and its split."""
+    present = ((content(entry.fingerprint), split) for split in ('train', *drawn) for entry in by_split[split])
+    for key, split in itertools.chain(present, gone.items()):
+        yield f'{key.hex()}\t{split}\n'
+
+
+def _recorded(path):
+    """Yield (content, split) of the lines that `record` wrote."""
+    for key, split in _pairs(path):
+        try:
+            yield bytes.fromhex(key), SPLITS[SPLITS.index(split)]
+        except ValueError:  # someone has edited the line
+            continue
+
+
+def _pairs(path):
+    """Yield the two columns of each line of a file; nothing if it cannot be read."""
+    with contextlib.suppress(OSError), open(path, encoding='utf-8', errors='replace') as file:
+        for line in file:
+            first, _, second = line.rstrip('\n').rpartition('\t')
+            yield first, second
 
 
 def require_images(splits, tree, drawn):
