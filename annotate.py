@@ -2,11 +2,11 @@
 
     python annotate.py                                                     # signs/{train,valid,test}/<class>/*
     python annotate.py -o annotate.archive=data/data68755/signs.zip        # unpack it into signs/ first
-    python annotate.py -o data.root=photos data.labels=[cat,dog] annotate.non_rgb=convert
+    python annotate.py -c configs/photos.yaml -o data.root=photos          # the folders are the classes
 
 Takes folders `<split>/<class>/` or just `<class>/`; `val/`, `validation/` and `dev/` also count as `valid/`. A split without a folder is
-drawn from the training images, class by class, with `seed`. No image is moved or changed. An index line is `path<TAB>class number`, with
-the path relative to the working directory.
+drawn from the training images, class by class, with `seed`; an image keeps its split (splits.tsv) when others are added or removed. No
+image is moved or changed. An index line is `path<TAB>class number`, with the path relative to the working directory.
 """
 
 if __name__ == '__main__':
@@ -27,7 +27,8 @@ from zodiac.base.device import cores
 from zodiac.base.errors import UserError, run
 from zodiac.data import archive, exact_duplicates, inspection_cache, splits, summary
 from zodiac.data.entry import NEVER, UNREAD
-from zodiac.data.scan import DRAWN, OUTPUTS, SPLIT_NAMES, SPLITS, name_problem, scan
+from zodiac.data.folders import SPLIT_NAMES, SPLITS
+from zodiac.data.scan import DRAWN, OUTPUTS, name_problem, scan
 
 
 def main():
@@ -36,8 +37,9 @@ def main():
 
 def annotate(cfg):
     """Run this script with a `config.Config`. Raises UserError."""
-    root, labels, settings = cfg.data.root, cfg.data.labels, cfg.annotate
+    root, settings = cfg.data.root, cfg.annotate
     if settings.archive:
+        labels = cfg.data.labels if isinstance(cfg.data.labels, list) else ()
         archive.unpack_once(settings.archive, root, (*SPLIT_NAMES, *labels), settings.encoding)
     tree = scan_root(cfg)
 
@@ -81,7 +83,7 @@ def annotate(cfg):
     splits.require_images(by_split, tree, list(fractions))
 
     near_copies = near_duplicates.of_training(by_split)
-    content = summary.build(root, labels, decided_by, tree, by_split, duplicates, near_copies)
+    content = summary.build(root, tree.labels, decided_by, tree, by_split, duplicates, near_copies)
     write(content, by_split, gone, cfg)
     summary.show(content)
     try:
@@ -109,7 +111,7 @@ def inputs_and_outputs(tree, cfg):
     """A hash of everything except file contents that a run depends on, and the hashes of the files it writes."""
     settings = {**vars(cfg.annotate), 'workers': None}
     bad_names = [entry.path for entry in tree.entries if name_problem(entry.path)]
-    inputs = [cfg.data.root, cfg.data.labels, cfg.seed, settings, tree.given_splits, tree.stray, tree.junk, bad_names]
+    inputs = [cfg.data.root, tree.labels, cfg.seed, settings, tree.given_splits, tree.stray, tree.junk, bad_names]
     outputs = {}
     for name in OUTPUTS:
         path = f'{cfg.data.root}/{name}'
@@ -119,7 +121,7 @@ def inputs_and_outputs(tree, cfg):
 
 def write(content, by_split, gone, cfg):
     """Write annotation.json, the three index files and, if splits were drawn, splits.tsv: all of them or, on a full disk, none."""
-    number = {label: index for index, label in enumerate(cfg.data.labels)}
+    number = {label: index for index, label in enumerate(content['labels'])}
     texts = {'annotation.json': [json.dumps(content, ensure_ascii=False, indent=1)]}
     for split in SPLITS:
         texts[f'{split}.txt'] = (f'{entry.path}\t{number[entry.label]}\n' for entry in by_split[split])

@@ -19,7 +19,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import List, Literal, Optional, Union
 
-from zodiac.base import device, networks, notebook_names, removed, rules, schema, settings_page
+from zodiac.base import class_names, device, networks, notebook_names, removed, rules, schema, settings_page
 from zodiac.base.errors import UsageError, run
 from zodiac.base.options import assignments, overrides_of, parser
 from zodiac.base.schema import setting
@@ -40,7 +40,9 @@ class Data:
         'Folder of the images. `annotate.py` writes `train.txt`, `valid.txt`, `test.txt` and `annotation.json` there.',
         pattern=('.*[^/].*', 'a path other than /'),
     )
-    labels: List[str] = setting(ZODIAC, 'Class names, in the order of the class numbers.')
+    labels: Union[Auto, List[str]] = setting(
+        ZODIAC, 'Class names, in the order of the class numbers; auto: the names of the class folders, sorted.'
+    )
     num_workers: Union[Auto, int] = setting(
         'auto', 'Processes that load images; auto: up to 8 for a GPU, at most 1 on the CPU.', low=0, high=256
     )
@@ -298,7 +300,8 @@ def load(path=None, overrides=()):
             removed.check(key, value, where)
             notebook_names.check(key, where)
             schema.put(cfg, key, value, where)
-    cfg.data.labels = [unicodedata.normalize('NFC', label) for label in cfg.data.labels]
+    if cfg.data.labels != 'auto':
+        cfg.data.labels = [unicodedata.normalize('NFC', label) for label in cfg.data.labels]
     rules.check(cfg)
     return cfg
 
@@ -320,11 +323,11 @@ def get(key):
 
     Raises UsageError for an unknown key.
     """
-    cfg = active()
+    cfg, setting_of = active(), notebook_names.SETTINGS.get(key, key)
     if key in notebook_names.DERIVED:
         return notebook_names.DERIVED[key](cfg)
     try:
-        return schema.get(cfg, notebook_names.SETTINGS.get(key, key))
+        return schema.get(class_names.resolve(cfg) if setting_of == 'data.labels' else cfg, setting_of)
     except KeyError:
         raise UsageError(f'{key}: no such setting{schema.nearest(cfg, key)}') from None
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 import config
-from zodiac.base import device, files, stops
+from zodiac.base import class_names, device, files, stops
 from zodiac.base.errors import KILLED_LOADER, UserError, fault
 from zodiac.base.paddle_setup import paddle
 from zodiac.data import augment, cache
@@ -36,10 +36,10 @@ class ZodiacDataset(paddle.io.Dataset):
 
     def __init__(self, mode='train', augment=None, cfg=None):
         super().__init__()
-        cfg = cfg or config.active()
+        cfg = class_names.resolve(cfg or config.active())
         self.mode = mode
+        require_same_numbers(cfg)
         self.paths, self.labels = read_index(f'{cfg.data.root}/{mode}.txt', len(cfg.data.labels))
-        require_same_order(cfg)
         self.seed = cfg.seed
         self.epoch = None
         self.order = None
@@ -131,17 +131,15 @@ class ZodiacDataset(paddle.io.Dataset):
         return {**self.__dict__, '_reads': self._reads.copy()}
 
 
-def require_same_order(cfg):
-    """Raise UserError if annotate.py numbered the classes in another order than that of data.labels."""
-    path, ours = f'{cfg.data.root}/annotation.json', cfg.data.labels
-    found = files.read_json(path)
-    theirs = found.get('labels') if isinstance(found, dict) else None
-    if isinstance(theirs, list) and theirs != ours and sorted(map(str, theirs)) == sorted(ours):
+def require_same_numbers(cfg):
+    """Raise UserError if annotate.py gave a class of data.labels another number."""
+    ours, theirs = cfg.data.labels, class_names.annotated(cfg) or []
+    if any(label in ours and ours.index(label) != number for number, label in enumerate(theirs)):
         of_run = f'{cfg.run_dir}/config.yaml'
         perhaps = f', perhaps -c {shlex.quote(of_run)}' if os.path.isfile(of_run) else ''
         raise UserError(
-            f'{path}: the index files were written with data.labels = {theirs}, but now it is {ours}, the same classes in another order; '
-            f'use that configuration{perhaps}, or run annotate.py again; see '
+            f'{class_names.source(cfg)}: the index files were written with data.labels = {theirs}, but now it is {ours} '
+            f'({class_names.difference(theirs, ours)}); use that configuration{perhaps}, or run annotate.py again; see '
             'docs/troubleshooting.md#class-order'
         )
 

@@ -28,7 +28,7 @@ import tempfile
 import time
 
 import config
-from zodiac.base import device, errors, files, home, packages
+from zodiac.base import class_names, device, errors, files, home, packages
 from zodiac.doctor import check_machine, check_packages, probe
 from zodiac.training import processes
 
@@ -238,18 +238,23 @@ def around(cfg, given):
     def tree():
         return probe.images(root, data.labels, cfg.annotate.unknown_class)
 
+    def labels():
+        if data.labels != 'auto':
+            return data.labels
+        return class_names.annotated(cfg) or sorted((tree() or {'found': ()})['found'])
+
     def index():
-        splits = {split: probe.index(f'{root}/{split}.txt', len(data.labels)) for split in SPLITS}
+        splits = {split: probe.index(f'{root}/{split}.txt', len(labels())) for split in SPLITS}
         annotation = probe.annotation(f'{root}/annotation.json')
-        return check_machine.index(root, data.labels, tree(), splits, annotation, annotate)
+        return check_machine.index(root, labels(), tree(), splits, annotation, annotate)
 
     return [
         ('cores', lambda: check_machine.threads(probe.machine())),
         ('memory', memory),
         ('shared memory', shared_memory),
         ('output', disks),
-        ('fonts', lambda: check_machine.fonts(data.labels, imported().get('matplotlib', {}))),
-        ('images', lambda: check_machine.images(root, data.labels, tree(), probe.space(root), annotate)),
+        ('fonts', lambda: check_machine.fonts(labels(), imported().get('matplotlib', {}))),
+        ('images', lambda: check_machine.images(root, labels(), tree(), probe.space(root), annotate)),
         ('index', index),
     ]
 

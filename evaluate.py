@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 import config
 from dataset import Loader, ZodiacDataset
-from zodiac.base import device, files, schema
+from zodiac.base import class_names, device, files, schema
 from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
 from zodiac.data import near_duplicates
@@ -50,6 +50,7 @@ def main():
 
 def evaluate(cfg):
     """Measure the network and write its report, with the settings of a `config.Config`. Raises UserError."""
+    cfg = class_names.resolve(cfg)
     device.choose(cfg.device)
     dataset = ZodiacDataset(cfg.evaluate.split, augment=False, cfg=cfg)
     predict, origin, network = predictor(cfg)
@@ -122,8 +123,8 @@ def predictor_of_export(cfg):
     exported = exported_model.load(folder, cfg.device, cfg.evaluate.engine)
     if exported.labels != cfg.data.labels:
         raise UserError(
-            f'{folder}: was exported with data.labels = {exported.labels}, now it is {cfg.data.labels}; use -c with the configuration '
-            'of that run'
+            f'{folder}: was exported with data.labels = {exported.labels}, now it is {cfg.data.labels} '
+            f'({class_names.difference(exported.labels, cfg.data.labels)}); use -c with the configuration of that run'
         )
 
     def predict(dataset):

@@ -28,7 +28,7 @@ import numpy as np
 
 import config
 from dataset import Loader, ZodiacDataset, eval_transform
-from zodiac.base import device, files
+from zodiac.base import class_names, device, files
 from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
 from zodiac.inference import engines, export_folder, exported_model, image_batches, parity
@@ -45,7 +45,7 @@ def main():
 
 def export(cfg):
     """Export the network of a run with the settings of a `config.Config`. Raises UserError."""
-    settings = cfg.export
+    cfg, settings = class_names.resolve(cfg), cfg.export
     no_onnx, fix = why_no_onnx(settings)
     device.choose(cfg.device)
     if settings.precision == 'bf16' and not device.has_bf16():

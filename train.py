@@ -30,7 +30,7 @@ import shlex
 import sys
 
 import config
-from zodiac.base import device, files, locks, schema
+from zodiac.base import class_names, device, files, locks, schema
 from zodiac.base.errors import Stopped, UsageError, UserError, run
 from zodiac.training import processes
 
@@ -52,7 +52,7 @@ def main():
         '--nproc', type=int, metavar='N', help='processes that share the work on this machine (default: what suits it)'
     )
     args = parser.parse_args()
-    cfg = config.use(args.config, config.overrides_of(args))
+    cfg = class_names.resolve(config.use(args.config, config.overrides_of(args)))
     if args.nproc is not None and args.nproc < 1:
         raise UsageError(f'--nproc {args.nproc}: write a number of 1 or more')
     if cfg.train.views and max(args.nproc or 1, int(os.environ.get('PADDLE_TRAINERS_NUM', 1))) > 1:
@@ -102,6 +102,7 @@ def suited_processes(cfg):
 
 def train(cfg, must_resume=False, accept_changes=False, tell=True):
     """Do what this script does, in this one process, with the settings of a `config.Config`. Raises UserError."""
+    cfg = class_names.resolve(cfg)
     with locks.held(cfg.run_dir, 'trained') if device.rank() == 0 else contextlib.nullcontext():
         train_loader, valid_loader = loaders(cfg)
         keep_pictures(cfg, train_loader, valid_loader)

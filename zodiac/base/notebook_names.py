@@ -2,7 +2,7 @@
 
 import warnings
 
-from zodiac.base import provenance
+from zodiac.base import class_names, provenance
 from zodiac.base.errors import UsageError
 
 SETTINGS = {
@@ -14,7 +14,7 @@ SETTINGS = {
     'OPTIMIZER.regularizer.factor': 'optim.weight_decay',
 }
 DERIVED = {
-    'num_classes': lambda cfg: len(cfg.data.labels),
+    'num_classes': lambda cfg: len(class_names.resolve(cfg).data.labels),
     'image_shape': lambda cfg: [3, cfg.image.size, cfg.image.size],
     'total_images': lambda cfg: _count_lines(f'{cfg.data.root}/train.txt'),
     'model_save_dir': lambda cfg: _model_save_dir(cfg),
@@ -34,9 +34,10 @@ def _model_save_dir(cfg):
     """The folder of the run. Warns if the weights that `model.load` would read from it are for other classes."""
     path = f'{cfg.run_dir}.pdparams'
     trained = provenance.labels(provenance.read(path))
-    if trained and trained != cfg.data.labels:
+    labels = class_names.annotated(cfg) if cfg.data.labels == 'auto' else cfg.data.labels
+    if trained and labels and trained != labels:
         warnings.warn(
-            f'{path}: was trained with data.labels = {trained}, now it is {cfg.data.labels}: predictions would get wrong names; '
+            f'{path}: was trained with data.labels = {trained}, now it is {labels}: predictions would get wrong names; '
             f"call config.use('{cfg.run_dir}/config.yaml') first, or train again",
             stacklevel=4,
         )

@@ -18,8 +18,9 @@ def _rules(cfg):
     labels, image, annotate = cfg.data.labels, cfg.image, cfg.annotate
     model, train, optim = cfg.model, cfg.train, cfg.optim
 
-    yield 'data.labels', len(labels) >= 2 and len(set(labels)) == len(labels), 'two or more different names'
-    yield 'data.labels', all(map(schema.names_a_folder, labels)), 'folder names without tab, newline or slash'
+    if labels != 'auto':
+        yield 'data.labels', len(labels) >= 2 and len(set(labels)) == len(labels), 'two or more different names'
+        yield 'data.labels', all(map(schema.names_a_folder, labels)), 'folder names without tab, newline or slash'
 
     for key in ('image.mean', 'image.std'):
         yield key, len(schema.get(cfg, key)) == 3, 'three numbers: red, green, blue'

@@ -4,20 +4,13 @@ import difflib
 import operator
 import os
 import re
-import unicodedata
 from dataclasses import dataclass, field
 
 from zodiac.base import schema, walk
 from zodiac.base.errors import UserError
 from zodiac.data.entry import UNREAD, Entry, Verdict
+from zodiac.data.folders import DEPTH, SPLIT_NAMES, SPLITS, class_names, name_of, subfolders, visible
 
-SPLITS = ('train', 'valid', 'test')
-SPLIT_NAMES = {  # folder names, in any case
-    **dict.fromkeys(('train', 'training'), 'train'),
-    **dict.fromkeys(('valid', 'val', 'validation', 'validate', 'dev'), 'valid'),
-    **dict.fromkeys(('test', 'testing'), 'test'),
-}
-DEPTH = 3  # levels of folders that are searched for the classes, for a message
 DRAWN = 'splits.tsv'  # see `splits.record`
 OUTPUTS = (*(f'{split}.txt' for split in SPLITS), 'annotation.json', DRAWN)
 OWN_FILES = (*OUTPUTS, 'unpacked.json', '.inspected')
@@ -33,6 +26,7 @@ class Tree:
     stray: list = field(default_factory=list)  # files and folders outside the class folders
     given_splits: dict = field(default_factory=dict)  # {split: its folder}
     root: str = ''  # start of all paths
+    labels: list = field(default_factory=list)
 
     def note(self, path, why):
         """Record what `walk.walk` leaves out. Raises OSError for a folder that cannot be read."""
@@ -48,7 +42,8 @@ def scan(root, labels, unknown_class):
     """Walk data.root.
 
     Args:
-        labels: class names, NFC; folder names are compared after normalisation, as macOS stores them as NFD.
+        labels: class names, NFC; folder names are compared after normalisation, as macOS stores them as NFD. 'auto': see
+            `folders.class_names`.
         unknown_class: 'stop' or 'skip', for folders that look like classes but are not in `labels` or not in a split.
     Returns: Tree; the entry of a file whose name cannot be written to an index has a verdict, the others are unread.
     Raises: UserError if `root` is not a folder, has no images, or would lose class folders ('stop').
@@ -63,24 +58,26 @@ def scan(root, labels, unknown_class):
     root = root.replace(os.sep, '/').rstrip('/') or '/'
     tree = Tree(root=root)
     top = _folders(root, tree, skip=OWN_FILES)
+    auto = labels == 'auto'
+    labels = tree.labels = class_names(root, top) if auto else labels
     tree.given_splits = _splits(top, labels)
     if tree.given_splits:
         _check_splits(top, tree, labels)
     unknown = []  # folders in the place of classes that are not in `labels`
     for split, base in tree.given_splits.items() or [('train', root)]:
         for folder in _folders(base, tree) if tree.given_splits else top:
-            label = _name(folder)
+            label = name_of(folder)
             if label in labels:
                 tree.entries += [Entry(path, split, label, _by_name(path)) for path in walk.walk(folder, tree.note)]
             else:
                 unknown.append(folder)
     if tree.given_splits:
         others = [folder for folder in top if folder not in tree.given_splits.values()]
-        misplaced = [folder for folder in others if _name(folder) in labels or _holds_classes(folder, labels)]
+        misplaced = [folder for folder in others if name_of(folder) in labels or _holds_classes(folder, labels)]
         if misplaced and unknown_class == 'stop':
             raise UserError(_misplaced(misplaced[0], tree, labels))
         tree.stray += [f'{folder}/' for folder in others]
-    if unknown and unknown_class == 'stop':
+    if unknown and unknown_class == 'stop' and not auto:  # with auto they are empty
         raise UserError(_unknown_class(sorted(unknown), tree, labels))
     tree.stray += [f'{folder}/' for folder in sorted(unknown)]
     if not tree.entries:
@@ -109,16 +106,11 @@ def name_problem(path):
     return ''
 
 
-def _name(path):
-    """The name of a folder, NFC as labels are."""
-    return unicodedata.normalize('NFC', os.path.basename(path))
-
-
 def _look_alike(path):
     """A hint to a folder that looks like `path` but has other code points; '' if there is none."""
     parent = os.path.dirname(path.rstrip('/')) or '.'
     names = os.listdir(parent) if os.path.isdir(parent) else []
-    same = next((name for name in names if _name(name) == _name(path.rstrip('/'))), None)
+    same = next((name for name in names if name_of(name) == name_of(path.rstrip('/'))), None)
     if same is None:
         return ''
     setting = schema.override('data.root', os.path.join(os.path.dirname(path.rstrip('/')), same))
@@ -131,10 +123,10 @@ def _splits(top, labels):
     A folder with the name of both a split and a class, such as `test`, is the class if it holds files or is beside other classes.
     """
     found = {}
-    beside_classes = any(_name(folder) in labels and _name(folder).lower() not in SPLIT_NAMES for folder in top)
+    beside_classes = any(name_of(folder) in labels and name_of(folder).lower() not in SPLIT_NAMES for folder in top)
     for folder in top:
-        split = SPLIT_NAMES.get(_name(folder).lower())
-        if not split or _name(folder) in labels and _is_class(folder, labels, beside_classes):
+        split = SPLIT_NAMES.get(name_of(folder).lower())
+        if not split or name_of(folder) in labels and _is_class(folder, labels, beside_classes):
             continue
         if split in found:
             raise UserError(
@@ -145,43 +137,30 @@ def _splits(top, labels):
 
 
 def _is_class(folder, labels, beside_classes):
-    inner = _subfolders(folder)
-    return not _labels_of(inner, labels) and (beside_classes or len(inner) < len(_visible(folder)))
+    inner = subfolders(folder)
+    return not _labels_of(inner, labels) and (beside_classes or len(inner) < len(visible(folder)))
 
 
 def _labels_of(folders, labels):
     """The `labels` that are names of folders."""
-    return [name for name in map(_name, folders) if name in labels]
-
-
-def _visible(folder):
-    """The names in a folder, without junk; none if it cannot be read, such as lost+found."""
-    try:
-        return [name for name in os.listdir(folder) if not walk.is_junk(name)]
-    except OSError:
-        return []
-
-
-def _subfolders(folder):
-    paths = (f'{folder}/{name}' for name in sorted(_visible(folder)))
-    return [path for path in paths if os.path.isdir(path)]
+    return [name for name in map(name_of, folders) if name in labels]
 
 
 def _holds_classes(folder, labels):
     """Whether the folder holds class folders, or folders of splits that do."""
-    inner = _subfolders(folder)
-    splits = [path for path in inner if _name(path).lower() in SPLIT_NAMES]
-    return bool(_labels_of(inner, labels) or any(_labels_of(_subfolders(path), labels) for path in splits))
+    inner = subfolders(folder)
+    splits = [path for path in inner if name_of(path).lower() in SPLIT_NAMES]
+    return bool(_labels_of(inner, labels) or any(_labels_of(subfolders(path), labels) for path in splits))
 
 
 def _check_splits(top, tree, labels):
     """Raise UserError if the folders of the splits are incomplete, or may be something else."""
     classes = _labels_of((folder for folder in top if folder not in tree.given_splits.values()), labels)
     for split, folder in tree.given_splits.items():
-        if _visible(folder) and not _subfolders(folder):
+        if visible(folder) and not subfolders(folder):
             fix = f'put its images into {folder}/<class>/, or move it away'
             if classes:
-                setting = schema.override('data.labels', sorted({*labels, _name(folder)}))
+                setting = schema.override('data.labels', sorted({*labels, name_of(folder)}))
                 fix += f'; if it is a class itself, add it to the labels: -o {setting}'
             raise UserError(f'{folder}: is taken for the {split} images, but holds no class folders; {fix}')
     if 'train' not in tree.given_splits:
@@ -208,7 +187,7 @@ def _folders(base, tree, skip=()):
 
 
 def _misplaced(folder, tree, labels):
-    if _name(folder) in labels:
+    if name_of(folder) in labels:
         what = f'a class folder beside {tree.given_splits["train"]}/; move it into that folder'
     else:
         what = 'holds class folders but is not a split; rename it to train, valid or test, or move it away'
@@ -229,23 +208,23 @@ def _deeper(unknown, tree, labels):
             return f'the class folders are in {around[0]}; without annotate.archive, run on that folder: -o {setting}'
         if around:
             return f'there are class folders in {around[0]}; move them out of it'
-        level = [inner for folder in level for inner in _subfolders(folder)]
+        level = [inner for folder in level for inner in subfolders(folder)]
     return ''
 
 
 def _unknown_class(folders, tree, labels):
     bases = list(tree.given_splits.values()) or [tree.root]
-    present = sorted({_name(folder) for base in bases for folder in _subfolders(base)})
+    present = sorted({name_of(folder) for base in bases for folder in subfolders(base)})
     more = f' (and {len(folders) - 1} more)' if len(folders) > 1 else ''
     problem = f'{folders[0]}: the folder is not in data.labels{more}; '
     deeper = _deeper(folders, tree, labels)
     if deeper:
         return problem + deeper
-    beside = _labels_of(_subfolders(os.path.dirname(folders[0])), labels)
-    near = difflib.get_close_matches(_name(folders[0]), [label for label in labels if label not in beside], n=1)
+    beside = _labels_of(subfolders(os.path.dirname(folders[0])), labels)
+    near = difflib.get_close_matches(name_of(folders[0]), [label for label in labels if label not in beside], n=1)
     fixes = [f'rename it to {near[0]}' if near else 'move it away']
-    inner = _subfolders(folders[0])
-    if inner and len(inner) == len(_visible(folders[0])) and not tree.given_splits:
+    inner = subfolders(folders[0])
+    if inner and len(inner) == len(visible(folders[0])) and not tree.given_splits:
         fixes.append(f'run on it if the folders in it are the classes (-o {schema.override("data.root", folders[0])})')
     skip = 'set annotate.unknown_class=skip to leave it out'
     unfit = [name for name in present if not schema.names_a_folder(name)]

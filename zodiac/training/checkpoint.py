@@ -12,7 +12,7 @@ import shlex
 import sys
 import warnings
 
-from zodiac.base import files, provenance
+from zodiac.base import class_names, files, provenance
 from zodiac.base.errors import UserError
 from zodiac.models import builder, pretrained, weights, wrappers
 
@@ -215,10 +215,10 @@ def _require_identity(path, facts, identity):
         trained = facts['identity'].get(setting, ours)
         if trained == ours:
             continue
-        order = ' (the same classes in another order)' if setting == 'data.labels' and set(trained) == set(ours) else ''
+        changed = f' ({class_names.difference(trained, ours)})' if setting == 'data.labels' else ''
         of_run = config_of(path)
         raise UserError(
-            f'{path}: was trained with {setting} = {trained}, now it is {ours}{order}; use the configuration of that run'
+            f'{path}: was trained with {setting} = {trained}, now it is {ours}{changed}; train again, or use the configuration of that run'
             f'{f": -c {shlex.quote(of_run)}" if of_run else ""}; see docs/troubleshooting.md#class-count'
         )
 
