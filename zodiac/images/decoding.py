@@ -24,7 +24,7 @@ from PIL import (  # noqa: F401  # all that FORMATS needs: otherwise the first W
 )
 
 from zodiac.base.errors import UserError, one_line
-from zodiac.images import bit_depth, bombs, file_types
+from zodiac.images import bit_depth, bombs, cmyk, file_types
 
 try:
     from PIL import AvifImagePlugin  # Pillow 11.3 and newer
@@ -126,8 +126,9 @@ def _identify(file):
 def to_rgb(image, source='image'):
     """Decode an opened image in full, to upright 8-bit RGB.
 
-    EXIF orientation is applied, transparency is composited over BACKGROUND, more than 8 bits are scaled (see `bit_depth`), and an
-    animation gives its first frame. Raises ImageError if the data is truncated or damaged, and for float pixels, whose range is unknown.
+    EXIF orientation is applied, transparency is composited over BACKGROUND, more than 8 bits are scaled (see `bit_depth`), CMYK is
+    converted by its colour profile, and an animation gives its first frame. Raises ImageError if the data is truncated or damaged, and
+    for float pixels, whose range is unknown.
     """
     try:
         file, stored = image.fp, bit_depth.prepare(image)
@@ -137,7 +138,7 @@ def to_rgb(image, source='image'):
     if image.mode == 'F':
         raise _error(source, 'float pixels', 'convert the file to 8 bits')
     try:
-        turned = turn(image)
+        turned, profile = turn(image), image.info.get('icc_profile')
         image = bit_depth.to_8_bits(image, stored, functools.partial(_identify, file))
         if turned is not None:
             info, image = image.info, image.transpose(turned)
@@ -145,6 +146,8 @@ def to_rgb(image, source='image'):
         if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
             image = image.convert('RGBA')
             image = Image.alpha_composite(Image.new('RGBA', image.size, BACKGROUND + (255,)), image)
+        if image.mode == 'CMYK':
+            image = cmyk.to_rgb(image, profile)
         return image.convert('RGB') if image.mode != 'RGB' else image
     except Exception as error:
         raise _error(source, 'cannot be converted to RGB', one_line(error)) from None
