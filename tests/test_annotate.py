@@ -255,6 +255,20 @@ def test_chinese_names_are_indexed(run):
     assert '猫 1.jpg\t1\n'.encode() in Path('图片/train.txt').read_bytes()
 
 
+def test_with_auto_the_folders_give_the_classes(run):
+    make_tree('signs', LABELS, {'': 3}, '.png')
+    os.makedirs('signs/__MACOSX/cat')
+    assert run('data.labels=auto')['labels'] == LABELS
+    before = split_of_each()
+    make_tree('signs', ['ape'], {'': 3}, '.bmp')
+    summary = run('data.labels=auto')
+    assert summary['labels'] == ['ape', 'cat', 'dog']
+    assert {label for path, label in index('train') if '/cat/' in path} == {1}
+    after = split_of_each()
+    assert {path: after[path] for path in before} == before
+    assert summary['splits']['test'] == {label: {'accepted': 1, 'rejected': 0} for label in summary['labels']}
+
+
 # --- archives
 
 

@@ -461,17 +461,19 @@ def test_a_pass_succeeds_after_the_bad_file_is_repaired(workdir):
         (['a', 'b', 'c'], False),
         (['a', 'b'], False),  # another set of classes
         (['x', 'b', 'c'], False),
+        (['x', 'a', 'b', 'c'], True),  # a new class moves the others
         (None, False),
         ('abc', False),
         ([1, {}, 'c'], False),
     ],
 )
-def test_an_index_with_the_classes_in_another_order_is_refused(workdir, annotated, refused):
+def test_an_index_that_gives_the_classes_other_numbers_is_refused(workdir, annotated, refused):
     write_index('train', ['signs/0.jpg\t0'])
     (workdir / 'signs' / 'annotation.json').write_text(json.dumps({'labels': annotated}))
     cfg = settings(**{'data.labels': '[a,b,c]'})
     if not refused:
         ZodiacDataset('train', cfg=cfg)
         return
-    with pytest.raises(UserError, match=r"annotation.json.*'b', 'a', 'c'.*'a', 'b', 'c'.*annotate.py again"):
+    how = 'gone: x' if 'x' in annotated else 'the same classes in another order'
+    with pytest.raises(UserError, match=rf"annotation.json.*'b'.*'a', 'b', 'c'.*\({how}\).*annotate.py again"):
         ZodiacDataset('train', cfg=cfg)
