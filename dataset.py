@@ -136,11 +136,11 @@ def require_same_numbers(cfg):
     ours, theirs = cfg.data.labels, class_names.annotated(cfg) or []
     if any(label in ours and ours.index(label) != number for number, label in enumerate(theirs)):
         of_run = f'{cfg.run_dir}/config.yaml'
-        perhaps = f', perhaps -c {shlex.quote(of_run)}' if os.path.isfile(of_run) else ''
+        perhaps = f', perhaps -c {shlex.quote(of_run)}' if set(theirs) == set(ours) and os.path.isfile(of_run) else ''
         raise UserError(
             f'{class_names.source(cfg)}: the index files were written with data.labels = {theirs}, but now it is {ours} '
-            f'({class_names.difference(theirs, ours)}); use that configuration{perhaps}, or run annotate.py again; see '
-            'docs/troubleshooting.md#class-order'
+            f'({class_names.difference(theirs, ours)}); use the configuration that annotate.py had{perhaps}, or run annotate.py again; '
+            'see docs/troubleshooting.md#class-order'
         )
 
 

@@ -124,7 +124,8 @@ def predictor_of_export(cfg):
     if exported.labels != cfg.data.labels:
         raise UserError(
             f'{folder}: was exported with data.labels = {exported.labels}, now it is {cfg.data.labels} '
-            f'({class_names.difference(exported.labels, cfg.data.labels)}); use -c with the configuration of that run'
+            f'({class_names.difference(exported.labels, cfg.data.labels)}); train and export again, or use -c with the configuration of '
+            'that run'
         )
 
     def predict(dataset):
