@@ -527,7 +527,7 @@ def test_a_class_too_small_to_draw_from_gives_a_warning(run, capsys):
     err = capsys.readouterr().err
     for split in ('valid', 'test'):
         assert f'WARNING: no {split} images in class dog: nothing is measured there' in err
-    assert '(it is drawn from classes of 3 images or more)' in err
+    assert '(it is drawn from classes of 3 images or more, new images first)' in err
 
 
 def test_a_split_without_usable_images_is_refused_and_nothing_is_written(run):

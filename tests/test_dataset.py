@@ -454,6 +454,18 @@ def test_a_pass_succeeds_after_the_bad_file_is_repaired(workdir):
     assert one_pass(loader)[1].tolist() == [0, 1, 2]
 
 
+def test_with_auto_the_classes_are_those_that_annotate_found(workdir):
+    write_index('train', ['signs/0.jpg\t2'])
+    cfg = settings(**{'data.labels': 'auto'})
+    with pytest.raises(UserError, match='signs/annotation.json: no such file.*run annotate.py first'):
+        ZodiacDataset('train', cfg=cfg)
+    (workdir / 'signs' / 'annotation.json').write_text(json.dumps({'labels': ['a', 'b', 'c']}))
+    assert ZodiacDataset('train', cfg=cfg).labels.tolist() == [2]
+    (workdir / 'signs' / 'annotation.json').write_text(json.dumps({'labels': ['a', 'b']}))
+    with pytest.raises(UserError, match="label '2' is not a number from 0 to 1"):
+        ZodiacDataset('train', cfg=cfg)
+
+
 @pytest.mark.parametrize(
     ('annotated', 'refused'),
     [

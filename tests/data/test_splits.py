@@ -185,6 +185,18 @@ def test_a_class_whose_training_images_are_gone_gets_the_first_new_one_to_train_
     assert new.split == 'train' and split_of(left) == kept
 
 
+def test_a_class_without_any_other_training_image_gets_one_of_valid_rather_than_test(capsys):
+    entries = images({'cat': 3, 'dog': 3})
+    drawn(entries)
+    kept = split_of(entries)
+    left = [entry for entry in entries if entry.split != 'train' or entry.label == 'dog']
+    for entry in left:
+        entry.split = 'train'
+    drawn(left, kept=kept)
+    assert counted(left) == {'cat': {'train': 1, 'test': 1}, 'dog': {'train': 1, 'valid': 1, 'test': 1}}
+    assert capsys.readouterr().err == 'cat: no training image is left; one of valid becomes one\n'
+
+
 # --- what an earlier run has left
 
 

@@ -69,6 +69,13 @@ def test_weights_of_the_same_classes_are_loaded_and_nothing_is_warned_of(here, c
     assert capsys.readouterr().err == ''
 
 
+def test_a_class_that_was_added_or_renamed_since_is_named(here):
+    with pytest.raises(
+        UserError, match=r'\(new: pink; gone: blue\); train again, or use the configuration of that run'
+    ):
+        checkpoint.load_network('output/run', 'best', settings(['red', 'green', 'pink']).identity)
+
+
 @pytest.mark.parametrize('way', WAYS)
 def test_weights_of_classes_in_another_order_are_refused(here, way):
     with pytest.raises(UserError) as caught:

@@ -22,7 +22,8 @@ def draw(entries, duplicates, fractions, seed, kept):
     """Move a stratified share of the training entries to other splits: known images to theirs, then new ones until each split has its
     share, in the order of a hash of seed, class and pixels.
 
-    Entries with equal pixels go to the same split. The first images of a class, if none is known, go to each split in turn.
+    Entries with equal pixels go to the same split. The first images of a class, if none is known, go to each split in turn. If no
+    training image of a class is left and none is new, another one becomes one, which is said on stderr: train.py needs one.
 
     Args:
         duplicates: see `exact_duplicates.groups`.
@@ -47,8 +48,13 @@ def draw(entries, duplicates, fractions, seed, kept):
             images[content(first.get(entry.path, entry).fingerprint)].append(entry)
             gone.pop(content(entry.fingerprint), None)
         split_of = {key: split for key, same in images.items() if (split := _known(same, kept))}
-        new = sorted((key for key in images if key not in split_of), key=_order(seed, label))
+        order = _order(seed, label)
+        new = sorted((key for key in images if key not in split_of), key=order)
         split_of.update(zip(new, _vacant(len(images), fractions, collections.Counter(split_of.values()))))
+        if len(split_of) == len(images) and 'train' not in split_of.values():
+            moved = min(images, key=lambda key: (split_of[key] == 'test', order(key)))
+            print(f'{label}: no training image is left; one of {split_of[moved]} becomes one', file=sys.stderr)
+            split_of[moved] = 'train'
         for key, split in split_of.items():
             for entry in images[key]:
                 entry.split = split

@@ -161,7 +161,11 @@ def _warn_of_empty_classes(summary, accepted):
     drawn = summary['settings']['drawn_splits']
     for split in ('valid', 'test'):
         if empty[split]:
-            needed = f' (it is drawn from classes of {len(drawn) + 1} images or more)' if split in drawn else ''
+            needed = (
+                f' (it is drawn from classes of {len(drawn) + 1} images or more, new images first)'
+                if split in drawn
+                else ''
+            )
             _warn(f'no {split} images in class {", ".join(empty[split])}: nothing is measured there{needed}')
 
 
