@@ -321,13 +321,13 @@ def active():
 def get(key):
     """The active value of a dotted key such as `'train.epochs'`, or of one of the notebook's names; a dict for a section.
 
-    Raises UsageError for an unknown key.
+    Raises UsageError for an unknown key; UserError for class names that come from data which annotate.py has not seen.
     """
-    cfg, setting_of = active(), notebook_names.SETTINGS.get(key, key)
+    cfg, name = active(), notebook_names.SETTINGS.get(key, key)
     if key in notebook_names.DERIVED:
         return notebook_names.DERIVED[key](cfg)
     try:
-        return schema.get(class_names.resolve(cfg) if setting_of == 'data.labels' else cfg, setting_of)
+        return schema.get(class_names.resolve(cfg) if name == 'data.labels' else cfg, name)
     except KeyError:
         raise UsageError(f'{key}: no such setting{schema.nearest(cfg, key)}') from None
 
