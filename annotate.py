@@ -74,9 +74,7 @@ def annotate(cfg):
         'split_folders': tree.given_splits,
         **{f'{split}_fraction': fraction for split, fraction in fractions.items()},
     }
-    kept = splits.earlier(root, decided_by, accepted)
-    gone = splits.draw(accepted, duplicates, fractions, cfg.seed, kept)
-    del kept  # large
+    gone = splits.draw(accepted, duplicates, fractions, cfg.seed, splits.earlier(root, decided_by, accepted))
     by_split = {split: [entry for entry in accepted if entry.split == split] for split in SPLITS}
     if valid_is_test:
         by_split['valid'] = by_split['test']

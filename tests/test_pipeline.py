@@ -456,8 +456,8 @@ def test_evaluation_of_the_export_gives_the_numbers_of_the_network(finished, tmp
     assert (found['weights'], found['engine']) == ('output/small/infer', 'paddle')
     assert 'Grad-CAM' not in (cwd / 'output/small/report/report.html').read_text(encoding='utf-8')
 
-    other = call_script('evaluate.py', *overrides, 'data.labels=[dog,cat,tiger]', cwd=cwd)
-    assert_message(other, 1, 'output/small/infer', 'data.labels')
+    other = call_script('evaluate.py', *overrides, 'data.labels=[cat,dog,tiger]', cwd=cwd)
+    assert_message(other, 1, 'output/small/infer', 'data.labels', '(new: tiger; gone: 猫)')
 
 
 def test_an_export_that_does_not_agree_fails_and_leaves_the_old_one(call_script, finished, tmp_path):

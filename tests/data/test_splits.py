@@ -146,7 +146,7 @@ def test_removed_images_move_no_other(before):
 
 def test_the_split_of_a_removed_image_is_recorded_for_when_it_comes_back(before):
     entries = images({'cat': 40, 'dog': 20})
-    gone = splits.draw(entries, (), {'valid': 0.1, 'test': 0.1}, 0, before)
+    gone = splits.draw(entries, (), {'valid': 0.1, 'test': 0.1}, 0, dict(before))
     assert gone == {content(entry.fingerprint): before[content(entry.fingerprint)] for entry in images({'dog': 20}, 20)}
     lines = [*splits.record({'train': entries[:1], 'test': ()}, ['test'], gone)]
     assert len(lines) == 21 and lines[0] == f'{content(entries[0].fingerprint).hex()}\ttrain\n'

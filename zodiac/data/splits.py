@@ -28,12 +28,11 @@ def draw(entries, duplicates, fractions, seed, kept):
     Args:
         duplicates: see `exact_duplicates.groups`.
         fractions: {split: share of the training images of each class}.
-        kept: see `earlier`.
+        kept: see `earlier`; used up, as it is large.
     Returns: the part of `kept` whose images are not among the entries, for `record`: they may come back.
     """
     if not fractions:
         return {}
-    gone = dict(kept)
     first = {}  # {path of a training entry: the first one with the same pixels}
     for same in duplicates:
         in_train = [entry for entry in same if entry.split == 'train']
@@ -46,7 +45,6 @@ def draw(entries, duplicates, fractions, seed, kept):
         images = collections.defaultdict(list)
         for entry in of_label:
             images[content(first.get(entry.path, entry).fingerprint)].append(entry)
-            gone.pop(content(entry.fingerprint), None)
         split_of = {key: split for key, same in images.items() if (split := _known(same, kept))}
         order = _order(seed, label)
         new = sorted((key for key in images if key not in split_of), key=order)
@@ -58,7 +56,9 @@ def draw(entries, duplicates, fractions, seed, kept):
         for key, split in split_of.items():
             for entry in images[key]:
                 entry.split = split
-    return gone
+    for entry in entries:
+        kept.pop(content(entry.fingerprint), None)
+    return kept
 
 
 def _known(same, kept):
