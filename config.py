@@ -22,7 +22,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import List, Literal, Optional, Union
 
-from zodiac.base import networks, provenance, schema
+from zodiac.base import networks, preprocessing, provenance, schema
 from zodiac.base.errors import UsageError, run
 from zodiac.base.schema import setting
 
@@ -51,12 +51,17 @@ class Data:
 
 @dataclass
 class ImageSize:
-    size: int = setting(224, low=8, high=4096)  # pixels a side that the network sees
+    # size, mean, std, interpolation: auto, and where they are not set, those of model.arch, see zodiac/base/networks.py
+    size: Union[Auto, int] = setting(224, low=8, high=4096)  # width and height in pixels that the network gets
+    # for evaluation. crop: scale the short side to resize, then cut the centre; squash: scale both sides to size;
+    # pad: scale the long side to size, with borders of the mean colour
+    fit: Literal['crop', 'squash', 'pad'] = 'crop'
     resize: Union[Literal['auto', 'squash'], int] = setting(
         'auto', low=8, high=8192
-    )  # short side before the centre crop; auto: size * 256 / 224; squash: both sides to size, no crop
-    mean: List[float] = setting([0.485, 0.456, 0.406])  # of ImageNet, RGB in [0, 1]
-    std: List[float] = setting([0.229, 0.224, 0.225], above=0)
+    )  # with fit=crop, the short side before the cut; auto: size / 0.875; squash: an older name of image.fit=squash
+    mean: Union[Auto, List[float]] = setting([0.485, 0.456, 0.406])  # RGB in [0, 1]
+    std: Union[Auto, List[float]] = setting([0.229, 0.224, 0.225], above=0)
+    interpolation: Literal['auto', 'bilinear', 'bicubic'] = 'bilinear'  # of scaling, in evaluation and in augment
 
 
 @dataclass
@@ -195,7 +200,7 @@ class Config:
             'model.arch': self.model.arch,
             'model.head': self.model.head,
             'data.labels': self.data.labels,
-            'image': dataclasses.asdict(self.image),
+            'image': preprocessing.identity(self.image),
         }
 
     def to_yaml(self):
@@ -230,16 +235,19 @@ def load(path=None, overrides=()):
 
     Raises UsageError naming the key, the value and what is allowed.
     """
-    cfg = Config()
+    cfg, given = Config(), set()
     path = path or DEFAULT_CONFIG
     for key, value in schema.flatten(_read_yaml(path)):
         _put(cfg, key, value, path)
+        given.add(key)
     for override in overrides:
         key, equals, value = override.partition('=')
         if not equals or not key.strip():
             raise UsageError(f'-o {override}: write it as key=value, for example -o train.epochs=3')
         for inner_key, inner_value in schema.flatten(parse_yaml(value, f'-o {override}'), key.strip()):
             _put(cfg, inner_key, inner_value, '-o')
+            given.add(inner_key)
+    preprocessing.resolve(cfg.image, cfg.model.arch, {key[6:] for key in given if key.startswith('image.')})
     _check_whole(cfg)
     return cfg
 

@@ -150,13 +150,15 @@ def require_same_order(cfg):
 def train_transform(cfg):
     """The training transform of a configuration: its `augment` list, then the normalisation of evaluation."""
     reduced = [transforms.REDUCED] if cfg.data.reduced_decoding else []
-    return [*reduced, *augment.build(cfg.augment, cfg.image.size), eval_transform(cfg)[-1]]
+    return [*reduced, *augment.build(cfg.augment, cfg.image.size, cfg.image.interpolation), eval_transform(cfg)[-1]]
 
 
 def eval_transform(cfg):
     """The transform of evaluation, export and prediction, as data."""
     image = cfg.image
-    return transforms.eval_transform(image.size, image.mean, image.std, image.resize, cfg.data.reduced_decoding)
+    return transforms.eval_transform(
+        image.size, image.mean, image.std, image.resize, cfg.data.reduced_decoding, image.fit, image.interpolation
+    )
 
 
 def cache_side(cfg):

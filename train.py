@@ -162,7 +162,7 @@ def build_network(cfg, train_set):
     """The network with its initial weights, on Paddle's current device, and the names of its frozen parameters."""
     import paddle
 
-    from zodiac.base import provenance
+    from zodiac.base import preprocessing, provenance
     from zodiac.models import builder, freezing, pretrained
     from zodiac.training import checkpoint
 
@@ -174,6 +174,8 @@ def build_network(cfg, train_set):
         source, facts = checkpoint.locate(source)
     if source:
         note(pretrained.load_pretrained(network, cfg.model.arch, source, provenance.labels(facts), cfg.data.labels))
+        for text in preprocessing.differences(cfg.image, cfg.model.arch, (facts.get('identity') or {}).get('image')):
+            note(f'warning: {text}: expect a lower accuracy')
     else:
         note(f'{cfg.model.arch} starts from scratch (model.pretrained=false)')
         if hasattr(network, 'learn_from'):

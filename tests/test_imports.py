@@ -55,6 +55,7 @@ def test_config_imports_no_more_than_it_needs():
     assert imports('config') == {
         'zodiac.base.errors',
         'zodiac.base.networks',
+        'zodiac.base.preprocessing',
         'zodiac.base.provenance',
         'zodiac.base.schema',
         'zodiac.base.start',

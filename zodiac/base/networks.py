@@ -37,7 +37,6 @@ class Network:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # RGB in [0, 1]
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     interpolation: str = 'bilinear'
-    crop: float = 0.875  # share of the resized image's short side that the centre crop keeps
     step_mb: tuple[int, int] | None = (
         None  # peak memory of a training step on a CPU: without images, per image of 224 px
     )
