@@ -57,7 +57,8 @@ def _sets(content, key=''):
 
 def _prefixes(values, own):
     """'' and everything that precedes a name of the network in the names of a file."""
-    return {'', *(theirs[: -len(name)] for name in own for theirs in values if theirs.endswith(f'.{name}'))}
+    ends = ((name, dot.end()) for name in values for dot in re.finditer(r'\.', name))
+    return {'', *(name[:end] for name, end in ends if name[end:] in own)}
 
 
 def _variants(values):
