@@ -103,9 +103,8 @@ def unpack(cfg):
         )
     if os.path.isdir(root):
         os.rmdir(root)
-    limits = cfg.annotate
     known = (*SPLIT_NAMES, *cfg.data.labels)
-    read_as = archive.unpack(path, root, limits.max_entries, limits.max_bytes, limits.max_ratio, known, wanted)
+    read_as = archive.unpack(path, root, 2_000_000, 200 * 2**30, 100.0, known, wanted)
     with files.atomic_write(f'{root}/{UNPACKED}') as file:
         json.dump({**stamp, 'encoding': read_as}, file)
     said = f', its names read as {read_as} (annotate.encoding sets another)' if read_as not in ('', 'utf-8') else ''

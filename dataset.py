@@ -163,8 +163,6 @@ def eval_transform(cfg):
 
 def cache_side(cfg):
     """Pixels of the short side of a picture that is kept to be cut at random."""
-    if cfg.data.cache_side != 'auto':
-        return cfg.data.cache_side
     return next((step['resize'] for step in eval_transform(cfg) if 'resize' in step), cfg.image.size)
 
 

@@ -25,7 +25,7 @@ import sys
 import time
 
 import config
-from zodiac.base import device, files, home, locks, schema, stops
+from zodiac.base import device, files, home, locks, options, removed, schema, stops
 from zodiac.base.errors import Stopped, UsageError, UserError, one_line, run
 from zodiac.report import metrics
 from zodiac.training import processes
@@ -70,7 +70,7 @@ def read_space(groups, path, overrides):
     space = {}
     for text in itertools.chain.from_iterable(groups or []):
         key, equals, value = text.partition('=')
-        values = config.parse_yaml(value, f'-s {text}') if equals else None
+        values = options.parse_yaml(value, f'-s {text}') if equals else None
         if key == 'name':
             raise UsageError('-s name: each run gets a name of its own; sweep over another setting')
         if isinstance(values, dict) and {'low', 'high'} <= values.keys() <= {'low', 'high', 'log'}:
@@ -127,8 +127,9 @@ def open_study(cfg, space):
         ) from None
     about = {'space': space, 'settings': cfg.to_yaml()}
     before = study.user_attrs.get('about', about)
-    # what an older version wrote may lack settings: they were at their defaults
+    # what an older version wrote may lack settings, or have removed ones: they were at their defaults
     old = {**_flat(config.Config().to_yaml()), **_flat(before['settings'])}
+    old = {key: value for key, value in old.items() if not removed.is_ignored(key, value)}
     if before != about and (before['space'] != space or old != _flat(about['settings'])):
         differs = 'tries other values' if before['space'] != space else 'has other settings'
         raise UsageError(
@@ -160,7 +161,7 @@ def sampler(space, seed):
 
 
 def _flat(text):
-    return dict(schema.flatten(config.parse_yaml(text, 'study.db')))
+    return dict(schema.flatten(options.parse_yaml(text, 'study.db')))
 
 
 def stopped(study):

@@ -120,10 +120,6 @@ def loaders(cfg):
         raise UserError(f'train.amp = {cfg.train.amp}: mixed precision brings nothing on the CPU; set train.amp=O0')
     if cfg.train.sync_batch_norm and place == 'cpu':
         raise UserError('train.sync_batch_norm = true: Paddle has it for GPUs only; set train.sync_batch_norm=false')
-    if cfg.train.autotune:
-        if not place.startswith('gpu'):
-            raise UserError('train.autotune = true: chooses among the kernels of a GPU; set train.autotune=false')
-        paddle.incubate.autotune.set_config({'kernel': {'enable': True}, 'layout': {'enable': True}})
     paddle.seed(cfg.seed)
 
     train_set = ZodiacDataset('train', cfg=cfg)
@@ -301,8 +297,6 @@ def fit(cfg, train_loader, valid_loader, must_resume=False, accept_changes=False
     interrupts = callbacks.Interrupts(clock)
     watchers += [*([callbacks.Progress(clock, log)] if writes else []), keeper, interrupts]
     validation = callbacks.Validation(valid_loader, watchers)
-    if cfg.train.evaluate_first and not folder:
-        callbacks.Validation(valid_loader, [log]).run(trainer)
     with interrupts:
         try:
             if best.exhausted:

@@ -5,7 +5,6 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,13 +13,11 @@ from conftest import ROOT, assert_message, make_tree, run_script
 from PIL import Image
 
 import config
-import evaluate
 import train
 from dataset import Batches
 from zodiac.base.errors import UsageError
 from zodiac.models import builder, freezing, weights
-from zodiac.report import plots
-from zodiac.training import optim, processes
+from zodiac.training import processes
 
 SETTINGS = [
     *('-o', 'name=all', 'data.root=photos', 'data.labels=[cat,dog]', 'image.size=32', 'model.arch=cifarnet'),
@@ -183,96 +180,6 @@ def test_batch_norm_that_would_learn_from_one_image_at_a_time_is_refused(
         return
     with pytest.raises(UsageError, match=f'train.batch_size = {size}: BatchNorm .*{words}'):
         train.require_images_for_batch_norm(cfg, network, loader)
-
-
-# What evaluation draws
-
-
-@pytest.fixture
-def drawn(workdir, monkeypatch):
-    """Call evaluate.draw, with settings, beside the log of a run with settings of its own; returns what gets drawn."""
-
-    def call(own, settings, rows):
-        labels = ['data.labels=[cat,dog]', 'data.root=.', 'name=run']
-        cfg = config.load(overrides=[*labels, *settings])
-        folder = Path(cfg.run_dir)
-        folder.mkdir(parents=True)
-        (folder / 'config.yaml').write_text(config.load(overrides=[*labels, *own]).to_yaml())
-        with open(folder / 'log.csv', 'w', encoding='utf-8', newline='') as file:
-            table = csv.DictWriter(file, list(rows[0]))
-            table.writeheader()
-            table.writerows(rows)
-        for split in ('train', 'valid', 'test'):
-            if not Path(f'{split}.txt').exists():
-                Path(f'{split}.txt').write_text(f'{split}.png\t0\n')
-            Image.new('RGB', (9, 9)).save(f'{split}.png')
-        seen = {}
-        for name in ('plot_confusion_matrix', 'plot_pr_curves', 'plot_predictions', 'plot_reliability'):
-            monkeypatch.setattr(plots, name, lambda *given, **named: None)
-        monkeypatch.setattr(plots, 'plot_curves', lambda path, rows, rates=(): seen.update(rows=rows, rates=rates))
-        monkeypatch.setattr(plots, 'plot_class_counts', lambda path, counts, *_: seen.update(counts=counts))
-
-        class Dataset:
-            paths, labels = ['test.png'], np.array([0])
-
-            def __len__(self):
-                return 1
-
-        result = {'split': 'test', 'top1': 1.0, 'n': 1, 'confusion_matrix': [[1, 0], [0, 0]]}
-        result['calibration'] = {'bins': []}
-        evaluate.draw(f'{folder}/report', result, Dataset(), np.array([[0.9, 0.1]]), evaluate.class_counts(cfg), cfg)
-        return seen
-
-    return call
-
-
-def log_of(settings, steps, epochs, of=None):
-    """Rows of log.csv for the first `epochs` of a run with such settings."""
-    cfg = config.load(overrides=settings)
-    rates = optim.rates(cfg.optim, steps, of or cfg.train.epochs)
-    unknown = dict.fromkeys(evaluate.LOGGED, '')
-    return [
-        {**unknown, 'epoch': epoch, 'step': epoch * steps, 'lr': rates[epoch * steps - 1] if epoch else ''}
-        for epoch in range(epochs + 1)
-    ]
-
-
-RATES = ['optim.lr=0.02', 'train.epochs=4', 'optim.warmup_epochs=1']
-
-
-@pytest.mark.parametrize('epochs', [0, 2, 4])
-def test_the_rates_that_are_drawn_are_those_of_the_log(drawn, epochs):
-    rows = log_of(RATES, 5, epochs)
-    seen = drawn(RATES, RATES, rows)
-    assert len(seen['rates']) == 5 * epochs
-    for row in rows[1:]:
-        assert seen['rates'][row['step'] - 1] == pytest.approx(row['lr'])
-
-
-def test_the_rates_that_are_drawn_are_those_of_the_run_whatever_the_settings_of_the_evaluation(drawn):
-    rows = log_of(RATES, 5, 4)
-    seen = drawn(RATES, [], rows)
-    for row in rows[1:]:
-        assert seen['rates'][row['step'] - 1] == pytest.approx(row['lr'])
-
-
-def test_the_images_of_each_class_are_counted_split_by_split(drawn):
-    for split, labels in (('train', [0, 1, 1]), ('valid', [0]), ('test', [1, 1])):
-        Path(f'{split}.txt').write_text(''.join(f'{split}{n}.png\t{label}\n' for n, label in enumerate(labels)))
-    counts = drawn(RATES, RATES, log_of(RATES, 5, 1))['counts']
-    assert {split: numbers.tolist() for split, numbers in counts.items()} == {
-        'train': [1, 2],
-        'valid': [1, 0],
-        'test': [0, 2],
-    }
-
-
-def test_an_image_that_two_splits_list_is_counted_once(drawn):
-    Path('train.txt').write_text('a.png\t0\n')
-    for split in ('valid', 'test'):
-        Path(f'{split}.txt').write_text('b.png\t0\nc.png\t1\n')
-    counts = drawn(RATES, RATES, log_of(RATES, 5, 1))['counts']
-    assert sum(numbers.sum() for numbers in counts.values()) == 3
 
 
 def test_earlier_runs_of_a_name_are_all_kept_and_the_user_told_how_to_remove_them(workdir, capsys):

@@ -16,7 +16,7 @@ from PIL import Image
 
 import config
 from dataset import Loader, ZodiacDataset
-from zodiac.base import files
+from zodiac.base import files, sources
 from zodiac.data import cache
 
 FIXED = 'augment=[resize, horizontal_flip]'  # begins with what is not random
@@ -145,7 +145,7 @@ def test_other_settings_make_another_cache(photos):
 def test_other_code_makes_another_cache(photos, monkeypatch, changed):
     made(photos)
     if changed == 'code':
-        monkeypatch.setattr(files, 'code_hash', lambda *modules: 'another')
+        monkeypatch.setattr(sources, 'code_hash', lambda *modules: 'another')
     else:
         monkeypatch.setattr(PIL, '__version__', '99.0')
     made(photos)

@@ -13,7 +13,7 @@ from PIL import Image
 from structure import reachable
 
 import annotate
-from zodiac.base import files
+from zodiac.base import sources
 from zodiac.base.errors import UserError
 from zodiac.data import file_facts, inspected, inspection
 
@@ -170,17 +170,19 @@ def test_another_version_of_the_code_or_of_pillow_reads_all_again(run, monkeypat
     run()
     monkeypatch.setattr(inspected, '_installed', lambda *library: ['of another version'])
     assert run() == every_file()
-    monkeypatch.setattr(inspected.files, 'code_hash', lambda *modules: 'of other code')
+    monkeypatch.setattr(inspected.sources, 'code_hash', lambda *modules: 'of other code')
     assert run() == every_file()
 
 
 def test_the_key_of_the_record_holds_every_module_and_library_that_decides():
     modules = {'annotate', *reachable('annotate')}
     assert {'zodiac.data.inspection', 'zodiac.images.bombs', 'zodiac.images.decoding'} < modules
-    known = {os.path.relpath(path, ROOT)[: -len('.py')].replace(os.sep, '.') for path in files.sources('annotate')}
+    known = {
+        os.path.relpath(path, ROOT)[: -len('.py')].replace(os.sep, '.') for path in sources.source_files('annotate')
+    }
     assert known == {*modules, *(f'zodiac.{wing}.__init__' for wing in ('base', 'data', 'images'))}
     imported = set()
-    for content in files.sources('annotate').values():
+    for content in sources.source_files('annotate').values():
         for node in ast.walk(ast.parse(content)):
             if isinstance(node, ast.Import):
                 imported.update(alias.name.partition('.')[0] for alias in node.names)

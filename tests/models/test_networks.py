@@ -2,16 +2,20 @@
 
 import functools
 import math
+import os
 
 import numpy as np
 import pytest
+import sklearn.datasets
 from conftest import ROOT
 
 import config
-from zodiac.base import networks
+from dataset import eval_transform
+from zodiac.base import networks, packages
 from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
-from zodiac.models import builder, convert, efficientnet_lite, freezing, heads, wrappers
+from zodiac.images import transforms
+from zodiac.models import builder, convert, efficientnet_lite, freezing, heads, pretrained, wrappers
 from zodiac.models.convnext import ConvNeXt
 from zodiac.models.mobilenet_v3 import MobileNetV3
 from zodiac.models.resnet9 import Conv
@@ -397,6 +401,19 @@ def test_a_list_head_goes_on_efficientnet_lite_too():
     network = builder.build('efficientnet_lite0', 3, 64, FLAT_HEAD)
     assert network.fc[1].weight.shape == [4 * 1280, 3]
     assert logits_of(network, random_images(2, 64)).shape == (2, 3)
+
+
+@pytest.mark.parametrize('arch', PHOTO[:3])
+def test_imagenet_weights_know_a_palace(arch):
+    """A photo of the Summer Palace, which scikit-learn contains; 698 is the ImageNet class "palace"."""
+    if not packages.is_there(networks.NETWORKS[arch].imagenet.module):
+        pytest.skip('requirements-weights.txt is not installed')
+    cfg = config.load(os.devnull, [f'model.arch={arch}'])
+    network = builder.build(arch, 1000, cfg.image.size)
+    pretrained.load_pretrained(network, arch, True)
+    network.eval()
+    photo = os.path.join(os.path.dirname(sklearn.datasets.__file__), 'images', 'china.jpg')
+    assert logits_of(network, transforms.read(eval_transform(cfg), photo)[None]).argmax() == 698
 
 
 # Heads

@@ -16,7 +16,7 @@ from paddle import nn
 import config
 import train
 from dataset import Loader, ZodiacDataset
-from zodiac.base import files
+from zodiac.base import sources
 from zodiac.base.errors import UsageError, UserError
 from zodiac.inference import engines
 from zodiac.models import builder, convert, freezing, weights
@@ -303,7 +303,7 @@ def test_other_layers_of_the_head_that_learn_take_the_same_features(photos):
 def test_changed_code_makes_other_features(photos, monkeypatch):
     network, asked = Network(), []
     kept(network)
-    monkeypatch.setattr(files, 'code_hash', lambda *modules: asked.extend(modules) or 'another')
+    monkeypatch.setattr(sources, 'code_hash', lambda *modules: asked.extend(modules) or 'another')
     assert computed(kept(network)[1]) == 1
     assert {'zodiac.training.features', 'dataset', 'zodiac.data.cache'} <= set(asked)
 
@@ -378,7 +378,7 @@ def test_a_folder_that_cannot_be_written_is_named(photos):
     ],
 )
 def test_settings_that_do_not_go_with_features_are_refused(overrides, word):
-    with pytest.raises(UsageError, match=f'train.views = 2: allowed is 0 .*{word}'):
+    with pytest.raises(UsageError, match=f'train.views = 2: must be 0 .*{word}'):
         config.load(overrides=['model.freeze=backbone', 'train.views=2', *overrides])
 
 

@@ -563,7 +563,7 @@ def test_the_names_of_the_configuration_are_those_that_are_built():
 )
 def test_an_unknown_name_is_refused_with_the_list_of_the_known_ones(call_script, tmp_path, override, valid):
     result = call_script('train.py', '-o', override, cwd=tmp_path)
-    assert_message(result, 2, *override.split('='), ', '.join(valid))
+    assert_message(result, 2, *override.split('='), *valid)
 
 
 def test_the_schedule_is_drawn_beside_the_folder_of_the_run(call_script, tmp_path):

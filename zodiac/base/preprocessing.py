@@ -7,17 +7,17 @@ OF_NETWORK = ('size', 'mean', 'std', 'interpolation')
 
 
 def resolve(image, arch, given):
-    """Fill the section `image` in place: what is 'auto' or not in `given` (names of its settings) gets the value of the network.
+    """Fill the section `image` in place: a setting that is 'auto' or not in `given` (keys such as 'image.size') gets the network's value.
 
     Raises: UsageError where image.fit contradicts image.resize.
     """
     facts = networks.NETWORKS[arch]
     for name in OF_NETWORK:
-        if name not in given or getattr(image, name) == 'auto':
+        if f'image.{name}' not in given or getattr(image, name) == 'auto':
             value = getattr(facts, name)
             setattr(image, name, list(value) if isinstance(value, tuple) else value)
     if image.resize == 'squash':  # an older name of image.fit=squash
-        if 'fit' in given and image.fit != 'squash':
+        if 'image.fit' in given and image.fit != 'squash':
             raise UsageError(
                 f'image.resize = squash: means image.fit=squash, but image.fit is {image.fit}; set image.resize=auto'
             )

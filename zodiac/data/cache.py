@@ -18,7 +18,7 @@ import zlib
 import numpy as np
 import PIL
 
-from zodiac.base import device, files
+from zodiac.base import device, files, sources
 from zodiac.base.errors import UserError
 from zodiac.images import decoding, transforms
 
@@ -106,8 +106,8 @@ def open_or_make(folder, paths, steps, limit, say=lambda text: None):
 
 def key(paths, how, *modules):
     """A name that changes with the files, by name, size and time, with how they are used, a JSON-ready value, and with the code that
-    does so: `modules` beside this one, see `files.code_hash`."""
-    made_by = [files.code_hash(__name__, *modules), PIL.__version__, np.__version__]
+    does so: `modules` beside this one, see `sources.code_hash`."""
+    made_by = [sources.code_hash(__name__, *modules), PIL.__version__, np.__version__]
     digest = hashlib.sha256(json.dumps([made_by, how]).encode())
     for path in paths:
         try:

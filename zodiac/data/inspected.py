@@ -16,7 +16,7 @@ import os
 import sys
 from typing import NamedTuple
 
-from zodiac.base import files
+from zodiac.base import files, sources
 from zodiac.data import file_facts
 from zodiac.data.file_facts import PICTURE, STAMP, Verdict
 
@@ -43,7 +43,7 @@ class Record(NamedTuple):
 def made_by(*settings):
     """Hash of what findings depend on beside the files: our own code, the libraries, `settings`, the order of bytes."""
     versions = [_installed(*library) for library in LIBRARIES.items()]
-    parts = [files.code_hash('annotate'), versions, sys.byteorder, *settings]
+    parts = [sources.code_hash('annotate'), versions, sys.byteorder, *settings]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

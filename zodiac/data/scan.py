@@ -6,7 +6,7 @@ import os
 import unicodedata
 from dataclasses import dataclass, field
 
-from zodiac.base import files, schema
+from zodiac.base import schema, walk
 from zodiac.base.errors import UserError
 from zodiac.data import file_facts
 from zodiac.data.file_facts import Verdict
@@ -51,7 +51,7 @@ class Tree:
     root: str = ''  # with which the paths begin
 
     def note(self, path, why):
-        """Take down what `files.walk` leaves out. Raises OSError for a folder that cannot be read."""
+        """Take down what `walk.walk` leaves out. Raises OSError for a folder that cannot be read."""
         if isinstance(why, OSError):
             raise why
         if why == 'junk':
@@ -86,7 +86,7 @@ def scan(root, labels, unknown_class):
         for folder in _folders(base, tree) if tree.given_splits else top:
             label = _name(folder)
             if label in labels:
-                tree.entries += [Entry(path, split, label) for path in files.walk(folder, tree.note)]
+                tree.entries += [Entry(path, split, label) for path in walk.walk(folder, tree.note)]
             else:
                 unknown.append(folder)
     if tree.given_splits:
@@ -155,7 +155,7 @@ def _labels_of(folders, labels):
 def _visible(folder):
     """The names in a folder, without junk; none where it cannot be read, such as lost+found."""
     try:
-        return [name for name in os.listdir(folder) if not files.is_junk(name)]
+        return [name for name in os.listdir(folder) if not walk.is_junk(name)]
     except OSError:
         return []
 
@@ -196,7 +196,7 @@ def _folders(base, tree, skip=()):
         path = f'{base.rstrip("/")}/{item.name}'
         if item.name in skip:
             continue
-        if files.is_junk(item.name):
+        if walk.is_junk(item.name):
             tree.junk.append(path)
         elif os.path.isdir(path):
             folders.append(path)

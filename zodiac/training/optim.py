@@ -84,11 +84,7 @@ def optimizer(settings, rate, network, frozen=()):
             parameter.optimize_attr['learning_rate'] *= settings.backbone_lr / settings.lr
         if parameter.name in norms:
             parameter.optimize_attr['learning_rate'] *= settings.norm_lr_factor
-    clip = None
-    if settings.clip_norm:
-        clip = nn.ClipGradByGlobalNorm(settings.clip_norm)
-    elif settings.clip_value:
-        clip = nn.ClipGradByValue(settings.clip_value)
+    clip = nn.ClipGradByGlobalNorm(settings.clip_norm) if settings.clip_norm else None
     decoupled = settings.decoupled_decay
     l2 = paddle.regularizer.L2Decay(decay) if decay and not decoupled else None
     common = {'parameters': parameters, 'grad_clip': clip}
