@@ -240,6 +240,17 @@ def test_a_hostile_safetensors_header_is_refused(tmp_path, entry):
         weights.read(path)
 
 
+@pytest.mark.parametrize('kind', [list, tuple, dict])
+def test_containers_that_repeat_themselves_take_no_time(tmp_path, kind):
+    content = {'x': 1}
+    for _ in range(60):
+        content = dict.fromkeys('abcdefgh', content) if kind is dict else kind([content, content])
+    path = tmp_path / 'w.pdparams'
+    path.write_bytes(pickle.dumps({'a': content}, protocol=4))
+    with pytest.raises(UserError, match='has 0 of the'):
+        loaded(path)
+
+
 @pytest.mark.parametrize('depth', [300, 5000])
 def test_deeply_nested_dicts_are_refused(tmp_path, depth):
     path = tmp_path / 'w.pdparams'

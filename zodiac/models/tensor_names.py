@@ -45,14 +45,16 @@ def fitting(content, own):
     return found[first][1:]
 
 
-def _sets(content, key=''):
+def _sets(content, key='', seen=None):
     """Yield (key, {name: array}) for each dict of arrays in nested dicts."""
+    seen = {id(content)} if seen is None else seen
     arrays = {str(name): value for name, value in content.items() if isinstance(value, np.ndarray)}
     if arrays:
         yield key, arrays
     for name, value in content.items():
-        if isinstance(value, dict) and key.count('.') < MAX_DEPTH:
-            yield from _sets(value, f'{key}.{name}' if key else str(name))
+        if isinstance(value, dict) and key.count('.') < MAX_DEPTH and id(value) not in seen:
+            seen.add(id(value))
+            yield from _sets(value, f'{key}.{name}' if key else str(name), seen)
 
 
 def _prefixes(values, own):

@@ -81,14 +81,21 @@ class ArraysOnly(pickle.Unpickler):
 STAND_INS = (_Array,)
 
 
-def unwrap(value, stand_ins=STAND_INS):
-    """Replace the stand-ins, which have a method array(), by arrays. Paddle pickles a tensor as the pair (name, array)."""
+def unwrap(value, stand_ins=STAND_INS, done=None):
+    """Replace the stand-ins, which have a method array(), by arrays. Paddle pickles a tensor as the pair (name, array).
+
+    `done` has the results for containers, by id: a small pickle can refer to the same ones very many times.
+    """
+    done = {} if done is None else done
     if isinstance(value, stand_ins):
         return value.array()
-    if isinstance(value, dict):
-        return {key: unwrap(inner, stand_ins) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        inner = [unwrap(item, stand_ins) for item in value]
-        is_tensor = len(inner) == 2 and isinstance(inner[0], str) and isinstance(inner[1], np.ndarray)
-        return inner[1] if is_tensor else type(value)(inner)
-    return value
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    if id(value) not in done:
+        if isinstance(value, dict):
+            done[id(value)] = {key: unwrap(inner, stand_ins, done) for key, inner in value.items()}
+        else:
+            inner = [unwrap(item, stand_ins, done) for item in value]
+            is_tensor = len(inner) == 2 and isinstance(inner[0], str) and isinstance(inner[1], np.ndarray)
+            done[id(value)] = inner[1] if is_tensor else type(value)(inner)
+    return done[id(value)]
