@@ -230,6 +230,13 @@ def test_a_persistent_id_is_refused(tmp_path):
         weights.read(path)
 
 
+def test_a_few_bytes_cannot_ask_for_gigabytes(tmp_path):
+    path = tmp_path / 'hostile.pdparams'
+    path.write_bytes(b'\x80\x02}r\xff\xff\xff\x0f.')  # keep the dict as object number 268,435,455
+    with pytest.raises(UserError, match='hostile.pdparams: .*damaged'):
+        weights.read(path)
+
+
 def test_a_refusal_names_the_function(tmp_path):
     path = tmp_path / 'hostile.pdparams'
     for protocol in (0, 4):

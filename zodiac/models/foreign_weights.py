@@ -72,7 +72,7 @@ def _zip(path, reason):
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except Exception:  # zipfile raises many kinds on damaged files
         return 'a damaged or cut off ZIP archive (PyTorch files are ZIP archives)', 'download or copy it again'
     if any(name.endswith('/constants.pkl') for name in names):
         return 'a TorchScript model', SAVE_WEIGHTS

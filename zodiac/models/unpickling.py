@@ -1,13 +1,16 @@
 """A pickle reader that runs nothing: it rebuilds arrays of numbers, and refuses everything but plain containers."""
 
 import collections
+import contextlib
 import pickle
+import pickletools
 
 import numpy as np
 
 _NUMBERS = {'b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8'}
 _MULTIARRAY = ('numpy.core.multiarray', 'numpy._core.multiarray')
 _NUMERIC = ('numpy.core.numeric', 'numpy._core.numeric')
+PUTS = ('PUT', 'BINPUT', 'LONG_BINPUT')
 _PLAIN = {
     ('collections', 'OrderedDict'): collections.OrderedDict,
     ('builtins', 'tuple'): tuple,
@@ -55,8 +58,23 @@ def from_bfloat16(bits):
     return np.asarray(np.left_shift(bits, 16, dtype=np.uint32)).view(np.float32)
 
 
+def _check_memo(file):
+    """Raise UnpicklingError where a pickle keeps an object at a place far beyond the last one, up to which memory would be allocated."""
+    start, damaged = file.tell(), False
+    with contextlib.suppress(Exception):  # the unpickler finds the same damage, and says it better
+        puts = (n for n, (op, place, _) in enumerate(pickletools.genops(file)) if op.name in PUTS and place > n)
+        damaged = next(puts, None) is not None
+    file.seek(start)
+    if damaged:
+        raise pickle.UnpicklingError('its list of objects is damaged')
+
+
 class ArraysOnly(pickle.Unpickler):
     """Answers each name in a pickle with a new object, so that no file can change what the next one gets."""
+
+    def __init__(self, file, **options):
+        _check_memo(file)
+        super().__init__(file, **options)
 
     def find_class(self, module, name):
         if (module, name) in _PLAIN:
