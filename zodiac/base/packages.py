@@ -1,6 +1,6 @@
-"""Which packages a script needs, and the command that installs what is missing or repairs what is broken.
+"""Missing and broken packages, and the commands that install or repair them.
 
-Only the standard library, and syntax of Python 3.8: this speaks where nothing else can be imported.
+Uses the standard library only: it must work where nothing else can be imported.
 """
 
 import importlib.machinery
@@ -15,12 +15,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BASE, SERVE, DEPLOY, DEVELOP = (f'requirements-{name}.txt' for name in ('base', 'serve', 'deploy', 'dev'))
 BUILDS = ('paddlepaddle', 'paddlepaddle-gpu')
 MODULES = {'pillow': 'PIL', 'pyyaml': 'yaml', 'scikit-learn': 'sklearn', 'paddlepaddle': 'paddle'}
-NEWEST_FOR_ONNX = (3, 12)  # Python that paddle2onnx, and the onnx that it works with, are published for
-LIBRARIES = {'libgomp.so.1': 'libgomp1', 'libGL.so.1': 'libgl1', 'libstdc++.so.6': 'libstdc++6'}  # Debian's packages
+LIBRARIES = {'libgomp.so.1': 'libgomp1', 'libGL.so.1': 'libgl1', 'libstdc++.so.6': 'libstdc++6'}  # packages of Debian
 
 
 def require(file, modules):
-    """End the script with one line and status 1 where a module is missing; from now on also where one cannot be imported.
+    """Exit with one line and status 1 if a module is missing, and from now on if an import fails.
 
     Args:
         file: the requirements file that lists the packages.
@@ -31,9 +30,9 @@ def require(file, modules):
         sys.exit(f'error: {not_installed(missing, file)}')
 
     def show(kind, error, trace):
-        said = diagnose(error, file)
-        if said:
-            print(f'error: {said}', file=sys.stderr)
+        message = diagnose(error, file)
+        if message:
+            print(f'error: {message}', file=sys.stderr)
         else:
             sys.__excepthook__(kind, error, trace)
 
@@ -41,10 +40,10 @@ def require(file, modules):
 
 
 def is_there(module):
-    """Whether Python finds a top-level module; nothing is imported."""
+    """Whether Python finds a top-level module, which is not imported."""
     try:
         return importlib.util.find_spec(module) is not None
-    except ValueError:  # imported, by other means than a file
+    except ValueError:  # imported already, and not from a file
         return True
 
 
@@ -59,17 +58,18 @@ def package_of(module):
 
 
 def diagnose(error, file=BASE):
-    """One line, with the next step, on an exception raised by an import: of a package that is missing, or one that is broken.
+    """Describe a failed import of a missing or broken package in one line, with the fix.
 
     Args:
+        error: the exception.
         file: the requirements file to look in first.
-    Returns: str, '' where the exception is of no such import.
+    Returns: str, '' for any other exception.
     """
     return absent(error, file) or broken(error)
 
 
 def absent(error, file=BASE):
-    """The same for a package that is missing."""
+    """As `diagnose`, for a missing package only."""
     name = (error.name or '').partition('.')[0] if isinstance(error, ModuleNotFoundError) else ''
     if not name or is_there(name) or os.path.exists(os.path.join(ROOT, f'{name}.py')):
         return ''
@@ -80,21 +80,21 @@ def absent(error, file=BASE):
 
 
 def broken(error):
-    """The same for a package that is there, in its own words."""
+    """As `diagnose`, for a package that is installed but cannot be imported."""
     module = _package_being_imported(error)
     if not module or isinstance(error, MemoryError):
         return ''
-    said = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
+    text = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
     package = next((build for build in BUILDS if installed_version(build)), '') if module == 'paddle' else ''
     package = package or package_of(module)
-    place = getattr(importlib.util.find_spec(module), 'origin', None) or ''
+    path = getattr(importlib.util.find_spec(module), 'origin', None) or ''
     name = ' '.join(filter(None, [package, installed_version(package)]))
-    return f'{name} cannot be imported ({said}); {remedy(said, place, pip(), reinstall(package))}'
+    return f'{name} cannot be imported ({text}); {remedy(text, path, package)}'
 
 
 def _package_being_imported(error):
-    """The outermost package outside this project whose code was being imported when an exception was raised, '' without one."""
-    known = {'paddle', *(module_of(name) for file in (BASE, SERVE, DEPLOY) for name in listed(file))}
+    """The outermost package outside this project that was being imported when the exception was raised, '' if there is none."""
+    known = {'paddle', *(module_of(name) for file in (BASE, SERVE, DEPLOY) for name in requirements(file))}
     trace = error.__traceback__
     while trace:
         code, name = trace.tb_frame.f_code, trace.tb_frame.f_globals.get('__name__', '')
@@ -106,50 +106,72 @@ def _package_being_imported(error):
     return ''
 
 
-def remedy(said, place, pip, again):
-    """What to do about a package that cannot be imported.
+def remedy(text, path, package):
+    """How to fix a package that cannot be imported.
 
     Args:
-        said: the exception; place: the file that Python took for the package, '' where not known.
-        pip: how the user calls it; again: the command that installs the package again, where nothing else is known to help.
+        text: the exception; path: the file that Python found for the package, '' if unknown.
     """
-    library = next((file for file in LIBRARIES if file in said), None)
-    if place and '-packages' not in place:
-        return f'rename {place}, which takes the place of the package'
-    if 'Descriptors cannot' in said:
-        return f"{pip} install 'protobuf>=3.20.2,<4'; see docs/troubleshooting.md#protobuf"
-    if 'protobuf' in said:
-        return f'{pip} install --upgrade protobuf; see docs/troubleshooting.md#protobuf'
-    if any(words in said for words in ('numpy.core.multiarray', '_ARRAY_API', 'NumPy 1.x')):
-        return f"{pip} install 'numpy<2'; see docs/troubleshooting.md#numpy-2"
-    return f'apt-get install {LIBRARIES[library]}' if library else again
+    library = next((file for file in LIBRARIES if file in text), None)
+    if path and '-packages' not in path:
+        return f'rename {path}, which hides the package'
+    if 'SIGILL' in text:
+        return 'this processor lacks instructions, such as AVX, that the package needs: use another machine'
+    if 'Descriptors cannot' in text:
+        return f"{pip()} install 'protobuf>=3.20.2,<4'; see docs/troubleshooting.md#protobuf"
+    if 'protobuf' in text:
+        return f'{pip()} install --upgrade protobuf; see docs/troubleshooting.md#protobuf'
+    if any(words in text for words in ('numpy.core.multiarray', '_ARRAY_API', 'NumPy 1.x')):
+        return f"{pip()} install 'numpy<2'; see docs/troubleshooting.md#numpy-2"
+    return f'apt-get install {LIBRARIES[library]}' if library else reinstall(package)
+
+
+def why_no_onnx():
+    """(why no ONNX file can be written here, how to fix it); () if one can.
+
+    paddle2onnx 2 converts models of Paddle 3, paddle2onnx 1 those of Paddle 2.
+    """
+    versions = {name: installed_version(name) for name in ('paddle2onnx', 'onnx', 'onnxruntime')}
+    missing = [name for name, version in versions.items() if not version]
+    unpublished = [name for name in missing if name not in (*requirements(DEPLOY), *requirements(SERVE))]
+    if unpublished:  # requirements-deploy.txt limits them to older versions of Python
+        here = '.'.join(map(str, sys.version_info[:2]))
+        return f'{" and ".join(unpublished)} are not published for Python {here}', 'export with Python 3.12 or older'
+    if missing:
+        return f'not installed: {", ".join(missing)}', install(missing, DEPLOY)
+    paddle = installed_version(*BUILDS)
+    old = paddle.startswith('2.')
+    if versions['paddle2onnx'].startswith(('0.', '1.')) == old:
+        return ()
+    right = "'paddle2onnx<2'" if old else "'paddle2onnx>=2,<3'"
+    return f'paddle2onnx {versions["paddle2onnx"]} is not for Paddle {paddle}', f'{pip()} install {right}'
 
 
 # The commands
 
 
 def not_installed(missing, file=BASE):
-    """What to say of modules that are missing; file: the requirements file to look in first."""
+    """The message for missing modules; file: the requirements file to look in first."""
     names = ['Paddle' if name == 'paddle' else package_of(name) for name in missing]
     return f'not installed: {", ".join(names)}; {install(missing, file)}'
 
 
 def install(missing, file=BASE):
-    """The command that installs modules, ready to be pasted into a shell in the working directory.
+    """The command that installs modules, ready to paste into a shell in the working directory.
 
-    Paddle comes with the set for this machine, where there is none yet: AI Studio has its own. Beside Paddle 2, other packages are
-    held to the versions that go with it.
+    A missing Paddle is installed from the requirements file for this machine; one that is there is kept, as on AI Studio.
+    With Paddle 2, other packages are limited to versions that work with it.
     """
     files, others = [], []
     for module in missing:
-        having = [name for name in (file, BASE, SERVE, DEPLOY, DEVELOP) if package_of(module) in listed(name)]
+        having = [name for name in (file, BASE, SERVE, DEPLOY, DEVELOP) if package_of(module) in requirements(name)]
         if module == 'paddle':
             files.insert(0, paddle_set())
         elif having:
             files.append(having[0])
         else:
             others.append(package_of(module))
-    if 'paddle' in missing:  # its set has the base
+    if 'paddle' in missing:  # its file includes the base
         files = [name for name in files if name != BASE]
     elif installed_version(*BUILDS).startswith('2.') and files:
         others += ["'numpy<2'", *(["'paddle2onnx<2'"] if DEPLOY in files else [])]
@@ -157,7 +179,7 @@ def install(missing, file=BASE):
 
 
 def reinstall(package):
-    """The command that puts a package in place of what is left of it."""
+    """The command that replaces a broken package."""
     if package in BUILDS:
         return f'{pip()} uninstall -y {" ".join(BUILDS)} && {pip()} install -r {here(paddle_set())}'
     version = installed_version(package)
@@ -165,19 +187,19 @@ def reinstall(package):
 
 
 def paddle_set():
-    """The requirements file that has Paddle for this machine."""
+    """The requirements file with the Paddle for this machine."""
     return 'requirements.txt' if shutil.which('nvidia-smi') else 'requirements-cpu.txt'
 
 
 def pip():
-    """How the user calls pip of this Python; where it has none, as in environments that uv makes, it is put there first."""
+    """The command for this Python's pip; it installs pip first if missing, as in environments made by uv."""
     call = f'{python()} -m pip'
-    found = importlib.machinery.PathFinder.find_spec('pip')  # of setuptools' own finder the question has side effects
+    found = importlib.machinery.PathFinder.find_spec('pip')  # the finder of setuptools would have side effects
     return call if found else f'{python()} -m ensurepip && {call}'
 
 
 def python():
-    """How the user calls this Python: its name where that finds it, else its path."""
+    """The command for this Python: `python` or `python3` if that runs it, else its path."""
     for name in ('python', 'python3'):
         found = shutil.which(name)
         if found and os.path.abspath(found) == os.path.abspath(sys.executable):
@@ -186,24 +208,32 @@ def python():
 
 
 def here(name):
-    """A file of this project, as it is written in a shell in the working directory."""
+    """The path of a file of this project from the working directory, quoted for a shell."""
     path = os.path.join(ROOT, name)
     return shlex.quote(min(os.path.relpath(path), path, key=len))
 
 
-def listed(file):
-    """The packages that a requirements file names, in its order; none for one that is not there, as on a server."""
+def requirements(file):
+    """{package: its bounds, such as '>=1.24,<3'} of a requirements file, empty if there is no such file, as on a server.
+
+    Lines for older versions of Python than this one are left out.
+    """
+    line = re.compile(r"([A-Za-z][\w.-]*)([<>=!][^;#\s]*)?(?:\s*;\s*python_version < '(\d+)\.(\d+)')?")
     try:
         with open(os.path.join(ROOT, file), encoding='utf-8') as lines:
-            found = [re.match(r'[A-Za-z][\w.-]*', line) for line in lines]
+            found = [match for match in map(line.match, lines) if match]
     except OSError:
-        return []
-    return [match.group().lower() for match in found if match]
+        return {}
+    return {
+        name.lower(): bounds or ''
+        for name, bounds, *below in (match.groups() for match in found)
+        if not below[0] or sys.version_info < tuple(map(int, below))
+    }
 
 
 def installed_version(*names):
-    """The version of the first of some packages that is installed, '' without."""
-    from importlib import metadata  # 40 ms, for errors only
+    """The version of the first of these packages that is installed, '' if none is."""
+    from importlib import metadata  # takes 40 ms, and is needed for errors only
 
     for name in names:
         try:
