@@ -13,7 +13,7 @@ from conftest import ROOT, picture
 
 import config
 import export
-from zodiac.base import device, packages, paddle_setup
+from zodiac.base import device, paddle_setup
 from zodiac.base.errors import UsageError, UserError
 from zodiac.images import transforms
 from zodiac.inference import engines, runtime
@@ -674,24 +674,6 @@ def test_a_training_image_that_cannot_be_read_is_not_blamed_on_the_quantization(
     gone = str(tmp_path / 'gone.jpg')
     with pytest.raises(UserError, match='gone.jpg: no such file; .*annotate.py again$'):
         convert.quantize_onnx(path, runtime.sound_batches([gone], transform, 8))
-
-
-def test_without_what_writes_onnx_the_reason_and_the_step_are_known(monkeypatch):
-    there = {'paddle2onnx': '2.1.0', 'onnx': '1.17.0', 'onnxruntime': '1.20'}
-    monkeypatch.setattr(packages, 'installed_version', lambda *names: there.get(names[0], ''))
-    monkeypatch.setattr(paddle, '__version__', '3.3.1')
-    assert convert.why_no_onnx() == ()
-    monkeypatch.setattr(paddle, '__version__', '2.6.2')
-    assert convert.why_no_onnx()[0] == 'paddle2onnx 2.1.0 is not for Paddle 2.6.2'
-    monkeypatch.setattr(sys, 'version_info', (3, 12, 1))
-    del there['onnx']
-    why, step = convert.why_no_onnx()
-    assert why == 'not installed: onnx' and 'requirements-deploy.txt' in step
-    monkeypatch.setattr(sys, 'version_info', (3, 13, 0))
-    assert convert.why_no_onnx() == (
-        'paddle2onnx and onnx are not published for Python 3.13',
-        'export with Python 3.12 or older',
-    )
 
 
 def test_an_engine_without_its_file_says_what_to_do(tmp_path, monkeypatch):

@@ -174,7 +174,7 @@ def self_test(status, seconds, error):
     """status: exit status of the self-test, None if it took too long; error: the last error that it printed."""
     if status == 0:
         return Finding('self-test', OK, f'drew, trained, exported and predicted in {seconds:.0f} s')
-    known = 'docs/troubleshooting.md' in error or not re.search('one?dnn|mkldnn|Paddle Inference', error, re.IGNORECASE)
+    known = '.md#' in error or not re.search('one?dnn|mkldnn|Paddle Inference', error, re.IGNORECASE)
     anchor = '' if known else '; see docs/troubleshooting.md#onednn'
     return Finding(
         'self-test', FAILURE, error or 'failed with no output', f'python demo.py shows the whole output{anchor}'
