@@ -31,7 +31,7 @@ demo_images/train output/demo/infer: | $(VENV)/.installed
 	$(RUN) demo.py
 
 bench-gpu: $(VENV)/.installed
-	$(RUN) benchmarks/gpu.py
+	$(RUN) benchmarks/training.py --device gpu --amp O1 --size 224 --batch 128 --steps 30
 
 $(VENV)/.installed: constraints.txt requirements-base.txt requirements-deploy.txt requirements-serve.txt requirements-dev.txt $(REQUIREMENTS)
 	$(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""A folder through ONNX Runtime as it comes, an image a run, decoded as by predict.py: a baseline of benchmarks/predict.py.
+"""Predict a folder with plain ONNX Runtime, one image per run, decoded as in predict.py: a baseline of benchmarks/predict.py.
 
 python benchmarks/onnx_predict.py INFER_DIR FOLDER
 """

@@ -7,16 +7,14 @@ import sys
 import traceback
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import numpy as np
+from PIL import Image
+from ratios import ROOT
 
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
-
-import dataset  # noqa: E402, F401  imported once here, not by each of the processes
-from zodiac.base import errors  # noqa: E402
-from zodiac.models import weights  # noqa: E402
-from zodiac.training import callbacks, checkpoint, resume, run_log  # noqa: E402, F401
+import dataset  # noqa: F401  imported once here, not by each of the processes
+from zodiac.base import errors
+from zodiac.models import weights
+from zodiac.training import callbacks, checkpoint, resume, run_log  # noqa: F401
 
 SETTINGS = [
     *('data.root=photos', 'data.labels=[cat, dog]', 'data.num_workers=0', 'image.size=32', 'device=cpu'),

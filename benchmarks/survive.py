@@ -12,7 +12,6 @@ damage the newest checkpoint. The final weights must equal those of an uninterru
 Prints a table and, last, one JSON line; exit status 1 if anything was lost.
 """
 
-import argparse
 import json
 import os
 import random
@@ -25,6 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from ratios import command_line
 from small_runs import SETTINGS, damaged, differs, draw_images, expect, hashes, printed, run, start, wait
 
 from zodiac.base import files
@@ -35,7 +35,7 @@ PARTS = {'kills': 200, 'terms': 20, 'ints': 20, 'calls': 0, 'full': 20, 'flips':
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     for name in sorted({*PARTS} - {'calls'}):
         parser.add_argument(f'--{name}', type=int, default=PARTS[name], metavar='N', help=f'(default: {PARTS[name]})')
     parser.add_argument('--only', choices=list(PARTS), action='append', help='leave the other parts out')
