@@ -1,4 +1,4 @@
-"""Each script names missing and broken packages before it starts, with the command that installs them."""
+"""Scripts report missing and broken packages before their work, with the command that installs them."""
 
 import ast
 import os
@@ -16,13 +16,13 @@ from structure import reachable
 from zodiac.base import packages
 
 SCRIPTS = [f'{name}.py' for name in ('annotate', 'train', 'evaluate', 'export', 'predict', 'serve', 'sweep', 'demo')]
-# Packages that are needed for some settings only.
+# Packages that scripts can do without, or that only some settings need.
 OPTIONAL = {'simplejpeg', 'onnx', 'onnxruntime', 'openvino', 'paddle2onnx'}
 
 
 @pytest.fixture
 def without(tmp_path):
-    """without(*modules) -> environment variables for a Python that has all packages of this one except some."""
+    """without(*modules) -> environment variables for a Python with all installed packages except those of some modules."""
 
     def make(*modules):
         folder = tmp_path / 'site-packages'
@@ -45,7 +45,7 @@ def run(script, *arguments, env, cwd):
 
 
 def pasted(line, cwd):
-    """(requirements files, words) of the command in a message; its Python and its files exist."""
+    """(names of the requirements files, words) of the command in a message, after checking that its Python and files exist."""
     command = shlex.split(line.strip().rpartition('; ')[2].rpartition(' && ')[2])
     assert os.access(command[0] if '/' in command[0] else _which(command[0]), os.X_OK)
     assert command[1:4] == ['-m', 'pip', 'install']
@@ -57,7 +57,7 @@ def _which(name):
     return next(path for folder in os.environ['PATH'].split(':') if os.access(path := f'{folder}/{name}', os.X_OK))
 
 
-def declared(script):
+def asked(script):
     """The modules that a script passes to `start.prepare`."""
     calls = [
         node for node in ast.walk(ast.parse((ROOT / script).read_text(encoding='utf-8'))) if isinstance(node, ast.Call)
@@ -67,20 +67,20 @@ def declared(script):
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
-def test_a_script_without_packages_names_them_all_and_one_command_that_installs_them(script, tmp_path):
+def test_a_script_without_packages_names_all_that_it_needs_and_one_command_that_installs_them(script, tmp_path):
     done = run(script, 'some', 'arguments', env={**os.environ, 'PYTHONPATH': ''}, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
     named = re.fullmatch(r'error: not installed: (.*?); .*\n', done.stderr)[1].split(', ')
-    assert set(named) == {'Paddle' if name == 'paddle' else packages.package_of(name) for name in declared(script)}
+    assert set(named) == {'Paddle' if name == 'paddle' else packages.package_of(name) for name in asked(script)}
     files, command = pasted(done.stderr, tmp_path)
     inner = [name for file in files for name in re.findall(r'^-r (\S+)', (ROOT / file).read_text(), re.MULTILINE)]
-    assert {packages.package_of(name) for name in declared(script)} <= {
+    assert {packages.package_of(name) for name in asked(script)} <= {
         package for file in (*files, *inner) for package in packages.requirements(file)
     }, command
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
-def test_a_script_declares_every_package_that_it_imports(script):
+def test_a_script_checks_for_every_package_that_it_imports(script):
     files = (packages.BASE, packages.SERVE, packages.DEPLOY, packages.DEVELOP, 'requirements-cpu.txt')
     listed = {packages.module_of(name) for file in files for name in packages.requirements(file)}
     without_paddle = {'paddle'} if script in ('annotate.py', 'predict.py', 'serve.py') else set()
@@ -88,10 +88,10 @@ def test_a_script_declares_every_package_that_it_imports(script):
     for module in reachable(script[:-3]):
         text = (ROOT / f'{module.replace(".", "/")}.py').read_text(encoding='utf-8')
         reached |= set(re.findall(r'^ *(?:import|from) (\w+)', text, re.MULTILINE))
-    assert (reached & listed) - OPTIONAL - without_paddle <= declared(script)
+    assert (reached & listed) - OPTIONAL - without_paddle <= asked(script)
 
 
-def test_only_missing_packages_are_named_if_paddle_is_installed(without, tmp_path):
+def test_only_missing_packages_are_named(without, tmp_path):
     done = run('train.py', env=without('visualdl'), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith('error: not installed: visualdl; ')
@@ -109,7 +109,16 @@ def test_a_missing_paddle_is_installed_from_the_file_for_this_machine(without, t
     assert pasted(done.stderr, tmp_path)[0] == ['requirements.txt' if gpu else 'requirements-cpu.txt']
 
 
-def test_a_broken_package_is_reported_with_its_own_message(without, tmp_path):
+@pytest.mark.parametrize('script', ['train.py', 'evaluate.py', 'export.py'])
+def test_a_broken_paddle_ends_a_script_with_one_line(without, tmp_path, script):
+    env = without('paddle')
+    (tmp_path / 'site-packages/paddle.py').write_text('raise ImportError("libfoo.so: no such file")')
+    done = run(script, env=env, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
+    assert re.match(r'error: .*cannot be imported \(ImportError: libfoo.so: no such file\); ', done.stderr)
+
+
+def test_a_broken_package_is_reported_with_the_original_message(without, tmp_path):
     env = without('PIL', 'visualdl')
     (tmp_path / 'site-packages/PIL').mkdir()
     (tmp_path / 'site-packages/PIL/__init__.py').write_text('raise OSError("libtiff.so.6: cannot open the file")')
@@ -120,7 +129,7 @@ def test_a_broken_package_is_reported_with_its_own_message(without, tmp_path):
     assert pasted(done.stderr, tmp_path)[1][4:] == ['--force-reinstall', '--no-deps', 'pillow']
 
 
-def test_a_package_whose_dependency_is_missing_is_reported_with_it(without, tmp_path):
+def test_a_package_that_needs_a_missing_one_is_reported_with_both(without, tmp_path):
     env = without('yaml')
     (tmp_path / 'site-packages/yaml.py').write_text('import not_there_at_all')
     done = run('config.py', env=env, cwd=tmp_path)
@@ -128,13 +137,13 @@ def test_a_package_whose_dependency_is_missing_is_reported_with_it(without, tmp_
     assert pasted(done.stderr, tmp_path)[0] == ['requirements-base.txt']
 
 
-def test_a_missing_module_of_this_project_keeps_its_traceback():
+def test_a_missing_module_of_this_project_is_a_bug_and_keeps_its_traceback():
     for name in ('zodiac.not_there', 'dataset'):
         assert packages.diagnose(ModuleNotFoundError(f"No module named '{name}'", name=name)) == ''
     assert packages.diagnose(TypeError('an integer is required')) == ''
 
 
-def test_with_paddle_2_packages_are_limited_to_versions_that_work_with_it(monkeypatch):
+def test_with_paddle_2_packages_are_limited_to_compatible_versions(monkeypatch):
     monkeypatch.setattr(packages, 'installed_version', lambda *names: '2.6.2')
     assert packages.install(['numpy']).endswith("requirements-base.txt 'numpy<2'")
     assert packages.install(['paddle2onnx']).endswith("requirements-deploy.txt 'numpy<2' 'paddle2onnx<2'")
@@ -144,7 +153,7 @@ def test_a_package_in_no_requirements_file_is_installed_by_its_name():
     assert packages.install(['openvino']).endswith('pip install openvino')
 
 
-def test_pip_is_installed_first_if_missing(monkeypatch):
+def test_a_python_without_pip_installs_it_first(monkeypatch):
     monkeypatch.setattr(packages.importlib.machinery.PathFinder, 'find_spec', lambda name: None)
     assert packages.pip() == f'{packages.python()} -m ensurepip && {packages.python()} -m pip'
 
@@ -172,7 +181,7 @@ def test_the_bounds_of_requirements_are_read(tmp_path, monkeypatch):
     assert packages.requirements('absent.txt') == {}
 
 
-def test_a_package_has_the_same_bounds_in_every_file():
+def test_a_package_has_the_same_version_bounds_in_every_file():
     bounds = {}
     for path in ROOT.glob('requirements*.txt'):
         found = packages.requirements(path.name)

@@ -1,6 +1,6 @@
-"""Missing and broken packages, and the commands that install or repair them.
+"""Find missing and broken packages, and the command that installs or repairs them.
 
-Uses the standard library only: it must work where nothing else can be imported.
+Uses the standard library only, because it must work where nothing else can be imported.
 """
 
 import importlib.machinery
@@ -16,60 +16,55 @@ BASE, SERVE, DEPLOY, DEVELOP = (f'requirements-{name}.txt' for name in ('base', 
 BUILDS = ('paddlepaddle', 'paddlepaddle-gpu')
 MODULES = {'pillow': 'PIL', 'pyyaml': 'yaml', 'scikit-learn': 'sklearn', 'paddlepaddle': 'paddle'}
 LIBRARIES = {'libgomp.so.1': 'libgomp1', 'libGL.so.1': 'libgl1', 'libstdc++.so.6': 'libstdc++6'}  # packages of Debian
+INCOMPATIBLE = (  # (parts of a message, any of them; how to fix it)
+    (('Descriptors cannot',), "{pip} install 'protobuf>=3.20.2,<4'; see docs/troubleshooting.md#protobuf"),
+    (
+        ("Couldn't build proto file", 'google.protobuf'),
+        '{pip} install --upgrade protobuf; see docs/troubleshooting.md#protobuf',
+    ),
+    (
+        ('numpy.core.multiarray', '_ARRAY_API', 'NumPy 1.x', 'numpy.dtype size', "module 'numpy' has no attribute"),
+        "{pip} install 'numpy<2'; see docs/troubleshooting.md#numpy-2",
+    ),
+)
 
 
 def require(file, modules):
-    """Exit with one line and status 1 if a module is missing, and from now on if an import fails.
-
-    Args:
-        file: the requirements file that lists the packages.
-        modules: list of str, top-level modules.
-    """
+    """End the script with a one-line message and status 1 if one of `modules`, which the requirements `file` lists, is missing."""
     missing = [name for name in modules if not is_there(name)]
     if missing:
         sys.exit(f'error: {not_installed(missing, file)}')
 
-    def show(kind, error, trace):
-        message = diagnose(error, file)
-        if message:
-            print(f'error: {message}', file=sys.stderr)
-        else:
-            sys.__excepthook__(kind, error, trace)
-
-    sys.excepthook = show
-
 
 def is_there(module):
-    """Whether Python finds a top-level module, which is not imported."""
+    """Whether a top-level module can be found, without importing it."""
     try:
         return importlib.util.find_spec(module) is not None
-    except ValueError:  # imported already, and not from a file
+    except ValueError:  # imported from something other than a file
         return True
 
 
 def module_of(package):
-    """The name under which a package is imported."""
+    """The import name of a package."""
     return MODULES.get(package, package.replace('-', '_'))
 
 
 def package_of(module):
-    """The package that pip installs for a module."""
+    """The package that contains a module."""
     return next((package for package, name in MODULES.items() if name == module), module.replace('_', '-'))
 
 
 def diagnose(error, file=BASE):
-    """Describe a failed import of a missing or broken package in one line, with the fix.
+    """A one-line message, with the next step, for an import error of a missing or broken package; '' for other exceptions.
 
     Args:
-        error: the exception.
         file: the requirements file to look in first.
-    Returns: str, '' for any other exception.
     """
     return absent(error, file) or broken(error)
 
 
 def absent(error, file=BASE):
-    """As `diagnose`, for a missing package only."""
+    """`diagnose` for missing packages."""
     name = (error.name or '').partition('.')[0] if isinstance(error, ModuleNotFoundError) else ''
     if not name or is_there(name) or os.path.exists(os.path.join(ROOT, f'{name}.py')):
         return ''
@@ -80,20 +75,20 @@ def absent(error, file=BASE):
 
 
 def broken(error):
-    """As `diagnose`, for a package that is installed but cannot be imported."""
+    """`diagnose` for installed packages that cannot be imported, with the original message."""
     module = _package_being_imported(error)
     if not module or isinstance(error, MemoryError):
         return ''
-    text = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
+    message = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
     package = next((build for build in BUILDS if installed_version(build)), '') if module == 'paddle' else ''
     package = package or package_of(module)
-    path = getattr(importlib.util.find_spec(module), 'origin', None) or ''
+    place = getattr(importlib.util.find_spec(module), 'origin', None) or ''
     name = ' '.join(filter(None, [package, installed_version(package)]))
-    return f'{name} cannot be imported ({text}); {remedy(text, path, package)}'
+    return f'{name} cannot be imported ({message}); {remedy(message, place, package)}'
 
 
 def _package_being_imported(error):
-    """The outermost package outside this project that was being imported when the exception was raised, '' if there is none."""
+    """The outermost package outside this project that was being imported when an exception was raised; '' if there is none."""
     known = {'paddle', *(module_of(name) for file in (BASE, SERVE, DEPLOY) for name in requirements(file))}
     trace = error.__traceback__
     while trace:
@@ -106,24 +101,25 @@ def _package_being_imported(error):
     return ''
 
 
-def remedy(text, path, package):
-    """How to fix a package that cannot be imported.
+def remedy(message, place, package):
+    """How to repair a package that cannot be imported.
 
     Args:
-        text: the exception; path: the file that Python found for the package, '' if unknown.
+        message: the exception; place: the file that Python found for the package, '' if unknown.
     """
-    library = next((file for file in LIBRARIES if file in text), None)
-    if path and '-packages' not in path:
-        return f'rename {path}, which hides the package'
-    if 'SIGILL' in text:
-        return 'this processor lacks instructions, such as AVX, that the package needs: use another machine'
-    if 'Descriptors cannot' in text:
-        return f"{pip()} install 'protobuf>=3.20.2,<4'; see docs/troubleshooting.md#protobuf"
-    if 'protobuf' in text:
-        return f'{pip()} install --upgrade protobuf; see docs/troubleshooting.md#protobuf'
-    if any(words in text for words in ('numpy.core.multiarray', '_ARRAY_API', 'NumPy 1.x')):
-        return f"{pip()} install 'numpy<2'; see docs/troubleshooting.md#numpy-2"
-    return f'apt-get install {LIBRARIES[library]}' if library else reinstall(package)
+    library = next((file for file in LIBRARIES if file in message), None)
+    if place and '-packages' not in place:
+        return f'rename {place}, which hides the package'
+    if 'SIGILL' in message:
+        return 'this processor lacks instructions that the package needs, such as AVX: use another machine'
+    fix = fix_versions(message, pip())
+    return fix or (f'apt-get install {LIBRARIES[library]}' if library else reinstall(package))
+
+
+def fix_versions(message, pip):
+    """The command that repairs incompatible versions of packages, from the message of an exception; '' for others."""
+    found = (fix for words, fix in INCOMPATIBLE if any(word in message for word in words))
+    return next(found, '').format(pip=pip)
 
 
 def why_no_onnx():
@@ -157,10 +153,10 @@ def not_installed(missing, file=BASE):
 
 
 def install(missing, file=BASE):
-    """The command that installs modules, ready to paste into a shell in the working directory.
+    """The shell command that installs missing modules, for the working directory.
 
-    A missing Paddle is installed from the requirements file for this machine; one that is there is kept, as on AI Studio.
-    With Paddle 2, other packages are limited to versions that work with it.
+    A missing Paddle is installed from the requirements file for this machine; otherwise (as on AI Studio) it is left alone. With
+    Paddle 2, other packages are limited to compatible versions.
     """
     files, others = [], []
     for module in missing:
@@ -171,7 +167,7 @@ def install(missing, file=BASE):
             files.append(having[0])
         else:
             others.append(package_of(module))
-    if 'paddle' in missing:  # its file includes the base
+    if 'paddle' in missing:  # its requirements file includes the base
         files = [name for name in files if name != BASE]
     elif installed_version(*BUILDS).startswith('2.') and files:
         others += ["'numpy<2'", *(["'paddle2onnx<2'"] if DEPLOY in files else [])]
@@ -179,7 +175,7 @@ def install(missing, file=BASE):
 
 
 def reinstall(package):
-    """The command that replaces a broken package."""
+    """The command that reinstalls a package."""
     if package in BUILDS:
         return f'{pip()} uninstall -y {" ".join(BUILDS)} && {pip()} install -r {here(paddle_set())}'
     version = installed_version(package)
@@ -187,19 +183,19 @@ def reinstall(package):
 
 
 def paddle_set():
-    """The requirements file with the Paddle for this machine."""
+    """The requirements file that includes the Paddle for this machine."""
     return 'requirements.txt' if shutil.which('nvidia-smi') else 'requirements-cpu.txt'
 
 
 def pip():
-    """The command for this Python's pip; it installs pip first if missing, as in environments made by uv."""
+    """The command for the pip of this Python; if it has none, as in environments made by uv, one that installs it first."""
     call = f'{python()} -m pip'
-    found = importlib.machinery.PathFinder.find_spec('pip')  # the finder of setuptools would have side effects
+    found = importlib.machinery.PathFinder.find_spec('pip')  # not via setuptools' finder, which has side effects
     return call if found else f'{python()} -m ensurepip && {call}'
 
 
 def python():
-    """The command for this Python: `python` or `python3` if that runs it, else its path."""
+    """The command for this Python: its name if that is on the PATH, else its full path."""
     for name in ('python', 'python3'):
         found = shutil.which(name)
         if found and os.path.abspath(found) == os.path.abspath(sys.executable):
@@ -232,8 +228,8 @@ def requirements(file):
 
 
 def installed_version(*names):
-    """The version of the first of these packages that is installed, '' if none is."""
-    from importlib import metadata  # takes 40 ms, and is needed for errors only
+    """The version of the first of the packages that is installed; '' if none is."""
+    from importlib import metadata  # takes 40 ms; only error messages need it
 
     for name in names:
         try:
