@@ -153,9 +153,8 @@ def machine(cfg):
         return check_machine.memory(probe.machine(), cfg.model.arch, cfg.image.size, batch, 0 if on_gpu else number)
 
     def shared_memory():
-        shm = probe.space('/dev/shm') if os.path.isdir('/dev/shm') else None
-        batch_bytes = -(-batch // number) * 3 * cfg.image.size**2
-        return check_machine.shared_memory(shm, number * workers, batch_bytes, cfg.data.shared_memory)
+        need = 2 * number * workers * -(-batch // number) * 3 * cfg.image.size**2
+        return check_machine.shared_memory(need, cfg.data.shared_memory)
 
     def disks():
         fix = 'free some space, or run in another folder: output/ is in the working directory'
@@ -195,13 +194,13 @@ def data(cfg, annotate):
         from zodiac.data.index import read  # needs NumPy
 
         try:
-            splits = {split: read(f'{root}/{split}.txt', len(labels)) for split in SPLITS}
+            splits = {split: read(f'{root}/{split}.txt', len(labels))[0] for split in SPLITS}
         except errors.UserError as error:
             return Finding('index', FAILURE, str(error), annotate)
-        return check_machine.index(root, labels, tree(), splits, annotate)
+        return check_machine.index(root, tree(), splits, annotate)
 
     return [
-        ('images', lambda: check_machine.images(root, labels, tree(), probe.space(root), annotate)),
+        ('images', lambda: check_machine.images(root, labels, tree(), annotate)),
         ('index', index),
     ]
 

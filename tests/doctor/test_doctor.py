@@ -266,15 +266,13 @@ def test_limits_of_a_container_are_read_from_both_versions_of_control_groups(tmp
     assert probe.machine(str(tmp_path / 'none'), str(tmp_path / 'none'))['memory'] is None
 
 
-def test_a_small_shared_memory_is_judged_by_the_setting():
-    small, large = ({'folder': '/dev/shm', 'free': size << 20, 'problem': ''} for size in (64, 4096))
-    batch = 64 * 3 * 224**2
-    assert check_machine.shared_memory(large, 4, batch, 'auto').state == 'ok'
-    found = check_machine.shared_memory(small, 4, batch, 'auto')
-    assert found.state == 'warning' and found.mend.endswith('--shm-size=1g; see docs/troubleshooting.md#small-devshm')
-    assert check_machine.shared_memory(small, 4, batch, True).state == 'failure'
-    for shm, workers, setting in ((small, 4, False), (small, 0, 'auto'), (None, 4, 'auto')):
-        assert check_machine.shared_memory(shm, workers, batch, setting).state == 'ok'
+def test_a_small_shared_memory_is_judged_by_the_setting(monkeypatch):
+    monkeypatch.setattr(check_machine.device, 'shared_memory_fits', lambda setting, need: need < 1 << 20)
+    assert check_machine.shared_memory(1 << 10, 'auto').state == 'ok'
+    found = check_machine.shared_memory(1 << 30, 'auto')
+    assert found.state == 'warning' and found.mend.endswith('--shm-size=2g; see docs/troubleshooting.md#small-devshm')
+    assert check_machine.shared_memory(1 << 30, True).state == 'failure'
+    assert check_machine.shared_memory(1 << 30, False).state == check_machine.shared_memory(0, 'auto').state == 'ok'
 
 
 @pytest.mark.parametrize('free, state', [(100, 'ok'), (20, 'warning'), (5, 'failure')])
@@ -343,12 +341,6 @@ def test_folders_that_annotate_would_refuse_are_reported(workdir):
     assert state == 'failure' and 'no files for dog' in words
 
 
-def test_a_folder_that_annotate_cannot_write_to_is_reported():
-    place = {'folder': '.', 'free': 1 << 40, 'problem': 'Read-only file system'}
-    finding = check_machine.images('photos', LABELS, {'found': {}, 'problem': ''}, place, 'ANNOTATE')
-    assert finding.state == 'warning' and 'Read-only' in finding.found
-
-
 def test_a_fresh_index_is_ok(photos):
     images, index = findings()
     assert images.state == 'ok' and images.found == 'photos: 10 files in 2 classes'
@@ -361,7 +353,6 @@ def test_a_fresh_index_is_ok(photos):
         (lambda photos: (photos / 'valid.txt').unlink(), 'valid.txt: no such index'),
         (lambda photos: (photos / 'valid.txt').write_text(''), 'valid.txt: has no images'),
         (lambda photos: (photos / 'train.txt').write_text('photos/train/cat/cat_0.jpg 0\n'), 'train.txt:1'),
-        (lambda photos: (photos / 'train.txt').write_text('photos/train/cat/cat_0.jpg\t0\n'), 'no image of dog'),
         (lambda photos: (photos / 'train/dog/dog_1.jpg').unlink(), '1 of 6 images looked for are gone'),
     ],
 )
@@ -369,11 +360,6 @@ def test_a_broken_index_is_reported(photos, harm, words):
     harm(photos)
     state, found = text(findings()[1])
     assert state == 'failure' and words in found and 'ANNOTATE' in found
-
-
-def test_an_index_of_other_classes_is_reported(photos):
-    state, words = text(findings(['dog', 'cat'])[1])
-    assert state == 'failure' and 'other data.labels' in words
 
 
 def test_images_added_since_the_index_was_written_are_reported(photos):
@@ -479,11 +465,6 @@ def test_a_wrong_setting_ends_with_status_2(tmp_path):
     done = run_script('doctor.py', '-o', 'trian.epochs=1', cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == ''
     assert 'did you mean train.epochs' in done.stderr
-
-
-def test_help_shows_an_example(tmp_path):
-    done = run_script('doctor.py', '--help', cwd=tmp_path)
-    assert done.returncode == 0 and 'python doctor.py -c configs/flowers.yaml' in done.stdout
 
 
 def test_ctrl_c_ends_it_with_130(tmp_path):

@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 
-from zodiac.base import files
+from zodiac.base import device, files
 from zodiac.doctor.check_packages import FAILURE, OK, WARNING, Finding
 
 GB, MB = 1 << 30, 1 << 20
@@ -61,25 +61,17 @@ def memory(machine, arch, size, batch, processes):
     return Finding('memory', FAILURE if need > total else WARNING, found, fix)
 
 
-def shared_memory(shm, workers, batch_bytes, setting):
-    """Check that /dev/shm holds the batches that wait there.
-
-    Args:
-        shm: `probe.space` of it, None if there is none; setting: data.shared_memory.
-    """
-    if setting is False or not workers or shm is None:
-        why = 'data.shared_memory=false' if setting is False else 'batches do not pass through it'
-        return Finding('shared memory', OK, f'not used: {why}')
-    free, need = shm['free'] or 0, 4 * workers * batch_bytes  # twice what is on its way, as `device.shared_memory_fits`
-    found = f'/dev/shm has {free / MB:.0f} MB free; {workers} loader processes need {need / MB:.0f}'
-    if not shm['problem'] and free > need:
-        return Finding('shared memory', OK, found)
-    fix = f'docker run --shm-size={max(1, -(-need // GB))}g; see docs/troubleshooting.md#small-devshm'
+def shared_memory(need, setting):
+    """Check that the batches in transit fit in /dev/shm; need: their bytes; setting: data.shared_memory."""
+    if setting is False or not need:
+        return Finding('shared memory', OK, 'not used')
+    if device.shared_memory_fits('auto', need):
+        return Finding('shared memory', OK, f'/dev/shm has room for {need / MB:.0f} MB of batches')
+    found = f'/dev/shm has no room for twice the {need / MB:.0f} MB of batches in transit'
+    fix = f'docker run --shm-size={max(1, -(-2 * need // GB))}g; see docs/troubleshooting.md#small-devshm'
     if setting is True:
-        return Finding(
-            'shared memory', FAILURE, f'{found} and would be killed', f'-o data.shared_memory=auto, or {fix}'
-        )
-    return Finding('shared memory', WARNING, f'{found}, so batches take a slower way', fix)
+        return Finding('shared memory', FAILURE, found, f'-o data.shared_memory=auto, or {fix}')
+    return Finding('shared memory', WARNING, f'{found}, so they take a slower way', fix)
 
 
 def run_bytes(arch, keep):
@@ -123,14 +115,11 @@ def fonts(labels, about):
     return Finding('fonts', WARNING, found, f'{fix}; see docs/troubleshooting.md#chinese-fonts')
 
 
-def images(root, labels, tree, place, annotate):
-    """Check the image folders; tree: of `probe.images`; place: of `probe.space`; annotate: the command."""
+def images(root, labels, tree, annotate):
+    """Check the image folders; tree: of `probe.images`; annotate: the command."""
     if tree is None:
         fix = f'put the images into {root}/<class>/, or set data.root; then {annotate}'
         return Finding('images', WARNING, f'{root}: no such folder yet', fix)
-    if place['problem']:
-        found = f'{root}: cannot write ({place["problem"]}), but annotate.py puts the index files there'
-        return Finding('images', WARNING, found, 'make it writable, or link its class folders into another data.root')
     if tree['problem']:
         return Finding('images', FAILURE, tree['problem'], f'then {annotate}')
     empty = [label for label in labels if label not in tree['found']]
@@ -140,29 +129,21 @@ def images(root, labels, tree, place, annotate):
     return Finding('images', OK, f'{root}: {sum(tree["found"].values())} files in {len(labels)} classes')
 
 
-def index(root, labels, tree, splits, annotate):
-    """Check the index files against the images and the settings.
+def index(root, tree, splits, annotate):
+    """Check that the images of the index files exist, and that there are no new ones.
 
     Args:
-        tree: of `probe.images`; splits: {split: (paths, labels) of `zodiac.data.index.read`}; annotate: the command.
+        tree: of `probe.images`; splits: {split: its paths}; annotate: the command.
     """
-    for split, (paths, _) in splits.items():
+    for split, paths in splits.items():
         some = paths[:: 1 + len(paths) // LOOKED_AT]
         gone = [path for path in some if not os.path.isfile(path)]
         if gone:
             found = f'{root}/{split}.txt: {len(gone)} of {len(some)} images looked for are gone, such as {gone[0]}'
             return Finding('index', FAILURE, found, f'work in the folder where annotate.py was run, or {annotate}')
-    numbers = set(map(int, splits['train'][1]))
-    without = [label for number, label in enumerate(labels) if number not in numbers]
-    if without:
-        found = f'{root}/train.txt: no image of {", ".join(without[:5])}'
-        return Finding('index', FAILURE, found, f'add some, then {annotate}')
     annotation = files.read_json(f'{root}/annotation.json')
-    annotation = annotation if isinstance(annotation, dict) else {}
-    if annotation.get('labels', labels) != labels:
-        return Finding('index', FAILURE, f'{root}: annotated with other data.labels', annotate)
-    found = ', '.join(f'{len(paths)} {split}' for split, (paths, _) in splits.items())
-    if tree and 'accepted' in annotation:
+    found = ', '.join(f'{len(paths)} {split}' for split, paths in splits.items())
+    if tree and isinstance(annotation, dict) and 'accepted' in annotation:
         before, now = annotation['accepted'] + len(annotation.get('rejected', ())), sum(tree['found'].values())
         if before != now:
             found = f'{found}; {now} files now, {before} when annotate.py was run'

@@ -57,18 +57,16 @@ def paddle(about):
     """about: the entry of Paddle in `without_consequences`, {} if it is not there."""
     versions = {name: version for name in packages.BUILDS if (version := packages.installed_version(name))}
     if len(versions) > 1:
-        found = (
-            ' and '.join(map(' '.join, versions.items())) + ' are both installed, in one folder: one of them is broken'
-        )
+        both = ' and '.join(map(' '.join, versions.items()))
         fix = f'{packages.reinstall(packages.BUILDS[0])}; see docs/troubleshooting.md#both-paddles'
-        return Finding('paddle', FAILURE, found, fix)
+        return Finding('paddle', FAILURE, f'{both} are both installed and overwrite each other', fix)
     build, version = next(iter(versions.items()), ('paddle', about.get('version')))
     if not version:
         return Finding('paddle', FAILURE, 'not installed', packages.install(['paddle']))
     if not about:
         return Finding('paddle', FAILURE, f'Paddle {version}: not tried, because NumPy fails', 'fix numpy first')
     if 'error' in about:
-        return cannot_import(build, version, about)
+        return cannot_import(build, version, about)._replace(name='paddle')
     bounds = packages.requirements('requirements.txt')['paddlepaddle-gpu']
     side = outside(version, bounds)
     if side:
