@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from small_runs import ROOT, SETTINGS, damaged, expect, run, wait
+from training_runs import ROOT, SETTINGS, damaged, expect, run, wait
 
 import demo
 from zodiac.inference import runtime

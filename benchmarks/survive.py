@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 from ratios import command_line
-from small_runs import SETTINGS, damaged, differs, draw_images, expect, hashes, printed, run, start, wait
+from training_runs import SETTINGS, damaged, differs, draw_images, expect, hashes, printed, run, start, wait
 
 from zodiac.base import files
 from zodiac.models import weights

@@ -142,8 +142,8 @@ def call_script(monkeypatch, capsys):
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        said = capsys.readouterr()
-        return SimpleNamespace(returncode=ended.value.code or 0, stdout=said.out, stderr=said.err)
+        output = capsys.readouterr()
+        return SimpleNamespace(returncode=ended.value.code or 0, stdout=output.out, stderr=output.err)
 
     return call
 

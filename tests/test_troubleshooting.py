@@ -102,10 +102,10 @@ def test_a_known_error_of_a_library_becomes_one_line_that_ends_with_its_section(
 
     with pytest.raises(SystemExit) as ended:
         errors.run(main)
-    said = capsys.readouterr().err
+    err = capsys.readouterr().err
     assert ended.value.code == 1
-    assert said.startswith('error: ') and said.count('\n') == 1
-    assert said.endswith(f'; see docs/troubleshooting.md#{section}\n')
+    assert err.startswith('error: ') and err.count('\n') == 1
+    assert err.endswith(f'; see docs/troubleshooting.md#{section}\n')
 
 
 @pytest.mark.parametrize('error', [TypeError('an integer is required'), AttributeError("no attribute 'float'")])
@@ -176,9 +176,9 @@ def test_characters_that_no_font_has_are_reported_once_with_the_fix(tmp_path, mo
     plots._tell_of_boxes.cache_clear()
     for name in ('a', 'b'):
         plots.plot_class_counts(str(tmp_path / f'{name}.png'), {'train': [1, 2]}, ['狗', 'cat'], 'counts')
-    said = capsys.readouterr().err
-    assert said.count('\n') == 1 and "'狗' (U+72D7)" in said
-    assert said.endswith('; see docs/troubleshooting.md#chinese-fonts\n')
+    err = capsys.readouterr().err
+    assert err.count('\n') == 1 and "'狗' (U+72D7)" in err
+    assert err.endswith('; see docs/troubleshooting.md#chinese-fonts\n')
 
 
 def test_names_that_a_font_has_are_drawn_with_no_message(tmp_path, capsys):
