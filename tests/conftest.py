@@ -16,7 +16,9 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-os.environ.pop('PYTHONDONTWRITEBYTECODE', None)  # compile the scripts and the tests once, not in each of the many processes
+os.environ.pop(
+    'PYTHONDONTWRITEBYTECODE', None
+)  # compile the scripts and the tests once, not in each of the many processes
 sys.dont_write_bytecode = False
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # tests that run in parallel share the cores
 

@@ -221,7 +221,7 @@ def requirements(file):
     except OSError:
         return {}
     return {
-        name.lower(): bounds or ''
+        name.lower().replace('_', '-'): bounds or ''
         for name, bounds, *below in (match.groups() for match in found)
         if not below[0] or sys.version_info < tuple(map(int, below))
     }

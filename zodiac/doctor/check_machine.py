@@ -103,13 +103,11 @@ def home(problem):
 
 def fonts(labels, about):
     """Check for a font for Chinese class names; about: the entry of Matplotlib in `probe.imports`."""
-    if about.get('fonts'):
-        return Finding('fonts', OK, about['fonts'][0])
+    if 'fonts' not in about:
+        return Finding('fonts', OK, 'unknown without Matplotlib')
     chinese = [label for label in labels if re.search('[\u2e80-\u9fff\uf900-\ufaff]', label)]
-    if 'fonts' not in about or not chinese:
-        return Finding(
-            'fonts', OK, 'unknown without Matplotlib' if 'fonts' not in about else 'no class name needs a Chinese one'
-        )
+    if about['fonts'] or not chinese:
+        return Finding('fonts', OK, (about['fonts'] or ['no class name needs a Chinese one'])[0])
     fix = f'apt-get install fonts-noto-cjk && rm -f {shlex.quote(about["cache"])}/fontlist-*.json'
     found = f'none for Chinese: plots show boxes instead of {chinese[0]}'
     return Finding('fonts', WARNING, found, f'{fix}; see docs/troubleshooting.md#chinese-fonts')
@@ -157,6 +155,5 @@ def self_test(status, seconds, error):
         return Finding('self-test', OK, f'drew, trained, exported and predicted in {seconds:.0f} s')
     known = '.md#' in error or not re.search('one?dnn|mkldnn|Paddle Inference', error, re.IGNORECASE)
     anchor = '' if known else '; see docs/troubleshooting.md#onednn'
-    return Finding(
-        'self-test', FAILURE, error or 'failed with no output', f'python demo.py shows the whole output{anchor}'
-    )
+    fix = f'python demo.py shows the whole output{anchor}'
+    return Finding('self-test', FAILURE, error or 'failed with no output', fix)
