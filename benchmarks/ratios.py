@@ -38,9 +38,13 @@ def table(title, rows, width=32):
         print(f'{name:<{width}}' + ''.join(f'{number:>9.{3 if number < 10 else 1}f}' for number in numbers))
 
 
-def report(benchmark, ours, theirs, target, **more):
-    """Print the JSON line of a comparison of two lists of numbers, one per turn: the ratios are ours over theirs."""
-    ratios = [own / other for own, other in zip(ours, theirs)]
+def report(benchmark, above, below, target, /, **more):
+    """Print the JSON line of a comparison, with the ratios of two lists of numbers, one per turn.
+
+    Args:
+        above, below: rates of ours and theirs, or times of theirs and ours: a ratio above 1 means that ours is faster.
+    """
+    ratios = [one / other for one, other in zip(above, below)]
     found = {'ratio': statistics.median(ratios), 'ratio_min': min(ratios), 'ratio_max': max(ratios)}
     found = {name: round(value, 2) for name, value in found.items()}
     print(json.dumps({'benchmark': benchmark, **found, 'target': target, 'pairs': len(ratios), **more}))
