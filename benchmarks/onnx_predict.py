@@ -28,6 +28,6 @@ if __name__ == '__main__':
     paths = sorted(str(path) for path in Path(args.folder).iterdir())
     start = time.perf_counter()
     for path, image in zip(paths, runtime.sound_batches(paths, manifest['transform'], 1)):
-        (probabilities,) = session.run(None, {'image': image})
+        (probabilities,) = session.run(['probabilities'], {'image': image})
         print(f'{path}\t{probabilities.argmax()}')
     print('seconds', time.perf_counter() - start, file=sys.stderr)
