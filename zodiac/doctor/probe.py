@@ -170,26 +170,25 @@ def machine(proc='/proc', cgroup='/sys/fs/cgroup'):
 
 def _limits(own, base):
     """(cores, bytes, bytes used) that the control groups of this process, of version 1 or 2, allow; None for no limit."""
-    cores, limit, used = [], [], 0
-    path = next((line[3:] for line in own.splitlines() if line.startswith('0::')), '/')
-    groups = [path]
-    while groups[-1].strip('/'):
-        groups.append(os.path.dirname(groups[-1].rstrip('/')))
-    for group in groups:
-        folder = f'{base}/{group.strip("/")}'.rstrip('/')
+
+    def number(path):
+        text = _read(path).strip()
+        return int(text) if text.isdigit() else 0
+
+    parts = next((line[3:].strip('/').split('/') for line in own.splitlines() if line.startswith('0::')), [''])
+    cores, limits = [], []
+    for depth in range(len(parts) + 1):
+        folder = os.path.join(base, *parts[:depth])
         allowed, _, period = _read(f'{folder}/cpu.max').partition(' ')
-        if allowed.isdigit() and period.strip().isdigit():
+        if allowed.isdigit():
             cores.append(int(allowed) / int(period))
-        if _read(f'{folder}/memory.max').strip().isdigit():
-            limit.append((int(_read(f'{folder}/memory.max')), int(_read(f'{folder}/memory.current').strip() or 0)))
-    quota, period = (_read(f'{base}/cpu/cpu.cfs_{name}_us').strip() for name in ('quota', 'period'))
-    if quota.isdigit() and period.isdigit() and int(period):
-        cores.append(int(quota) / int(period))
-    old = _read(f'{base}/memory/memory.limit_in_bytes').strip()
-    if old.isdigit():
-        limit.append((int(old), int(_read(f'{base}/memory/memory.usage_in_bytes').strip() or 0)))
-    size, used = min(limit) if limit else (None, 0)
-    return min(cores) if cores else None, size, used
+        limits.append((number(f'{folder}/memory.max'), number(f'{folder}/memory.current')))
+    quota, period = (number(f'{base}/cpu/cpu.cfs_{name}_us') for name in ('quota', 'period'))
+    if quota and period:
+        cores.append(quota / period)
+    limits.append((number(f'{base}/memory/memory.limit_in_bytes'), number(f'{base}/memory/memory.usage_in_bytes')))
+    size, used = min((pair for pair in limits if pair[0]), default=(None, 0))
+    return min(cores, default=None), size, used
 
 
 def _read(path):
