@@ -39,7 +39,7 @@ def prepare(requirements='requirements-base.txt', modules=''):
 
 
 def _open_closed_streams():
-    """Open /dev/null for standard streams that are closed (`>&-`), so that no other file gets their number, and what is printed."""
+    """Open /dev/null for standard streams that are closed (`>&-`), so that printed text cannot end up in another file."""
     for number, (name, mode) in enumerate((('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w'))):
         if getattr(sys, name) is None:
             stream = open(os.devnull, mode, encoding='utf-8')  # noqa: SIM115  # open as long as the process runs
