@@ -25,7 +25,14 @@ SCRIPTS = {  # title: command line, where `...` stands for -o and SETTINGS; the 
     'predict': ['predict.py', 'output/made/infer', 'photos', '--csv', 'door.csv'],
     'serve': ['serve.py', 'output/made/infer', '--port', '0'],
     'sweep': ['sweep.py', '-s', 'seed=[0, 1]', ..., 'name=door', 'train.epochs=2'],
-    'demo': ['demo.py', ..., 'name=door', 'data.root=drawn', f'data.labels={[*demo.DRAWINGS]}', 'train.epochs=1'],
+    'demo': [
+        'demo.py',
+        ...,
+        'name=door',
+        'data.root=drawn',
+        f'data.labels={[*demo.DRAWINGS]}',
+        'model.zero_init_residual=false',
+    ],
     'doctor': ['doctor.py', ...],
 }
 LONGEST = 30  # seconds of a script in which it is stopped
