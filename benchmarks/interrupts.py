@@ -32,6 +32,7 @@ SCRIPTS = {  # title: command line, where `...` stands for -o and SETTINGS; the 
         'data.root=drawn',
         f'data.labels={[*demo.DRAWINGS]}',
         'model.zero_init_residual=false',
+        'train.epochs=1',
     ],
     'doctor': ['doctor.py', ...],
 }
