@@ -22,7 +22,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import List, Literal, Optional, Union
 
-from zodiac.base import provenance, schema
+from zodiac.base import columns, provenance, schema
 from zodiac.base.errors import UsageError, run
 from zodiac.base.schema import setting
 
@@ -104,7 +104,7 @@ class Train:
     cutmix: float = setting(0.0, low=0)  # the same for CutMix; with both on, each batch draws one of the two
     ema: float = setting(0.0, low=0, high=0.99999)  # decay a step of averaged weights, which are evaluated; 0: off
     evaluate_first: bool = False  # validate before the first step too: epoch 0 of log.csv
-    monitor: Literal['valid_top1', 'valid_loss', 'train_top1', 'train_loss'] = 'valid_top1'  # what best/ is best in
+    monitor: Literal[columns.SCORES] = 'valid_top1'  # what best/ is best in
     patience: int = setting(0, low=0)  # stop after so many epochs without a better `monitor`; 0: never
     resume: Literal['never', 'auto'] = 'never'  # auto: go on from the newest checkpoint of this name, if there is one
     save_steps: int = setting(0, low=0)  # a checkpoint every so many steps too; 0: at the end of each epoch only

@@ -73,6 +73,14 @@ class ZodiacDataset(paddle.io.Dataset):
             return self.features[(self.epoch or 0) % len(self.features)][number], self.labels[number]
         return self._pixels(number, index), self.labels[number]
 
+    def use_order(self, order):
+        """From now on item i is image order[i], or image i where it is None."""
+        self.order = order
+
+    def use_features(self, features):
+        """From now on items are features: float32 [n, ...] of each view, see zodiac/training/features.py."""
+        self.features = features
+
     def _number(self, index):
         return index if self.order is None else self.order[index]
 
@@ -224,7 +232,7 @@ class Loader(paddle.io.DataLoader):
         if self.shuffle:
             self.batch_sampler.order = rng.permutation(len(self.images))
         if self.balanced:
-            self.images.order = balanced_order(self.images.labels, rng)
+            self.images.use_order(balanced_order(self.images.labels, rng))
         self.batch_sampler.skip = skip
 
     def __iter__(self):

@@ -23,10 +23,8 @@ import shutil
 import sys
 
 import config
-from zodiac.base import device, files, schema
+from zodiac.base import columns, device, files, schema
 from zodiac.base.errors import UserError, one_line, run
-
-LOGGED = ('lr', 'train_loss', 'train_top1', 'valid_loss', 'valid_top1', 'images_per_second')  # what is drawn of log.csv
 
 
 def main():
@@ -314,7 +312,7 @@ def read_log(path):
             rows = list(csv.DictReader(file))
         for row in rows:
             int(row['epoch']), int(row['step'])
-            [float(row[column]) for column in LOGGED if row[column] != '']
+            [float(row[column]) for column in columns.TAGS if row[column] != '']
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f'warning: {path}: is damaged ({one_line(error)}); the report shows no curves', file=sys.stderr)
         return []

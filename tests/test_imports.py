@@ -53,6 +53,7 @@ def test_serving_reaches_no_more_than_it_may(door, wings):
 
 def test_config_imports_no_more_than_it_needs():
     assert imports('config') == {
+        'zodiac.base.columns',
         'zodiac.base.errors',
         'zodiac.base.provenance',
         'zodiac.base.schema',
