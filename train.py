@@ -156,7 +156,6 @@ def train(cfg, must_resume=False, accept_changes=False, show=True):
     """
     with locks.held(cfg.run_dir, 'trained') if device.rank() == 0 else contextlib.nullcontext():
         train_loader, valid_loader = build_loaders(cfg)
-        cache_pictures(cfg, train_loader, valid_loader)
         origin = resume.facts(cfg, train_loader.images, valid_loader.images)
         found = None, {}
         if must_resume or cfg.train.resume == 'auto':
@@ -170,8 +169,12 @@ def train(cfg, must_resume=False, accept_changes=False, show=True):
         show_results(cfg)
 
 
-def build_loaders(cfg):
-    """The loaders of training and validation images; chooses the device, seeds Paddle and checks the settings."""
+def build_loaders(cfg, cached=True):
+    """The loaders of training and validation images; chooses the device, seeds Paddle and checks the settings.
+
+    Args:
+        cached: read from the cache of decoded pictures, if data.cache is set.
+    """
     place = device.choose(cfg.device)
     checks.check_device(cfg.train, place)
     paddle.seed(cfg.seed)
@@ -192,14 +195,9 @@ def build_loaders(cfg):
         f'{len(train_set)} training and {len(valid_set)} validation images, {len(cfg.data.labels)} classes, on {place}, '
         f'loader processes: {train_loader.num_workers}'
     )
+    for images in (train_set, valid_set) if cached and cfg.data.cache else ():
+        images.keep_pictures(cfg, note)
     return train_loader, valid_loader
-
-
-def cache_pictures(cfg, *loaders):
-    """Let the loaders read from the cache of decoded pictures, if data.cache is set."""
-    if cfg.data.cache:
-        for loader in loaders:
-            loader.images.keep_pictures(cfg, note)
 
 
 def build_network(cfg, train_set, resumed=False):
@@ -245,11 +243,7 @@ def build_trainer(cfg, network, frozen, rate, labels):
 
 
 def fit(cfg, trainer, frozen, train_loader, valid_loader, origin, found, accept_changes):
-    """Train, from the checkpoint `found` if there is one, and write the run's folder; see `train`.
-
-    Args:
-        origin, found: see `resume.facts` and `resume.find`.
-    """
+    """Train, from the checkpoint `found` if there is one, and write the run's folder; see `resume.facts` and `resume.find`."""
     run_dir = cfg.run_dir if device.rank() == 0 else None  # only the first process writes
     resumed = bool(found[0])
     every = cfg.train.read_steps
@@ -279,33 +273,27 @@ def fit(cfg, trainer, frozen, train_loader, valid_loader, origin, found, accept_
     interrupts = callbacks.Interrupts(clock)
     watchers += [checkpoints, interrupts]
     validation = callbacks.Validation(valid_loader, watchers)
-    finished = nothing_left(cfg, clock, best)
-    if finished:
-        note(f'nothing to train: {finished}')
-    else:
-        with interrupts:
-            try:
+    with interrupts:
+        try:
+            if best.exhausted:
+                note(f'nothing to train: {best.exhausted}; to train more, raise train.patience or set it to 0')
+            elif clock.epoch >= cfg.train.epochs:
+                note(
+                    f'nothing to train: {clock.epoch} of train.epochs = {cfg.train.epochs} are done; raise it to train more'
+                )
+            else:
                 epochs = cfg.train.epochs - clock.epoch
                 trainer.fit(train_loader, epochs=epochs, verbose=0, callbacks=[*watchers, validation])
-            except Stopped:
-                folder = checkpoints.save_within_epoch()
-                note(
-                    f'stopped in epoch {clock.epoch + 1}; the weights of step {clock.step} are in {folder}; '
-                    'the same command with --resume resumes the run'
-                )
-                raise
+        except Stopped:
+            folder = checkpoints.save_within_epoch()
+            note(
+                f'stopped in epoch {clock.epoch + 1}; the weights of step {clock.step} are in {folder}; '
+                'the same command with --resume resumes the run'
+            )
+            raise
     if run_dir:
         weights = ema.average if ema and ema.average else trainer.network.state_dict()
         checkpoint.save_last(run_dir, weights, trainer.optimizer.state_dict(), {**origin, 'epoch': clock.epoch})
-
-
-def nothing_left(cfg, clock, best):
-    """Why no epoch is left to train, and what to change; '' where there is one."""
-    if best.exhausted:
-        return f'{best.exhausted}; to train more, raise train.patience or set it to 0'
-    if clock.epoch >= cfg.train.epochs:
-        return f'train.epochs = {cfg.train.epochs}, and {clock.epoch} are done; raise it to train more'
-    return ''
 
 
 def use_features(cfg, trainer, train_set, valid_set=None):
@@ -321,7 +309,7 @@ def use_features(cfg, trainer, train_set, valid_set=None):
 
 def plot_schedule(cfg):
     """Plot the learning rate of each step of the run to output/<name>.schedule.png."""
-    steps = len(build_loaders(cfg)[0])
+    steps = len(build_loaders(cfg, cached=False)[0])
     for warning in checks.unreached(cfg):
         note(f'warning: {warning}')
     path = f'{cfg.run_dir}.schedule.png'
@@ -334,8 +322,7 @@ def plot_schedule(cfg):
 
 def find_lr(cfg):
     """Run a learning-rate range test, plot it to output/<name>.lr_finder.png, and print the proposed rate."""
-    train_loader, _ = loaders = build_loaders(cfg)
-    cache_pictures(cfg, *loaders)
+    train_loader, _ = build_loaders(cfg)
     network, frozen = build_network(cfg, train_loader.images)
     checks.check_batch_norm(cfg, network, train_loader)
     trainer = build_trainer(cfg, network, frozen, cfg.optim.lr, train_loader.images.labels)

@@ -27,13 +27,7 @@ ONNX = pytest.mark.skipif(
     importlib.util.find_spec('paddle2onnx') is None, reason='requirements-deploy.txt is not installed'
 )
 SETTINGS = ['-o', 'name=small', 'data.root=photos', 'data.labels=[cat,dog,猫]', 'image.size=32', 'model.arch=cifarnet']
-TRAINING = [
-    *SETTINGS,
-    'model.pretrained=false',
-    'train.epochs=2',
-    'train.batch_size=4',
-    'optim.lr=0.0005',
-]
+TRAINING = [*SETTINGS, 'model.pretrained=false', 'train.epochs=2', 'train.batch_size=4', 'optim.lr=0.0005']
 
 
 @pytest.fixture(scope='module')

@@ -1,18 +1,17 @@
 """What happens during a training: `train.py` in this process, with small networks of our own on pictures of 8 px."""
 
 import contextlib
-import csv
 import gc
 import json
 import signal
-import sys
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import clock_of, picture
+from conftest import clock_of
+from small_runs import SETTINGS, log_of, run_train, write_index
 
 import train
 from dataset import Loader, ZodiacDataset
@@ -24,10 +23,9 @@ from zodiac.training.trainer import Trainer
 
 nn, functional = paddle.nn, paddle.nn.functional
 
-SETTINGS = [
-    *('name=run', 'data.root=.', 'data.labels=[a,b,c]', 'data.num_workers=0', 'image.size=8', 'image.resize=8'),
-    *('augment=[resize]', 'device=cpu', 'model.pretrained=false', 'train.batch_size=8', 'train.epochs=3'),
-    *('optim.name=sgd', 'optim.schedule=step', 'optim.step_epochs=1000', 'optim.lr=0.1', 'optim.weight_decay=0'),
+PLAIN = [
+    *('augment=[resize]', 'train.batch_size=8', 'optim.name=sgd', 'optim.schedule=step', 'optim.step_epochs=1000'),
+    *('optim.lr=0.1', 'optim.weight_decay=0'),
 ]
 TRAIN, VALID = 24, 7
 
@@ -58,16 +56,6 @@ def differ(state, other):
     return any(not np.array_equal(state[name], other[name]) for name in state)
 
 
-def write_index(split, count, labels):
-    folder = Path(split)
-    folder.mkdir(exist_ok=True)
-    for number in range(count):
-        seed = number + 1000 * (split == 'valid')
-        picture(seed, (8, 8)).save(folder / f'{number}.png')
-    lines = [f'{split}/{number}.png\t{labels[number]}\n' for number in range(count)]
-    Path(f'{split}.txt').write_text(''.join(lines), encoding='utf-8')
-
-
 @pytest.fixture
 def fit(workdir, monkeypatch):
     """Call train.py's main with a network of our own.
@@ -76,27 +64,25 @@ def fit(workdir, monkeypatch):
     optimizer; `validated`, its state during each validation; `rows` of log.csv; `network`, `folder`.
     """
     rng = np.random.default_rng(0)
-    write_index('train', TRAIN, rng.permutation(np.arange(TRAIN) % 3))
-    write_index('valid', VALID, rng.integers(0, 3, VALID))
-    before = signal.getsignal(signal.SIGINT)
+    write_index('train', rng.permutation(np.arange(TRAIN) % 3))
+    write_index('valid', rng.integers(0, 3, VALID))
 
     def call(make, *overrides, on_validation=None):
-        run = SimpleNamespace(steps=[], validated=[], rows=[])
+        run = call.last = SimpleNamespace(steps=[], validated=[], rows=[])
 
-        def build(cfg, *_, **__):
+        def watched_network():
             run.network = make()
-            frozen = builder.freeze(run.network, cfg.model.freeze)
             run.start = state_of(run.network)
-            run.network.register_forward_post_hook(looked_at)
-            return run.network, frozen
+            run.network.register_forward_post_hook(on_forward)
+            return run.network
 
-        def looked_at(layer, given, output):
+        def on_forward(layer, given, output):
             if not layer.training and len(given[0]) == VALID:
                 run.validated.append(state_of(layer))
                 if on_validation:
                     on_validation(len(run.validated))
 
-        def watched(*args, **kwargs):
+        def watched_optimizer(*args, **kwargs):
             optimizer = made(*args, **kwargs)
             step = optimizer.minimize
 
@@ -110,22 +96,12 @@ def fit(workdir, monkeypatch):
 
         made = optim.optimizer
         with monkeypatch.context() as patch:
-            patch.setattr(train, 'build_network', build)
-            patch.setattr(optim, 'optimizer', watched)
-            patch.setattr(sys, 'argv', ['train.py', '-o', *SETTINGS, *overrides])
-            call.last = run
-            train.main()
-        run.folder = Path(train.config.active().run_dir)
-        run.rows = read_log(run.folder)
+            patch.setattr(optim, 'optimizer', watched_optimizer)
+            run.folder = run_train(monkeypatch, watched_network, [*PLAIN, *overrides])
+        run.rows = log_of(run.folder)
         return run
 
-    yield call
-    signal.signal(signal.SIGINT, before)
-
-
-def read_log(folder):
-    with open(folder / 'log.csv', encoding='utf-8', newline='') as file:
-        return list(csv.DictReader(file))
+    return call
 
 
 def checkpoints(folder):
@@ -148,7 +124,7 @@ def averages(start, steps, decay):
 
 
 def training_batches(epoch, *overrides):
-    cfg = train.config.load(overrides=[*SETTINGS, *overrides])
+    cfg = train.config.load(overrides=[*SETTINGS, *PLAIN, *overrides])
     loader = Loader(ZodiacDataset('train', cfg=cfg), cfg.train.batch_size, cfg, shuffle=True)
     loader.set_epoch(epoch)
     return list(loader)

@@ -1,34 +1,26 @@
 """Training on the kept features of a frozen backbone: the same training, and the backbone runs once."""
 
-import csv
 import os
 import shutil
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import assert_message, picture, run_script
+from small_runs import SETTINGS, log_of, run_train, write_index
 
 import config
-import train
 from dataset import Loader, ZodiacDataset
 from zodiac.base import files
 from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
 from zodiac.inference import engines
 from zodiac.models import builder, convert, weights
-from zodiac.training import callbacks, checkpoint, features
+from zodiac.training import checkpoint, features
 
 nn = paddle.nn
 TRAIN, VALID = 13, 7
-FROZEN = ['model.freeze=backbone', 'data.cache=cache']
-SETTINGS = [
-    *('name=run', 'data.root=.', 'data.labels=[a,b,c]', 'data.num_workers=0', 'image.size=8', 'image.resize=8'),
-    *('augment=[random_resized_crop,horizontal_flip]', 'device=cpu', 'model.pretrained=false', 'train.batch_size=4'),
-    *('train.epochs=3', 'optim.lr=0.05', *FROZEN),
-]
+FEATURES = [*SETTINGS, 'model.freeze=backbone', 'data.cache=cache']
 STILL = 'augment=[resize]'  # draws nothing
 
 
@@ -46,49 +38,26 @@ class Network(nn.Layer):
 
 @pytest.fixture
 def photos(workdir):
-    """An index of pictures of 12 x 12 pixels for train and valid."""
-    for split, count in (('train', TRAIN), ('valid', VALID)):
-        os.mkdir(split)
-        for number in range(count):
-            picture(number + 1000 * (split == 'valid'), (12, 12)).save(f'{split}/{number}.png')
-        lines = ''.join(f'{split}/{number}.png\t{number % 3 if number < 9 else 0}\n' for number in range(count))
-        Path(f'{split}.txt').write_text(lines, encoding='utf-8')
+    write_index('train', [number % 3 if number < 9 else 0 for number in range(TRAIN)])
+    write_index('valid', [number % 3 for number in range(VALID)])
 
 
 @pytest.fixture
 def fit(photos, monkeypatch):
-    """Call train.py's main with a small network, each time as in a new process; `asked`: the step after which Ctrl-C is pressed."""
+    """Run train.py with a small network on features."""
 
     def call(*overrides, flags=(), asked=None, network=Network):
-        def build(cfg, *_, **__):
+        def make():
             paddle.seed(0)
-            layer = network()
-            return layer, builder.freeze(layer, cfg.model.freeze)
+            return network()
 
-        class Interrupts(callbacks.Interrupts):
-            def on_train_batch_begin(self, step, logs=None):
-                self.asked = signal.SIGINT if asked is not None and self.clock.step + 1 >= asked else 0
-
-        handler = signal.getsignal(signal.SIGINT)
-        try:
-            with monkeypatch.context() as patch, paddle.utils.unique_name.guard():
-                patch.setattr(train, 'build_network', build)
-                patch.setattr(callbacks, 'Interrupts', Interrupts)
-                patch.setattr(sys, 'argv', ['train.py', '-o', *SETTINGS, *overrides, *flags])
-                train.main()
-        finally:
-            signal.signal(signal.SIGINT, handler)
-        return Path(train.config.active().run_dir)
+        return run_train(monkeypatch, make, [*FEATURES, *overrides, *flags], asked)
 
     return call
 
 
 def rows_of(run):
-    with open(run / 'log.csv', encoding='utf-8', newline='') as file:
-        return [
-            {key: float(value) for key, value in row.items() if value and key not in ('seconds', 'images_per_second')}
-            for row in csv.DictReader(file)
-        ]
+    return [{key: float(value) for key, value in row.items()} for row in log_of(run)]
 
 
 def frozen_network(arch='resnet18', head='auto', size=32):
@@ -102,7 +71,7 @@ def frozen_network(arch='resnet18', head='auto', size=32):
 
 def kept(network, *overrides, mode='train', views=1, limit=10**9):
     """The features of the index's images as training has them, the dataset, and what was said."""
-    cfg, said = config.load(overrides=[*SETTINGS, *overrides]), []
+    cfg, said = config.load(overrides=[*FEATURES, *overrides]), []
     images = ZodiacDataset(mode, cfg=cfg)
     images.use_features(
         features.keep(features.Backbone(network), images, views, Loader(images, 5, cfg), 'cache', limit, said.append)
@@ -155,7 +124,7 @@ def test_view_v_is_the_augmentation_of_epoch_v_and_epochs_cycle_through_the_view
     network = Network()
     images, _ = kept(network, views=2)
     backbone = features.Backbone(network).layer
-    plain = ZodiacDataset('train', cfg=config.load(overrides=SETTINGS))
+    plain = ZodiacDataset('train', cfg=config.load(overrides=FEATURES))
     for epoch in range(4):
         images.epoch, plain.epoch = epoch, epoch % 2
         expected = backbone(paddle.to_tensor(np.stack([plain[number][0] for number in range(TRAIN)]))).numpy()
@@ -384,7 +353,7 @@ def test_settings_incompatible_with_features_are_refused(overrides, word):
 
 
 def test_views_with_several_processes_are_refused(photos):
-    done = run_script('train.py', '--nproc', '2', '-o', *SETTINGS, 'train.views=1', cwd='.')
+    done = run_script('train.py', '--nproc', '2', '-o', *FEATURES, 'train.views=1', cwd='.')
     assert_message(done, 2, 'train.views', '--nproc')
 
 

@@ -360,19 +360,20 @@ each_kind = pytest.mark.parametrize('kind', KINDS)
 
 
 @each_kind
-@pytest.mark.parametrize('drive', [through_model, through_minimize])
-def test_steps_match_the_formula_with_weight_decay(kind, drive):
-    compare(drive, **KINDS[kind])
-
-
-@each_kind
-def test_steps_match_the_formula_without_weight_decay(kind):
-    compare(**KINDS[kind], weight_decay=0.0)
-
-
-@each_kind
-def test_biases_and_batch_norm_can_be_excluded_from_weight_decay(kind):
-    compare(**KINDS[kind], decay_bias_and_norm=False)
+@pytest.mark.parametrize(
+    'settings',
+    [
+        *({'drive': through_minimize}, {'drive': through_model}, {'weight_decay': 0.0}, {'decay_bias_and_norm': False}),
+        *({'clip_norm': 1.5}, {'clip_norm': 100.0}),  # before weight decay
+        {'slow': ['body.weight', 'body.bias'], 'backbone_lr': 0.01, 'decay_bias_and_norm': False},
+        {'slow': ['body.weight', 'body.bias'], 'backbone_lr': 0.01},
+        {'norm_lr_factor': 3.0},
+        {'norm_lr_factor': 3.0, 'slow': ['body.weight', 'norm.weight', 'norm.bias'], 'backbone_lr': 0.02},
+    ],
+    ids=str,
+)
+def test_steps_match_the_formula(kind, settings):
+    compare(**KINDS[kind], **settings)
 
 
 @each_kind
@@ -382,27 +383,9 @@ def test_weight_decay_follows_the_schedule(kind):
 
 
 @each_kind
-@pytest.mark.parametrize('clip', [{'clip_norm': 1.5}, {'clip_norm': 100.0}])
-def test_gradients_are_clipped_before_weight_decay(kind, clip):
-    compare(**KINDS[kind], **clip)
-
-
-@each_kind
-@pytest.mark.parametrize('spared', [True, False])
-def test_backbone_lr_applies_to_the_named_parameters_only(kind, spared):
-    compare(**KINDS[kind], slow=['body.weight', 'body.bias'], backbone_lr=0.01, decay_bias_and_norm=not spared)
-
-
-@each_kind
 def test_backbone_lr_follows_the_schedule(kind):
     schedule = optim.schedule(config.Optim(lr=0.1, schedule='cosine'), 2, 3)
     compare(**KINDS[kind], slow=['body.weight', 'norm.bias'], backbone_lr=0.02, schedule=schedule)
-
-
-@each_kind
-@pytest.mark.parametrize('slow', [[], ['body.weight', 'norm.weight', 'norm.bias']])
-def test_norm_lr_factor_applies_in_head_and_backbone(kind, slow):
-    compare(**KINDS[kind], norm_lr_factor=3.0, backbone_lr=0.02 if slow else 0.0, slow=slow)
 
 
 def test_norm_lr_factor_applies_to_all_batch_norm_of_a_resnet_and_nothing_else():

@@ -1,6 +1,5 @@
 """Two processes that share a run on the CPU give what one gives; each is started as a user does, by Paddle's launcher."""
 
-import csv
 import json
 import os
 import signal
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_message, make_tree, picture, run_script
+from conftest import ROOT, assert_message, make_tree, run_script
+from small_runs import log_of, write_index
 
 from zodiac.base import device
 from zodiac.models import weights
@@ -25,12 +25,7 @@ SETTINGS = [
         'train.batch_size=5',
         'train.epochs=2',
     ),
-    *(
-        'optim.name=momentum',
-        'optim.lr=0.05',
-        'train.save_steps=1',
-        'train.keep_checkpoints=9',
-    ),
+    *('optim.name=momentum', 'optim.lr=0.05', 'train.save_steps=1', 'train.keep_checkpoints=9'),
 ]
 RUNS = """
 import json, sys
@@ -103,13 +98,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp('processes')
     rng = np.random.default_rng(0)
     for split, count in (('train', 14), ('valid', 7)):
-        (path / split).mkdir()
-        for number in range(count):
-            picture(number + 1000 * (split == 'valid'), (12, 12)).save(path / split / f'{number}.png')
-        lines = [
-            f'{split}/{number}.png\t{label}\n' for number, label in enumerate(rng.permutation(np.arange(count) % 3))
-        ]
-        (path / f'{split}.txt').write_text(''.join(lines))
+        write_index(split, rng.permutation(np.arange(count) % 3), path)
     start(
         path, [['one', False, 0, []], *(['one ' + name, False, 0, ['-o', *settings]] for name, settings in CUT.items())]
     )
@@ -122,25 +111,17 @@ def folder(tmp_path_factory):
     return path
 
 
-def log_of(folder, name):
-    with open(folder / f'output/{name}/log.csv', encoding='utf-8', newline='') as file:
-        return [
-            {key: value for key, value in row.items() if key not in ('seconds', 'images_per_second')}
-            for row in csv.DictReader(file)
-        ]
-
-
 def assert_same(folder, name, expected):
     for file in sorted((folder / f'output/{expected}').rglob('*.pd*')) + [folder / f'output/{expected}.pdparams']:
         ours = Path(str(file).replace(f'output/{expected}', f'output/{name}'))
         for key, value in weights.read(str(file)).items():
             assert np.array_equal(weights.read(str(ours))[key], value), (file, key)
-    assert log_of(folder, name) == log_of(folder, expected)
+    assert log_of(folder / 'output' / name) == log_of(folder / 'output' / expected)
 
 
 def assert_nearly_same(folder, name, expected):
     """The same numbers in the log and the same last weights, but for rounding."""
-    ours, theirs = log_of(folder, name), log_of(folder, expected)
+    ours, theirs = log_of(folder / 'output' / name), log_of(folder / 'output' / expected)
     assert len(ours) == len(theirs)
     for row, other in zip(ours, theirs):
         for key in ('train_loss', 'train_top1', 'valid_loss', 'valid_top1'):
@@ -152,8 +133,8 @@ def assert_nearly_same(folder, name, expected):
 
 
 def test_two_processes_train_like_one(folder):
-    assert [row['step'] for row in log_of(folder, 'two')] == ['3', '6']
-    assert [row['lr'] for row in log_of(folder, 'two')] == [row['lr'] for row in log_of(folder, 'one')]
+    assert [row['step'] for row in log_of(folder / 'output/two')] == ['3', '6']
+    assert [row['lr'] for row in log_of(folder / 'output/two')] == [row['lr'] for row in log_of(folder / 'output/one')]
     assert_nearly_same(folder, 'two', 'one')
 
 
@@ -174,7 +155,7 @@ def test_one_process_resumes_a_run_of_two(folder):
     after = json.loads((folder / 'output/shrunk/checkpoints/step_0000005/state.json').read_text())
     assert (before['images'], after['images']) == (5, 10)
     assert [state['sums']['images'] for state in (before, after)] == [5, 10]
-    assert [row['step'] for row in log_of(folder, 'shrunk')] == ['3', '6']
+    assert [row['step'] for row in log_of(folder / 'output/shrunk')] == ['3', '6']
 
 
 def test_killed_processes_lose_at_most_one_step(folder):
@@ -205,13 +186,17 @@ def suited(folder, monkeypatch, cores, batch, training=99, validation=99, settin
 
 
 @pytest.mark.parametrize(
-    ('cores', 'batch', 'expected'),
-    [(2, 32, 2), (1, 32, 1), (8, 32, 2), (8, 128, 8), (2, 16, 1), (2, 1, 1), (3, 500, 3)],
+    ('cores', 'batch', 'training', 'validation', 'expected'),
+    [
+        *((2, 32, 99, 99, 2), (1, 32, 99, 99, 1), (8, 32, 99, 99, 2), (8, 128, 99, 99, 8), (3, 500, 99, 99, 3)),
+        *((2, 16, 99, 99, 1), (2, 1, 99, 99, 1)),  # 16 images of a batch each
+        *((4, 64, 40, 40, 4), (4, 64, 40, 3, 3), (4, 64, 5, 9, 2), (4, 64, 3, 9, 1), (4, 64, 40, 1, 1)),
+    ],
 )
-def test_the_default_on_a_cpu_is_one_process_per_core_with_16_images_each(
-    tmp_path, monkeypatch, cores, batch, expected
+def test_the_default_on_a_cpu_is_one_process_per_core_with_enough_images_each(
+    tmp_path, monkeypatch, cores, batch, training, validation, expected
 ):
-    assert suited(tmp_path, monkeypatch, cores, batch) == expected
+    assert suited(tmp_path, monkeypatch, cores, batch, training, validation) == expected
 
 
 def test_the_default_is_one_process_on_a_gpu_with_omp_num_threads_or_without_an_index(tmp_path, monkeypatch):
@@ -219,15 +204,6 @@ def test_the_default_is_one_process_on_a_gpu_with_omp_num_threads_or_without_an_
     assert suited(tmp_path, monkeypatch, 8, 512, setting='gpu') == 1
     assert processes.suited('cpu', 512, 'nowhere', 'nowhere') == 1
     assert suited(tmp_path, monkeypatch, 8, 512, threads='4') == 1
-
-
-@pytest.mark.parametrize(
-    ('training', 'validation', 'expected'), [(40, 40, 4), (40, 3, 3), (5, 9, 2), (3, 9, 1), (40, 1, 1)]
-)
-def test_the_default_gives_each_process_enough_images_of_both_splits(
-    tmp_path, monkeypatch, training, validation, expected
-):
-    assert suited(tmp_path, monkeypatch, 4, 64, training, validation) == expected
 
 
 SMALL = [
@@ -255,7 +231,20 @@ def test_nproc_starts_the_processes_and_prints_the_results_once(photos):
     result = run_script('train.py', '--nproc', 2, *SMALL, cwd=photos)
     assert_message(result, 0, 'epoch 1/2: train loss', 'epoch 2/2: train loss')
     assert [line.split(':')[0].split()[0] for line in result.stdout.splitlines()] == ['best', 'last', 'curves']
-    assert [row['step'] for row in log_of(photos, 'zodiac')] == ['3', '6']
+    assert [row['step'] for row in log_of(photos / 'output/zodiac')] == ['3', '6']
+
+
+def test_the_process_that_launches_the_others_does_not_import_paddle(photos):
+    code = f"""
+import runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+from zodiac.training import processes
+processes.launch = lambda *_: print('launched', 'paddle' in sys.modules) or 3
+sys.argv = [{str(ROOT / 'train.py')!r}, '--nproc', '2', *{SMALL}]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+    done = subprocess.run([sys.executable, '-c', code], cwd=photos, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, 'launched False\n'), done.stderr
 
 
 def test_an_error_of_all_processes_is_printed_once_with_its_status(photos):
