@@ -1,4 +1,4 @@
-"""sweep.py: what it tries, how it goes on, what it writes. A small script stands in for train.py."""
+"""sweep.py: what it tries, how it resumes, what it writes. A small script replaces train.py."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ cfg = config.use(sys.argv[2], sys.argv[4:])
 with open('calls.txt', 'a') as file:
     print(cfg.name, cfg.optim.lr, cfg.seed, os.environ.get('OMP_NUM_THREADS'), file=file)
 if cfg.train.resume == 'auto':
-    open(f'{{cfg.name}} goes on', 'w')
+    open(f'{{cfg.name}} resumed', 'w')
 if os.path.exists('fail') and cfg.optim.lr == 0.1:
     sys.exit('error: the loss is nan')
 if os.path.exists('usage'):
@@ -41,7 +41,7 @@ GRID = ['-s', 'optim.lr=[0.1, 0.01]', 'seed=[0, 1]']
 
 @pytest.fixture
 def runs(workdir, monkeypatch):
-    """Run sweep.main with arguments; what train.py was called with is in calls()."""
+    """Run sweep.main with arguments; calls() has the calls of train.py."""
     (workdir / 'fake').mkdir()
     (workdir / 'fake' / 'train.py').write_text(TRAIN.format(root=sweep.HERE))
     (workdir / 'a.yaml').write_text('name: a\nmodel: {pretrained: false}\n')
@@ -115,22 +115,22 @@ def test_a_stopped_sweep_resumes_the_run_that_was_stopped(runs, workdir):
         runs('-s', 'optim.lr=[0.01, 0.1, 0.2]')
     stopped, *_ = calls(workdir)[-1]
     (workdir / 'output' / stopped).mkdir()
-    (workdir / 'output' / stopped / 'config.yaml').touch()  # as train.py does at its start
+    (workdir / 'output' / stopped / 'config.yaml').touch()  # like train.py at its start
     (workdir / 'stop').unlink()
     runs('-s', 'optim.lr=[0.01, 0.1, 0.2]')
     assert sorted(row['optim.lr'] for row in table(workdir)) == ['0.01', '0.1', '0.2']
     assert sorted(lr for _, lr, *_ in calls(workdir)) == ['0.01', '0.1', '0.1', '0.2']
     assert [name for name, *_ in calls(workdir)].count(stopped) == 2
-    assert [path.name for path in workdir.glob('*goes on')] == [f'{stopped} goes on']
+    assert [path.name for path in workdir.glob('*resumed')] == [f'{stopped} resumed']
 
 
 @pytest.mark.parametrize(
     ('place', 'after'),
     [
-        ('optuna.samplers.GridSampler.before_trial', False),  # a trial is there, without a combination
-        ('zodiac.training.study.suggest', False),  # it has its combination; no setting is known
+        ('optuna.samplers.GridSampler.before_trial', False),  # the trial exists, without a combination
+        ('zodiac.training.study.suggest', False),  # with its combination, without settings
         ('subprocess.Popen', False),
-        ('subprocess.Popen', True),  # its run is there
+        ('subprocess.Popen', True),  # after its run
     ],
 )
 def test_a_killed_sweep_runs_each_combination_once(runs, workdir, monkeypatch, place, after):
@@ -168,7 +168,7 @@ def test_the_run_of_a_removed_sweep_is_not_resumed(runs, workdir, monkeypatch):
         with pytest.raises(SystemError):
             runs('-s', 'optim.lr=[0.1]')
     runs('-s', 'optim.lr=[0.1]')
-    assert len(calls(workdir)) == 1 and not list(workdir.glob('*goes on'))
+    assert len(calls(workdir)) == 1 and not list(workdir.glob('*resumed'))
 
 
 def test_a_duplicate_value_is_tried_once(runs, workdir):

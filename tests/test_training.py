@@ -1,4 +1,4 @@
-"""The options of a training through the scripts, all at once, in two processes, and together where they do not go."""
+"""Training options through the scripts: all at once, in two processes, and incompatible ones."""
 
 import csv
 import json
@@ -40,7 +40,7 @@ def succeed(cwd, script, *arguments):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-    """A working directory in which annotate, train, evaluate and export have run with all options on."""
+    """A working directory after annotate, train, evaluate and export with all options."""
     cwd = tmp_path_factory.mktemp('run')
     make_tree(cwd / 'photos', ['cat', 'dog'], {'train': 6, 'test': 3})
     for number in range(4):
@@ -147,12 +147,12 @@ def test_incompatible_options_are_refused_by_name(call_script, finished, setting
     assert not (finished[0] / 'output/never').exists()
 
 
-# What evaluation draws
+# Plots of the evaluation
 
 
 @pytest.fixture
 def drawn(workdir, monkeypatch):
-    """Call evaluate.draw, with settings, beside the log of a run with settings of its own; returns what gets drawn."""
+    """Call evaluate.draw with `settings` for a run with `own` settings; returns what is plotted."""
 
     def call(own, settings, rows):
         labels = ['data.labels=[cat,dog]', 'data.root=.', 'name=run']

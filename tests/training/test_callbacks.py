@@ -1,4 +1,4 @@
-"""What happens during a training: `train.py` in this process, with small networks of our own on pictures of 8 px."""
+"""Callbacks in training runs of small networks: accumulation, validation, EMA, best epoch, clock, signals, freezing."""
 
 import contextlib
 import gc
@@ -58,10 +58,10 @@ def differ(state, other):
 
 @pytest.fixture
 def fit(workdir, monkeypatch):
-    """Call train.py's main with a network of our own.
+    """Run train.py with the network of `make()`.
 
-    Returns what it left and did: `start`, the state of the network before; `steps`, its state after each step of the
-    optimizer; `validated`, its state during each validation; `rows` of log.csv; `network`, `folder`.
+    Returns: `start`, the initial state of the network; `steps`, its state after each optimizer step; `validated`, its state in each
+    validation; `rows` of log.csv; `network`; `folder`.
     """
     rng = np.random.default_rng(0)
     write_index('train', rng.permutation(np.arange(TRAIN) % 3))
@@ -114,7 +114,7 @@ def checkpoints(folder):
 
 
 def averages(start, steps, decay):
-    """The documented average after each step."""
+    """The average after each step, by its formula."""
     average, result = {name: value.astype(float) for name, value in start.items()}, []
     for number, state in enumerate(steps, 1):
         d = min(decay, (1 + number) / (10 + number))
@@ -236,7 +236,7 @@ def test_training_loss_includes_class_weights_and_label_smoothing(fit):
     assert float(run.rows[0]['train_loss']) == pytest.approx((losses * weight).sum() / weight.sum(), rel=1e-4)
 
 
-# Averaged weights
+# Exponential moving average
 
 
 def test_ema_follows_its_formula_and_is_what_is_validated(fit):
@@ -323,7 +323,7 @@ def test_a_validation_that_is_interrupted_saves_the_training_weights(fit, capsys
 
 
 def judged(monitor, values, patience=0):
-    """Epochs that were the best so far, the best one, and the epoch after which the run was to stop or None."""
+    """The epochs that were the best so far, the best epoch, and the epoch after which the run stops or None."""
     log = SimpleNamespace(rows=[], run_dir='run')
     best = run_log.Best(log, monitor, patience)
     trainer = SimpleNamespace(stop_training=False)
@@ -475,7 +475,7 @@ def test_gradients_accumulate_until_the_step_and_each_epoch_ends_with_a_step(par
 
 @pytest.fixture
 def came():
-    """What signals do outside of a training: their numbers are kept here."""
+    """The signals that reach the handlers from before the training."""
     came = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
@@ -539,7 +539,7 @@ def test_training_with_dropout_is_reproducible_to_the_bit(fit):
     assert_same(weights.read('output/first.pdparams'), weights.read('output/second.pdparams'))
 
 
-# Freezing for some epochs
+# Unfreezing
 
 
 def two_stages():

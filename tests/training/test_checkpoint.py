@@ -1,4 +1,4 @@
-"""The classes that weights were trained for stay with them, whichever way they are named."""
+"""Loading weights by any path: their classes are checked, damage is found, pretrained heads are used or not."""
 
 import pickle
 import shutil
@@ -28,7 +28,7 @@ def new_network(cfg):
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """A working directory with a run of LABELS, as train.py leaves it; and its network."""
+    """A working directory with a run of LABELS, as train.py writes it, and its network."""
     folder = tmp_path_factory.mktemp('work')
     cfg = settings()
     network = new_network(cfg)
@@ -39,7 +39,7 @@ def run(tmp_path_factory):
     (folder / 'output' / 'run.pdparams').write_bytes(last)
     (folder / 'output' / 'run' / 'config.yaml').write_text(cfg.to_yaml(), encoding='utf-8')
     shutil.copy(folder / 'output' / 'run' / 'best' / 'model.pdparams', folder / 'copy.pdparams')
-    # of an older version: the file alone does not tell its classes, its folder does
+    # of an older version: only the folder records the classes, not the file
     old = folder / 'old' / 'best'
     shutil.copytree(folder / 'output' / 'run' / 'best', old)
     (old / 'model.pdparams').write_bytes(weights.dump(network.state_dict()))

@@ -1,4 +1,4 @@
-"""Training on the kept features of a frozen backbone: the same training, and the backbone runs once."""
+"""Training on cached features of a frozen backbone: same results, and the backbone runs once."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ from zodiac.training import checkpoint, features
 nn = paddle.nn
 TRAIN, VALID = 13, 7
 FEATURES = [*SETTINGS, 'model.freeze=backbone', 'data.cache=cache']
-STILL = 'augment=[resize]'  # draws nothing
+STILL = 'augment=[resize]'  # not random
 
 
 class Network(nn.Layer):
@@ -70,7 +70,7 @@ def frozen_network(arch='resnet18', head='auto', size=32):
 
 
 def kept(network, *overrides, mode='train', views=1, limit=10**9):
-    """The features of the index's images as training has them, the dataset, and what was said."""
+    """The dataset, with its features as items, and the messages."""
     cfg, said = config.load(overrides=[*FEATURES, *overrides]), []
     images = ZodiacDataset(mode, cfg=cfg)
     images.use_features(
@@ -83,7 +83,7 @@ def computed(said):
     return int(said[-1].split(' computed now')[0].rpartition(' ')[2])
 
 
-# What they are
+# The features
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_balanced_sampling_pairs_features_and_labels(photos):
             'optim.nesterov=true',
             'train.accumulate=2',
             'optim.clip_norm=1',
-        ],  # Adam makes much of a bias before BatchNorm
+        ],  # not Adam: it amplifies rounding in a bias before BatchNorm
         ['train.ema=0.7', 'train.label_smoothing=0.1', 'train.class_weights=balanced'],
         ['train.sampling=balanced'],
     ],
@@ -188,7 +188,7 @@ def test_resuming_on_features_is_exact(fit, more):
         with pytest.raises(KeyboardInterrupt):
             fit(f'name=stopped{asked}', *settings, asked=asked)
         if asked == 6:
-            shutil.rmtree('cache')  # it is nothing that the run depends on
+            shutil.rmtree('cache')  # the run does not depend on it
         run = fit(f'name=stopped{asked}', *settings, flags=['--resume'])
         assert rows_of(run) == rows_of(expected)
         for suffix in ('.pdparams', '.pdopt'):
@@ -224,7 +224,7 @@ def test_the_learning_rate_finder_runs_on_features(fit, capsys, monkeypatch):
     assert 'proposed: -o optim.lr=0.1' in capsys.readouterr().out
 
 
-# What is kept
+# The cache
 
 
 def test_a_second_training_uses_the_cached_features(fit, monkeypatch, capsys):
@@ -312,7 +312,7 @@ def test_features_can_be_deleted_while_a_training_uses_them(photos):
     assert np.array_equal(images.features[0], before)
 
 
-# What goes wrong
+# Errors
 
 
 @pytest.mark.parametrize('workers', [0, 1])

@@ -1,4 +1,4 @@
-"""The learning-rate range test: the rates that it tries, the losses that it tells, where it stops, what it proposes."""
+"""The learning-rate range test: rates, smoothed losses, where it stops, what it proposes."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ from zodiac.training.trainer import Trainer
 
 
 class Scripted:
-    """A loss whose value, but not whose gradient, is read from a list; keeps the labels that it was called with."""
+    """A loss whose values come from a list, but not its gradients; records the labels of its calls."""
 
     def __init__(self, values):
         self.values = iter(values)
@@ -43,7 +43,7 @@ def toy_trainer(loss=None, seed=0, **settings):
 
 
 def toy_batches(count=1, size=24):
-    """Batches of points about one centre a class."""
+    """Batches of points around one centre per class."""
     rng = np.random.default_rng(0)
     labels = np.arange(size) % 3
     centres = rng.normal(0, 1, (3, 4))
@@ -59,7 +59,7 @@ def numbered_batches(count):
 
 
 def bias_corrected(losses):
-    """By its definition: weights 0.9^k on the loss k steps ago, over their sum."""
+    """By definition: the mean with weight 0.9^k on the loss k steps ago."""
     return [
         sum(0.9**k * losses[n - k] for k in range(n + 1)) / sum(0.9**k for k in range(n + 1))
         for n in range(len(losses))
@@ -90,7 +90,7 @@ def test_each_step_uses_the_reported_rate(name):
     rates, _ = lr_finder.sweep(trainer, watched(), low=1e-3, high=1.0, steps=8)
     seen.append(bias.numpy().astype('float64'))
     moved = np.abs(np.diff(seen, axis=0)).max(1)[:8]
-    slope = 1 / 3 if name in ('sgd', 'momentum') else 1.0  # Adam goes by the sign of a gradient that stays the same
+    slope = 1 / 3 if name in ('sgd', 'momentum') else 1.0  # Adam normalises a constant gradient to its sign
     assert moved == pytest.approx(rates * slope, rel=1e-3)
 
 
@@ -184,7 +184,7 @@ RATES = np.geomspace(1e-6, 1.0, 100)
 
 
 def falling_curve(middle, width=0.3):
-    """A loss that falls from 2.5 to 1, fastest over log10 rate at `middle`, and grows a decade and a half later."""
+    """A loss that falls from 2.5 to 1, steepest at log10 rate = `middle`, and rises 1.5 decades later."""
     place = np.log10(RATES) - middle
     return 2.5 - 1.5 / (1 + np.exp(-place / width)) + np.expm1(5 * np.maximum(place - 1.5, 0))
 
@@ -197,7 +197,7 @@ def test_the_proposal_is_where_the_loss_falls_fastest(middle):
 
 def test_a_fall_after_the_lowest_loss_is_ignored():
     losses = falling_curve(-3.0)
-    losses[90:] = [90, 80, 30, 10, 9, 8, 7, 6, 5, 4]  # a steep one, where training has long diverged
+    losses[90:] = [90, 80, 30, 10, 9, 8, 7, 6, 5, 4]  # steep, but after divergence
     assert np.log10(lr_finder.propose(RATES, losses)) == pytest.approx(-3.0, abs=0.04)
 
 

@@ -1,4 +1,4 @@
-"""Learning rates by step, and what one step of each optimizer does, against formulas in NumPy."""
+"""Schedules and optimizer steps, compared with formulas in NumPy."""
 
 import math
 
@@ -87,9 +87,9 @@ def test_a_slow_growth_of_short_cycles_is_not_lost_in_rounding():
 
 
 def test_one_cycle_has_the_rates_that_pytorch_prints_at_the_end_of_each_epoch():
-    low = 0.01 / 25 / 10_000  # PyTorch's own lowest rate
+    low = 0.01 / 25 / 10_000  # PyTorch's default
     found = rates(125, 8, schedule='one_cycle', lr=0.01, min_lr=low)
-    ends = [round(rate, 5) for rate in found[124::125]]  # the rate that the last batch of an epoch is trained with
+    ends = [round(rate, 5) for rate in found[124::125]]  # rate of the last batch of each epoch
     assert ends == [0.00393, 0.00935, 0.00972, 0.00812, 0.00556, 0.00283, 0.00077, 0.00000]
     assert found == pytest.approx([two_phases(t, 1000, 0.01, low) for t in range(1000)], rel=1e-6)
     assert (found[0], max(found), found[-1]) == pytest.approx((0.0004, 0.01, low), rel=1e-9)
@@ -226,7 +226,7 @@ def test_integers_are_valid_rates():
         optim.optimizer(settings, optim.schedule(settings, 10, 1), Slopes(), ['body.weight'])
 
 
-# Optimizers: a network whose loss is linear in each parameter, so that its gradients are known numbers
+# Optimizers. The loss is linear in each parameter, so the gradients are known.
 
 RNG = np.random.default_rng(0)
 SHAPES = {'body.weight': (3, 2), 'body.bias': (2,), 'norm.weight': (4,), 'norm.bias': (4,), 'head.weight': (2, 2)}
@@ -237,7 +237,7 @@ SPARED = ('body.bias', 'norm.weight', 'norm.bias')
 
 
 class Slopes(paddle.nn.Layer):
-    """Its output, for a batch of one number x, is x times the sum of parameter * slope."""
+    """Output for a batch of one number x: x times the sum of parameter * slope."""
 
     def __init__(self):
         super().__init__()
@@ -257,7 +257,7 @@ class Slopes(paddle.nn.Layer):
 
 
 def learning(network):
-    """Paddle counts the statistics of BatchNorm among the parameters; they are left out."""
+    """The parameters without the statistics of BatchNorm, which Paddle counts among them."""
     return {name: parameter for name, parameter in network.named_parameters() if name in SHAPES}
 
 
@@ -333,7 +333,7 @@ def assert_close(found, expected):
 
 
 def compare(drive=through_model, slow=(), schedule=None, **settings):
-    """Some steps of the optimizer and of the formula, with a large decay so that it shows."""
+    """Compare some steps of the optimizer with the formula, with a large weight decay."""
     settings = config.Optim(**{'lr': 0.1, 'weight_decay': 0.3, 'schedule': 'constant', **settings})
     network, expected = Slopes(), Expected(settings)
     rate = schedule or settings.lr
@@ -552,7 +552,7 @@ def test_plot_schedule_writes_a_plot_beside_the_run_folder(call_script, tmp_path
     )
     result = call_script('train.py', '--plot-schedule', '-c', 'small.yaml', cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    # 20 steps: up to step 5, where the rate is highest
+    # 20 steps; the rate is highest at step 5
     assert 'learning rate: first step 0.0008, highest 0.02, last step 0.001' in result.stdout
     assert 'written: output/tiny.schedule.png' in result.stdout
     assert [path.name for path in (tmp_path / 'output').iterdir()] == ['tiny.schedule.png']

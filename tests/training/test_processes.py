@@ -1,4 +1,4 @@
-"""Two processes that share a run on the CPU give what one gives; each is started as a user does, by Paddle's launcher."""
+"""Runs of several processes on the CPU, started by Paddle's launcher or --nproc, equal runs of one."""
 
 import json
 import os
@@ -60,7 +60,7 @@ for name, norm, asked, arguments in json.load(open('runs.json')):
     train.build_network = build
     sys.argv = ['train.py', *arguments, '-o', *{settings!r}, 'name=' + name]
     try:
-        with paddle.utils.unique_name.guard():  # as in a process of its own
+        with paddle.utils.unique_name.guard():  # as in a new process
             train.main()
     except errors.Stopped as stop:
         assert asked and stop.status == 143
@@ -68,14 +68,14 @@ for name, norm, asked, arguments in json.load(open('runs.json')):
 WEIGHTED = ['train.class_weights=balanced', 'optim.schedule=constant']
 CUT = {
     'weighted': WEIGHTED,
-    # 14 images in steps of 7 and 7, in batches of 4 and 3; two processes have 7 at once, or one of them would get a single image
+    # 14 images in steps of 7, in batches of 4 and 3; in one batch of 7 for two processes, where one would get a single image
     'weighted and smoothed in two batches': [*WEIGHTED, 'train.label_smoothing=0.2', 'train.accumulate=2'],
 }
 LAUNCH = ['-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', 'logs']
 
 
 def start(folder, runs, prefix=(), settings=(), wait=True):
-    """Run `runs`, each (name, with BatchNorm and dropout?, step at which one process gets SIGTERM or 0, flags)."""
+    """Run `runs`, each (name, with BatchNorm and dropout, step at which one process gets SIGTERM or 0, flags)."""
     (folder / 'runs.json').write_text(json.dumps(runs))
     (folder / 'runs.py').write_text(RUNS.format(root=str(ROOT), settings=[*SETTINGS, *settings]))
     process = subprocess.Popen(
@@ -120,7 +120,7 @@ def assert_same(folder, name, expected):
 
 
 def assert_nearly_same(folder, name, expected):
-    """The same numbers in the log and the same last weights, but for rounding."""
+    """The log and the last weights are the same up to rounding."""
     ours, theirs = log_of(folder / 'output' / name), log_of(folder / 'output' / expected)
     assert len(ours) == len(theirs)
     for row, other in zip(ours, theirs):
@@ -149,7 +149,7 @@ def test_resuming_two_processes_is_exact(folder):
 
 
 def test_one_process_resumes_a_run_of_two(folder):
-    """The images of the epoch that are behind stay behind, and the log counts them."""
+    """The images already done in the epoch are not repeated, and the log counts them."""
     before = json.loads((folder / 'output/shrunk/checkpoints/step_0000004/state.json').read_text())
     start(folder, [['shrunk', True, 0, ['--resume']]])
     after = json.loads((folder / 'output/shrunk/checkpoints/step_0000005/state.json').read_text())
@@ -189,7 +189,7 @@ def suited(folder, monkeypatch, cores, batch, training=99, validation=99, settin
     ('cores', 'batch', 'training', 'validation', 'expected'),
     [
         *((2, 32, 99, 99, 2), (1, 32, 99, 99, 1), (8, 32, 99, 99, 2), (8, 128, 99, 99, 8), (3, 500, 99, 99, 3)),
-        *((2, 16, 99, 99, 1), (2, 1, 99, 99, 1)),  # 16 images of a batch each
+        *((2, 16, 99, 99, 1), (2, 1, 99, 99, 1)),  # at least 16 images of a batch each
         *((4, 64, 40, 40, 4), (4, 64, 40, 3, 3), (4, 64, 5, 9, 2), (4, 64, 3, 9, 1), (4, 64, 40, 1, 1)),
     ],
 )
@@ -255,7 +255,7 @@ def test_an_error_of_all_processes_is_printed_once_with_its_status(photos):
 
 def test_an_error_of_the_second_process_is_printed(photos):
     images = [line.split('\t')[0] for line in (photos / 'photos/valid.txt').read_text().splitlines()]
-    bad = photos / images[-1]  # in the share of the second process
+    bad = photos / images[-1]  # goes to the second process
     content = bad.read_bytes()
     bad.write_bytes(content[:100])
     try:

@@ -1,4 +1,4 @@
-"""A run that was stopped and goes on gives what it would have given: `train.py --resume` and train.resume."""
+"""Resuming a stopped run (--resume, train.resume) gives the same results to the bit."""
 
 import csv
 import json
@@ -45,7 +45,7 @@ CASES = {
     'accumulated gradients with an average': ['train.accumulate=3', 'train.ema=0.7', 'optim.name=adam'],
     'balanced sampling': ['train.sampling=balanced'],
     'balanced weights': ['train.class_weights=balanced'],
-    'a backbone that is let loose': ['model.freeze=backbone', 'model.unfreeze_epoch=2', 'optim.backbone_lr=0.01'],
+    'an unfrozen backbone': ['model.freeze=backbone', 'model.unfreeze_epoch=2', 'optim.backbone_lr=0.01'],
     'everything': EVERYTHING,
 }
 
@@ -67,17 +67,16 @@ BETWEEN = Stopped(signal.SIGINT)
 
 
 class Killed(Exception):
-    """Stands for the end of the process without warning."""
+    """Simulates SIGKILL."""
 
 
 @pytest.fixture
 def fit(workdir, monkeypatch):
-    """Call train.py's main with a small network, each time as in a new process.
+    """Run train.py with a small network; returns the folder of the run.
 
     Args of the call:
-        asked: step of the run after which Ctrl-C is pressed.
-        at: (step or 'valid <number>', error): raised in the forward pass after so many steps, or in that validation.
-    Returns the folder of the run.
+        asked: press Ctrl-C in this step of the run.
+        at: (step or 'valid <number>', error): raise it in the forward pass after this step, or in this validation.
     """
     rng = np.random.default_rng(0)
     write_index('train', rng.permutation(np.minimum(np.arange(TRAIN) % 4, 2)))
@@ -117,7 +116,7 @@ def state_of(folder):
 
 
 def contents_of(folder):
-    """{file name: what it holds} of a checkpoint."""
+    """{file name: contents} of a checkpoint."""
     return {path.name: weights.read(path) for path in sorted(folder.glob('*.pd*'))}
 
 
@@ -142,7 +141,7 @@ def stop(fit, *overrides, resume=False, **how):
         fit(*overrides, resume=resume, **how)
 
 
-# What a run gives that was stopped
+# Exact results
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -264,14 +263,14 @@ def test_visualdl_shows_all_steps_of_a_resumed_run(fit):
 
     stop(fit, asked=9)
     folder = fit(resume=True)
-    reader = LogReader(logdir=str(folder / 'visualdl'))  # as its page reads: of a folder's files the last one alone
+    reader = LogReader(logdir=str(folder / 'visualdl'))  # like VisualDL's page: only the last file of a folder
     (shown,) = reader.logs().items()
     points = LogReader(file_path='/'.join(shown)).get_data('scalar', 'train/loss')
     assert [point.id for point in points] == list(range(1, 22))
 
 
 def scalars_of(folder):
-    """{tag: [(step, value)]} of what VisualDL has."""
+    """{tag: [(step, value)]} in VisualDL's files."""
     from visualdl import LogReader
 
     found = {}
@@ -292,7 +291,7 @@ def test_partial_files_of_a_killed_process_are_removed(fit):
     assert not [path for path in everything_below('output') if path.endswith('.part')]
 
 
-# Before and after
+# Messages, finished runs
 
 
 def test_messages_say_where_a_run_stopped_and_resumes(fit, capsys):
@@ -399,7 +398,7 @@ def test_without_resume_a_new_run_starts(fit):
     assert checkpoint.epochs('output/run.previous') == ['step_0000007', 'step_0000009']
 
 
-# Checkpoints that are damaged or of another run
+# Damaged checkpoints, other settings and images
 
 
 def damage(folder, how):
@@ -490,7 +489,7 @@ def test_a_run_with_another_network_or_other_images_is_not_resumed(fit, change, 
 
 
 def test_other_validation_images_reset_the_best_epoch(fit, capsys):
-    settings = ['optim.lr=1.0e-30', 'augment=[resize]', 'model.freeze=backbone']  # all epochs are alike
+    settings = ['optim.lr=1.0e-30', 'augment=[resize]', 'model.freeze=backbone']  # all epochs are equal
     fit(*settings, 'train.epochs=2')
     write_index('valid', [0] * VALID)
     capsys.readouterr()
@@ -519,7 +518,7 @@ def test_a_checkpoint_of_an_older_version_without_validation_facts_is_resumed(fi
 
 @pytest.fixture
 def scored(fit, monkeypatch):
-    """Train or go on; each epoch gets the scores (valid_top1, valid_loss) that stand here for it."""
+    """Like `fit`, with these scores (valid_top1, valid_loss) of the epochs."""
     scores = [(0.5, 0.9), (0.9, 0.8), (0.5, 0.5), (0.6, 0.6), (0.4, 0.7)]
     monkeypatch.setattr(
         callbacks.Validation,
@@ -555,11 +554,11 @@ def test_another_monitor_is_refused_when_the_weights_of_its_best_epoch_are_gone(
     assert everything_below('output') == before
     scored('train.epochs=5', 'train.monitor=valid_loss', *settings, resume=True, accept=True)
     assert state_of(folder / 'best')['epoch'] == 4
-    scored('train.epochs=5', 'train.monitor=valid_loss', *settings, resume=True)  # and that is remembered
+    scored('train.epochs=5', 'train.monitor=valid_loss', *settings, resume=True)  # recorded: no longer refused
     assert state_of(folder / 'best')['epoch'] == 4
 
 
-# Said of what does not come
+# Changes
 
 
 def test_a_warm_up_longer_than_the_run_gives_a_warning(fit, capsys):
@@ -604,7 +603,7 @@ def test_weights_of_another_network_are_refused_even_with_accept_changes(fit, mo
 
 @pytest.mark.parametrize(('size', 'steps'), [(3, 6), (6, 3), (13, 2), (26, 1)])
 def test_a_run_resumes_with_another_batch_size_at_the_next_image(fit, capsys, size, steps):
-    stop(fit, 'train.epochs=2', asked=9)  # of the 26 images of the second epoch 8 are behind
+    stop(fit, 'train.epochs=2', asked=9)  # 8 of the 26 images of the second epoch are done
     folder = fit('train.epochs=2', f'train.batch_size={size}', resume=True)
     assert f'changed since: train.batch_size: 4 -> {size}' in capsys.readouterr().err
     assert [row['step'] for row in log_of(folder)] == ['7', str(9 + steps)]
@@ -645,7 +644,7 @@ def test_a_checkpoint_of_another_version_is_named(fit, monkeypatch):
 
 
 def test_the_loss_scale_of_mixed_precision_is_restored(fit, monkeypatch):
-    class Scaler:  # GradScaler works on a GPU only
+    class Scaler:  # GradScaler needs a GPU
         state = {'scale': np.array([8.0], np.float32), 'incr_count': 3, 'use_dynamic_loss_scaling': True}
 
         def state_dict(self):

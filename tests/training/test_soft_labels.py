@@ -1,4 +1,4 @@
-"""Whole training batches: soft labels, mixup, CutMix, the loss of them, and how often each class is drawn."""
+"""Soft labels, mixup, CutMix, their loss, class weights and balanced sampling."""
 
 import numpy as np
 import pytest
@@ -16,21 +16,21 @@ KINDS = pytest.mark.parametrize('kind', ['mixup', 'cutmix'])
 
 
 def numbered(count, height=20, width=14):
-    """Images of one value each, their number, and as labels the numbers too."""
+    """Images whose pixels all have the image's number, and the numbers as labels."""
     values = np.arange(count, dtype=np.float32)
     images = np.broadcast_to(values[:, None, None, None], (count, 3, height, width))
     return paddle.to_tensor(images.copy()), paddle.arange(count, dtype='int64')
 
 
 def mixed(count=6, seed=0, height=20, width=14, **settings):
-    """Images and shares, as arrays, that a mixer of `count` classes makes of numbered images."""
+    """Images and labels, as arrays, after mixing numbered images with `count` classes."""
     images, labels = numbered(count, height, width)
     images, shares = Mixer(count, **settings)(images, labels, np.random.default_rng(seed))
     return images.numpy(), shares.numpy()
 
 
 def partners(shares):
-    """The share of the first image of each pair and the number of the second, read from labels of one class an image."""
+    """The weight of the first image of each pair and the number of the second, from labels where each image has its own class."""
     for row, values in enumerate(shares):
         assert np.count_nonzero(values) <= 2 and values[row] > 0
     others = [int(np.argmax(np.delete(values, row, 0))) for row, values in enumerate(shares)]
@@ -102,7 +102,7 @@ def test_mixup_blends_images_and_labels_with_the_same_weight():
 @pytest.mark.parametrize('alpha', [0.2, 1.0, 4.0])
 def test_the_weight_of_mixup_is_beta_distributed(alpha):
     drawn = np.array([mixed(2, seed, 1, 1, mixup=alpha)[0].ravel()[0] for seed in range(600)])
-    drawn = drawn[drawn > 0]  # the others are batches in which each image is its own partner
+    drawn = drawn[drawn > 0]  # otherwise each image was its own partner
     assert 200 < len(drawn) < 400
     assert drawn.mean() == pytest.approx(0.5, abs=0.1)
     assert drawn.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.25)
@@ -137,7 +137,7 @@ def test_a_cutmix_box_covers_about_the_drawn_share_of_the_area(share):
         images, labels = numbered(4, 40, 40)
         _, shares = Mixer(4, cutmix=1.0)(images, labels, Draws(share, seed))
         seen.append(partners(shares.numpy())[0] if shares.numpy().max() < 1 else 1.0)
-    assert all(left >= share - 0.02 for left in seen)  # a box over the edge is cut off
+    assert all(left >= share - 0.02 for left in seen)  # a box across the edge is clipped
     if share >= 0.75:
         assert min(seen) == pytest.approx(share, abs=0.02)
 
@@ -207,7 +207,7 @@ def soft(images=5, classes=4, seed=1):
 
 
 def value_and_gradient(loss, logits, labels):
-    """The weighted mean of a `Loss` over its images, or what a function of Paddle gives, and its gradient."""
+    """The weighted mean of a `Loss` over its images, or the value of a Paddle function, and its gradient."""
     logits = paddle.to_tensor(logits, stop_gradient=False)
     value = loss(logits, paddle.to_tensor(labels))
     if isinstance(value, tuple):
@@ -325,7 +325,7 @@ def balanced_loader(*overrides, augment=False, mixer=None):
 
 
 def one_pass(loader, epoch=0):
-    """Numbers of the grey images that a pass hands out, and their labels."""
+    """Numbers of the grey images in one pass, and their labels."""
     loader.set_epoch(epoch)
     parts = [(np.round(images.numpy()[:, 0, 8, 8] * 127.5).astype(int), labels.numpy()) for images, labels in loader]
     return tuple(np.concatenate(part) for part in zip(*parts))
@@ -391,4 +391,4 @@ def test_mixing_in_a_loader_is_a_function_of_seed_and_epoch(workdir):
     assert all(np.array_equal(*pair) for batch in zip(first, again) for pair in zip(*batch))
     for other in (passed(0, 1), passed(1, 0)):
         assert not any(np.array_equal(*pair) for batch in zip(first, other) for pair in zip(*batch))
-    assert first[0][1].max(1).tolist() != first[1][1].max(1).tolist()  # each batch draws its own share
+    assert first[0][1].max(1).tolist() != first[1][1].max(1).tolist()  # drawn anew for each batch

@@ -1,4 +1,4 @@
-"""Training steps that leave their numbers on the device: read late, they are the same."""
+"""Trainer: steps over several batches and processes, mixed precision, metrics that are read late."""
 
 import contextlib
 import csv
@@ -71,7 +71,7 @@ LABELS = {  # class weights, and the labels of 3 classes
 
 
 def step_trainer(class_weights):
-    """A trainer of a small network without BatchNorm and dropout, the same each time."""
+    """A trainer of a small network without BatchNorm and dropout, from a fixed seed."""
     paddle.seed(0)
     network = paddle.nn.Sequential(
         paddle.nn.Flatten(), paddle.nn.Linear(48, 8), paddle.nn.Tanh(), paddle.nn.Linear(8, 3)
@@ -89,7 +89,7 @@ def weights_of(trainer):
 
 
 def steps_by_autograd(class_weights, given):
-    """Weights after steps on the weighted means of whole batches, written down as the formula says; what is read of them."""
+    """Weights and metrics after steps on the weighted means of whole batches, by the formula."""
     trainer = step_trainer(class_weights)
     weights, read = paddle.to_tensor(class_weights or [1.0] * 3), []
     for images, labels in given:
@@ -106,7 +106,7 @@ def steps_by_autograd(class_weights, given):
 
 
 def steps_in_shares(monkeypatch, class_weights, given, number, accumulate):
-    """The same by processes that exchange their gradients as Paddle does, and by batches that add up."""
+    """The same with several processes, whose exchange of gradients is simulated, and accumulated batches."""
     trainers = [step_trainer(class_weights) for _ in range(number)]
     first, *others = trainers
 
@@ -121,7 +121,7 @@ def steps_in_shares(monkeypatch, class_weights, given, number, accumulate):
         for rank, trainer in reversed(list(enumerate(trainers))):
             trainer._adapter._nranks, trainer._adapter.ddp_model = number, trainer.network
             shares = list(Batches(count, -(-24 // accumulate), number, rank, accumulate))
-            assert accumulate - 1 <= len(shares) <= accumulate  # where images would get too few, there is a batch less
+            assert accumulate - 1 <= len(shares) <= accumulate  # one batch less where it would get too few images
             for part, share in enumerate(shares):
                 trainer.waiting = part < len(shares) - 1 or trainer is not first
                 with monkeypatch.context() as patch:
@@ -192,7 +192,7 @@ def test_only_float16_uses_loss_scaling(monkeypatch, dtype, scaled):
 
 def test_mixed_precision_keeps_weights_average_and_optimizer_in_float32(monkeypatch):
     class Halves(paddle.nn.Linear):
-        def forward(self, x):  # as under auto_cast, which Paddle has for GPUs alone
+        def forward(self, x):  # like auto_cast, which needs a GPU
             return super().forward(x).astype('bfloat16')
 
     monkeypatch.setattr(paddle.amp, 'auto_cast', lambda **how: contextlib.nullcontext())
@@ -212,7 +212,7 @@ def test_mixed_precision_keeps_weights_average_and_optimizer_in_float32(monkeypa
 
 
 def test_ema_updates_of_a_ten_thousandth_are_not_lost():
-    """Such steps are lost in float16."""
+    """They would be lost in float16."""
     network = paddle.nn.Linear(4, 3)
     ema = callbacks.Ema(SimpleNamespace(between_updates=False), 0.9999)
     ema.set_model(SimpleNamespace(network=network))
@@ -225,11 +225,11 @@ def test_ema_updates_of_a_ten_thousandth_are_not_lost():
     assert ema.average['weight'].numpy() == pytest.approx(1.01 - 0.01 * 0.9999**100, abs=1e-5)
 
 
-# In the log
+# The log
 
 
 def a_log(every, losses):
-    """A RunLog over an epoch whose steps have come to these losses, 2 hits of 4 images each."""
+    """A RunLog after an epoch with these losses of its steps, each with 2 hits of 4 images."""
     unread = []
     clock = SimpleNamespace(epoch=0, images=0, step=0, done=0, steps=len(losses), reading=False, epochs=1)
     log = run_log.RunLog(None, clock)
