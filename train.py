@@ -84,10 +84,8 @@ def processes_to_launch(args, cfg):
 def launch(cfg, number):
     """Train in `number` processes on this machine; returns the exit status."""
     logs = f'{cfg.run_dir}.processes'
-    with locks.held(
-        cfg.run_dir, 'trained'
-    ):  # only a check before the logs are overwritten: the first process takes it again
-        pass
+    with locks.held(cfg.run_dir, 'trained'):
+        pass  # a check before the logs are overwritten; the first process takes the lock again
     with locks.held(logs, 'written'):
         status = processes.launch([*sys.argv, '--nproc', str(number)], number, logs)
     if status == 0:
@@ -192,7 +190,7 @@ def build_loaders(cfg, cached=True):
     )
     valid_loader = Loader(valid_set, cfg.train.batch_size, cfg, workers=0 if cfg.train.views else None)
     note(
-        f'{len(train_set)} training and {len(valid_set)} validation images, {len(cfg.data.labels)} classes, on {place}, '
+        f'training images: {len(train_set)}, validation images: {len(valid_set)}, classes: {len(cfg.data.labels)}, device: {place}, '
         f'loader processes: {train_loader.num_workers}'
     )
     for images in (train_set, valid_set) if cached and cfg.data.cache else ():

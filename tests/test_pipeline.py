@@ -122,7 +122,7 @@ def test_visualdl_holds_the_pictures_of_the_evaluation(finished):
 def test_training_prints_its_images_parameters_and_initial_weights(finished):
     said = (finished / 'said' / 'train.py').read_text(encoding='utf-8')
 
-    assert '18 training and 9 validation images, 3 classes, on ' in said
+    assert 'training images: 18, validation images: 9, classes: 3, device: ' in said
     assert 'cifarnet is trained from scratch' in said
     assert 'cifarnet: 1,973,304 parameters' in said
     assert 'Warning' not in said

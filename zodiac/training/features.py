@@ -143,7 +143,7 @@ def keep(backbone, images, views, loader, folder, limit, say):
             ) from None
     size = sum(values.nbytes for values in found)
     say(
-        f'features of {len(images)} images, views: {views}, {size / 1e9:.2f} GB in {folder}; '
+        f'features in {folder}: images {len(images)}, views {views}, {size / 1e9:.2f} GB; '
         f'{len(computed)} computed now, in {time.monotonic() - started:.0f} s'
     )
     return found
@@ -179,7 +179,7 @@ def _make(place, backbone, loader, title, missing, limit, say):
                 about = {'shape': [count, *values.shape[1:]], 'crc': 0}
                 _require_room(os.path.dirname(place), count * values[0].nbytes * missing, limit)
                 if bar.disable:
-                    say(f'features, {title}: computing, {count} images')
+                    say(f'features, {title}: computing (images: {count})')
             file.write(values)
             about['crc'] = zlib.crc32(values, about['crc'])
             bar.update(len(values))
