@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_runs
 from conftest import ROOT, assert_message, make_tree, run_script
 from small_runs import log_of, write_index
 
@@ -18,14 +19,8 @@ from zodiac.models import weights
 from zodiac.training import processes
 
 SETTINGS = [
-    *('data.root=.', 'data.labels=[a,b,c]', 'data.num_workers=0', 'image.size=8', 'image.resize=8', 'device=cpu'),
-    *(
-        'augment=[random_resized_crop,horizontal_flip]',
-        'model.pretrained=false',
-        'train.batch_size=5',
-        'train.epochs=2',
-    ),
-    *('optim.name=momentum', 'optim.lr=0.05', 'train.save_steps=1', 'train.keep_checkpoints=9'),
+    *(*small_runs.SETTINGS, 'train.batch_size=5', 'train.epochs=2', 'optim.name=momentum', 'train.save_steps=1'),
+    'train.keep_checkpoints=9',
 ]
 RUNS = """
 import json, sys
