@@ -11,19 +11,19 @@ from zodiac.base import device, home, stops
 IMAGES_EACH = 16  # images of a batch that each process should have, for BatchNorm's statistics
 
 
-def suited(device_setting, batch_size, train_index, valid_index):
+def suited(device_setting, batch_size, train_index=None, valid_index=None):
     """Number of processes for a training on this machine.
 
     On a CPU one per core, as long as each gets IMAGES_EACH images of a batch, two training images (for BatchNorm) and one validation
     image. One on a GPU, where OMP_NUM_THREADS is set, and where an index file is missing.
 
     Args:
-        train_index, valid_index: paths of the index files.
+        train_index, valid_index: paths of the index files; None for any number of images.
     """
     if os.environ.get('OMP_NUM_THREADS') or not device.is_cpu(device_setting):
         return 1
     number = min(device.cores(), batch_size // IMAGES_EACH)
-    if number > 1:
+    if number > 1 and train_index:
         number = min(number, _lines(train_index) // 2, _lines(valid_index))
     return max(1, number)
 
