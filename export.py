@@ -35,7 +35,7 @@ def export(cfg):
     """Do what this script does, with the settings of a `config.Config`. Raises UserError."""
     from dataset import Loader, ZodiacDataset
     from zodiac.base import paddle_setup  # noqa: F401  # before any other import of Paddle
-    from zodiac.models import builder, networks
+    from zodiac.models import prediction, wrappers
     from zodiac.report import calibration
     from zodiac.training import checkpoint
 
@@ -58,7 +58,7 @@ def export(cfg):
     )
     temperature = 1.0
     if cfg.export.temperature:
-        probabilities = builder.predict(network, Loader(dataset, cfg.evaluate.batch_size, cfg), len(dataset))
+        probabilities = prediction.predict(network, Loader(dataset, cfg.evaluate.batch_size, cfg), len(dataset))
         temperature = calibration.fit_temperature(dataset.labels, probabilities)
         if temperature is None:
             temperature = 1.0
@@ -70,7 +70,7 @@ def export(cfg):
 
     settings = cfg.export
     around = (settings.preprocess, settings.softmax, temperature)
-    layer = networks.Deployed(network, cfg.image.mean, cfg.image.std, *around)
+    layer = wrappers.Deployed(network, cfg.image.mean, cfg.image.std, *around)
     layer.eval()
     manifest = describe(cfg, origin, temperature, with_onnx)
     if not with_onnx:

@@ -22,7 +22,7 @@ import os
 import re
 import sys
 
-from zodiac.base import device, files
+from zodiac.base import device, files, walk
 from zodiac.base.errors import UserError, run
 from zodiac.images import decoding
 from zodiac.inference import runtime
@@ -115,7 +115,7 @@ def _images_in(folder, say):
         elif why == 'no file':
             pass_over(path)
 
-    for path in files.walk(folder, note):
+    for path in walk.walk(folder, note):
         if is_image(path):
             found += 1
             yield path

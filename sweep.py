@@ -26,7 +26,7 @@ import sys
 import time
 
 import config
-from zodiac.base import columns, device, files, home, locks, schema, stops
+from zodiac.base import columns, device, files, home, locks, options, schema, stops
 from zodiac.base.errors import Stopped, UsageError, UserError, run
 from zodiac.training import processes
 
@@ -83,7 +83,7 @@ def read_space(groups, path, overrides):
     space = {}
     for text in itertools.chain.from_iterable(groups or []):
         key, equals, value = text.partition('=')
-        values = config.parse_yaml(value, f'-s {text}') if equals else None
+        values = options.parse_yaml(value, f'-s {text}') if equals else None
         if key == 'name':
             raise UsageError('-s name: each run gets its own name; choose another setting')
         is_range = isinstance(values, dict) and {'low', 'high'} <= values.keys() <= {'low', 'high', 'log'}
@@ -140,7 +140,7 @@ def open_study(cfg, space):
 
 
 def _flat(text):
-    return dict(schema.flatten(config.parse_yaml(text, 'study.db')))
+    return dict(schema.flatten(options.parse_yaml(text, 'study.db')))
 
 
 def run_all(cfg, trials, space, todo, arguments, jobs):

@@ -123,7 +123,7 @@ import contextlib
 from dataset import Loader, ZodiacDataset
 from zodiac.base import provenance
 from zodiac.base.paddle_setup import paddle
-from zodiac.models import builder
+from zodiac.models import builder, freezing, pretrained
 from zodiac.report import plots
 from zodiac.training import (
     callbacks,
@@ -211,15 +211,15 @@ def build_network(cfg, train_set, resumed=False):
     if source and not resumed:
         if isinstance(source, str):
             source, facts = checkpoint.locate(source)
-        note(builder.load_pretrained(network, cfg.model.arch, source, provenance.labels(facts), cfg.data.labels))
+        note(pretrained.load_pretrained(network, cfg.model.arch, source, provenance.labels(facts), cfg.data.labels))
     elif not resumed:
         note(f'{cfg.model.arch} is trained from scratch (model.pretrained=false)')
         if hasattr(network, 'learn_from'):
             network.learn_from(paddle.to_tensor(sample_images.inputs(train_set, 1000)))
-    frozen = builder.freeze(network, cfg.model.freeze)
+    frozen = freezing.freeze(network, cfg.model.freeze)
     if cfg.train.sync_batch_norm and collectives.count() > 1:
-        builder.sync_batch_norm(network)
-    total, learning = builder.count_parameters(network)
+        freezing.sync_batch_norm(network)
+    total, learning = freezing.count_parameters(network)
     note(f'{cfg.model.arch}: {total:,} parameters with the statistics of BatchNorm, {learning:,} of them trainable')
     return network, frozen
 

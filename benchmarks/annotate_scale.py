@@ -79,14 +79,14 @@ def annotate(root):
     sys.path.insert(0, os.path.dirname(HERE))
     gc.disable()  # as annotate.py does
     import annotate
-    from zodiac.data import file_facts, inspection
+    from zodiac.data import entry, inspection
 
     def made_up(paths, convert, workers, reduce=True):
-        found = file_facts.Verdict(mode='RGB')
+        verdict = entry.Verdict(mode='RGB')
         for path in paths:
-            made = hashlib.shake_128(path.encode()).digest(file_facts.HASH_BYTES + file_facts.SKETCH_BYTES)
-            picture = file_facts.pack((640, 480), made[: file_facts.HASH_BYTES], made[file_facts.HASH_BYTES :])
-            yield file_facts.Inspection(found, picture, file_facts.stamp_when_read(os.stat(path)))
+            made = hashlib.shake_128(path.encode()).digest(entry.HASH_BYTES + entry.SKETCH_BYTES)
+            fingerprint = entry.pack((640, 480), made[: entry.HASH_BYTES], made[entry.HASH_BYTES :])
+            yield entry.Inspection(verdict, fingerprint, entry.stamp_when_read(os.stat(path)))
 
     inspection.inspect_all = made_up
     sys.argv = ['annotate.py', '-o', f'data.root={root}', f'data.labels={json.dumps(LABELS)}']

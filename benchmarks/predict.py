@@ -115,7 +115,7 @@ def make_models(work, photos):
     import export
     from zodiac.base import paddle_setup
     from zodiac.inference import runtime
-    from zodiac.models import networks
+    from zodiac.models import wrappers
 
     paddle = paddle_setup.import_paddle()
     paddle.seed(0)
@@ -124,7 +124,7 @@ def make_models(work, photos):
     paths = sorted(str(path) for path in photos.iterdir())[:32]
     for precision in ('fp32', 'int8'):
         cfg = config.load(overrides=['name=resnet50', f'data.labels={LABELS}', f'export.precision={precision}'])
-        layer = networks.Deployed(network, cfg.image.mean, cfg.image.std)
+        layer = wrappers.Deployed(network, cfg.image.mean, cfg.image.std)
         layer.eval()
         os.makedirs(work / precision, exist_ok=True)
         manifest = export.describe(cfg, {}, 1.0, True)

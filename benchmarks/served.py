@@ -24,7 +24,7 @@ def export_colours(folder):
     from zodiac.base import paddle_setup
 
     paddle = paddle_setup.import_paddle()
-    from zodiac.models import networks
+    from zodiac.models import wrappers
 
     class Colours(paddle.nn.Layer):
         def __init__(self):
@@ -38,7 +38,7 @@ def export_colours(folder):
 
     overrides = ['name=colours', f'data.labels={list(COLOURS)}', 'image.size=32', 'image.resize=squash']
     cfg = config.load(overrides=[*overrides, 'image.mean=[0,0,0]', 'image.std=[1,1,1]'])
-    layer = networks.Deployed(Colours(), cfg.image.mean, cfg.image.std)
+    layer = wrappers.Deployed(Colours(), cfg.image.mean, cfg.image.std)
     layer.eval()
     Path(folder).mkdir(parents=True, exist_ok=True)
     export.write_models(layer, export.describe(cfg, {}, 1.0, False), str(folder), False)

@@ -178,12 +178,12 @@ def read_page(page):
 
 def clock_of(seed=0, steps=4, epochs=3, parts=1):
     """A `Clock` over a loader of `steps` batches of two images, which remembers what it was set to."""
-    from dataset import Batches
+    from zodiac.data.sampler import BatchSampler
     from zodiac.training import callbacks
 
     class Loader:
         images = SimpleNamespace(seed=seed)
-        batch_sampler = Batches(2 * steps, 2, accumulate=parts)
+        batch_sampler = BatchSampler(2 * steps, 2, accumulate=parts)
         set_to = None
 
         def set_epoch(self, epoch, skip=0):
@@ -196,6 +196,17 @@ def clock_of(seed=0, steps=4, epochs=3, parts=1):
     clock = callbacks.Clock(Loader(), epochs)
     clock.set_model(SimpleNamespace(waiting=False))
     return clock
+
+
+@pytest.fixture(params=['simplejpeg', 'pillow only'])
+def decoder(request, monkeypatch):
+    """Run a test with both JPEG decoders."""
+    from zodiac.data import inspection
+
+    if request.param == 'simplejpeg':
+        pytest.importorskip('simplejpeg')
+    else:
+        monkeypatch.setattr(inspection, 'simplejpeg', None)
 
 
 @pytest.fixture

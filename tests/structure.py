@@ -17,9 +17,9 @@ WINGS = {  # of zodiac/, each with those that it may import
     'serving': {'inference', 'images', 'base'},
     'data': {'images', 'base'},
     'models': {'base'},
-    'report': {'data', 'images', 'base'},
+    'report': {'images', 'base'},
     'training': {'models', 'data', 'inference', 'base'},
-    'doctor': {'data', 'report', 'base'},
+    'doctor': {'data', 'base'},
 }
 
 

@@ -17,7 +17,7 @@ from zodiac.base import device, packages, paddle_setup
 from zodiac.base.errors import UsageError, UserError
 from zodiac.images import transforms
 from zodiac.inference import engines, runtime
-from zodiac.models import builder, convert, networks
+from zodiac.models import builder, convert, wrappers
 
 paddle = paddle_setup.import_paddle()
 
@@ -49,7 +49,7 @@ def network_of(kind):
     if kind == 'small':
         return Small()
     if kind == 'flip average':
-        return networks.FlipAverage(builder.build('cifarnet', 4, 32))
+        return wrappers.FlipAverage(builder.build('cifarnet', 4, 32))
     head = ['flatten', {'dropout': 0.5}, {'linear': 'classes'}] if kind == 'headed' else 'auto'
     return builder.build('cifarnet' if kind == 'cifarnet' else 'resnet18', 4, 32, head)
 
@@ -62,7 +62,7 @@ def settings(*overrides):
 def write(folder, network, cfg, temperature=1.0):
     with_onnx = convert.can_save_onnx()
     around = (cfg.export.preprocess, cfg.export.softmax, temperature)
-    layer = networks.Deployed(network, cfg.image.mean, cfg.image.std, *around)
+    layer = wrappers.Deployed(network, cfg.image.mean, cfg.image.std, *around)
     layer.eval()
     export.write_models(layer, export.describe(cfg, {}, temperature, with_onnx), str(folder), with_onnx)
 
@@ -464,19 +464,19 @@ class Photos:
         return list(range(8))
 
 
-class Halved(networks.Deployed):
+class Halved(wrappers.Deployed):
     def __init__(self, *around):
         super().__init__(*around)
         self.scale.set_value(self.scale * 0.5)
 
 
-class BlueFirst(networks.Deployed):
+class BlueFirst(wrappers.Deployed):
     def __init__(self, *around):
         super().__init__(*around)
         self.scale.set_value(self.scale.flip(1))
 
 
-class Warm(networks.Deployed):
+class Warm(wrappers.Deployed):
     def __init__(self, network, mean, std, preprocess, softmax, temperature):
         super().__init__(network, mean, std, preprocess, softmax, 3 * temperature)
 
@@ -486,7 +486,7 @@ def test_a_fault_in_what_is_put_around_the_network_does_not_pass_the_comparison(
     """The network is asked as evaluate.py asks it, without anything around it."""
     network, cfg = network_of('small'), settings('export.preprocess=true', 'export.temperature=true')
     network.eval()
-    monkeypatch.setattr(networks, 'Deployed', fault or networks.Deployed)
+    monkeypatch.setattr(wrappers, 'Deployed', fault or wrappers.Deployed)
     monkeypatch.setattr(convert, 'can_save_onnx', lambda: False)
     (tmp_path / 'infer').mkdir()
     write(tmp_path / 'infer', network, cfg, 1.7)
@@ -621,7 +621,7 @@ def export_of(folder, cfg, names):
     network.eval()
     infer = folder / 'infer'
     infer.mkdir()
-    layer = networks.Deployed(network, cfg.image.mean, cfg.image.std, cfg.export.preprocess, cfg.export.softmax)
+    layer = wrappers.Deployed(network, cfg.image.mean, cfg.image.std, cfg.export.preprocess, cfg.export.softmax)
     layer.eval()
     manifest = export.describe(cfg, {}, 1.0, convert.can_save_onnx())
     examples = runtime.sound_batches(photos.paths, manifest['transform'], 8)

@@ -5,19 +5,13 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT, assert_message, make_tree, run_script
 from PIL import Image
 
-import config
-import evaluate
-from zodiac.base import columns
 from zodiac.models import weights
-from zodiac.report import plots
-from zodiac.training import optim
 
 SETTINGS = [
     *('-o', 'name=all', 'data.root=photos', 'data.labels=[cat,dog]', 'image.size=32', 'model.arch=cifarnet'),
@@ -145,85 +139,3 @@ def test_incompatible_options_are_refused_by_name(call_script, finished, setting
     assert_message(result, 2, *words)
     assert result.stderr.splitlines()[-1].startswith('error: ')
     assert not (finished[0] / 'output/never').exists()
-
-
-# Plots of the evaluation
-
-
-@pytest.fixture
-def drawn(workdir, monkeypatch):
-    """Call evaluate.draw with `settings` for a run with `own` settings; returns what is plotted."""
-
-    def call(own, settings, rows):
-        labels = ['data.labels=[cat,dog]', 'data.root=.', 'name=run']
-        cfg = config.load(overrides=[*labels, *settings])
-        folder = Path(cfg.run_dir)
-        folder.mkdir(parents=True)
-        (folder / 'config.yaml').write_text(config.load(overrides=[*labels, *own]).to_yaml())
-        with open(folder / 'log.csv', 'w', encoding='utf-8', newline='') as file:
-            table = csv.DictWriter(file, list(rows[0]))
-            table.writeheader()
-            table.writerows(rows)
-        for split in ('train', 'valid', 'test'):
-            if not Path(f'{split}.txt').exists():
-                Path(f'{split}.txt').write_text(f'{split}.png\t0\n')
-            Image.new('RGB', (9, 9)).save(f'{split}.png')
-        seen = {}
-        for name in ('plot_confusion_matrix', 'plot_pr_curves', 'plot_predictions', 'plot_reliability'):
-            monkeypatch.setattr(plots, name, lambda *given, **named: None)
-        monkeypatch.setattr(plots, 'plot_curves', lambda path, rows, rates=(): seen.update(rows=rows, rates=rates))
-        monkeypatch.setattr(plots, 'plot_class_counts', lambda path, counts, *_: seen.update(counts=counts))
-
-        class Dataset:
-            paths, labels = ['test.png'], np.array([0])
-
-            def __len__(self):
-                return 1
-
-        result = {'split': 'test', 'top1': 1.0, 'n': 1, 'confusion_matrix': [[1, 0], [0, 0]]}
-        result['calibration'] = {'bins': []}
-        evaluate.draw(f'{folder}/report', result, Dataset(), np.array([[0.9, 0.1]]), evaluate.class_counts(cfg), cfg)
-        return seen
-
-    return call
-
-
-def log_of(settings, steps, epochs, of=None):
-    """Rows of log.csv for the first `epochs` of a run with such settings."""
-    cfg = config.load(overrides=settings)
-    rates = optim.rates(cfg.optim, steps, of or cfg.train.epochs)
-    unknown = dict.fromkeys(columns.TAGS, '')
-    return [
-        {**unknown, 'epoch': epoch, 'step': epoch * steps, 'lr': rates[epoch * steps - 1] if epoch else ''}
-        for epoch in range(epochs + 1)
-    ]
-
-
-RATES = ['optim.lr=0.02', 'train.epochs=4', 'optim.warmup_epochs=1']
-
-
-@pytest.mark.parametrize(('epochs', 'settings'), [(0, RATES), (2, RATES), (4, RATES), (4, [])])
-def test_the_plotted_rates_are_those_of_the_run(drawn, epochs, settings):
-    rows = log_of(RATES, 5, epochs)
-    rates = drawn(RATES, settings, rows)['rates']
-    assert len(rates) == 5 * epochs
-    assert all(rates[row['step'] - 1] == pytest.approx(row['lr']) for row in rows[1:])
-
-
-def test_images_per_class_are_counted_per_split(drawn):
-    for split, labels in (('train', [0, 1, 1]), ('valid', [0]), ('test', [1, 1])):
-        Path(f'{split}.txt').write_text(''.join(f'{split}{n}.png\t{label}\n' for n, label in enumerate(labels)))
-    counts = drawn(RATES, RATES, log_of(RATES, 5, 1))['counts']
-    assert {split: numbers.tolist() for split, numbers in counts.items()} == {
-        'train': [1, 2],
-        'valid': [1, 0],
-        'test': [0, 2],
-    }
-
-
-def test_an_image_listed_in_two_splits_is_counted_once(drawn):
-    Path('train.txt').write_text('a.png\t0\n')
-    for split in ('valid', 'test'):
-        Path(f'{split}.txt').write_text('b.png\t0\nc.png\t1\n')
-    counts = drawn(RATES, RATES, log_of(RATES, 5, 1))['counts']
-    assert sum(numbers.sum() for numbers in counts.values()) == 3

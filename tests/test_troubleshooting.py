@@ -12,7 +12,7 @@ from conftest import ROOT
 from zodiac.base import device, errors, files, packages, paddle_setup
 from zodiac.base.errors import UsageError, UserError
 from zodiac.models import convert
-from zodiac.report import plots
+from zodiac.report import figure, plots
 
 PAGES = [ROOT / 'docs/troubleshooting.md', ROOT / 'docs/troubleshooting_zh.md']
 COMPLAINTS = [
@@ -201,8 +201,8 @@ def test_a_disk_that_is_full_during_an_export_is_not_blamed_on_the_converter(tmp
 
 
 def test_characters_that_no_font_has_are_told_once_with_the_way_to_a_font(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(plots, 'CJK_FONTS', ())
-    plots._tell_of_boxes.cache_clear()
+    monkeypatch.setattr(figure, 'CJK_FONTS', ())
+    figure._warn_of_boxes.cache_clear()
     for name in ('a', 'b'):
         plots.plot_class_counts(str(tmp_path / f'{name}.png'), {'train': [1, 2]}, ['狗', 'cat'], 'counts')
     said = capsys.readouterr().err
@@ -211,6 +211,6 @@ def test_characters_that_no_font_has_are_told_once_with_the_way_to_a_font(tmp_pa
 
 
 def test_names_that_a_font_has_are_drawn_without_a_word(tmp_path, capsys):
-    plots._tell_of_boxes.cache_clear()
+    figure._warn_of_boxes.cache_clear()
     plots.plot_class_counts(str(tmp_path / 'a.png'), {'train': [1, 2]}, ['dog', 'cat'], 'counts')
     assert capsys.readouterr().err == ''

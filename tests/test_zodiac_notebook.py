@@ -1,4 +1,4 @@
-"""zodiac.ipynb as it is stored; .ci/run executes it from top to bottom."""
+"""zodiac.ipynb as stored; .ci/run executes it."""
 
 import json
 import os
@@ -10,17 +10,20 @@ import sys
 import pytest
 from conftest import ROOT, make_tree
 
+import config
+from zodiac.base.errors import Stopped, UserError
+
 CELLS = json.loads((ROOT / 'zodiac.ipynb').read_text(encoding='utf-8'))['cells']
 CODE = [''.join(cell['source']) for cell in CELLS if cell['cell_type'] == 'code']
 TEXT = [''.join(cell['source']) for cell in CELLS if cell['cell_type'] == 'markdown']
 
 
-def test_it_is_stored_without_outputs():
+def test_it_has_no_outputs():
     for cell in CELLS:
         assert not cell.get('outputs') and cell.get('execution_count') is None
 
 
-def test_it_has_the_sections_of_the_original_in_english_and_chinese():
+def test_sections_match_the_original_in_english_and_chinese():
     headings = [line.lstrip('# ') for text in TEXT for line in text.splitlines() if re.match('# [0-9C]', line)]
     assert [heading.split(' · ')[0].split(' ', 1)[-1] for heading in headings] == [
         *('Introduction', 'Data preparation', 'Model', 'Training', 'Evaluation', 'Deployment', 'Conclusion')
@@ -31,9 +34,7 @@ def test_it_has_the_sections_of_the_original_in_english_and_chinese():
 
 
 @pytest.mark.parametrize('archive', [True, False])
-def test_the_archive_of_ai_studio_is_taken_where_it_is_there_and_drawings_else(workdir, archive):
-    import config
-
+def test_uses_the_ai_studio_archive_if_present_else_drawings(workdir, archive):
     os.symlink(ROOT / 'configs', workdir / 'configs')
     if archive:
         make_tree(workdir / 'made/signs', config.ZODIAC, {'train': 1, 'valid': 1, 'test': 1})
@@ -51,8 +52,6 @@ def test_the_archive_of_ai_studio_is_taken_where_it_is_there_and_drawings_else(w
     assert len(lines) == 12 and all(line.startswith(f'{root}/train/') for line in lines)
 
 
-def test_an_error_of_the_user_is_one_line_in_a_notebook():
-    from zodiac.base.errors import Stopped, UserError
-
+def test_user_errors_are_one_line_in_a_notebook():
     assert UserError('signs: no such folder')._render_traceback_() == ['error: signs: no such folder']
     assert Stopped(2)._render_traceback_() == ['interrupted']

@@ -1,4 +1,4 @@
-"""Files and folders are whole, or as they were before."""
+"""Atomic writes: files and folders are complete, or unchanged."""
 
 import errno
 import hashlib
@@ -40,7 +40,7 @@ def test_written_bytes_replace_the_old_file_only_at_the_end_of_the_block(tmp_pat
     assert os.listdir(tmp_path) == ['a.bin']
 
 
-def test_a_file_without_a_folder_in_its_name_is_written_here(tmp_path, monkeypatch):
+def test_a_file_name_without_a_folder_is_written_to_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with files.atomic_write('a.txt') as file:
         file.write('x')
@@ -59,7 +59,7 @@ def test_an_error_in_the_block_leaves_the_old_file_and_nothing_beside_it(tmp_pat
 
 
 @pytest.mark.parametrize('step', ['fsync', 'replace'])
-def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path, monkeypatch, step):
+def test_the_message_on_a_full_disk_names_the_file_and_the_old_file_is_kept(tmp_path, monkeypatch, step):
     def full(*args):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
@@ -74,7 +74,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path, monkeypatch, step
     assert everything_below(tmp_path) == {'a.txt': b'old'}
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_the_message_on_a_path_that_cannot_be_written_names_it(tmp_path):
     (tmp_path / 'file').write_bytes(b'x')
     path = str(tmp_path / 'file' / 'a.txt')
     with pytest.raises(UserError, match='cannot write') as caught, files.atomic_write(path):
@@ -82,15 +82,15 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     assert path in str(caught.value)
 
 
-def test_a_folder_is_not_replaced_by_a_file(tmp_path):
+def test_a_folder_is_not_replaced_by_a_file_and_raises_before_the_block(tmp_path):
     (tmp_path / 'a.txt').mkdir()
     (tmp_path / 'a.txt' / 'inner').write_bytes(b'x')
-    with pytest.raises(UserError, match='cannot write'), files.atomic_write(str(tmp_path / 'a.txt')) as file:
-        file.write('new')
+    with pytest.raises(UserError, match='Is a directory'), files.atomic_write(str(tmp_path / 'a.txt')):
+        pytest.fail('the block must not run')
     assert files_below(tmp_path) == {os.path.join('a.txt', 'inner'): b'x'}
 
 
-def test_written_files_and_folders_have_the_permissions_that_the_umask_leaves(tmp_path):
+def test_written_files_and_folders_have_the_permissions_of_the_umask(tmp_path):
     old = os.umask(0o027)
     try:
         with files.atomic_write(str(tmp_path / 'a.txt')) as file:
@@ -109,13 +109,7 @@ def test_a_name_that_is_not_utf8_is_written_escaped(tmp_path):
     assert (tmp_path / 'a.csv').read_text(encoding='utf-8') == '猫\\udcff\\udcfe.jpg,cat\n'
 
 
-def test_a_folder_where_a_file_should_be_is_noticed_before_the_work(tmp_path):
-    with pytest.raises(UserError, match='Is a directory'), files.atomic_write(str(tmp_path)):
-        pytest.fail('the block must not run')
-    assert everything_below(tmp_path) == {}
-
-
-def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+def test_a_pipe_is_written_to_directly(tmp_path):
     pipe = tmp_path / 'pipe'
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -126,8 +120,8 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     assert stat.S_ISFIFO(os.stat(pipe).st_mode) and os.listdir(tmp_path) == ['pipe']
 
 
-def test_a_device_is_written_to_and_not_replaced(monkeypatch):
-    monkeypatch.setattr(files.os, 'replace', lambda *names: pytest.fail('a device would be gone'))
+def test_a_device_is_written_to_directly(monkeypatch):
+    monkeypatch.setattr(files.os, 'replace', lambda *names: pytest.fail('the device would be replaced'))
     with files.atomic_write(os.devnull, binary=True) as file:
         file.write(b'x')
     with pytest.raises(UserError, match='/dev/full: cannot write'), files.atomic_write('/dev/full') as file:
@@ -138,7 +132,7 @@ def test_a_device_is_written_to_and_not_replaced(monkeypatch):
     ('name', 'expected'),
     [('/dev/null', True), ('/dev/stdout', True), ('/dev/fd/1', True), ('/dev/shm/a.csv', False), ('/gone', False)],
 )
-def test_streams_are_told_from_files(name, expected):
+def test_streams_are_distinguished_from_files(name, expected):
     assert files.is_stream(name) is expected
 
 
@@ -164,7 +158,7 @@ def test_a_new_folder_appears_with_its_content(tmp_path):
     assert os.listdir(target.parent) == ['best']
 
 
-def test_a_folder_is_replaced_as_a_whole_and_only_at_the_end(tmp_path):
+def test_a_folder_is_replaced_completely_and_only_at_the_end(tmp_path):
     before = make_folder(tmp_path / 'best')
     with files.atomic_folder(str(tmp_path / 'best')) as folder:
         with open(os.path.join(folder, 'new'), 'w') as file:
@@ -176,7 +170,7 @@ def test_a_folder_is_replaced_as_a_whole_and_only_at_the_end(tmp_path):
 
 
 @pytest.mark.parametrize('error', [ValueError('bad'), KeyboardInterrupt(), SystemExit(3)], ids=repr)
-def test_an_error_in_the_block_leaves_the_old_folder_byte_for_byte(tmp_path, error):
+def test_an_error_in_the_block_leaves_the_old_folder_unchanged(tmp_path, error):
     before = make_folder(tmp_path / 'best')
     with pytest.raises(type(error)), files.atomic_folder(str(tmp_path / 'best')) as folder:
         with open(os.path.join(folder, 'a.bin'), 'w') as file:
@@ -187,7 +181,7 @@ def test_an_error_in_the_block_leaves_the_old_folder_byte_for_byte(tmp_path, err
 
 @pytest.mark.parametrize('call', [1, 2])
 @pytest.mark.parametrize('error', [OSError(errno.EIO, 'Input/output error'), KeyboardInterrupt()], ids=repr)
-def test_an_error_while_folders_are_swapped_leaves_the_old_folder_byte_for_byte(tmp_path, monkeypatch, error, call):
+def test_an_error_while_swapping_folders_leaves_the_old_folder_unchanged(tmp_path, monkeypatch, error, call):
     before = make_folder(tmp_path / 'best')
     replace, calls = os.replace, []
 
@@ -205,10 +199,12 @@ def test_an_error_while_folders_are_swapped_leaves_the_old_folder_byte_for_byte(
     assert everything_below(tmp_path) == before
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='an exchange in one step is a call of Linux')
-def test_folders_change_places_in_one_step(tmp_path, monkeypatch):
+@pytest.mark.skipif(sys.platform != 'linux', reason='atomic exchange is a system call of Linux')
+def test_folders_are_swapped_atomically(tmp_path, monkeypatch):
     make_folder(tmp_path / 'best')
-    monkeypatch.setattr(files.os, 'replace', lambda source, target: pytest.fail('a moment without the folder'))
+    monkeypatch.setattr(
+        files.os, 'replace', lambda source, target: pytest.fail('the folder would be missing for a moment')
+    )
     with files.atomic_folder(str(tmp_path / 'best')) as folder:
         os.mkdir(os.path.join(folder, 'new'))
     assert everything_below(tmp_path) == {'best': None, os.path.join('best', 'new'): None}
@@ -231,7 +227,7 @@ with files.atomic_folder(sys.argv[1]) as folder:
 
 
 @pytest.mark.parametrize('call', [1, 2])
-def test_a_folder_whose_writer_was_killed_is_back_when_it_is_written_next(tmp_path, call):
+def test_the_next_write_restores_a_folder_whose_writer_was_killed(tmp_path, call):
     before = make_folder(tmp_path / 'a [b]' / 'best')
     (tmp_path / 'a [b]' / '.other.1.part').mkdir()
     path = str(tmp_path / 'a [b]' / 'best')
@@ -239,13 +235,13 @@ def test_a_folder_whose_writer_was_killed_is_back_when_it_is_written_next(tmp_pa
     assert result.returncode == -signal.SIGKILL
     assert everything_below(tmp_path / 'a [b]') != {**before, '.other.1.part': None}
     with pytest.raises(ValueError), files.atomic_folder(path):
-        raise ValueError('the next one fails too')
+        raise ValueError('the next write fails too')
     assert everything_below(tmp_path / 'a [b]') == {**before, '.other.1.part': None}
     files.clear_leftovers(str(tmp_path / 'a [b]'))
     assert everything_below(tmp_path / 'a [b]') == before
 
 
-def test_a_full_disk_while_a_folder_is_filled_leaves_the_old_one_and_says_so(tmp_path):
+def test_the_message_on_a_full_disk_names_the_folder_and_the_old_folder_is_kept(tmp_path):
     before = make_folder(tmp_path / 'best')
     with pytest.raises(UserError, match='No space left') as caught, files.atomic_folder(str(tmp_path / 'best')):
         raise OSError(errno.ENOSPC, 'No space left on device')
@@ -253,7 +249,7 @@ def test_a_full_disk_while_a_folder_is_filled_leaves_the_old_one_and_says_so(tmp
     assert everything_below(tmp_path) == before
 
 
-def test_a_file_within_a_new_folder_that_cannot_be_written_names_the_folder_that_stays(tmp_path):
+def test_the_message_on_a_file_in_a_new_folder_names_the_final_folder(tmp_path):
     folder = str(tmp_path / 'report')
     with (
         pytest.raises(UserError) as caught,
@@ -265,14 +261,15 @@ def test_a_file_within_a_new_folder_that_cannot_be_written_names_the_folder_that
     assert everything_below(tmp_path) == {}
 
 
-def test_a_message_about_a_file_of_a_folder_in_the_making_names_the_folder_that_the_user_knows(tmp_path):
+def test_a_message_of_the_block_names_the_final_folder_and_is_unchanged_otherwise(tmp_path):
     with pytest.raises(UserError) as caught, files.atomic_folder(str(tmp_path / 'infer')) as unfinished:
         raise UserError(f'{unfinished}/a.onnx: the disk is full')
     assert str(caught.value) == f'{tmp_path}/infer/a.onnx: the disk is full'
+    with pytest.raises(UserError, match='^a.jpg: is damaged$'), files.atomic_folder(str(tmp_path / 'report')):
+        raise UserError('a.jpg: is damaged')
 
 
-def test_what_another_process_is_writing_is_left_alone_until_it_has_ended(tmp_path):
-    """Two exports at once."""
+def test_unfinished_files_of_a_running_process_are_kept(tmp_path):
     code = (
         'import sys; from zodiac.base import files\n'
         'with files.atomic_folder(sys.argv[1]) as folder, files.atomic_write(sys.argv[1] + ".txt"):\n'
@@ -298,11 +295,6 @@ def test_what_another_process_is_writing_is_left_alone_until_it_has_ended(tmp_pa
     assert os.listdir(tmp_path) == ['infer']
 
 
-def test_another_error_within_a_new_folder_is_told_as_it_is(tmp_path):
-    with pytest.raises(UserError, match='^a.jpg: is damaged$'), files.atomic_folder(str(tmp_path / 'report')):
-        raise UserError('a.jpg: is damaged')
-
-
 def test_a_file_is_not_replaced_by_a_folder(tmp_path):
     (tmp_path / 'best').write_bytes(b'a file')
     with pytest.raises(UserError, match='cannot write'), files.atomic_folder(str(tmp_path / 'best')):
@@ -310,7 +302,7 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path):
     assert everything_below(tmp_path) == {'best': b'a file'}
 
 
-def test_a_folder_whose_removal_was_killed_is_gone_and_what_is_left_of_it_is_cleared(tmp_path, monkeypatch):
+def test_the_rest_of_an_interrupted_removal_is_cleared(tmp_path, monkeypatch):
     make_folder(tmp_path / 'step_1')
     make_folder(tmp_path / 'step_2')
 
@@ -326,7 +318,7 @@ def test_a_folder_whose_removal_was_killed_is_gone_and_what_is_left_of_it_is_cle
     assert [path.name for path in tmp_path.iterdir()] == ['step_2']
 
 
-def test_a_folder_is_removed_with_all_it_holds(tmp_path, monkeypatch):
+def test_a_folder_is_removed_with_its_content(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_folder(tmp_path / 'best')
     files.remove_folder('best')
@@ -334,53 +326,7 @@ def test_a_folder_is_removed_with_all_it_holds(tmp_path, monkeypatch):
     assert everything_below(tmp_path) == {}
 
 
-def test_sha256_is_that_of_the_bytes(tmp_path):
+def test_sha256_is_that_of_the_content(tmp_path):
     content = PAYLOAD * 800  # more than one block
     (tmp_path / 'a').write_bytes(content)
     assert files.sha256(tmp_path / 'a') == hashlib.sha256(content).hexdigest()
-
-
-# --- code_hash
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A project of three modules, of which `door` reaches the other two; a fourth is on its own."""
-    (tmp_path / 'rooms' / 'deep').mkdir(parents=True)
-    for path, text in {
-        'door.py': 'import os\nfrom rooms import one\n',
-        'rooms/one.py': 'def late():\n    from rooms.deep import two\n',
-        'rooms/deep/two.py': 'VALUE = 1\n',
-        'rooms/other.py': '',
-    }.items():
-        (tmp_path / path).write_text(text)
-    monkeypatch.setattr(files, 'PROJECT', str(tmp_path))
-
-    def code_hash(*modules):
-        files.code_hash.cache_clear()
-        return files.code_hash(*modules)
-
-    yield tmp_path, code_hash
-    files.code_hash.cache_clear()
-
-
-@pytest.mark.parametrize('path', ['door.py', 'rooms/one.py', 'rooms/deep/two.py'])
-def test_code_that_a_module_reaches_changes_its_hash(project, path):
-    folder, code_hash = project
-    before = code_hash('door')
-    with open(folder / path, 'a') as file:
-        file.write('MORE = 2\n')
-    assert code_hash('door') != before
-
-
-def test_code_that_a_module_does_not_reach_leaves_its_hash(project):
-    folder, code_hash = project
-    before = code_hash('door')
-    (folder / 'rooms' / 'other.py').write_text('MORE = 2\n')
-    assert code_hash('door') == before
-    assert code_hash('door', 'rooms.other') != before
-
-
-def test_a_module_that_is_not_there_has_no_hash(project):
-    with pytest.raises(ModuleNotFoundError, match='gone'):
-        project[1]('gone')

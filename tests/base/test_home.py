@@ -1,4 +1,4 @@
-"""A home folder that is missing or cannot be written to stops nothing, and the user is told where things go."""
+"""A missing or read-only home folder is replaced by a temporary one, with a message."""
 
 import os
 import stat
@@ -25,13 +25,13 @@ print(download.WEIGHTS_HOME)
 
 @pytest.fixture
 def temporary(tmp_path, monkeypatch):
-    """The folder of temporary files."""
+    """The folder for temporary files."""
     (tmp_path / 'tmp').mkdir()
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'tmp'))
     return tmp_path / 'tmp'
 
 
-def test_a_home_that_can_be_written_to_is_left_alone(tmp_path, monkeypatch, capsys):
+def test_a_writable_home_is_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('HOME', str(tmp_path))
     (tmp_path / '.cache').mkdir()
     home.ensure()
@@ -52,7 +52,7 @@ def test_a_home_with_a_folder_of_another_user_is_replaced(tmp_path, temporary, m
     assert 'export HOME=FOLDER' in said and os.environ['HOME'] in said
 
 
-def test_an_unknown_user_without_a_home_gets_the_same_folder_each_time(temporary, monkeypatch):
+def test_a_user_without_a_home_gets_the_same_folder_each_time(temporary, monkeypatch):
     monkeypatch.setenv('HOME', '/nonexistent')
     found = check_machine.home(home.problem())
     assert found.state == 'warning' and '/nonexistent: no such folder' in found.found
@@ -64,14 +64,14 @@ def test_an_unknown_user_without_a_home_gets_the_same_folder_each_time(temporary
 @pytest.mark.parametrize(
     'prepare', [lambda path: os.symlink('/', path), lambda path: os.mkdir(path) or os.chmod(path, 0o777)]
 )
-def test_a_folder_that_others_have_put_there_is_not_taken(temporary, prepare):
+def test_a_folder_prepared_by_another_user_is_not_used(temporary, prepare):
     expected = home.substitute()
     os.rmdir(expected)
     prepare(expected)
     assert home.substitute() != expected
 
 
-def test_paddle_and_visualdl_start_without_a_home_and_leave_nothing_there(tmp_path):
+def test_paddle_and_visualdl_work_without_a_home(tmp_path):
     done = subprocess.run(
         [sys.executable, '-c', IMPORT, str(ROOT)],
         env={**os.environ, 'HOME': str(tmp_path / 'home'), 'TMPDIR': str(tmp_path)},

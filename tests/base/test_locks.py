@@ -1,4 +1,4 @@
-"""One training of a name at a time: the lock of a folder, and how train.py uses it."""
+"""Folder locks, and their use in train.py: one training per name at a time."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ import os, sys, time
 sys.path.insert(0, sys.argv[1])
 from zodiac.base import locks
 with locks.held('output/run', 'trained'):
-    if os.fork() == 0:  # as a loader process, which may outlive this one
+    if os.fork() == 0:  # like a loader process, which may outlive its parent
         time.sleep(60)
         os._exit(0)
     print('held', flush=True)
@@ -36,14 +36,14 @@ def holder(workdir):
     process.wait()
 
 
-def test_a_folder_that_another_process_works_on_is_refused_naming_it(holder):
+def test_the_message_on_a_locked_folder_names_the_other_process(holder):
     with pytest.raises(UserError, match=rf'output/run: is being trained by .*process {holder.pid} on .*-o name='):
         locks.held('output/run', 'trained').__enter__()
     with locks.held('output/another', 'trained'):
         pass
 
 
-def test_the_lock_ends_with_its_process_although_a_child_of_it_lives(holder):
+def test_the_lock_ends_with_its_process_even_if_a_child_is_still_running(holder):
     holder.kill()
     holder.wait()
     with locks.held('output/run', 'trained'):
@@ -51,7 +51,7 @@ def test_the_lock_ends_with_its_process_although_a_child_of_it_lives(holder):
     assert os.listdir('output') == []
 
 
-def test_a_lock_that_its_holder_removes_between_opening_and_locking_is_taken_anew(workdir, monkeypatch):
+def test_a_lock_file_removed_between_opening_and_locking_is_created_again(workdir, monkeypatch):
     lockf, calls = locks.fcntl.lockf, []
 
     def late(file, how):
@@ -67,7 +67,7 @@ def test_a_lock_that_its_holder_removes_between_opening_and_locking_is_taken_ane
 
 
 @pytest.mark.parametrize('number', locks.WITHOUT_LOCKS)
-def test_a_file_system_without_locks_keeps_nobody_from_working(workdir, monkeypatch, number):
+def test_a_file_system_without_locks_is_no_obstacle(workdir, monkeypatch, number):
     def none(file, how):
         raise OSError(number, os.strerror(number))
 
@@ -76,14 +76,14 @@ def test_a_file_system_without_locks_keeps_nobody_from_working(workdir, monkeypa
         pass
 
 
-def test_a_folder_that_cannot_be_made_is_named(workdir):
+def test_the_message_on_a_folder_that_cannot_be_created_names_it(workdir):
     (workdir / 'output').write_text('a file')
     with pytest.raises(UserError, match='output/run: cannot write'):
         locks.held('output/run', 'trained').__enter__()
 
 
 @pytest.mark.parametrize('arguments', [['--nproc', '1'], ['--nproc', '2'], ['--resume', '--nproc', '1']])
-def test_a_second_training_of_a_name_is_refused_before_its_work(holder, call_script, workdir, arguments):
+def test_a_second_training_of_a_name_is_refused_at_once(holder, call_script, workdir, arguments):
     done = call_script('train.py', *arguments, '-o', 'name=run', 'device=cpu', cwd=workdir)
     assert done.returncode == 1
     assert 'output/run: is being trained by another process' in done.stderr

@@ -1,4 +1,4 @@
-"""Missing and broken packages: each script names them before its work, with the command that installs them."""
+"""Scripts report missing and broken packages before their work, with the command that installs them."""
 
 import ast
 import os
@@ -17,13 +17,13 @@ from zodiac.base import packages
 from zodiac.doctor import check_packages
 
 SCRIPTS = [f'{name}.py' for name in ('annotate', 'train', 'evaluate', 'export', 'predict', 'serve', 'sweep', 'demo')]
-# What scripts do without, or what a setting asks for.
+# Packages that scripts can do without, or that only some settings need.
 OPTIONAL = {'simplejpeg', 'onnx', 'onnxruntime', 'openvino', 'paddle2onnx'}
 
 
 @pytest.fixture
 def without(tmp_path):
-    """without(*modules) -> the environment of a Python that has all packages of this one but those of some modules."""
+    """without(*modules) -> environment variables for a Python with all installed packages except those of some modules."""
 
     def make(*modules):
         folder = tmp_path / 'site-packages'
@@ -46,7 +46,7 @@ def run(script, *arguments, env, cwd):
 
 
 def pasted(line, cwd):
-    """The parts of the command in a message, whose Python and files are there."""
+    """(names of the requirements files, words) of the command in a message, after checking that its Python and files exist."""
     command = shlex.split(line.strip().rpartition('; ')[2].rpartition(' && ')[2])
     assert os.access(command[0] if '/' in command[0] else _which(command[0]), os.X_OK)
     assert command[1:4] == ['-m', 'pip', 'install']
@@ -59,7 +59,7 @@ def _which(name):
 
 
 def asked(script):
-    """The modules that a script names in `start.prepare`."""
+    """The modules that a script passes to `start.prepare`."""
     calls = [
         node for node in ast.walk(ast.parse((ROOT / script).read_text(encoding='utf-8'))) if isinstance(node, ast.Call)
     ]
@@ -68,7 +68,7 @@ def asked(script):
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
-def test_a_script_without_packages_names_all_that_it_needs_and_one_command_that_has_them(script, tmp_path):
+def test_a_script_without_packages_names_all_that_it_needs_and_one_command_that_installs_them(script, tmp_path):
     done = run(script, 'some', 'arguments', env={**os.environ, 'PYTHONPATH': ''}, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
     named = re.fullmatch(r'error: not installed: (.*?); .*\n', done.stderr)[1].split(', ')
@@ -81,7 +81,7 @@ def test_a_script_without_packages_names_all_that_it_needs_and_one_command_that_
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
-def test_a_script_asks_for_every_package_that_it_reaches(script):
+def test_a_script_checks_for_every_package_that_it_imports(script):
     files = (packages.BASE, packages.SERVE, packages.DEPLOY, packages.DEVELOP, 'requirements-cpu.txt')
     listed = {packages.module_of(name) for file in files for name in packages.listed(file)}
     without_paddle = {'paddle'} if script in ('annotate.py', 'predict.py', 'serve.py') else set()
@@ -92,7 +92,7 @@ def test_a_script_asks_for_every_package_that_it_reaches(script):
     assert (reached & listed) - OPTIONAL - without_paddle <= asked(script)
 
 
-def test_only_what_is_missing_is_named_beside_a_paddle_that_is_there(without, tmp_path):
+def test_only_missing_packages_are_named(without, tmp_path):
     done = run('train.py', env=without('visualdl'), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith('error: not installed: visualdl; ')
@@ -100,7 +100,7 @@ def test_only_what_is_missing_is_named_beside_a_paddle_that_is_there(without, tm
 
 
 @pytest.mark.parametrize('gpu', [False, True])
-def test_a_missing_paddle_comes_with_the_set_for_this_machine(without, tmp_path, gpu):
+def test_a_missing_paddle_is_installed_from_the_file_for_this_machine(without, tmp_path, gpu):
     env = without('paddle', 'yaml')
     (tmp_path / 'bin').mkdir()
     (tmp_path / 'bin/nvidia-smi').symlink_to('/bin/true')
@@ -110,7 +110,16 @@ def test_a_missing_paddle_comes_with_the_set_for_this_machine(without, tmp_path,
     assert pasted(done.stderr, tmp_path)[0] == ['requirements.txt' if gpu else 'requirements-cpu.txt']
 
 
-def test_a_broken_package_is_told_in_its_own_words(without, tmp_path):
+@pytest.mark.parametrize('script', ['train.py', 'evaluate.py', 'export.py'])
+def test_a_broken_paddle_ends_a_script_with_one_line(without, tmp_path, script):
+    env = without('paddle')
+    (tmp_path / 'site-packages/paddle.py').write_text('raise ImportError("libfoo.so: no such file")')
+    done = run(script, env=env, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
+    assert re.match(r'error: .*cannot be imported \(ImportError: libfoo.so: no such file\); ', done.stderr)
+
+
+def test_a_broken_package_is_reported_with_the_original_message(without, tmp_path):
     env = without('PIL', 'visualdl')
     (tmp_path / 'site-packages/PIL').mkdir()
     (tmp_path / 'site-packages/PIL/__init__.py').write_text('raise OSError("libtiff.so.6: cannot open the file")')
@@ -121,7 +130,7 @@ def test_a_broken_package_is_told_in_its_own_words(without, tmp_path):
     assert pasted(done.stderr, tmp_path)[1][4:] == ['--force-reinstall', '--no-deps', 'pillow']
 
 
-def test_a_package_that_lacks_another_is_told_with_both(without, tmp_path):
+def test_a_package_that_needs_a_missing_one_is_reported_with_both(without, tmp_path):
     env = without('yaml')
     (tmp_path / 'site-packages/yaml.py').write_text('import not_there_at_all')
     done = run('config.py', env=env, cwd=tmp_path)
@@ -129,23 +138,23 @@ def test_a_package_that_lacks_another_is_told_with_both(without, tmp_path):
     assert pasted(done.stderr, tmp_path)[0] == ['requirements-base.txt']
 
 
-def test_a_module_of_ours_that_is_missing_is_our_fault_and_keeps_its_traceback():
+def test_a_missing_module_of_this_project_is_a_bug_and_keeps_its_traceback():
     for name in ('zodiac.not_there', 'dataset'):
         assert packages.diagnose(ModuleNotFoundError(f"No module named '{name}'", name=name)) == ''
     assert packages.diagnose(TypeError('an integer is required')) == ''
 
 
-def test_beside_paddle_2_packages_are_held_to_versions_that_go_with_it(monkeypatch):
+def test_with_paddle_2_packages_are_limited_to_compatible_versions(monkeypatch):
     monkeypatch.setattr(packages, 'installed_version', lambda *names: '2.6.2')
     assert packages.install(['numpy']).endswith("requirements-base.txt 'numpy<2'")
     assert packages.install(['paddle2onnx']).endswith("requirements-deploy.txt 'numpy<2' 'paddle2onnx<2'")
 
 
-def test_a_package_of_no_requirements_file_is_installed_by_its_name():
+def test_a_package_in_no_requirements_file_is_installed_by_its_name():
     assert packages.install(['openvino']).endswith('pip install openvino')
 
 
-def test_a_python_without_pip_gets_it_first(monkeypatch):
+def test_a_python_without_pip_installs_it_first(monkeypatch):
     monkeypatch.setattr(packages.importlib.machinery.PathFinder, 'find_spec', lambda name: None)
     assert packages.pip() == f'{packages.python()} -m ensurepip && {packages.python()} -m pip'
 
@@ -157,7 +166,7 @@ def test_a_folder_with_a_space_is_quoted(tmp_path, monkeypatch):
     assert packages.here('requirements-base.txt') == "'a b/requirements-base.txt'"
 
 
-def test_a_package_has_the_same_bounds_in_every_file():
+def test_a_package_has_the_same_version_bounds_in_every_file():
     bounds = {}
     for path in ROOT.glob('requirements*.txt'):
         for name, limits in check_packages.requirements(path.read_text(encoding='utf-8')).items():

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a script at any moment, with their status, one line, and nothing half-made."""
+"""Ctrl-C and SIGTERM end a script at any time, with the right status, one line, and no unfinished files."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(os.name == 'nt', reason='signals')
 
 
 def script(code, cwd=None, **options):
-    """Start a script that is prepared as ours are, in a session of its own; `stop(number)` in it is a signal that comes then."""
+    """Start code as a prepared script in a new session; its function `stop(number)` sends a signal to itself."""
     head = 'from zodiac.base import start; start.prepare()\nimport os, signal, time\nfrom zodiac.base import errors, files, stops\n'
     head += 'def stop(number=signal.SIGINT): os.kill(os.getpid(), number)\n'
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
@@ -45,12 +45,12 @@ def test_a_signal_ends_a_script_wherever_it_is(tmp_path, moment):
     assert said.lstrip('x') == 'interrupted\n'
 
 
-def test_sigterm_that_comes_while_a_script_imports_waits_for_the_end_of_the_imports(tmp_path):
+def test_sigterm_during_imports_waits_until_they_end(tmp_path):
     code = 'stop(signal.SIGTERM)\nprint("imported", flush=True)\nerrors.run(lambda: print("went on"))'
     assert ended(script(code, tmp_path)) == (143, 'imported\n', 'interrupted\n')
 
 
-def test_what_is_not_finished_is_removed_and_what_was_there_before_stays(tmp_path):
+def test_unfinished_files_are_removed_and_old_ones_kept(tmp_path):
     (tmp_path / 'report').mkdir()
     (tmp_path / 'report/old').touch()
     (tmp_path / 'table.csv').write_text('old')
@@ -64,7 +64,7 @@ def test_what_is_not_finished_is_removed_and_what_was_there_before_stays(tmp_pat
     assert (tmp_path / 'table.csv').read_text() == 'old'
 
 
-def test_a_second_signal_leaves_at_once():
+def test_a_second_signal_ends_the_script_at_once():
     code = 'with stops.at_stop(lambda: (print("begun", flush=True), time.sleep(60))): errors.run(stop)'
     with script(code) as process:
         assert process.stdout.readline() == 'begun\n'
@@ -94,12 +94,12 @@ def alive(pid):
         return False
 
 
-linux = pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='looks into /proc')
+linux = pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='reads /proc')
 
 
 @linux
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_workers_finish_their_work_when_the_whole_group_is_signalled(number):
+def test_workers_finish_their_work_after_a_signal_to_the_process_group(number):
     with script(WORKERS) as process:
         process.stdout.readline()
         os.killpg(process.pid, number)
@@ -120,7 +120,7 @@ def test_workers_end_with_their_parent(number):
         assert len(workers) == 2 and not any(map(alive, workers))
 
 
-# Standard streams that are closed, and names in an ASCII locale
+# Closed standard streams, and file names in an ASCII locale
 
 LABELS = ['牛', '老虎']
 NAMED = ['-o', 'data.root=照片', f'data.labels=[{",".join(LABELS)}]']
@@ -128,7 +128,7 @@ ASCII = {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0', 'PYTHONIO
 
 
 @pytest.mark.parametrize('closed', ['<&-', '>&-', '2>&-', '<&- >&- 2>&-'])
-def test_closed_streams_do_not_matter_and_no_file_gets_what_is_printed(tmp_path, closed):
+def test_scripts_work_with_closed_streams_and_print_into_no_file(tmp_path, closed):
     make_tree(tmp_path / '照片', LABELS, {'train': 3, 'valid': 1, 'test': 1})
     command = f'"$@" {closed}'
     for expected in (0, 0):
@@ -144,7 +144,7 @@ def test_closed_streams_do_not_matter_and_no_file_gets_what_is_printed(tmp_path,
     assert done.returncode == 2 and 'Traceback' not in done.stderr
 
 
-def test_in_an_ascii_locale_names_are_found_and_messages_are_escaped(tmp_path):
+def test_in_an_ascii_locale_files_are_found_and_messages_are_escaped(tmp_path):
     make_tree(tmp_path / '照片', LABELS, {'train': 3, 'valid': 1, 'test': 1})
     done = run_script('annotate.py', *NAMED, cwd=tmp_path, env=ASCII)
     assert_message(done, 0)

@@ -431,7 +431,7 @@ def test_classes_without_a_folder_are_named(workdir):
 def test_what_annotate_would_stop_at_is_told(workdir):
     make_tree(workdir / 'photos', ['cat', 'dog', 'cow'], {'': 1})
     state, text = told(look()[0])
-    assert state == 'failure' and 'photos/cow: the folder is none of data.labels' in text
+    assert state == 'failure' and 'photos/cow: the folder is not in data.labels' in text
     assert probe.images('photos', LABELS, 'skip')['problem'] == ''
 
 
@@ -586,7 +586,7 @@ READ_FIRST = (
     'base/device',
     'training/processes',
     'data/scan',
-    'data/file_facts',
+    'data/entry',
     'base/files',
 )
 

@@ -1,4 +1,4 @@
-"""Weight files of other programs: loaded where they are right, named where they are not."""
+"""Weight files of other programs are loaded or identified."""
 
 import io
 import json
@@ -11,11 +11,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from zodiac.base import paddle_setup
 from zodiac.base.errors import UserError
-from zodiac.models import builder, weights
-
-paddle = paddle_setup.import_paddle()
+from zodiac.base.paddle_setup import paddle
+from zodiac.models import builder, pretrained, weights
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +33,7 @@ def bfloat16(values):
 
 
 def safetensors(values, kinds=None):
-    """bytes of a file of that format; `kinds` names types other than F32."""
+    """bytes of a .safetensors file; `kinds` has the types that are not F32."""
     header, data = {'__metadata__': {'format': 'pt'}}, b''
     for name, array in values.items():
         start, data = len(data), data + np.ascontiguousarray(array).tobytes()
@@ -46,7 +44,7 @@ def safetensors(values, kinds=None):
 
 
 def of_pytorch(values):
-    """The tensors of a network as PyTorch names and lays them out."""
+    """The tensors of a network with PyTorch's names and layouts."""
     renamed = {}
     for name, value in values.items():
         name = name.replace('._mean', '.running_mean').replace('._variance', '.running_var')
@@ -57,9 +55,9 @@ def of_pytorch(values):
 
 
 def loaded(path):
-    """({name: array} of a network that was filled from a file, what was said of it)."""
+    """({name: array} of a network loaded from a file, the message)."""
     filled = network()
-    said = builder.load_pretrained(filled, 'cifarnet', str(path))
+    said = pretrained.load_pretrained(filled, 'cifarnet', str(path))
     return {name: tensor.numpy() for name, tensor in filled.state_dict().items()}, said
 
 
@@ -75,27 +73,27 @@ def assert_loads(path, content, expected, *words):
 WRAPPED = {
     "found under 'state_dict'": lambda values: {'state_dict': values, 'epoch': 3},
     "found under 'model.weights'": lambda values: {'model': {'weights': values}, 'optimizer': {'a': np.zeros(3)}},
-    "the prefix 'module.' left out": lambda values: {f'module.{name}': value for name, value in values.items()},
-    "the prefix '_layers.' left out": lambda values: {f'_layers.{name}': value for name, value in values.items()},
-    "found under 'net', the prefix 'module.model.' left out": lambda values: {
+    "prefix 'module.' removed": lambda values: {f'module.{name}': value for name, value in values.items()},
+    "prefix '_layers.' removed": lambda values: {f'_layers.{name}': value for name, value in values.items()},
+    "found under 'net', prefix 'module.model.' removed": lambda values: {
         'net': {f'module.model.{name}': value for name, value in values.items()}
     },
-    "PyTorch's names": of_pytorch,
+    "converted from PyTorch's names": of_pytorch,
 }
 
 
 @pytest.mark.parametrize('said', WRAPPED)
-def test_weights_are_found_under_keys_prefixes_and_pytorchs_names(tmp_path, saved, said):
+def test_keys_prefixes_and_pytorch_names_are_recognised(tmp_path, saved, said):
     content = pickle.dumps(WRAPPED[said](saved), protocol=2)
     assert_loads(tmp_path / 'w.pdparams', content, saved, said, f'{len(saved)} of {len(saved)} tensors')
 
 
-def test_a_plain_file_is_loaded_as_it_is(tmp_path, saved):
+def test_a_plain_file_is_loaded_unchanged(tmp_path, saved):
     path = tmp_path / 'w.pdparams'
     assert_loads(path, pickle.dumps({**saved, 'epoch': 3}, protocol=2), saved, f'{len(saved)} tensors loaded, head')
 
 
-def test_safetensors_are_read_with_either_names(tmp_path, saved):
+def test_safetensors_are_read_with_paddle_and_pytorch_names(tmp_path, saved):
     path = tmp_path / 'w.safetensors'
     assert_loads(path, safetensors(saved), saved)
     with_counters = of_pytorch(saved)
@@ -104,7 +102,7 @@ def test_safetensors_are_read_with_either_names(tmp_path, saved):
 
 
 @pytest.mark.parametrize('form', ['pdparams', 'safetensors', 'ml_dtypes'])
-def test_bfloat16_numbers_are_read_as_numbers(tmp_path, saved, form):
+def test_bfloat16_is_converted_to_float32(tmp_path, saved, form):
     halves = {name: bfloat16(value) for name, value in saved.items()}
     expected = {name: (value.astype(np.uint32) << 16).view(np.float32) for name, value in halves.items()}
     if form == 'safetensors':
@@ -117,28 +115,28 @@ def test_bfloat16_numbers_are_read_as_numbers(tmp_path, saved, form):
     assert_loads(tmp_path / f'w.{form}', content, expected)
 
 
-def test_one_and_a_half_in_bfloat16_is_one_and_a_half(tmp_path):
+def test_bfloat16_bits_of_1_5_are_read_as_1_5(tmp_path):
     path = tmp_path / 'w.pdparams'
     path.write_bytes(pickle.dumps({'a': np.array([0x3FC0, 0xBF80], np.uint16), 'b': np.array(0x3FC0, np.uint16)}))
     read = weights.read(path)
     assert read['a'].dtype == np.float32 and read['a'].tolist() == [1.5, -1.0] and float(read['b']) == 1.5
 
 
-def test_whole_numbers_are_no_weights(tmp_path, saved):
+def test_integer_tensors_are_refused(tmp_path, saved):
     path = tmp_path / 'w.pdparams'
     path.write_bytes(pickle.dumps({name: (value * 50).astype(np.int8) for name, value in saved.items()}))
     with pytest.raises(UserError, match=re.escape(str(path))):
         loaded(path)
 
 
-def test_of_several_sets_that_fit_none_is_chosen(tmp_path, saved):
+def test_several_fitting_sets_are_refused(tmp_path, saved):
     path = tmp_path / 'w.pdparams'
     path.write_bytes(pickle.dumps({'model': saved, 'ema': {f'module.{name}': value for name, value in saved.items()}}))
     with pytest.raises(UserError, match="'model', 'ema module.'"):
         loaded(path)
 
 
-def test_weights_with_other_names_say_which(tmp_path, saved):
+def test_unknown_names_are_reported(tmp_path, saved):
     path = tmp_path / 'w.pdparams'
     path.write_bytes(pickle.dumps({f'{name}.blocks': value for name, value in saved.items()}))
     with pytest.raises(UserError) as caught:
@@ -170,7 +168,7 @@ def tar():
 
 
 class Torch:
-    """Pickles as a tensor of PyTorch does, by calling a function of it."""
+    """Pickles like a tensor of PyTorch, as a call of its function."""
 
     def __reduce__(self):
         return _rebuild_tensor_v2, ()
@@ -186,7 +184,7 @@ def pickled_by_pytorch():
 
 STRANGERS = {
     'nothing': (b'', 'empty'),
-    'zeros': (bytes(5000), 'zeros.*again'),
+    'zeros': (bytes(5000), 'zero.*again'),
     'eight bits': (safetensors({'a': np.zeros(4, np.int8)}, {'a': 'F8_E5M2'}), 'safetensors.*F8_E5M2.*float32'),
     'lfs': (b'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n', 'Git LFS pointer.*git lfs pull'),
     'page': (b'\n<!DOCTYPE html>\n<html><title>404 Not Found</title>', 'web page.*download'),
@@ -206,14 +204,14 @@ STRANGERS = {
     'cut off pickle': (pickle.dumps({'a': np.zeros(99)}, protocol=2)[:300], 'cut off after 300 bytes'),
     'cut off safetensors': (
         safetensors({'a': np.zeros((9, 9), np.float32)})[:-40],
-        'safetensors.*a is not in it whole',
+        'safetensors.*a is incomplete',
     ),
     'bad safetensors': (struct.pack('<Q', 9) + b'{"a": 1}}', 'safetensors.*Extra data'),
 }
 
 
 @pytest.mark.parametrize('name', STRANGERS)
-def test_what_is_no_weight_file_is_named_with_what_to_do(tmp_path, name):
+def test_other_files_are_identified_with_the_next_step(tmp_path, name):
     content, words = STRANGERS[name]
     path = tmp_path / 'w.pdparams'
     path.write_bytes(content)
@@ -233,7 +231,7 @@ def test_what_is_no_weight_file_is_named_with_what_to_do(tmp_path, name):
         [],
     ],
 )
-def test_a_hostile_header_of_safetensors_is_refused(tmp_path, entry):
+def test_a_hostile_safetensors_header_is_refused(tmp_path, entry):
     text = json.dumps({'a': entry}).encode()
     path = tmp_path / 'w.safetensors'
     path.write_bytes(struct.pack('<Q', len(text)) + text + bytes(8))
@@ -242,7 +240,7 @@ def test_a_hostile_header_of_safetensors_is_refused(tmp_path, entry):
 
 
 @pytest.mark.parametrize('depth', [300, 5000])
-def test_deeply_nested_dicts_end_in_a_message(tmp_path, depth):
+def test_deeply_nested_dicts_are_refused(tmp_path, depth):
     path = tmp_path / 'w.pdparams'
     path.write_bytes(b'\x80\x02' + b'}X\x01\0\0\0a' * depth + b'}' + b's' * depth + b'.')
     with pytest.raises(UserError, match=re.escape(str(path))):

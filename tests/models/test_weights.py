@@ -1,4 +1,4 @@
-"""Weight files: read bit for bit, and never trusted."""
+"""Weight files are read bit for bit, and nothing in them runs."""
 
 import collections
 import contextlib
@@ -19,15 +19,13 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from zodiac.base import paddle_setup
 from zodiac.base.errors import UserError
+from zodiac.base.paddle_setup import paddle
 from zodiac.models import weights
-
-paddle = paddle_setup.import_paddle()
 
 
 def assert_same_arrays(read, expected):
-    """Same names, and each array with the same type, shape and bits."""
+    """Same names; each array has the same dtype, shape and bits."""
     assert set(read) == set(expected)
     for name, array in expected.items():
         array = np.asarray(array)
@@ -52,7 +50,7 @@ def small_network():
 
 
 def trained(optimizer):
-    """A network and its optimizer after one step, so that every kind of state is there."""
+    """A network and its optimizer after one step, with all of its state."""
     network = small_network()
     rate = paddle.optimizer.lr.CosineAnnealingDecay(0.1, T_max=10)
     optimizer = optimizer(rate, parameters=network.parameters())
@@ -84,7 +82,7 @@ def test_a_saved_optimizer_reads_back_bit_for_bit(tmp_path, kind):
 
 
 def test_tensors_inside_a_nested_dict_read_as_arrays(tmp_path):
-    # an optimizer in mixed precision keeps `master_weights` so
+    # like `master_weights` of an optimizer in mixed precision
     values = np.arange(3, dtype=np.float32)
     tensor = paddle.to_tensor(values)
     paddle.save({'velocity': tensor, 'master_weights': {'conv_w': tensor}}, str(tmp_path / 'net.pdopt'))
@@ -94,7 +92,7 @@ def test_tensors_inside_a_nested_dict_read_as_arrays(tmp_path):
 
 
 @pytest.mark.parametrize('protocol', [2, 3, 4])
-def test_every_protocol_that_paddle_writes_is_read(tmp_path, protocol):
+def test_every_pickle_protocol_of_paddle_is_read(tmp_path, protocol):
     network = small_network()
     paddle.save(network.state_dict(), str(tmp_path / 'net.pdparams'), protocol=protocol)
     expected = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
@@ -116,13 +114,13 @@ def test_an_array_without_elements_is_read(tmp_path, protocol):
 
 
 @pytest.mark.parametrize(('ours', 'theirs'), [(b'numpy._core', b'numpy.core'), (b'numpy.core', b'numpy._core')])
-def test_files_of_the_other_numpy_are_read(tmp_path, ours, theirs):
+def test_files_of_numpy_1_and_2_are_read(tmp_path, ours, theirs):
     content = pickle.dumps(some_arrays(), protocol=2).replace(ours, theirs)
     (tmp_path / 'w.pdparams').write_bytes(content)
     assert_same_arrays(weights.read(tmp_path / 'w.pdparams'), some_arrays())
 
 
-def test_pairs_of_name_and_array_read_as_the_array(tmp_path):
+def test_a_pair_of_name_and_array_is_read_as_the_array(tmp_path):
     pairs = {name: (f'{name}_0', array) for name, array in some_arrays().items()}
     (tmp_path / 'w.pdparams').write_bytes(pickle.dumps(pairs, protocol=2))
     assert_same_arrays(weights.read(tmp_path / 'w.pdparams'), some_arrays())
@@ -141,7 +139,7 @@ class Call:
         return self.function, self.arguments
 
     def __call__(self):
-        """Only because pickle wants a function to be callable."""
+        """pickle requires a callable."""
 
 
 def touch(marker):
@@ -195,13 +193,13 @@ def test_a_hostile_file_is_refused_and_nothing_runs(tmp_path, name, protocol, ke
     with pytest.raises(UserError, match=re.escape(str(path))):
         weights.read(path)
     assert not marker.exists()
-    result = pickle.loads(path.read_bytes())  # that the file is live: pickle itself does run it
+    result = pickle.loads(path.read_bytes())  # pickle itself runs it: the file is really hostile
     if name == 'subprocess.Popen':
         result[key].wait()
     assert marker.exists()
 
 
-def test_a_call_as_the_whole_file_is_refused(tmp_path):
+def test_a_file_that_is_only_a_call_is_refused(tmp_path):
     marker, path = tmp_path / 'marker', tmp_path / 'hostile.pdparams'
     path.write_bytes(f'(S{touch(marker)!r}\nios\nsystem\n.'.encode())  # the opcode INST of protocol 0
     with pytest.raises(UserError, match=re.escape(str(path))):
@@ -211,7 +209,7 @@ def test_a_call_as_the_whole_file_is_refused(tmp_path):
     assert marker.exists()
 
 
-def test_a_hostile_part_behind_the_weights_is_not_run(tmp_path):
+def test_a_hostile_pickle_after_the_weights_is_not_run(tmp_path):
     marker, path = tmp_path / 'marker', tmp_path / 'net.pdparams'
     hostile = pickle.dumps(Call(os.system, touch(marker)))
     path.write_bytes(pickle.dumps(some_arrays(), protocol=2) + hostile)
@@ -232,7 +230,7 @@ def test_a_persistent_id_is_refused(tmp_path):
         weights.read(path)
 
 
-def test_a_refusal_says_what_the_file_calls_for(tmp_path):
+def test_a_refusal_names_the_function(tmp_path):
     path = tmp_path / 'hostile.pdparams'
     for protocol in (0, 4):
         path.write_bytes(pickle.dumps({'a': Call(eval, '1')}, protocol=protocol))
@@ -240,7 +238,7 @@ def test_a_refusal_says_what_the_file_calls_for(tmp_path):
             weights.read(path)
 
 
-# An ndarray of objects laid over eight bytes of the file: each item is a pointer that the file chose.
+# An ndarray of objects whose memory is eight bytes of the file: the file chooses the pointers.
 FORGED_POINTER = (
     b'cnumpy\nndarray\n(K\x01\x85cnumpy\ndtype\nX\x01\x00\x00\x00O\x85R'
     b'c_codecs\nencode\nX\x08\x00\x00\x00AAAAAAAA\x85RtR'
@@ -270,12 +268,12 @@ def test_a_file_cannot_forge_pointers(tmp_path, content):
     path.write_bytes(content)
     done = subprocess.run(
         [sys.executable, '-c', READ_AND_LOOK, str(path)], cwd=ROOT, capture_output=True, text=True
-    )  # a process of its own: a forged pointer ends it
+    )  # another process: a forged pointer crashes it
     assert done.returncode == 0, f'ended with {done.returncode} {done.stderr}'
     assert done.stdout.startswith(f'refused: {path}')
 
 
-def test_a_file_cannot_change_the_functions_that_read_the_next_one(tmp_path):
+def test_a_file_cannot_change_how_the_next_one_is_read(tmp_path):
     core = np.zeros(1).__reduce__()[0].__module__.rpartition('.')[0]  # numpy.core before numpy 2
     function = importlib.import_module(f'{core}.numeric')._frombuffer
     before = dict(vars(function))
@@ -290,7 +288,7 @@ def test_a_file_cannot_change_the_functions_that_read_the_next_one(tmp_path):
     assert after == before
 
 
-# Damaged files, and what is no weight file
+# Damaged files, and files that are not weights
 
 
 @pytest.mark.parametrize('share', [0.1, 0.5, 0.99])
@@ -317,7 +315,7 @@ def test_a_truncated_file_is_refused(tmp_path, share):
         pytest.param(pickle.dumps(None), id='nothing'),
     ],
 )
-def test_what_is_no_weight_file_is_refused(tmp_path, content):
+def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / 'net.pdparams'
     path.write_bytes(content)
     with pytest.raises(UserError, match=re.escape(str(path))):
@@ -338,7 +336,7 @@ def test_a_missing_file_is_named(tmp_path):
 # Writing
 
 
-def test_what_dump_writes_paddle_loads(tmp_path):
+def test_paddle_loads_what_dump_writes(tmp_path):
     network, _ = trained(paddle.optimizer.Momentum)
     path = tmp_path / 'net.pdparams'
     path.write_bytes(weights.dump(network.state_dict()))

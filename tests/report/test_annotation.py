@@ -1,15 +1,17 @@
-"""What annotate.py has found, on the page of the report."""
+"""The summary of annotate.py on the report page."""
 
 import json
+from pathlib import Path
 
+import html_parts
 import pytest
-from conftest import picture, read_page
+from conftest import picture
 from test_pages import content_of_a_page
 
-from zodiac.report import annotation, pages
+from zodiac.report import annotation
 
 LABELS = ['猫', 'dog', 'ox']
-OLD = {  # what version 0.1.0 began with
+OLD = {  # of version 0.1.0
     'root': 'photos',
     'settings': {'drawn_splits': ['valid', 'test']},
     'accepted': 70,
@@ -37,30 +39,31 @@ def pair(number, distance=3, train_class='猫'):
 def read(found):
     with open('annotation.json', 'w', encoding='utf-8') as file:
         json.dump(found, file)
-    return annotation.read('annotation.json')
+    return annotation.read('annotation.json', 128)
 
 
 def page_of(found, **result):
+    """The text of the report page, and its number of images."""
     content = content_of_a_page(LABELS, data=read(found))
     content['result'].update(result)
-    pages.write_page('report.html', **content)
-    with open('report.html', encoding='utf-8') as file:
-        page = file.read()
-    return ' '.join(' '.join(read_page(page)[0]).split()), page.count('<img')
+    parts = html_parts.page_of(Path(), **content).values()
+    return ' '.join(html_parts.text_of(*elements) for elements in parts), sum(
+        map(len, map(html_parts.images_of, parts))
+    )
 
 
-NOTHING = {'facts': [], 'sides': None, 'bars': {}, 'alike': None, 'paths': None}
+NOTHING = {'facts': [], 'sides': None, 'bars': {}, 'near_duplicates': None, 'paths': None}
 
 
-def test_nothing_is_known_without_an_annotation(workdir, capsys):
-    assert annotation.read('annotation.json') == NOTHING
+def test_a_missing_annotation_is_empty(workdir, capsys):
+    assert annotation.read('annotation.json', 128) == NOTHING
     assert capsys.readouterr().err == ''
 
 
 @pytest.mark.parametrize('content', ['', '{', '[]', 'null', '3', '\udcff'])
-def test_an_annotation_that_cannot_be_read_is_an_empty_one_with_a_warning(workdir, capsys, content):
+def test_an_unreadable_annotation_is_empty_with_a_warning(workdir, capsys, content):
     (workdir / 'annotation.json').write_text(content, encoding='utf-8', errors='surrogateescape')
-    assert annotation.read('annotation.json') == NOTHING
+    assert annotation.read('annotation.json', 128) == NOTHING
     assert 'annotation.json: is damaged' in capsys.readouterr().err
 
 
@@ -79,15 +82,15 @@ def test_an_annotation_that_cannot_be_read_is_an_empty_one_with_a_warning(workdi
     ],
     ids=str,
 )
-def test_an_annotation_with_a_damaged_part_is_an_empty_one_with_a_warning(workdir, capsys, part):
+def test_an_annotation_with_a_damaged_part_is_empty_with_a_warning(workdir, capsys, part):
     assert read({**NEW, **part}) == NOTHING
     assert 'run annotate.py again' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('found', [{}, {'root': 'photos'}, OLD], ids=['none', 'a part', 'old'])
-def test_what_an_old_annotation_does_not_hold_is_left_out_of_the_page(workdir, found):
+def test_parts_that_an_old_annotation_lacks_are_left_out(workdir, found):
     text, _ = page_of(found)
-    assert 'Sizes and modes' not in text and 'look like' not in text
+    assert 'Sizes and modes' not in text and 'near-cop' not in text
     assert ('2 not an image, 1 mode CMYK' in text) == (found is OLD)
     assert annotation.without_near_duplicates(read(found)['paths'], ['a'], [True]) is None
 
@@ -97,10 +100,10 @@ def test_the_page_shows_sizes_and_modes(workdir):
     assert 'pixels smallest median largest width 10 48 500 height 20 40 400' in text
     assert 'size images 48 × 40 60 500 × 400 4 5 other sizes 6' in text
     assert 'mode images RGB 67 L 3' in text
-    assert 'No image of valid or test was found that looks like a training image.' in text
+    assert 'No validation or test image is a near-copy of a training image.' in text
 
 
-def test_the_page_shows_near_duplicates_side_by_side_and_what_is_right_without_them(workdir):
+def test_near_duplicates_are_shown_side_by_side_with_the_accuracy_without_them(workdir):
     for number in (0, 1):
         for path in (pair(number)['path'], pair(number)['train_path']):
             picture(number).save(path)
@@ -108,42 +111,45 @@ def test_the_page_shows_near_duplicates_side_by_side_and_what_is_right_without_t
     none = page_of(NEW, near_duplicates={'images': 0, 'top1_without': 0.5})[1]
     found = {**NEW, 'near_duplicates': [pair(0, 2), pair(1, 7, 'dog')]}
     text, images = page_of(found, near_duplicates={'images': 1, 'top1_without': 0.251})
-    assert 'that look like a training image: 2; like one of another class: 1. ' in text
-    assert 'Of the 6 images measured here they are 1; on the others top-1 is 25.1% , on all 33.3%' in text
-    assert 'test 猫 , train dog ; 7 of 128 bits differ test 1 猫.png train 1.png' in text
-    assert 'test 猫 , train 猫 ; 2 of 128 bits differ test 0 猫.png train 0.png' in text
-    assert text.index('train dog') < text.index('train 猫'), 'those of two classes come first'
-    assert images == none + 3 and text.count('cannot be read any more') == 1
+    assert '2 validation or test images are near-copies of training images, 1 of them of another class.' in text
+    assert (
+        '1 of the 6 images measured here is among them; without them the accuracy is 25.1 % , on all images 33.3 %'
+        in text
+    )
+    assert 'test 猫 , train dog ; 7 of 128 hash bits differ test 1 猫.png train 1.png' in text
+    assert 'test 猫 , train 猫 ; 2 of 128 hash bits differ test 0 猫.png train 0.png' in text
+    assert text.index('train dog') < text.index('train 猫'), 'pairs of two classes come first'
+    assert images == none + 3 and text.count('can no longer be read') == 1
 
 
-def test_where_every_measured_image_is_a_near_duplicate_no_accuracy_is_left(workdir):
+def test_without_other_images_there_is_no_accuracy_without_near_duplicates(workdir):
     found = {**NEW, 'near_duplicates': [pair(0)]}
-    alike = annotation.without_near_duplicates(read(found)['paths'], [pair(0)['path']], [True])
-    assert alike == {'images': 1, 'top1_without': None}
-    assert 'measured here they are 1. Remove one' in page_of(found, near_duplicates=alike)[0]
+    without = annotation.without_near_duplicates(read(found)['paths'], [pair(0)['path']], [True])
+    assert without == {'images': 1, 'top1_without': None}
+    text, _ = page_of(found, near_duplicates=without)
+    assert '1 validation or test image is a near-copy of a training image.' in text
+    assert '1 of the 6 images measured here is among them. Near-copies inflate' in text
 
 
 def test_a_few_pairs_are_shown_and_all_are_counted(workdir):
     found = {**NEW, 'near_duplicates': [pair(n) for n in range(9)]}
-    alike = read(found)['alike']
-    assert (alike['images'], alike['of_another_class'], len(alike['pairs'])) == (9, 0, 6)
-    near = {'images': 0, 'top1_without': None}
-    assert '6 of 9 are shown here; annotation.json lists all' in page_of(found, near_duplicates=near)[0]
+    near = read(found)['near_duplicates']
+    assert (near['images'], near['of_another_class'], len(near['pairs'])) == (9, 0, 6)
+    without = {'images': 0, 'top1_without': None}
+    assert '6 of 9 pairs are shown; annotation.json lists all' in page_of(found, near_duplicates=without)[0]
 
 
-def test_the_accuracy_without_near_duplicates_is_that_of_the_other_images():
-    alike = {pair(0)['path'], pair(1)['path'], pair(8)['path']}
+def test_the_accuracy_without_near_duplicates_counts_the_other_images():
+    near_copies = {pair(0)['path'], pair(1)['path'], pair(8)['path']}
     paths = [pair(number)['path'] for number in range(4)]
-    assert annotation.without_near_duplicates(alike, paths, [True, True, False, True]) == {
-        'images': 2,
-        'top1_without': 0.5,
-    }
+    found = annotation.without_near_duplicates(near_copies, paths, [True, True, False, True])
+    assert found == {'images': 2, 'top1_without': 0.5}
 
 
-def test_pairs_are_those_of_the_index_in_another_working_folder_too(workdir):
+def test_pairs_are_found_from_another_working_folder(workdir):
     for name in ('test 1 猫.png', 'train 1.png'):
         (workdir / name).touch()
     pairs = [{**pair(1), 'path': 'photos/test 1 猫.png', 'train_path': 'photos/train 1.png'}]
     (workdir / 'annotation.json').write_text(json.dumps({**NEW, 'near_duplicates': pairs}), encoding='utf-8')
-    found = annotation.read(str(workdir / 'annotation.json'))
+    found = annotation.read(str(workdir / 'annotation.json'), 128)
     assert found['paths'] == {f'{workdir}/test 1 猫.png'}

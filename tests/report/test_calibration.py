@@ -1,9 +1,10 @@
-"""Calibration against cases computed by hand, and against data whose calibration is known."""
+"""Calibration against values computed by hand and data of known calibration."""
 
 import json
 
 import numpy as np
 import pytest
+from scipy import special
 
 from zodiac.report import calibration, metrics
 
@@ -11,17 +12,16 @@ RNG = np.random.default_rng(0)
 
 
 def softmax(logits):
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    return special.softmax(logits, axis=1)
 
 
 def drawn(probabilities, seed=0):
-    """int [n]: labels drawn with these probabilities, so that they are perfectly calibrated."""
+    """int [n]: labels drawn with these probabilities, which are therefore calibrated."""
     rng = np.random.default_rng(seed)
     return (probabilities.cumsum(1) > rng.random((len(probabilities), 1))).argmax(1)
 
 
-def test_scores_are_those_computed_by_hand():
+def test_scores_match_those_computed_by_hand():
     labels = [0, 1, 1, 0]
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.7, 0.3]])
     scores = calibration.evaluate(labels, probabilities)
@@ -35,7 +35,7 @@ def test_scores_are_those_computed_by_hand():
     assert json.loads(json.dumps(scores)) == scores
 
 
-def test_a_bin_holds_its_upper_end_and_not_its_lower_one():
+def test_a_bin_includes_its_upper_end_only():
     rows = calibration.reliability([0, 0, 0], np.array([[1.0, 0.0], [0.5, 0.5], [0.75, 0.25]]), count=4)
     assert [(row['low'], row['high'], row['n']) for row in rows] == [(0.25, 0.5, 1), (0.5, 0.75, 1), (0.75, 1.0, 1)]
 
@@ -47,7 +47,7 @@ def test_every_image_is_in_one_bin():
     assert all(row['low'] < row['confidence'] <= row['high'] for row in rows)
 
 
-def test_calibrated_probabilities_have_no_error_and_extreme_ones_have():
+def test_only_uncalibrated_probabilities_have_an_error():
     logits = RNG.normal(size=(40000, 5)) * 2
     labels = drawn(softmax(logits))
     assert calibration.evaluate(labels, softmax(logits))['ece'] < 0.01
@@ -55,7 +55,7 @@ def test_calibrated_probabilities_have_no_error_and_extreme_ones_have():
 
 
 @pytest.mark.parametrize('temperature', [0.4, 1.0, 2.5])
-def test_the_temperature_that_was_taken_away_is_found(temperature):
+def test_a_known_temperature_is_found(temperature):
     logits = RNG.normal(size=(40000, 5)) * 2
     found = calibration.fit_temperature(drawn(softmax(logits)), softmax(logits * temperature))
     assert found == pytest.approx(temperature, rel=0.03)
@@ -69,7 +69,7 @@ def test_a_temperature_divides_the_logits_and_keeps_the_order():
     assert np.allclose(calibration.with_temperature(softmax(logits), 1.0), softmax(logits))
 
 
-def test_no_temperature_has_a_lower_loss_than_the_one_found():
+def test_the_fitted_temperature_has_the_lowest_loss():
     logits = RNG.normal(size=(300, 4))
     probabilities, labels = softmax(3 * logits), drawn(softmax(logits))
     found = calibration.fit_temperature(labels, probabilities)
@@ -78,14 +78,25 @@ def test_no_temperature_has_a_lower_loss_than_the_one_found():
         assert metrics.cross_entropy(labels, calibration.with_temperature(probabilities, other)) >= least - 1e-6
 
 
+def test_scores_are_given_with_and_without_a_temperature():
+    logits = RNG.normal(size=(2000, 4)) * 2
+    labels, probabilities = drawn(softmax(logits)), softmax(2.5 * logits)
+    found = calibration.evaluate(labels, probabilities, 2.5)
+    assert found['ece'] == calibration.evaluate(labels, probabilities)['ece']
+    assert found['ece_with_temperature'] == pytest.approx(calibration.evaluate(labels, softmax(logits))['ece'])
+    assert found['loss_with_temperature'] == pytest.approx(metrics.cross_entropy(labels, softmax(logits)))
+    assert found['ece_with_temperature'] < found['ece'] / 3
+    assert 'ece_with_temperature' not in calibration.evaluate(labels, probabilities)
+
+
 @pytest.mark.parametrize('probabilities', [np.eye(3), np.array([[1.0, 0.0, 0.0]] * 3)])
 @pytest.mark.parametrize('temperature', [calibration.LOWEST, calibration.HIGHEST])
-def test_probabilities_of_zero_and_one_give_finite_numbers(probabilities, temperature):
+def test_probabilities_of_zero_and_one_stay_finite(probabilities, temperature):
     assert np.isfinite(calibration.with_temperature(probabilities, temperature)).all()
 
 
 @pytest.mark.parametrize('right', [True, False])
-def test_images_that_are_all_right_or_all_wrong_tell_no_temperature(right):
+def test_no_temperature_is_fitted_if_all_images_are_right_or_all_wrong(right):
     probabilities = softmax(RNG.normal(size=(24, 4)) * 3)
     labels = probabilities.argmax(1) if right else (probabilities.argmax(1) + 1) % 4
     assert calibration.fit_temperature(labels, probabilities) is None

@@ -1,4 +1,4 @@
-"""Metrics against cases computed by hand, and against other implementations."""
+"""Metrics against values computed by hand and by other implementations."""
 
 import itertools
 import json
@@ -7,11 +7,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from scipy.stats import chisquare
 
 from zodiac.report import metrics
 
 NAMES = ['ox', 'tiger', 'rabbit']
-# true class, and the probabilities of the three: right, right, wrong, right, wrong, wrong
+# right, right, wrong, right, wrong, wrong
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 PROBABILITIES = np.array(
     [
@@ -25,7 +26,7 @@ PROBABILITIES = np.array(
 )
 
 
-def test_evaluate_gives_what_was_computed_by_hand():
+def test_metrics_match_those_computed_by_hand():
     scores = metrics.evaluate(LABELS, PROBABILITIES, NAMES)
     assert scores['n'] == 6
     assert scores['labels'] == NAMES
@@ -39,25 +40,24 @@ def test_evaluate_gives_what_was_computed_by_hand():
     assert list(scores['per_class']) == NAMES
     for name, row in expected.items():
         assert {key: scores['per_class'][name][key] for key in row} == pytest.approx(row)
-    assert scores['per_class']['ox']['recall_interval_95'] == metrics.wilson(2, 3)
+    assert scores['per_class']['ox']['recall_interval_95'] == metrics.wilson_interval(2, 3)
     assert scores['macro_precision'] == pytest.approx((2 / 3 + 1 / 3) / 3)
     assert scores['macro_recall'] == pytest.approx((2 / 3 + 1 / 2) / 3)
     assert scores['macro_f1'] == pytest.approx((2 / 3 + 2 / 5) / 3)
+    assert scores['weighted_precision'] == pytest.approx((3 * 2 / 3 + 2 * 1 / 3 + 0) / 6)
+    assert scores['weighted_recall'] == pytest.approx(scores['top1'])
+    assert scores['weighted_f1'] == pytest.approx((3 * 2 / 3 + 2 * 2 / 5) / 6)
     logs = [math.log(p) for p in (0.8, 0.5, 0.3, 0.7, 0.3, 0.4)]
     assert scores['loss'] == pytest.approx(-sum(logs) / 6)
-    assert scores['top1_interval_95'] == metrics.wilson(3, 6)
+    assert scores['top1_interval_95'] == metrics.wilson_interval(3, 6)
 
 
-def test_evaluate_is_ready_for_json():
-    scores = metrics.evaluate(LABELS, PROBABILITIES.astype(np.float32), NAMES)
+def test_lists_are_accepted_and_the_result_can_be_written_as_json():
+    scores = metrics.evaluate(LABELS.tolist(), PROBABILITIES.tolist(), NAMES)
     assert json.loads(json.dumps(scores)) == scores
 
 
-def test_plain_lists_do_as_well():
-    assert metrics.evaluate(LABELS.tolist(), PROBABILITIES.tolist(), NAMES)['top1'] == 0.5
-
-
-def test_top5_of_fewer_than_five_classes_counts_every_image():
+def test_top5_of_fewer_than_five_classes_is_one():
     scores = metrics.evaluate(LABELS, PROBABILITIES, NAMES)
     assert scores['top5'] == 1.0
     assert scores['top_k'] == [
@@ -74,7 +74,7 @@ def test_top5_counts_the_true_class_among_the_five_most_probable():
     assert scores['top5'] == pytest.approx(5 / 7)
 
 
-def test_a_tie_goes_to_the_smaller_class_number_as_in_argmax():
+def test_a_tie_goes_to_the_lower_class_number_as_in_argmax():
     probabilities = np.full((6, 6), 1 / 6)
     assert metrics.rank_of_truth(np.arange(6), probabilities).tolist() == [0, 1, 2, 3, 4, 5]
     scores = metrics.evaluate(np.arange(6), probabilities, list('abcdef'))
@@ -90,7 +90,7 @@ def test_top1_is_the_diagonal_of_the_confusion_matrix():
     assert scores['top1'] == pytest.approx(np.trace(scores['confusion_matrix']) / 200)
 
 
-def test_a_class_without_samples_counts_zero_and_stays_out_of_the_means():
+def test_a_class_without_samples_has_zeros_and_does_not_count_in_the_means():
     labels, probabilities = np.array([0, 0, 1]), np.array([[0.9, 0.1, 0], [0.9, 0.1, 0], [0.1, 0.1, 0.8]])
     scores = metrics.evaluate(labels, probabilities, NAMES)
     nothing = {'precision': 0, 'recall': 0, 'f1': 0, 'recall_interval_95': None, 'roc_auc': None, 'support': 0}
@@ -100,7 +100,7 @@ def test_a_class_without_samples_counts_zero_and_stays_out_of_the_means():
     assert np.array(scores['confusion_matrix']).shape == (3, 3)
 
 
-def test_rank_of_truth_counts_as_a_plain_loop_does():
+def test_rank_of_truth_agrees_with_a_plain_loop():
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 7, 300)
     probabilities = rng.integers(0, 5, (300, 7)) / 5.0  # with many ties
@@ -111,67 +111,43 @@ def test_rank_of_truth_counts_as_a_plain_loop_does():
     assert metrics.rank_of_truth(labels, probabilities).tolist() == expected
 
 
-def test_probabilities_that_are_not_numbers_are_no_hits():
+def test_nan_is_never_a_hit():
     probabilities = np.full((4, 3), np.nan)
     assert metrics.rank_of_truth(np.array([1, 2, 1, 2]), probabilities).min() > 0
 
 
-def test_the_loss_of_an_impossible_truth_is_64_nats():
+def test_the_loss_of_probability_zero_is_64_nats():
     loss = metrics.cross_entropy(np.array([0]), np.array([[0.0, 1.0]]))
     assert loss == pytest.approx(64)
 
 
-@pytest.mark.parametrize('n', [1, 2, 10, 240, 7096])
-@pytest.mark.parametrize('share', [0, 0.1, 0.5, 0.95, 1])
-def test_wilson_agrees_with_scipy(n, share):
-    from scipy.stats import binomtest
-
-    hits = round(n * share)
-    expected = binomtest(hits, n).proportion_ci(confidence_level=0.95, method='wilson')
-    assert metrics.wilson(hits, n) == pytest.approx([expected.low, expected.high], abs=1e-7)
-
-
-@pytest.mark.parametrize('hits', [0, 5])
-def test_wilson_stays_within_zero_and_one(hits):
-    low, high = metrics.wilson(hits, 5)
+@pytest.mark.parametrize(('hits', 'n'), [(0, 5), (1, 2), (228, 240), (5, 5)])
+def test_the_wilson_interval_is_that_of_the_formula(hits, n):
+    z, share = 1.959964, hits / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low, high = metrics.wilson_interval(hits, n)
+    assert (low, high) == pytest.approx((centre - half, centre + half), abs=1e-7)
     assert 0 <= low < high <= 1
 
 
-def test_a_sample_is_a_function_of_its_seed():
-    first, again, other = (metrics.simple_random_sample(1000, 6, seed).tolist() for seed in (1, 1, 2))
-    assert first == again
-    assert first != other
-
-
-def test_a_sample_is_without_replacement_ascending_and_in_range():
-    for seed in range(50):
-        sample = metrics.simple_random_sample(9, 6, seed).tolist()
-        assert len(sample) == 6
-        assert sample == sorted(set(sample))
-        assert set(sample) <= set(range(9))
-
-
-def test_a_sample_of_more_than_there_are_is_all_of_them():
+def test_a_sample_is_ascending_without_replacement_and_depends_on_the_seed_only():
+    samples = [metrics.simple_random_sample(9, 6, seed).tolist() for seed in range(50)]
+    for seed, sample in enumerate(samples):
+        assert len(sample) == 6 and sample == sorted(set(sample)) and set(sample) <= set(range(9))
+        assert sample == metrics.simple_random_sample(9, 6, seed).tolist()
+    assert len(set(map(tuple, samples))) > 1
     assert metrics.simple_random_sample(4, 6, 0).tolist() == [0, 1, 2, 3]
 
 
-def test_every_subset_is_equally_likely_over_seeds():
-    from scipy.stats import chisquare
-
+def test_every_subset_is_equally_likely():
     counts = Counter(tuple(metrics.simple_random_sample(6, 2, seed).tolist()) for seed in range(3000))
     subsets = list(itertools.combinations(range(6), 2))
     assert set(counts) == set(subsets)
     assert chisquare([counts[subset] for subset in subsets]).pvalue > 1e-3
 
 
-def test_weighted_means_count_each_class_by_its_images():
-    scores = metrics.evaluate(LABELS, PROBABILITIES, NAMES)
-    assert scores['weighted_precision'] == pytest.approx((3 * 2 / 3 + 2 * 1 / 3 + 0) / 6)
-    assert scores['weighted_recall'] == pytest.approx(scores['top1'])
-    assert scores['weighted_f1'] == pytest.approx((3 * 2 / 3 + 2 * 2 / 5) / 6)
-
-
-def test_the_area_under_the_roc_curve_counts_the_pairs_in_the_right_order():
+def test_roc_auc_is_the_share_of_correctly_ordered_pairs():
     for number, name in enumerate(NAMES):
         scores, positive = PROBABILITIES[:, number], number == LABELS
         pairs = [(a > b) + (a == b) / 2 for a in scores[positive] for b in scores[~positive]]
@@ -179,17 +155,17 @@ def test_the_area_under_the_roc_curve_counts_the_pairs_in_the_right_order():
         assert area == pytest.approx(sum(pairs) / len(pairs))
 
 
-def test_the_mean_area_is_that_of_the_classes_that_have_one():
+def test_macro_roc_auc_is_the_mean_over_the_classes_that_have_one():
     scores = metrics.evaluate(LABELS, PROBABILITIES, NAMES)
     areas = [row['roc_auc'] for row in scores['per_class'].values()]
     assert len(set(areas)) == 3 and scores['macro_roc_auc'] == pytest.approx(sum(areas) / 3)
     scores = metrics.evaluate([0, 1, 1], np.array([[0.2, 0.5, 0.3], [0.3, 0.3, 0.4], [0.1, 0.6, 0.3]]), NAMES)
-    assert [row['roc_auc'] for row in scores['per_class'].values()] == [0.5, 0.5, None] and scores[
-        'macro_roc_auc'
-    ] == 0.5
+    assert [row['roc_auc'] for row in scores['per_class'].values()] == [0.5, 0.5, None]
+    assert scores['macro_roc_auc'] == 0.5
+    assert metrics.evaluate([0, 0], PROBABILITIES[:2], NAMES)['macro_roc_auc'] is None
 
 
-def test_precision_over_recall_is_that_of_every_threshold():
+def test_pr_curves_have_a_point_per_threshold():
     curves = metrics.pr_curves(LABELS, PROBABILITIES)
     for number, (recall, precision, mean) in enumerate(curves):
         scores, positive = PROBABILITIES[:, number], number == LABELS
@@ -203,16 +179,10 @@ def test_precision_over_recall_is_that_of_every_threshold():
     assert metrics.pr_curves(np.array([0, 1]), PROBABILITIES[:2])[2] is None
 
 
-def test_a_class_without_images_has_no_roc_curve():
-    scores = metrics.evaluate([0, 1, 1], PROBABILITIES[:3], NAMES)
-    assert scores['per_class']['rabbit']['roc_auc'] is None
-    assert metrics.evaluate([0, 0], PROBABILITIES[:2], NAMES)['macro_roc_auc'] is None
-
-
 @pytest.mark.parametrize(
     ('population', 'size', 'share'), [(60, 6, 0.8), (480, 50, 0.95), (10000, 200, 0.5), (30, 30, 0.7)]
 )
-def test_a_random_sample_gives_an_unbiased_share_and_an_interval_that_covers_the_true_one(population, size, share):
+def test_a_random_sample_is_unbiased_and_its_interval_covers_the_true_share(population, size, share):
     right = np.arange(population) < share * population
     drawn = [right[metrics.simple_random_sample(population, size, seed)].sum() for seed in range(1000)]
     spread = np.std(drawn) / size / math.sqrt(1000)
@@ -220,11 +190,11 @@ def test_a_random_sample_gives_an_unbiased_share_and_an_interval_that_covers_the
     intervals = {hits: metrics.sample_interval(hits, size, population) for hits in set(drawn)}
     covered = [intervals[hits][0] <= right.mean() <= intervals[hits][1] for hits in drawn]
     assert np.mean(covered) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 1000)
-    if 0.1 < share < 0.9 and population > 1000:  # with few, exact intervals are wider than they need be
+    if 0.1 < share < 0.9 and population > 1000:  # exact intervals of small samples are wide
         assert np.mean(covered) <= 0.98
 
 
-def test_the_interval_of_a_sample_covers_whatever_the_true_share():
+def test_the_interval_of_a_sample_covers_every_true_share():
     population, size = 40, 12
     intervals = [metrics.sample_interval(hits, size, population) for hits in range(size + 1)]
     for true in range(population + 1):
@@ -233,21 +203,32 @@ def test_the_interval_of_a_sample_covers_whatever_the_true_share():
         assert covered / math.comb(population, size) >= 0.95
 
 
-def test_a_sample_of_everything_leaves_no_doubt_and_a_part_of_it_less_than_one_of_a_larger_whole():
+def test_the_interval_of_a_sample_narrows_with_its_share_of_the_population():
     assert metrics.sample_interval(7, 10, 10) == [0.7, 0.7]
     low, high = metrics.sample_interval(40, 50, 60)
     wide_low, wide_high = metrics.sample_interval(40, 50, 100000)
     assert wide_low < low <= 0.8 <= high < wide_high
 
 
-def test_two_models_are_compared_by_the_images_that_only_one_gets_right():
+def test_the_random_sample_is_listed_with_its_accuracy():
+    paths = [f'{i}.jpg' for i in range(6)]
+    found = metrics.random_sample(paths, LABELS, PROBABILITIES, NAMES, 3, 1)
+    assert [row['id'] for row in found['sample']] == metrics.simple_random_sample(6, 3, 1).tolist()
+    for row in found['sample']:
+        i = row['id']
+        assert (row['path'], row['label'], row['probability']) == (paths[i], NAMES[LABELS[i]], PROBABILITIES[i].max())
+    hits = sum(row['label'] == row['prediction'] for row in found['sample'])
+    assert (found['sample_top1'], found['sample_interval_95']) == (hits / 3, metrics.sample_interval(hits, 3, 6))
+
+
+def test_mcnemar_counts_the_images_that_only_one_gets_right():
     first = np.array([1, 1, 1, 1, 1, 0, 0, 1], bool)
     second = np.array([1, 0, 0, 0, 0, 1, 0, 1], bool)
     assert metrics.mcnemar(first, second) == {'only_first': 4, 'only_second': 1, 'p': pytest.approx(2 * (1 + 5) / 32)}
     assert metrics.mcnemar(first, first) == {'only_first': 0, 'only_second': 0, 'p': 1.0}
 
 
-def test_the_interval_of_a_difference_is_that_of_the_formula():
+def test_the_paired_interval_is_that_of_the_formula():
     a, b, c, d = 30.5, 4.5, 12.5, 6.5  # half an image in each cell
     n = a + b + c + d
     difference = (c - b) / n
@@ -256,12 +237,12 @@ def test_the_interval_of_a_difference_is_that_of_the_formula():
 
 
 @pytest.mark.parametrize('n', [1, 59])
-def test_the_interval_of_two_that_never_differ_is_no_point(n):
+def test_the_paired_interval_has_a_width_even_if_two_never_differ(n):
     low, high = metrics.paired_interval(0, 0, n)
     assert -1 <= low < 0 < high <= 1 and low == -high
 
 
-def test_the_interval_of_a_difference_covers_it_in_95_of_100_cases():
+def test_the_paired_interval_covers_the_difference_in_95_percent_of_cases():
     cells = np.random.default_rng(0).multinomial(60, [0.5, 0.1, 0.25, 0.15], 2000)  # both right, only one, neither
     ends = np.array([metrics.paired_interval(first, second, 60) for _, first, second, _ in cells])
     assert 0.94 <= ((ends[:, 0] <= 0.15) & (ends[:, 1] >= 0.15)).mean() <= 0.97

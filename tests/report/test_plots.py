@@ -1,15 +1,15 @@
-"""Pictures of a report."""
+"""Plots of a report."""
 
 import numpy as np
 import pytest
 from conftest import AWKWARD, CHINESE, ENGLISH, picture
 from PIL import Image
 
-from zodiac.report import calibration, plots
+from zodiac.report import calibration, figure, metrics, plots
 
 
 def assert_picture(path):
-    """A whole PNG that shows more than one colour; returns its size."""
+    """The size of a complete PNG that has more than a few colours."""
     with Image.open(path) as image:
         assert image.format == 'PNG'
         image.load()
@@ -18,44 +18,49 @@ def assert_picture(path):
 
 
 def edges(path):
-    """The outermost pixels of a picture."""
+    """The outermost pixels of a PNG."""
     with Image.open(path) as image:
         pixels = np.asarray(image.convert('L'))
     return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
 
 
-def log_rows(epochs):
+def log_of(epochs):
+    """A log as `training_log.read` returns it."""
     return [
         {
-            'epoch': str(epoch),
-            'step': str(epoch * 10),
-            'lr': '0.00375',
-            'train_loss': str(2 / epoch),
-            'train_top1': '0.5',
-            'valid_loss': str(3 / epoch),
-            'valid_top1': '0.25',
-            'seconds': '1.5',
-            'images_per_second': '100',
+            **{'epoch': epoch, 'step': epoch * 10, 'lr': 0.00375, 'train_loss': 2 / epoch, 'train_top1': 0.5},
+            **{'valid_loss': 3 / epoch, 'valid_top1': 0.25, 'images_per_second': 100.0},
         }
         for epoch in range(1, epochs + 1)
     ]
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    """The axes of each figure when it is saved."""
+    seen, save = [], figure.save
+
+    def watched(drawn, path):
+        seen.append(drawn.axes)
+        save(drawn, path)
+
+    monkeypatch.setattr(figure, 'save', watched)
+    return seen
+
+
+def lines(axis):
+    """{label: (x, y)} of the lines of a plot."""
+    return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axis.get_lines()}
+
+
 @pytest.mark.parametrize('names', [ENGLISH, CHINESE, AWKWARD], ids=['english', 'chinese', 'awkward'])
-def test_a_confusion_matrix_becomes_a_picture(tmp_path, names):
-    path = tmp_path / 'matrix.png'
-    plots.plot_confusion_matrix(str(path), [[5, 1, 0], [0, 4, 2], [1, 0, 9]], names, f'{names[0]}: top-1 0.82')
-    assert_picture(path)
-
-
-def test_a_confusion_matrix_with_an_empty_class_becomes_a_picture(tmp_path):
-    path = tmp_path / 'matrix.png'
-    plots.plot_confusion_matrix(str(path), [[5, 1, 0], [0, 4, 0], [0, 0, 0]], ENGLISH, 'one class without images')
-    assert_picture(path)
+def test_a_confusion_matrix_is_drawn_with_any_names_and_an_empty_class(tmp_path, names):
+    plots.plot_confusion_matrix(str(tmp_path / 'matrix.png'), [[5, 1, 0], [0, 4, 2], [0, 0, 0]], names, names[0])
+    assert_picture(tmp_path / 'matrix.png')
 
 
 @pytest.mark.parametrize('count', [2, 12, 40, 100])
-def test_nothing_of_a_confusion_matrix_is_cut_off_at_the_edges(tmp_path, count):
+def test_nothing_is_cut_off_at_the_edges(tmp_path, count):
     names = ['rooster', 'ox', 'dragon']
     names = [f'{names[number % 3]} {number}' for number in range(count)]
     matrix = 40 * np.eye(count, dtype=int)
@@ -65,7 +70,7 @@ def test_nothing_of_a_confusion_matrix_is_cut_off_at_the_edges(tmp_path, count):
         assert (edges(tmp_path / name) > 250).all(), name
 
 
-def test_wrong_and_right_differ_in_colour_and_a_few_percent_show(tmp_path, figures):
+def test_right_cells_are_blue_and_a_few_percent_of_wrong_ones_visibly_red(tmp_path, figures):
     plots.plot_confusion_matrix(str(tmp_path / 'matrix.png'), [[39, 1], [0, 40]], ['ox', 'dog'], 'title')
     ((axes,),) = figures
     (shown,) = axes.get_images()
@@ -73,10 +78,10 @@ def test_wrong_and_right_differ_in_colour_and_a_few_percent_show(tmp_path, figur
     assert nothing == [255, 255, 255] and all_right == [9, 105, 218]
     assert right[2] > right[0] + 150
     assert wrong[0] >= wrong[2] + 25  # 2.5 percent
-    assert sorted(text.get_text() for text in axes.texts) == ['1', '100%', '2%', '39', '40', '98%']
+    assert sorted(text.get_text() for text in axes.texts) == ['1', '100.0 %', '2.5 %', '39', '40', '97.5 %']
 
 
-def test_a_thousand_classes_make_pictures_of_a_bearable_size_with_some_of_the_names(tmp_path, figures):
+def test_plots_of_a_thousand_classes_stay_small_and_show_some_of_the_names(tmp_path, figures):
     names = [f'class number {number}' for number in range(1000)]
     plots.plot_confusion_matrix(str(tmp_path / 'matrix.png'), np.eye(1000, dtype=int), names, '1000 classes')
     plots.plot_class_counts(str(tmp_path / 'classes.png'), {'train': np.arange(1000)}, names, 'counts')
@@ -90,7 +95,7 @@ def test_a_thousand_classes_make_pictures_of_a_bearable_size_with_some_of_the_na
 
 
 @pytest.mark.parametrize('start', ['x' * 38, '$\\sqrt{' * 6, '中国大熊猫' * 8], ids=['latin', 'dollars', 'chinese'])
-def test_long_names_are_shortened_without_a_warning_and_stay_apart(tmp_path, figures, start):
+def test_long_names_are_shortened_and_remain_distinct(tmp_path, figures, start):
     names, white = [f'{start}{number:02d}' for number in range(12)], Image.new('RGB', (40, 40), 'white')
     matrix = 40 * np.eye(12, dtype=int)
     plots.plot_confusion_matrix(str(tmp_path / 'matrix.png'), matrix, names, f'{start * 4}: top-1 1.0000')
@@ -105,47 +110,24 @@ def test_long_names_are_shortened_without_a_warning_and_stay_apart(tmp_path, fig
         assert (edges(tmp_path / name) > 250).all(), name
 
 
-def test_more_classes_make_a_larger_picture(tmp_path):
-    sizes = []
+def test_more_classes_make_larger_plots(tmp_path):
+    matrices, charts = [], []
     for count in (3, 41):
-        path = tmp_path / f'{count}.png'
         names = [f'class {number}' for number in range(count)]
-        plots.plot_confusion_matrix(str(path), np.eye(count, dtype=int), names, f'{count} classes')
-        sizes.append(assert_picture(path))
-    assert sizes[1][0] > sizes[0][0] and sizes[1][1] > sizes[0][1]
+        plots.plot_confusion_matrix(str(tmp_path / 'matrix.png'), np.eye(count, dtype=int), names, 'matrix')
+        plots.plot_class_counts(str(tmp_path / 'classes.png'), {'train': np.arange(count)}, names, 'counts')
+        matrices.append(assert_picture(tmp_path / 'matrix.png'))
+        charts.append(assert_picture(tmp_path / 'classes.png'))
+    assert matrices[1][0] > matrices[0][0] and matrices[1][1] > matrices[0][1]
+    assert charts[1][0] > 2 * charts[0][0]
 
 
-@pytest.mark.parametrize('epochs', [1, 20])
-def test_curves_become_a_picture(tmp_path, epochs):
-    plots.plot_curves(str(tmp_path / 'curves.png'), log_rows(epochs))
-    assert_picture(tmp_path / 'curves.png')
-
-
-def untrained_row():
-    return {**dict.fromkeys(log_rows(1)[0], ''), 'epoch': '0', 'step': '0', 'valid_loss': '3.5', 'valid_top1': '0.1'}
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The axes of each figure that gets saved, as they are then."""
-    seen, save = [], plots._save
-
-    def watched(figure, path):
-        seen.append(figure.axes)
-        save(figure, path)
-
-    monkeypatch.setattr(plots, '_save', watched)
-    return seen
-
-
-def lines(axis):
-    """{label: (x, y)} of the lines of a plot."""
-    return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axis.get_lines()}
+UNTRAINED = {**dict.fromkeys(log_of(1)[0]), 'epoch': 0, 'step': 0, 'valid_loss': 3.5, 'valid_top1': 0.1}
 
 
 @pytest.mark.parametrize('epochs', [0, 1, 3])
-def test_the_validation_before_training_is_a_point_of_its_curve_only(tmp_path, figures, epochs):
-    plots.plot_curves(str(tmp_path / 'curves.png'), [untrained_row(), *log_rows(epochs)])
+def test_the_validation_before_training_is_a_point_of_its_own_curves_only(tmp_path, figures, epochs):
+    plots.plot_curves(str(tmp_path / 'curves.png'), [UNTRAINED, *log_of(epochs)])
     assert_picture(tmp_path / 'curves.png')
     ((loss, top1, rate, speed),) = figures
     later = list(range(1, epochs + 1))
@@ -157,24 +139,24 @@ def test_the_validation_before_training_is_a_point_of_its_curve_only(tmp_path, f
         assert list(lines(speed).values()) == [(later, [100] * epochs)]
 
 
-def test_the_rate_is_drawn_by_step_where_it_is_known(tmp_path, figures):
+def test_the_learning_rate_is_drawn_by_step_if_known(tmp_path, figures):
     rates = [0.1, 0.2, 0.3, 0.2, 0.1]
-    plots.plot_curves(str(tmp_path / 'curves.png'), [untrained_row(), *log_rows(2)], rates)
+    plots.plot_curves(str(tmp_path / 'curves.png'), [UNTRAINED, *log_of(2)], rates)
     assert_picture(tmp_path / 'curves.png')
     (axes,) = figures
     assert list(lines(axes[2]).values()) == [([1, 2, 3, 4, 5], rates)]
     assert (axes[2].get_xlabel(), axes[2].get_title()) == ('step', 'learning rate')
 
 
-def test_a_curve_at_its_top_is_seen_whole(tmp_path, figures):
-    rows = [{**row, 'valid_top1': '1.0'} for row in log_rows(3)]
+def test_curves_at_their_maximum_are_not_cut_off(tmp_path, figures):
+    rows = [{**row, 'valid_top1': 1.0} for row in log_of(3)]
     plots.plot_curves(str(tmp_path / 'curves.png'), rows)
     ((_, top1, _, speed),) = figures
     assert 1.01 < top1.get_ylim()[1] < 1.1 and top1.get_ylim()[0] == 0
     assert 105 < speed.get_ylim()[1] < 130 and speed.get_ylim()[0] == 0
 
 
-def test_calibration_becomes_a_picture(tmp_path, figures):
+def test_reliability_is_drawn_with_and_without_a_temperature(tmp_path, figures):
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.7, 0.3]])
     bins = calibration.reliability([0, 1, 1, 0], probabilities)
     plots.plot_reliability(str(tmp_path / 'a.png'), bins)
@@ -186,7 +168,7 @@ def test_calibration_becomes_a_picture(tmp_path, figures):
     assert legends == [['calibrated', 'accuracy'], ['calibrated', 'accuracy', 'with temperature']]
 
 
-def test_bins_of_few_images_are_pale_and_no_line_joins_them(tmp_path, figures):
+def test_bins_of_few_images_are_pale_and_not_joined_by_a_line(tmp_path, figures):
     sizes = [1, 5, 10, 455]
     bins = [
         {'low': 0.2 * i, 'high': 0.2 * (i + 1), 'n': n, 'confidence': 0.2 * i + 0.1, 'accuracy': i % 2}
@@ -205,37 +187,32 @@ def test_bins_of_few_images_are_pale_and_no_line_joins_them(tmp_path, figures):
 
 
 def curve(average):
-    return np.array([1, 0.5, 0]), np.array([0.5, average, 1]), average
+    return np.array([0, 0.5, 1]), np.array([1, average, 0.5]), average
 
 
-def test_precision_over_recall_is_a_small_plot_a_class_the_worst_first(tmp_path, figures):
+def test_pr_curves_are_one_plot_per_class_with_the_worst_first(tmp_path, figures):
     plots.plot_pr_curves(str(tmp_path / 'pr.png'), [curve(0.9), None, curve(0.25)], AWKWARD)
     assert_picture(tmp_path / 'pr.png')
     ((worst, best),) = figures
     assert [axis.get_title() for axis in (worst, best)] == [f'{AWKWARD[2]}\nAP 0.2500', f'{AWKWARD[0]}\nAP 0.9000']
     ((recall, precision),) = lines(worst).values()
-    assert (recall, precision) == ([1, 0.5, 0], [0.5, 0.25, 1])
+    assert (recall, precision) == ([0, 0.5, 1], [1, 0.25, 0.5])
     assert (edges(tmp_path / 'pr.png') > 250).all()
 
 
-@pytest.mark.parametrize('ascending', [False, True])
-def test_the_area_below_the_curve_is_the_average_precision(tmp_path, figures, ascending):
-    from sklearn.metrics import average_precision_score, precision_recall_curve
-
+def test_the_area_under_a_pr_curve_is_the_average_precision(tmp_path, figures):
     rng = np.random.default_rng(0)
-    positive, scores = rng.random(40) < 0.4, rng.random(40)
-    precision, recall, _ = precision_recall_curve(positive, scores)
-    average = average_precision_score(positive, scores)
-    order = slice(None, None, -1 if ascending else 1)
-    plots.plot_pr_curves(str(tmp_path / 'pr.png'), [(recall[order], precision[order], average)], ['ox'])
+    scores = rng.random(40)
+    _, curve = metrics.pr_curves((rng.random(40) < 0.4).astype(int), np.stack([1 - scores, scores], 1))
+    plots.plot_pr_curves(str(tmp_path / 'pr.png'), [curve], ['ox'])
     ((axis,),) = figures
     (area,) = axis.collections
     x, y = area.get_paths()[0].vertices.T
-    assert abs((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2 == pytest.approx(average)
-    assert axis.get_lines()[0].get_drawstyle() == ('steps-pre' if ascending else 'steps-post')
+    assert abs((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2 == pytest.approx(curve[2])
+    assert axis.get_lines()[0].get_drawstyle() == 'steps-pre'
 
 
-def test_of_many_classes_the_curves_of_the_worst_are_shown(tmp_path, figures):
+def test_only_the_worst_of_many_classes_get_a_pr_curve(tmp_path, figures):
     averages = np.random.default_rng(0).permutation(100) / 100
     names = [f'class {average}' for average in averages]
     plots.plot_pr_curves(str(tmp_path / 'pr.png'), [curve(average) for average in averages], names)
@@ -244,29 +221,24 @@ def test_of_many_classes_the_curves_of_the_worst_are_shown(tmp_path, figures):
     assert axes[0].figure.get_suptitle() == 'the 12 of 100 classes with the lowest average precision (AP)'
 
 
-def test_where_no_class_has_samples_there_is_no_picture_of_curves(tmp_path):
+def test_without_samples_there_are_no_pr_curves(tmp_path):
     plots.plot_pr_curves(str(tmp_path / 'pr.png'), [None, None], ['ox', 'dog'])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_schedule_becomes_a_picture_with_the_ends_of_its_epochs(tmp_path, figures):
+def test_a_schedule_is_drawn_with_the_ends_of_its_epochs(tmp_path, figures):
     rates = list(np.linspace(0.1, 0, 12))
-    plots.plot_rates(str(tmp_path / 'rates.png'), rates, 4, '$name$: cosine, 4 steps an epoch')
+    plots.plot_rates(str(tmp_path / 'rates.png'), rates, 4, '$name$: cosine, 4 steps per epoch')
     width, height = assert_picture(tmp_path / 'rates.png')
     assert width > 1.5 * height > 400
     ((axis,),) = figures
     *ends, curve = axis.get_lines()
     assert [end.get_xdata()[0] for end in ends] == [4, 8]
     assert (list(curve.get_xdata()), list(curve.get_ydata())) == (list(range(1, 13)), rates)
-    assert axis.figure.get_suptitle() == '$name$: cosine, 4 steps an epoch' and axis.get_title() == ''
+    assert axis.figure.get_suptitle() == '$name$: cosine, 4 steps per epoch' and axis.get_title() == ''
 
 
-def test_a_schedule_of_one_step_becomes_a_picture(tmp_path):
-    plots.plot_rates(str(tmp_path / 'rates.png'), [0.1], 1, 'one step')
-    assert_picture(tmp_path / 'rates.png')
-
-
-def test_a_range_test_becomes_a_picture_with_the_proposed_rate_marked(tmp_path, figures):
+def test_a_range_test_is_drawn_with_the_proposed_rate_marked(tmp_path, figures):
     rates = np.logspace(-6, 0, 50)
     losses = 2 + np.cos(np.linspace(0, 5, 50))
     plots.plot_lr_finder(str(tmp_path / 'finder.png'), rates, losses, 0.0123)
@@ -280,7 +252,7 @@ def test_a_range_test_becomes_a_picture_with_the_proposed_rate_marked(tmp_path, 
 
 
 @pytest.mark.parametrize('names', [ENGLISH, CHINESE, AWKWARD], ids=['english', 'chinese', 'awkward'])
-def test_class_counts_become_bars_on_top_of_each_other(tmp_path, figures, names):
+def test_class_counts_are_stacked_bars(tmp_path, figures, names):
     counts = {'train': np.array([1200, 30, 0]), 'valid': np.array([100, 3, 0]), 'test': np.array([100, 3, 4])}
     plots.plot_class_counts(str(tmp_path / 'classes.png'), counts, names, 'signs: 1,440 images')
     assert_picture(tmp_path / 'classes.png')
@@ -292,104 +264,23 @@ def test_class_counts_become_bars_on_top_of_each_other(tmp_path, figures, names)
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ['train', 'valid', 'test']
     assert [label.get_text() for label in axis.get_xticklabels()] == names
     assert axis.get_ylim()[1] > 1400
-    assert axis.get_legend().get_window_extent().y0 >= axis.get_window_extent().y1  # not on the bars
+    assert axis.get_legend().get_window_extent().y0 >= axis.get_window_extent().y1  # above the bars
 
 
-def test_class_counts_of_no_images_become_a_picture(tmp_path):
+def test_class_counts_without_images_are_drawn(tmp_path):
     plots.plot_class_counts(str(tmp_path / 'classes.png'), {'train': np.zeros(3, int)}, ENGLISH, 'empty')
     assert_picture(tmp_path / 'classes.png')
 
 
-def test_more_classes_make_a_wider_chart_of_counts(tmp_path):
-    widths = []
-    for count in (3, 41):
-        path = tmp_path / f'{count}.png'
-        plots.plot_class_counts(str(path), {'train': np.arange(count)}, [f'class {n}' for n in range(count)], 'counts')
-        widths.append(assert_picture(path)[0])
-    assert widths[1] > 2 * widths[0]
-
-
-@pytest.mark.parametrize('count', [1, 8])
-def test_predictions_become_a_wall_of_pictures(tmp_path, count):
-    images = [picture(number, (40 + number, 30)) for number in range(count)]
-    path = tmp_path / 'wall.png'
-    plots.plot_predictions(str(path), images, ['ox 90%'] * count, [True] * count)
-    assert_picture(path)
-
-
-@pytest.mark.parametrize('names', [CHINESE, AWKWARD], ids=['chinese', 'awkward'])
-def test_the_wall_takes_any_class_name(tmp_path, names):
-    titles = [f'{name} 90%\n(is {name})' for name in names]
-    path = tmp_path / 'wall.png'
-    plots.plot_predictions(str(path), [picture(number) for number in range(3)], titles, [True, False, True])
-    assert_picture(path)
-
-
-def test_right_and_wrong_predictions_differ_in_colour(tmp_path):
+@pytest.mark.parametrize('names', [ENGLISH[:1], CHINESE, AWKWARD * 3], ids=['one', 'chinese', 'awkward'])
+def test_predictions_are_drawn_as_a_grid_in_green_or_red(tmp_path, names):
+    images = [picture(number, (40 + number, 30)) for number in range(len(names))]
+    titles = [f'{name} 90.0 %\n(is {name})' for name in names]
     colours = []
-    for good in (True, False):
-        plots.plot_predictions(str(tmp_path / 'wall.png'), [picture(0)], ['ox 90%'], [good])
-        with Image.open(tmp_path / 'wall.png') as image:
+    for right in (True, False):
+        plots.plot_predictions(str(tmp_path / 'grid.png'), images, titles, [right] * len(names))
+        assert_picture(tmp_path / 'grid.png')
+        with Image.open(tmp_path / 'grid.png') as image:
             colours.append(set(map(tuple, np.asarray(image.convert('RGB')).reshape(-1, 3).tolist())))
     assert (26, 127, 55) in colours[0] - colours[1]
     assert (207, 34, 46) in colours[1] - colours[0]
-
-
-def test_figures_are_closed_after_they_are_written(tmp_path):
-    from matplotlib import pyplot
-
-    before = pyplot.get_fignums()
-    plots.plot_curves(str(tmp_path / 'curves.png'), log_rows(2))
-    plots.plot_rates(str(tmp_path / 'rates.png'), [0.1, 0.2], 1, 'rates')
-    plots.plot_lr_finder(str(tmp_path / 'finder.png'), [0.1, 0.2], [1, 2], 0.1)
-    plots.plot_class_counts(str(tmp_path / 'classes.png'), {'train': np.array([1, 2, 3])}, ENGLISH, 'counts')
-    assert pyplot.get_fignums() == before
-
-
-def test_a_font_that_was_installed_after_matplotlib_listed_the_fonts_is_found(tmp_path, figures, monkeypatch, capsys):
-    from matplotlib import font_manager
-
-    path = tmp_path / 'new.ttf'
-    write_font(path, '狗猫 cat')
-    fonts = font_manager.fontManager
-    monkeypatch.setattr(fonts, 'ttflist', list(fonts.ttflist))
-    monkeypatch.setattr(font_manager, 'findSystemFonts', lambda: [str(tmp_path / 'broken.ttf'), str(path)])
-    (tmp_path / 'broken.ttf').write_bytes(b'no font')
-    monkeypatch.setattr(plots, 'CJK_FONTS', ('Just Installed',))
-    for once in (plots._take_in_new_fonts, plots._tell_of_boxes):
-        once.cache_clear()
-    for number in range(2):
-        plots.plot_class_counts(str(tmp_path / f'{number}.png'), {'train': [1, 2]}, ['狗', '猫'], 'counts')
-        ((axis,), *_) = figures[number:]
-        assert 'Just Installed' in axis.get_xticklabels()[0].get_fontfamily()
-    assert capsys.readouterr().err == ''
-    plots._take_in_new_fonts.cache_clear()
-
-
-def test_fonts_are_not_searched_where_none_is_needed(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, 'CJK_FONTS', ())
-    monkeypatch.setattr(plots, '_take_in_new_fonts', lambda: pytest.fail('searched'))
-    plots.plot_class_counts(str(tmp_path / 'a.png'), {'train': [1, 2]}, ['dog', 'cat'], 'counts')
-
-
-def write_font(path, characters):
-    """A font of the family Just Installed in which each of the characters is a square."""
-    from fontTools.fontBuilder import FontBuilder
-    from fontTools.pens.ttGlyphPen import TTGlyphPen
-
-    pen = TTGlyphPen(None)
-    pen.moveTo((0, 0))
-    for corner in ((0, 700), (700, 700), (700, 0)):
-        pen.lineTo(corner)
-    pen.closePath()
-    names = ['.notdef', *(f'u{ord(character):04X}' for character in sorted(set(characters)))]
-    font = FontBuilder(1000)
-    font.setupGlyphOrder(names)
-    font.setupCharacterMap({int(name[1:], 16): name for name in names[1:]})
-    font.setupGlyf(dict.fromkeys(names, pen.glyph()))
-    font.setupHorizontalMetrics(dict.fromkeys(names, (800, 0)))
-    font.setupHorizontalHeader(ascent=800, descent=-200)
-    font.setupNameTable({'familyName': 'Just Installed', 'styleName': 'Regular'})
-    font.setupOS2()
-    font.setupPost()
-    font.save(path)

@@ -10,7 +10,7 @@ from conftest import picture
 
 import train
 from zodiac.base.paddle_setup import paddle
-from zodiac.models import builder
+from zodiac.models import freezing
 from zodiac.training import callbacks
 
 SETTINGS = [
@@ -39,7 +39,7 @@ def run_train(monkeypatch, make, arguments, asked=None):
 
     def build(cfg, *_, **__):
         network = make()
-        return network, builder.freeze(network, cfg.model.freeze)
+        return network, freezing.freeze(network, cfg.model.freeze)
 
     class Interrupts(callbacks.Interrupts):
         def on_train_batch_begin(self, step, logs=None):

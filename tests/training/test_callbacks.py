@@ -17,7 +17,7 @@ import train
 from dataset import Loader, ZodiacDataset
 from zodiac.base.errors import Stopped
 from zodiac.base.paddle_setup import paddle
-from zodiac.models import builder, weights
+from zodiac.models import freezing, prediction, weights
 from zodiac.training import callbacks, optim, run_log
 from zodiac.training.trainer import Trainer
 
@@ -211,8 +211,8 @@ def test_validation_and_prediction_do_not_sync_with_the_device_per_batch(monkeyp
         ).run(trainer)
         assert len(reads) == 1
         reads.clear()
-        probabilities = builder.predict(network, batches, 20)
-        assert len(reads) == -(-20 // size // builder.READ_BATCHES)
+        probabilities = prediction.predict(network, batches, 20)
+        assert len(reads) == -(-20 // size // prediction.READ_BATCHES)
         assert probabilities == pytest.approx(numpy(functional.softmax(network(images))), abs=1e-6)
         own = probabilities[range(20), numpy(labels)]
         assert seen == [
@@ -576,7 +576,7 @@ def test_unfreezing_keeps_the_replaced_data_parallel_alive(monkeypatch):
     trainer._adapter = SimpleNamespace(_nranks=2, ddp_model=old)
     del old
     monkeypatch.setattr(paddle, 'DataParallel', Exchange)
-    watcher = callbacks.Unfreeze(clock_of(), 1, builder.freeze(network, 'backbone'))
+    watcher = callbacks.Unfreeze(clock_of(), 1, freezing.freeze(network, 'backbone'))
     watcher.set_model(trainer)
     watcher.on_epoch_begin(0)
     gc.collect()

@@ -177,9 +177,9 @@ def pretrained(capsys, source, labels):
     ('labels', 'said'),
     [
         (LABELS, 'head loaded too'),
-        (['blue', 'red', 'green'], 'head made anew (its classes were red, green, blue: their order is another)'),
-        (['cat', 'dog', 'pig'], 'head made anew (its classes were red, green, blue: they are others)'),
-        (['cat', 'dog'], 'head made anew (3 -> 2 classes)'),
+        (['blue', 'red', 'green'], 'new head (the file has the classes red, green, blue: in another order)'),
+        (['cat', 'dog', 'pig'], 'new head (the file has the classes red, green, blue: not data.labels)'),
+        (['cat', 'dog'], 'new head (3 -> 2 classes)'),
     ],
 )
 def test_pretrained_weights_of_a_run_include_the_head_only_for_the_same_classes(here, capsys, source, labels, said):
@@ -194,7 +194,7 @@ def test_pretrained_weights_of_a_run_include_the_head_only_for_the_same_classes(
 def test_a_head_of_unknown_classes_is_loaded_with_a_note(here, tmp_path, capsys):
     path = str(tmp_path / 'theirs.pdparams')
     paddle.save(here.state_dict(), path)
-    assert 'head loaded too (the file does not tell its classes' in pretrained(capsys, path, ['cat', 'dog', 'pig'])[1]
+    assert 'head loaded too (the file does not name its classes' in pretrained(capsys, path, ['cat', 'dog', 'pig'])[1]
 
 
 # --- provenance

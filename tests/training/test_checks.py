@@ -7,9 +7,9 @@ import pytest
 from conftest import ROOT
 
 import config
-from dataset import Batches
 from zodiac.base.errors import UsageError
-from zodiac.models import builder
+from zodiac.data.sampler import BatchSampler
+from zodiac.models import builder, freezing
 from zodiac.training import checks, collectives, run_folder
 
 
@@ -31,10 +31,10 @@ from zodiac.training import checks, collectives, run_folder
 )
 def test_batch_norm_statistics_from_single_images_are_refused(monkeypatch, images, size, number, overrides, words):
     cfg = config.load(overrides=[f'train.batch_size={size}', 'image.size=32', *overrides])
-    batches = Batches(images, size, number, 0, cfg.train.accumulate)
+    batches = BatchSampler(images, size, number, 0, cfg.train.accumulate)
     loader = SimpleNamespace(images=range(images), batch_sampler=batches)
     network = builder.build('resnet18', 2, image_size=32)
-    builder.freeze(network, cfg.model.freeze)
+    freezing.freeze(network, cfg.model.freeze)
     monkeypatch.setattr(collectives, 'count', lambda: number)
     if not words:
         checks.check_batch_norm(cfg, network, loader)

@@ -11,11 +11,11 @@ from small_runs import SETTINGS, log_of, run_train, write_index
 
 import config
 from dataset import Loader, ZodiacDataset
-from zodiac.base import files
+from zodiac.base import sources
 from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
 from zodiac.inference import engines
-from zodiac.models import builder, convert, weights
+from zodiac.models import builder, convert, freezing, weights
 from zodiac.training import checkpoint, features
 
 nn = paddle.nn
@@ -65,7 +65,7 @@ def frozen_network(arch='resnet18', head='auto', size=32):
     network = builder.build(arch, 3, size, head)
     if hasattr(network, 'learn_from'):
         network.learn_from(paddle.randn([8, 3, size, size]))
-    builder.freeze(network, 'backbone')
+    freezing.freeze(network, 'backbone')
     return network
 
 
@@ -273,7 +273,7 @@ def test_another_trainable_head_uses_the_same_features(photos):
 def test_changed_code_recomputes_the_features(photos, monkeypatch):
     network, asked = Network(), []
     kept(network)
-    monkeypatch.setattr(files, 'code_hash', lambda *modules: asked.extend(modules) or 'another')
+    monkeypatch.setattr(sources, 'code_hash', lambda *modules: asked.extend(modules) or 'another')
     assert computed(kept(network)[1]) == 1
     assert {'zodiac.training.features', 'dataset', 'zodiac.data.cache'} <= set(asked)
 
@@ -348,7 +348,7 @@ def test_a_cache_folder_that_cannot_be_written_is_named(photos):
     ],
 )
 def test_settings_incompatible_with_features_are_refused(overrides, word):
-    with pytest.raises(UsageError, match=f'train.views = 2: allowed is 0 .*{word}'):
+    with pytest.raises(UsageError, match=f'train.views = 2: must be 0 .*{word}'):
         config.load(overrides=['model.freeze=backbone', 'train.views=2', *overrides])
 
 

@@ -9,7 +9,7 @@ from conftest import assert_message, make_tree
 import config
 from zodiac.base.errors import UsageError
 from zodiac.base.paddle_setup import paddle
-from zodiac.models import builder
+from zodiac.models import builder, freezing
 from zodiac.training import optim
 
 LR, LOW = 0.02, 0.001
@@ -400,7 +400,7 @@ def test_norm_lr_factor_applies_to_all_batch_norm_of_a_resnet_and_nothing_else()
 
 def test_norm_lr_factor_applies_to_synchronised_batch_norm():
     plain, synchronised = (builder.build('resnet18', 2, image_size=32) for _ in range(2))
-    builder.sync_batch_norm(synchronised)
+    freezing.sync_batch_norm(synchronised)
     found = []
     for network in (plain, synchronised):
         optim.optimizer(config.Optim(norm_lr_factor=8.0), 0.1, network)
@@ -411,11 +411,11 @@ def test_norm_lr_factor_applies_to_synchronised_batch_norm():
 
 def test_batch_norm_weights_of_cifarnet_stay_fixed_with_backbone_lr():
     network = builder.build('cifarnet', 2, image_size=32)
-    frozen = builder.freeze(network, 'backbone')
+    frozen = freezing.freeze(network, 'backbone')
     settings = config.Optim(lr=0.1, backbone_lr=0.05, norm_lr_factor=2.0)
     trainer = paddle.Model(network)
     trainer.prepare(optim.optimizer(settings, 0.1, network, frozen), paddle.nn.CrossEntropyLoss())
-    builder.unfreeze(network, frozen)
+    freezing.unfreeze(network, frozen)
     trainer.train_batch([np.random.default_rng(0).random((2, 3, 32, 32), 'float32')], [np.array([0, 1])])
     norms = [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
     assert all((norm.weight.numpy() == 1).all() for norm in norms)
@@ -425,8 +425,8 @@ def test_batch_norm_weights_of_cifarnet_stay_fixed_with_backbone_lr():
 def test_the_whitening_of_cifarnet_stays_fixed_after_unfreezing():
     network = builder.build('cifarnet', 2, image_size=32)
     learning_before = {name for name, p in network.named_parameters() if not p.stop_gradient}
-    frozen = builder.freeze(network, 'backbone')
-    builder.unfreeze(network, frozen)
+    frozen = freezing.freeze(network, 'backbone')
+    freezing.unfreeze(network, frozen)
     assert {name for name, p in network.named_parameters() if not p.stop_gradient} == learning_before
 
 
@@ -503,11 +503,11 @@ def test_the_statistics_of_an_unfrozen_batch_norm_do_not_decay():
         paddle.seed(0)
         network = builder.build('resnet18', 2)
         settings = config.Optim(lr=0.1, weight_decay=1.0, decoupled_decay=True)
-        frozen = builder.freeze(network, 'layer4' if frozen_first else 'none')
+        frozen = freezing.freeze(network, 'layer4' if frozen_first else 'none')
         trainer = paddle.Model(network)
         trainer.prepare(optim.optimizer(settings, 0.1, network, frozen), paddle.nn.CrossEntropyLoss())
         if frozen_first:
-            builder.unfreeze(network, frozen)
+            freezing.unfreeze(network, frozen)
         trainer.train_batch([np.random.default_rng(0).random((2, 3, 32, 32), 'float32')], [np.array([0, 1])])
         found[frozen_first] = network.bn1._variance.numpy()
     np.testing.assert_allclose(found[True], found[False], rtol=1e-5)
@@ -534,7 +534,7 @@ def test_the_tests_cover_every_optimizer_and_schedule():
 )
 def test_an_unknown_name_is_refused_with_the_allowed_names(call_script, tmp_path, override, valid):
     result = call_script('train.py', '-o', override, cwd=tmp_path)
-    assert_message(result, 2, *override.split('='), ', '.join(valid))
+    assert_message(result, 2, *override.split('='), *valid)
 
 
 def test_plot_schedule_writes_a_plot_beside_the_run_folder(call_script, tmp_path):

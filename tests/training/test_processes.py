@@ -51,7 +51,7 @@ for name, norm, asked, arguments in json.load(open('runs.json')):
     def build(cfg, *_, **__):
         paddle.seed(0)
         network = Network(norm)
-        return network, builder.freeze(network, 'none')
+        return network, freezing.freeze(network, 'none')
     train.build_network = build
     sys.argv = ['train.py', *arguments, '-o', *{settings!r}, 'name=' + name]
     try:

@@ -6,9 +6,10 @@ from conftest import picture
 from PIL import Image
 
 import config
-from dataset import Loader, ZodiacDataset, balanced_order
+from dataset import Loader, ZodiacDataset
 from zodiac.base.errors import UsageError
 from zodiac.base.paddle_setup import paddle
+from zodiac.data.sampler import balanced_order
 from zodiac.training.soft_labels import Loss, Mixer, balanced_weights, build_mixer
 
 functional = paddle.nn.functional

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import assert_message, make_tree
 
-from dataset import Batches
 from zodiac.base.errors import UserError
 from zodiac.base.paddle_setup import paddle
+from zodiac.data.sampler import BatchSampler
 from zodiac.training import callbacks, collectives, run_log
 from zodiac.training.soft_labels import Loss, Mixer
 from zodiac.training.trainer import Trainer
@@ -120,7 +120,7 @@ def steps_in_shares(monkeypatch, class_weights, given, number, accumulate):
         count = len(labels)
         for rank, trainer in reversed(list(enumerate(trainers))):
             trainer._adapter._nranks, trainer._adapter.ddp_model = number, trainer.network
-            shares = list(Batches(count, -(-24 // accumulate), number, rank, accumulate))
+            shares = list(BatchSampler(count, -(-24 // accumulate), number, rank, accumulate))
             assert accumulate - 1 <= len(shares) <= accumulate  # one batch less where it would get too few images
             for part, share in enumerate(shares):
                 trainer.waiting = part < len(shares) - 1 or trainer is not first

@@ -1,5 +1,5 @@
-"""What every other wing needs: user-facing errors and exit statuses, atomic files and hashes, the device, the checked schema.
+"""Used by every other wing: user-facing errors and exit statuses, atomic file writes, the device, the schema of the settings.
 
-Imports: no other wing, and not Paddle until a function needs it.
+Imports: no other wing. Only paddle_setup.py imports Paddle when it is imported.
 Start with: errors.py (exit statuses), then files.py (atomic writes).
 """

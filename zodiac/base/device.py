@@ -1,4 +1,4 @@
-"""What the machine offers: cores, threads, shared memory, and the device to run on."""
+"""Resources of the machine: cores, threads, shared memory, and the device to run on."""
 
 import collections
 import contextlib
@@ -11,18 +11,21 @@ import tempfile
 from zodiac.base import packages
 from zodiac.base.errors import UsageError, UserError, fault
 
+NAMES = 'auto|cpu|gpu(:[0-9]{1,4})?'  # a regular expression, and the same in words
+NAMES_IN_WORDS = 'auto, cpu, gpu or gpu:N (such as gpu:0)'
+
 
 def cores():
-    """Processors this process may use."""
+    """Number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def in_threads(work, items, ahead):
-    """Yield work(item) of each item, in order, done in threads, up to `ahead` items ahead: Pillow decodes without Python's lock.
+    """Yield work(item) for each item, in order, computed in threads up to `ahead` items in advance (Pillow decodes without the GIL).
 
-    Items are paths, which the UserError for an exception that `work` does not foresee begins with.
+    Items are paths. Raises UserError, which names the path, for any exception of `work`.
     """
-    import concurrent.futures
+    import concurrent.futures  # slows down --help, which imports this module
 
     def guarded(item):
         try:
@@ -33,7 +36,7 @@ def in_threads(work, items, ahead):
             raise fault(item, error) from error
 
     items = iter(items)
-    with concurrent.futures.ThreadPoolExecutor(cores() + 1) as pool:  # one may wait for the disk
+    with concurrent.futures.ThreadPoolExecutor(cores() + 1) as pool:  # one more, as some wait for the disk
         waiting = collections.deque(pool.submit(guarded, item) for item in itertools.islice(items, ahead))
         try:
             while waiting:
@@ -45,22 +48,24 @@ def in_threads(work, items, ahead):
 
 
 def rank():
-    """Number of this process among those that paddle.distributed.launch has started; 0 for a single one."""
+    """Rank of this process among those started by paddle.distributed.launch; 0 for a single process."""
     return int(os.environ.get('PADDLE_TRAINER_ID', 0))
 
 
 @contextlib.contextmanager
 def quiet():
-    """Keep what libraries of C++ print on stderr in the block, or the decorated function, from the terminal; where it fails, it is
-    shown. Of the whole process: not for what runs beside other work."""
+    """Hide what C++ libraries print to stderr in the block, or the decorated function; show it if that raises an exception.
+
+    It redirects stderr of the whole process, so it must not run beside other work.
+    """
     try:
         terminal = os.dup(2)
     except OSError:  # closed
         yield
         return
     failed = True
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
+    with tempfile.TemporaryFile() as printed:
+        os.dup2(printed.fileno(), 2)
         try:
             yield
             failed = False
@@ -68,12 +73,12 @@ def quiet():
             os.dup2(terminal, 2)
             os.close(terminal)
             if failed:
-                said.seek(0)
-                os.write(2, said.read())
+                printed.seek(0)
+                os.write(2, printed.read())
 
 
 def about_processor():
-    """What Linux tells of the first processor; '' elsewhere."""
+    """/proc/cpuinfo of the first processor; '' on systems other than Linux."""
     try:
         with open('/proc/cpuinfo', encoding='utf-8', errors='replace') as file:
             return file.read(8192)
@@ -82,36 +87,34 @@ def about_processor():
 
 
 def has_bf16():
-    """Whether the processor multiplies bfloat16 numbers: where it does not, that precision would only be slower."""
+    """Whether the processor has bfloat16 arithmetic, without which that precision is only slower."""
     return any(f' {flag}' in about_processor() for flag in ('avx512_bf16', 'amx_bf16'))
 
 
-def checked(setting):
-    """A device as a command line names it: 'auto', 'cpu', 'gpu' or 'gpu:N'. Raises UsageError; also a type of argparse."""
-    if not re.fullmatch('auto|cpu|gpu(:[0-9]{1,4})?', setting, re.ASCII):
-        raise UsageError(f'--device {setting}: there is no such device; use auto, cpu, gpu or gpu:N, as in gpu:0')
-    return setting
+def checked(name, option='--device'):
+    """`name` if it is one of NAMES; also a type for argparse. Raises UsageError, which begins with `option`."""
+    if not re.fullmatch(NAMES, name):
+        raise UsageError(f'{option} {name}: must be {NAMES_IN_WORDS}')
+    return name
 
 
 def choose(device):
-    """Make `device` ('auto', 'cpu', 'gpu', 'gpu:0', ...) Paddle's device and return its name, such as 'gpu:0'.
+    """Make `device`, one of NAMES, Paddle's device and return its name, such as 'gpu:0'.
 
-    Raises UsageError when the machine has no such device.
+    Raises UsageError if the name is wrong or the machine has no such device.
     """
-    import paddle
+    import paddle  # set up by the caller, see paddle_setup; predict.py imports this module and starts without it
 
     gpus = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
     if device == 'auto':
         device = 'gpu' if gpus else 'cpu'
-    kind, _, number = device.partition(':')
-    if kind == 'gpu' and number and not re.fullmatch('[0-9]{1,4}', number):
-        raise UsageError(f'device = {device}: is the number of no GPU; set device=gpu:0, device=auto or device=cpu')
+    kind, _, number = checked(device, 'device =').partition(':')
     if kind == 'gpu' and int(number or 0) >= gpus:
         if paddle.device.is_compiled_with_cuda():
-            why = f'Paddle sees {gpus} GPU(s)'
+            why = f'number of GPUs that Paddle finds: {gpus}'
         elif all(map(packages.installed_version, packages.BUILDS)):
             why = (
-                f'paddlepaddle lies over paddlepaddle-gpu: {packages.reinstall("paddlepaddle-gpu")}; '
+                f'paddlepaddle is installed over paddlepaddle-gpu: {packages.reinstall("paddlepaddle-gpu")}; '
                 'see docs/troubleshooting.md#both-paddles'
             )
         else:
@@ -124,18 +127,20 @@ def choose(device):
             f'device = {device}: Paddle cannot use it ({str(error).strip().splitlines()[-1]}); set device=auto or device=cpu'
         ) from None
     if place == 'cpu':
-        os.environ.setdefault('PADDLE_DISTRI_BACKEND', 'gloo')  # how processes talk, should there be several
+        os.environ.setdefault('PADDLE_DISTRI_BACKEND', 'gloo')  # for several processes
     return place
 
 
 def is_cpu(setting):
-    """Whether `choose` will take the CPU, told without Paddle: there is no driver of a GPU."""
+    """Whether `choose` will use the CPU, found without Paddle: no GPU driver is installed."""
     return setting == 'cpu' or setting == 'auto' and not shutil.which('nvidia-smi')
 
 
 def loader_workers(setting, on_gpu):
-    """Number of processes that decode images for this one: the setting, or up to 8 to feed a GPU, or 1 where training on
-    the CPU leaves a core for it."""
+    """Number of worker processes that load images for this process, for data.num_workers.
+
+    auto: up to 8 to feed a GPU; on the CPU one, if a core is left for it.
+    """
     if setting != 'auto':
         return setting
     share = max(1, cores() // int(os.environ.get('PADDLE_LOCAL_SIZE', 1)))
@@ -143,7 +148,7 @@ def loader_workers(setting, on_gpu):
 
 
 def shared_memory_fits(setting, needed_bytes):
-    """Whether batches may go through /dev/shm: the setting, or whether it has twice `needed_bytes` free."""
+    """Whether workers pass batches through /dev/shm, for data.shared_memory; auto: if it has twice `needed_bytes` free."""
     if setting != 'auto':
         return setting
     return os.path.isdir('/dev/shm') and shutil.disk_usage('/dev/shm').free > 2 * needed_bytes

@@ -1,5 +1,5 @@
-"""Errors that a user can mend, and the exit statuses of the scripts: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C
-(SIGINT), 143 by SIGTERM, 141 (SIGPIPE) where the reader of the results has left."""
+"""Errors that users can fix, and the exit statuses of the scripts: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C (SIGINT),
+143 by SIGTERM, 141 if the reader of stdout has closed it (SIGPIPE)."""
 
 import errno
 import os
@@ -12,12 +12,12 @@ from zodiac.base import packages, stops
 
 
 class UserError(Exception):
-    """The work failed for a reason that the message names, with the next step. Exit status 1."""
+    """The work failed; the message names the reason and the next step. Exit status 1."""
 
     status = 1
 
     def _render_traceback_(self):
-        """What a notebook shows of it."""
+        """What a notebook shows instead of a traceback."""
         return [f'error: {self}']
 
 
@@ -28,7 +28,7 @@ class UsageError(UserError):
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal has come, and the work has ended where its state is whole. Exit status 128 + the signal's number, as a shell gives it."""
+    """Work was stopped by a signal, with its state saved. Exit status 128 + the number of the signal, as in a shell."""
 
     def __init__(self, number=signal.SIGINT):
         super().__init__()
@@ -39,85 +39,70 @@ class Stopped(KeyboardInterrupt):
 
 
 def one_line(error):
-    """What an exception of a library says, as one line of at most 200 characters for a message of ours."""
+    """The message of an exception as one line of at most 200 characters."""
     return ' '.join(str(error).split())[:200] or type(error).__name__
 
 
 def fault(path, error):
-    """UserError for an exception that nobody has foreseen in the work on a file: its own words, and where it was raised."""
+    """UserError for an unexpected exception while working on a file: its message, and where it was raised."""
     if isinstance(error, MemoryError):
         return UserError(f'{path}: {OUT_OF_MEMORY}')
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f'{os.path.basename(place.filename)}, line {place.lineno}'
     return UserError(
-        f'{path}: {type(error).__name__}: {one_line(error)} ({where}); if other programs can read the file, report this; else '
-        'move the file away'
+        f'{path}: {type(error).__name__}: {one_line(error)} ({where}); if other programs can read the file, report this; '
+        'otherwise move the file away'
     )
 
 
 KILLED_LOADER = (
-    'a process that loads images was killed: most often /dev/shm is too small (data.shared_memory=false does without it) or the '
-    'memory (data.num_workers=0 loads in the training process); see docs/troubleshooting.md#workers'
+    'a process that loads images was killed, usually because /dev/shm is too small (set data.shared_memory=false) or memory ran out '
+    '(set data.num_workers=0 to load images in the training process); see docs/troubleshooting.md#workers'
 )
 OUT_OF_MEMORY = 'out of memory; lower train.batch_size, data.num_workers, or --batch-size; see docs/troubleshooting.md#out-of-memory'
-TROUBLES = (  # (words of a library's message, any of them; what they come to, with {said} for the message)
+KNOWN_ERRORS = (  # (parts of a library's message, any of them; our message, which may contain that of the library)
     (
         ('no kernel image is available', 'Mismatched GPU Architecture', 'Unsupported GPU architecture'),
-        'this Paddle has no kernels for the GPU of this machine; install the wheel for a newer CUDA (requirements.txt names the '
-        'index), or set device=cpu; see docs/troubleshooting.md#gpu-arch',
+        'this Paddle does not support the GPU of this machine; install the wheel for a newer CUDA (its index is in requirements.txt), '
+        'or set device=cpu; see docs/troubleshooting.md#gpu-arch',
     ),
     (
         ('Out of memory error on GPU', 'CUDA out of memory'),
-        'the memory of the GPU is full; lower train.batch_size or image.size, and see in nvidia-smi what else is using it; see '
+        'the GPU is out of memory; lower train.batch_size or image.size, and check with nvidia-smi what else uses it; see '
         'docs/troubleshooting.md#out-of-memory',
     ),
-    (
-        ('Fail to alloc memory', 'bad_alloc', 'Failed to allocate memory'),
-        OUT_OF_MEMORY,
-    ),
-    (
-        ('exited is killed by signal',),
-        KILLED_LOADER,
-    ),
+    (('Fail to alloc memory', 'bad_alloc', 'Failed to allocate memory'), OUT_OF_MEMORY),
+    (('exited is killed by signal',), KILLED_LOADER),
     (
         ('Blocking queue is killed', 'DataLoader process', 'DataLoader worker', 'workers exit unexpectedly'),
-        'the images could not be loaded: {said}; set data.num_workers=0, and report this if it fails too; see '
+        'the images could not be loaded: {error}; set data.num_workers=0, and report this if that fails too; see '
         'docs/troubleshooting.md#workers',
     ),
     (
         ('BrokenProcessPool',),
-        'a worker process was killed, most often because memory ran out; close other programs and try again',
-    ),
-    (
-        ('Descriptors cannot', "Couldn't build proto file", 'google.protobuf'),
-        '{said}: the installed protobuf does not go with another package; {pip} install -U "protobuf>=3.20.2" visualdl onnx, or make a new '
-        'environment; see docs/troubleshooting.md#protobuf',
-    ),
-    (
-        ("module 'numpy' has no attribute", 'compiled using NumPy 1.x', 'numpy.dtype size changed'),
-        '{said}: a package here was made for another numpy; {pip} install "numpy<2", or a newer version of that package; see '
-        'docs/troubleshooting.md#numpy-2',
+        'a worker process was killed, usually because memory ran out; close other programs and try again',
     ),
 )
 
 
 def meaning(error):
-    """What an exception of a library, or of its import, comes to for a user, with the next step; None where that is not known."""
-    said = f'{type(error).__name__}: {error}'
-    found = (text for words, text in TROUBLES if any(word in said for word in words))
-    known = next((text.format(said=one_line(error), pip=packages.pip()) for text in found), '')
-    return packages.absent(error) or known or packages.broken(error) or None
+    """A message for a known exception of a library or its import, with the next step; None for an unknown one."""
+    message = f'{type(error).__name__}: {error}'
+    found = (text for words, text in KNOWN_ERRORS if any(word in message for word in words))
+    known = next((text.format(error=one_line(error)) for text in found), '')
+    fix = packages.fix_versions(message, packages.pip())
+    return packages.absent(error) or known or (fix and f'{one_line(error)}; {fix}') or packages.broken(error) or None
 
 
 def run(main):
-    """Call `main()` and leave the process with the documented exit status.
+    """Call `main()` and end the process with the documented exit status.
 
-    A `UserError`, an `OSError`, a lack of memory and one of TROUBLES end in one line on stderr. Any other exception is a fault
-    of ours and keeps its traceback.
+    A UserError, OSError, MemoryError or one of KNOWN_ERRORS is shown as one line on stderr. Any other exception is a bug
+    and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):
-            stream.reconfigure(errors='backslashreplace')  # a terminal without UTF-8 still shows every name
+            stream.reconfigure(errors='backslashreplace')  # so that names can be printed without UTF-8
     stops.leave_on_signals()
     status = 1
     try:
@@ -126,41 +111,41 @@ def run(main):
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         status = error.status
-        # Paddle's launcher ends all processes with the first: let that be the one that speaks for all, if it has the same to say
+        # Paddle's launcher ends all processes as soon as one fails: give rank 0, whose message is shown, time to fail first
         if os.environ.get('PADDLE_TRAINER_ID', '0') != '0':
             sys.stderr.flush()
             time.sleep(3)
     except KeyboardInterrupt as error:
         sys.stderr.flush()
         stops.leave(getattr(error, 'status', 130) - 128)
-    except BrokenPipeError:  # the reader of our results (`| head`) has left: nothing more to say, and nowhere to say it
+    except BrokenPipeError:  # the reader of stdout (`| head`) has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 141  # what a shell gives for a process that SIGPIPE has ended
+        status = 141  # as in a shell after SIGPIPE
     except Exception as error:
-        # where Paddle throws its message of a loader again, at every child that ends from now on
+        # Paddle's handler would raise the error of a loader again, whenever a child process ends
         if hasattr(signal, 'SIGCHLD'):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        said = meaning(error) or _of_the_machine(error)
-        if not said:
+        message = meaning(error) or _system_error(error)
+        if not message:
             raise
-        print(f'error: {said}', file=sys.stderr)
+        print(f'error: {message}', file=sys.stderr)
     sys.exit(status)
 
 
-def _of_the_machine(error):
-    """One line for a lack of memory, a name that cannot be written, or a file that cannot be had, else None."""
+def _system_error(error):
+    """A message for lack of memory, an OSError or a name that cannot be printed; None for other exceptions."""
     if isinstance(error, MemoryError):
         return OUT_OF_MEMORY
     if isinstance(error, UnicodeEncodeError) and error.encoding != 'utf-8':
-        return f'{error.object}: the locale has no letters for this name; export PYTHONUTF8=1, or LC_ALL=C.UTF-8'
+        return f'{error.object}: the locale cannot represent this name; export PYTHONUTF8=1 or LC_ALL=C.UTF-8'
     if not isinstance(error, OSError):
         return None
     where = f'{error.filename}: ' if error.filename else ''
     if is_full(error):
         return f'{where}{error.strerror}; free some space; see docs/troubleshooting.md#disk'
-    return f'{where}{error.strerror or one_line(error)}; check the path, its permissions and the free space'
+    return f'{where}{error.strerror or one_line(error)}; check the path, its permissions and the free disk space'
 
 
 def is_full(error):
-    """Whether an OSError says that the disk, or the user's share of it, is full."""
+    """Whether an OSError means that the disk or the quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)

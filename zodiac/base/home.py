@@ -1,15 +1,15 @@
-"""A home folder for Paddle and VisualDL, which keep files in it, one of them at its import."""
+"""A writable home folder for Paddle and VisualDL, which store files there, some already when imported."""
 
 import os
 import stat
 import sys
 import tempfile
 
-KEPT = ('.visualdl', '.cache', '.cache/paddle')  # what they write to
+KEPT = ('.visualdl', '.cache', '.cache/paddle')  # folders they write to
 
 
 def problem():
-    """Why the home folder cannot be used, '' where it can. In a container, an unknown user often has none."""
+    """Why the home folder cannot be used; '' if it can. In containers, a user without an account often has none."""
     home = os.path.expanduser('~')
     if not os.path.isdir(home):
         return f'HOME = {home}: no such folder'
@@ -19,19 +19,19 @@ def problem():
 
 
 def ensure():
-    """Before the import of Paddle or VisualDL: where the home folder cannot be used, take one among the temporary files."""
+    """Set HOME to a temporary folder if the home folder cannot be used. Call it before importing Paddle or VisualDL."""
     why = problem()
     if not why:
         return
-    os.environ['HOME'] = substitute()  # for the processes that this one starts, too
+    os.environ['HOME'] = substitute()  # child processes inherit it
     print(
-        f'{why}; what Paddle keeps there, such as ImageNet weights, goes to {os.environ["HOME"]}; to keep it elsewhere: export HOME=FOLDER',
+        f'{why}; Paddle stores its files, such as ImageNet weights, in {os.environ["HOME"]}; to use another folder: export HOME=FOLDER',
         file=sys.stderr,
     )
 
 
 def substitute():
-    """A folder among the temporary files that is this user's alone."""
+    """A temporary folder that only this user can write to."""
     user = os.getuid() if hasattr(os, 'getuid') else 'user'
     folder = os.path.join(tempfile.gettempdir(), f'zodiac-{user}')
     try:

@@ -1,4 +1,4 @@
-"""One writer at a time for a folder: a lock that ends with the process that holds it, however that ends."""
+"""Folder locks that are released when the process ends, even if it is killed."""
 
 import contextlib
 import errno
@@ -14,19 +14,18 @@ except ImportError:  # Windows
     fcntl = None
 
 HELD = (errno.EACCES, errno.EAGAIN)
-WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # said by file systems that have none
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # errors of file systems without locks
 
 
 @contextlib.contextmanager
 def held(folder, work):
-    """Hold the lock of `folder`, a file beside it, for the block. Where the file system has no locks, nothing is held.
+    """Hold a lock on `folder` (a file beside it) during the block. Does nothing if the file system has no locks.
 
-    The lock belongs to this process alone: loader processes, or whatever outlives it, do not hold it. On a file system that machines
-    share it holds for all of them.
+    Child processes do not inherit the lock. On a network file system it applies to all machines.
 
     Args:
-        work: what is done to the folder, for the message: 'trained'.
-    Raises: UserError naming the process that holds the lock, or where no file can be made there.
+        work: participle for the error message, such as 'trained'.
+    Raises: UserError if another process holds the lock, naming it, or if the file cannot be created.
     """
     parent, name = os.path.split(folder.rstrip('/'))
     path = os.path.join(parent, f'.{name}.lock')
@@ -37,8 +36,8 @@ def held(folder, work):
         raise files.cannot_write(folder, error) from None
     if file is None:
         raise UserError(
-            f'{folder}: is being {work} by another process{holder and f" ({holder})"}; wait for it or stop it, or give this one '
-            'another name with -o name=...'
+            f'{folder}: is being {work} by another process{holder and f" ({holder})"}; wait for it, stop it, or use another '
+            'name with -o name=...'
         )
     try:
         yield
@@ -67,4 +66,4 @@ def _take(path):
                 os.ftruncate(file, 0)
                 os.write(file, f'process {os.getpid()} on {socket.gethostname()}\n'.encode())
                 return file, ''
-        os.close(file)  # its holder removed the file between our opening and our locking
+        os.close(file)  # the holder removed the file after we opened it: try again

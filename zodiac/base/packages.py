@@ -1,6 +1,6 @@
-"""Which packages a script needs, and the command that installs what is missing or repairs what is broken.
+"""Find missing and broken packages, and the command that installs or repairs them.
 
-Only the standard library, and syntax of Python 3.8: this speaks where nothing else can be imported.
+Uses only the standard library and the syntax of Python 3.8, because it must work where nothing else can be imported.
 """
 
 import importlib.machinery
@@ -15,61 +15,57 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BASE, SERVE, DEPLOY, DEVELOP = (f'requirements-{name}.txt' for name in ('base', 'serve', 'deploy', 'dev'))
 BUILDS = ('paddlepaddle', 'paddlepaddle-gpu')
 MODULES = {'pillow': 'PIL', 'pyyaml': 'yaml', 'scikit-learn': 'sklearn', 'paddlepaddle': 'paddle'}
-NEWEST_FOR_ONNX = (3, 12)  # Python that paddle2onnx, and the onnx that it works with, are published for
-LIBRARIES = {'libgomp.so.1': 'libgomp1', 'libGL.so.1': 'libgl1', 'libstdc++.so.6': 'libstdc++6'}  # Debian's packages
+NEWEST_FOR_ONNX = (3, 12)  # newest Python for which paddle2onnx, and the onnx that it needs, are published
+LIBRARIES = {'libgomp.so.1': 'libgomp1', 'libGL.so.1': 'libgl1', 'libstdc++.so.6': 'libstdc++6'}  # packages of Debian
+INCOMPATIBLE = (  # (parts of a message, any of them; how to fix it)
+    (('Descriptors cannot',), "{pip} install 'protobuf>=3.20.2,<4'; see docs/troubleshooting.md#protobuf"),
+    (
+        ("Couldn't build proto file", 'google.protobuf'),
+        '{pip} install --upgrade protobuf; see docs/troubleshooting.md#protobuf',
+    ),
+    (
+        ('numpy.core.multiarray', '_ARRAY_API', 'NumPy 1.x', 'numpy.dtype size', "module 'numpy' has no attribute"),
+        "{pip} install 'numpy<2'; see docs/troubleshooting.md#numpy-2",
+    ),
+)
 
 
 def require(file, modules):
-    """End the script with one line and status 1 where a module is missing; from now on also where one cannot be imported.
-
-    Args:
-        file: the requirements file that lists the packages.
-        modules: list of str, top-level modules.
-    """
+    """End the script with a one-line message and status 1 if one of `modules`, which the requirements `file` lists, is missing."""
     missing = [name for name in modules if not is_there(name)]
     if missing:
         sys.exit(f'error: {not_installed(missing, file)}')
 
-    def show(kind, error, trace):
-        said = diagnose(error, file)
-        if said:
-            print(f'error: {said}', file=sys.stderr)
-        else:
-            sys.__excepthook__(kind, error, trace)
-
-    sys.excepthook = show
-
 
 def is_there(module):
-    """Whether Python finds a top-level module; nothing is imported."""
+    """Whether a top-level module can be found, without importing it."""
     try:
         return importlib.util.find_spec(module) is not None
-    except ValueError:  # imported, by other means than a file
+    except ValueError:  # imported from something other than a file
         return True
 
 
 def module_of(package):
-    """The name under which a package is imported."""
+    """The import name of a package."""
     return MODULES.get(package, package.replace('-', '_'))
 
 
 def package_of(module):
-    """The package that pip installs for a module."""
+    """The package that contains a module."""
     return next((package for package, name in MODULES.items() if name == module), module.replace('_', '-'))
 
 
 def diagnose(error, file=BASE):
-    """One line, with the next step, on an exception raised by an import: of a package that is missing, or one that is broken.
+    """A one-line message, with the next step, for an import error of a missing or broken package; '' for other exceptions.
 
     Args:
         file: the requirements file to look in first.
-    Returns: str, '' where the exception is of no such import.
     """
     return absent(error, file) or broken(error)
 
 
 def absent(error, file=BASE):
-    """The same for a package that is missing."""
+    """`diagnose` for missing packages."""
     name = (error.name or '').partition('.')[0] if isinstance(error, ModuleNotFoundError) else ''
     if not name or is_there(name) or os.path.exists(os.path.join(ROOT, f'{name}.py')):
         return ''
@@ -80,20 +76,20 @@ def absent(error, file=BASE):
 
 
 def broken(error):
-    """The same for a package that is there, in its own words."""
+    """`diagnose` for installed packages that cannot be imported, with the original message."""
     module = _package_being_imported(error)
     if not module or isinstance(error, MemoryError):
         return ''
-    said = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
+    message = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
     package = next((build for build in BUILDS if installed_version(build)), '') if module == 'paddle' else ''
     package = package or package_of(module)
     place = getattr(importlib.util.find_spec(module), 'origin', None) or ''
     name = ' '.join(filter(None, [package, installed_version(package)]))
-    return f'{name} cannot be imported ({said}); {remedy(said, place, pip(), reinstall(package))}'
+    return f'{name} cannot be imported ({message}); {remedy(message, place, pip(), reinstall(package))}'
 
 
 def _package_being_imported(error):
-    """The outermost package outside this project whose code was being imported when an exception was raised, '' without one."""
+    """The outermost package outside this project that was being imported when an exception was raised; '' if there is none."""
     known = {'paddle', *(module_of(name) for file in (BASE, SERVE, DEPLOY) for name in listed(file))}
     trace = error.__traceback__
     while trace:
@@ -106,39 +102,39 @@ def _package_being_imported(error):
     return ''
 
 
-def remedy(said, place, pip, again):
-    """What to do about a package that cannot be imported.
+def remedy(message, place, pip, again):
+    """How to repair a package that cannot be imported.
 
     Args:
-        said: the exception; place: the file that Python took for the package, '' where not known.
-        pip: how the user calls it; again: the command that installs the package again, where nothing else is known to help.
+        message: the exception; place: the file that Python found for the package, '' if unknown.
+        pip: the user's command for pip; again: the command that reinstalls the package, used if the cause is unknown.
     """
-    library = next((file for file in LIBRARIES if file in said), None)
+    library = next((file for file in LIBRARIES if file in message), None)
     if place and '-packages' not in place:
-        return f'rename {place}, which takes the place of the package'
-    if 'Descriptors cannot' in said:
-        return f"{pip} install 'protobuf>=3.20.2,<4'; see docs/troubleshooting.md#protobuf"
-    if 'protobuf' in said:
-        return f'{pip} install --upgrade protobuf; see docs/troubleshooting.md#protobuf'
-    if any(words in said for words in ('numpy.core.multiarray', '_ARRAY_API', 'NumPy 1.x')):
-        return f"{pip} install 'numpy<2'; see docs/troubleshooting.md#numpy-2"
-    return f'apt-get install {LIBRARIES[library]}' if library else again
+        return f'rename {place}, which hides the package'
+    return fix_versions(message, pip) or (f'apt-get install {LIBRARIES[library]}' if library else again)
+
+
+def fix_versions(message, pip):
+    """The command that repairs incompatible versions of packages, from the message of an exception; '' for others."""
+    found = (fix for words, fix in INCOMPATIBLE if any(word in message for word in words))
+    return next(found, '').format(pip=pip)
 
 
 # The commands
 
 
 def not_installed(missing, file=BASE):
-    """What to say of modules that are missing; file: the requirements file to look in first."""
+    """The message for missing modules; file: the requirements file to look in first."""
     names = ['Paddle' if name == 'paddle' else package_of(name) for name in missing]
     return f'not installed: {", ".join(names)}; {install(missing, file)}'
 
 
 def install(missing, file=BASE):
-    """The command that installs modules, ready to be pasted into a shell in the working directory.
+    """The shell command that installs missing modules, for the working directory.
 
-    Paddle comes with the set for this machine, where there is none yet: AI Studio has its own. Beside Paddle 2, other packages are
-    held to the versions that go with it.
+    A missing Paddle is installed from the requirements file for this machine; otherwise (as on AI Studio) it is left alone. With
+    Paddle 2, other packages are limited to compatible versions.
     """
     files, others = [], []
     for module in missing:
@@ -149,7 +145,7 @@ def install(missing, file=BASE):
             files.append(having[0])
         else:
             others.append(package_of(module))
-    if 'paddle' in missing:  # its set has the base
+    if 'paddle' in missing:  # its requirements file includes the base
         files = [name for name in files if name != BASE]
     elif installed_version(*BUILDS).startswith('2.') and files:
         others += ["'numpy<2'", *(["'paddle2onnx<2'"] if DEPLOY in files else [])]
@@ -157,7 +153,7 @@ def install(missing, file=BASE):
 
 
 def reinstall(package):
-    """The command that puts a package in place of what is left of it."""
+    """The command that reinstalls a package."""
     if package in BUILDS:
         return f'{pip()} uninstall -y {" ".join(BUILDS)} && {pip()} install -r {here(paddle_set())}'
     version = installed_version(package)
@@ -165,19 +161,19 @@ def reinstall(package):
 
 
 def paddle_set():
-    """The requirements file that has Paddle for this machine."""
+    """The requirements file that includes the Paddle for this machine."""
     return 'requirements.txt' if shutil.which('nvidia-smi') else 'requirements-cpu.txt'
 
 
 def pip():
-    """How the user calls pip of this Python; where it has none, as in environments that uv makes, it is put there first."""
+    """The command for the pip of this Python; if it has none, as in environments made by uv, one that installs it first."""
     call = f'{python()} -m pip'
-    found = importlib.machinery.PathFinder.find_spec('pip')  # of setuptools' own finder the question has side effects
+    found = importlib.machinery.PathFinder.find_spec('pip')  # not via setuptools' finder, which has side effects
     return call if found else f'{python()} -m ensurepip && {call}'
 
 
 def python():
-    """How the user calls this Python: its name where that finds it, else its path."""
+    """The command for this Python: its name if that is on the PATH, else its full path."""
     for name in ('python', 'python3'):
         found = shutil.which(name)
         if found and os.path.abspath(found) == os.path.abspath(sys.executable):
@@ -186,13 +182,13 @@ def python():
 
 
 def here(name):
-    """A file of this project, as it is written in a shell in the working directory."""
+    """The path of a file of this project from the working directory, quoted for a shell."""
     path = os.path.join(ROOT, name)
     return shlex.quote(min(os.path.relpath(path), path, key=len))
 
 
 def listed(file):
-    """The packages that a requirements file names, in its order; none for one that is not there, as on a server."""
+    """The packages listed in a requirements file, in order; [] if the file does not exist, as on a server."""
     try:
         with open(os.path.join(ROOT, file), encoding='utf-8') as lines:
             found = [re.match(r'[A-Za-z][\w.-]*', line) for line in lines]
@@ -202,8 +198,8 @@ def listed(file):
 
 
 def installed_version(*names):
-    """The version of the first of some packages that is installed, '' without."""
-    from importlib import metadata  # 40 ms, for errors only
+    """The version of the first of the packages that is installed; '' if none is."""
+    from importlib import metadata  # takes 40 ms; only error messages need it
 
     for name in names:
         try:

@@ -1,6 +1,6 @@
-"""What made a weight file, kept behind its content, so that a file that is copied or renamed still tells its classes.
+"""Metadata of a weight file, such as its class names, appended to the file so that it survives copying and renaming.
 
-`paddle.load` and `paddle.Model.load` read a file up to the end of its pickle and never see this: a line of JSON, its length, MARK.
+It consists of JSON, its length, and MARK. `paddle.load` and `paddle.Model.load` ignore it: they stop at the end of the pickle.
 """
 
 import json
@@ -13,13 +13,13 @@ TAIL = struct.Struct(f'<Q{len(MARK)}s')
 
 
 def appended(facts):
-    """bytes that go behind the content of a file, of JSON-ready `facts`."""
+    """The bytes to append to a weight file for `facts`, a dict that JSON can represent."""
     text = json.dumps(facts, ensure_ascii=False).encode()
     return text + TAIL.pack(len(text), MARK)
 
 
 def read(path):
-    """The facts of a file; {} where it has none: it was written by another program, or is not there."""
+    """The facts of a file; {} if it does not exist or was written by another program."""
     try:
         with open(path, 'rb') as file:
             size = file.seek(0, os.SEEK_END)
@@ -35,7 +35,7 @@ def read(path):
 
 
 def normal(facts):
-    """The same facts with class names in Unicode's NFC, as the settings have them; earlier versions kept names as macOS spells them."""
+    """`facts` with class names in Unicode NFC, like those of the settings; earlier versions stored NFD names on macOS."""
     names = labels(facts)
     if names:
         facts['identity']['data.labels'] = [unicodedata.normalize('NFC', name) for name in names]
@@ -43,7 +43,7 @@ def normal(facts):
 
 
 def labels(facts):
-    """Class names, in order, that weights with these facts were trained for; None where they are not known."""
+    """Class names, in order, that the weights were trained for; None if unknown."""
     identity = facts.get('identity')
     names = identity.get('data.labels') if isinstance(identity, dict) else None
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None

@@ -1,4 +1,4 @@
-"""A tree of dataclasses as a schema: set a value by its dotted key, checked by name, type and range."""
+"""Nested dataclasses as a schema for settings: values are set by dotted key, and checked by name, type and range."""
 
 import dataclasses
 import difflib
@@ -12,16 +12,22 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 from zodiac.base.errors import UsageError
 
 
-def setting(default, low=None, high=None, above=None, pattern=None):
-    """A dataclass field with its allowed range: low <= value <= high, value > above, or a regular expression."""
-    limits = {'low': low, 'high': high, 'above': above, 'pattern': pattern}
+def setting(default, doc='', low=None, high=None, above=None, pattern=None):
+    """A dataclass field for a setting.
+
+    Args:
+        doc: its meaning, for docs/settings.md.
+        low, high, above: range of a number: low <= value <= high, value > above.
+        pattern: (regular expression that a string must match, the same in words).
+    """
+    metadata = {'doc': doc, 'low': low, 'high': high, 'above': above, 'pattern': pattern}
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=limits)
-    return field(default=default, metadata=limits)
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def flatten(value, prefix=''):
-    """Yield (dotted key, value) for each leaf of nested dicts."""
+    """Yield (dotted key, value) for each leaf of a nested dict."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from flatten(inner, f'{prefix}.{key}' if prefix else str(key))
@@ -30,7 +36,7 @@ def flatten(value, prefix=''):
 
 
 def get(tree, key):
-    """The value at a dotted key; a section comes as a dict. Raises KeyError."""
+    """The value of a dotted key; a dict for a section. Raises KeyError."""
     value = tree
     for part in key.split('.'):
         if part not in _names(value):
@@ -40,36 +46,36 @@ def get(tree, key):
 
 
 def put(tree, key, value, where):
-    """Set the leaf at a dotted key, in place. Raises UsageError naming `where`, key, value and what is allowed."""
+    """Set the value of a dotted key in place. Raises UsageError, which names `where`, key, value and what is allowed."""
     *sections, name = key.split('.')
     section = tree
     for part in sections:
         section = getattr(section, part, None) if part in _names(section) else None
     if name not in _names(section):
         parent = next((leaf for leaf in _leaves(tree) if key.startswith(f'{leaf}.')), None)
-        hint = f'; {parent} is {_allowed(tree, parent)}' if parent else nearest(tree, key)
+        hint = f'; {parent} must be {_allowed_at(tree, parent)}' if parent else nearest(tree, key)
         raise UsageError(f'{where}: {key}: no such setting{hint}')
     if dataclasses.is_dataclass(getattr(section, name)):
-        if value is None:  # "train:" with nothing below it
+        if value is None:  # "train:" with nothing below
             return
         keys = ', '.join(f'{key}.{inner}' for inner in _names(getattr(section, name)))
-        raise UsageError(f'{where}: {key} = {value!r}: it is a section; its keys are {keys}')
+        raise UsageError(f'{where}: {key} = {value!r}: this is a section; its keys are {keys}')
     kind, limits = _kind_and_limits(section, name)
     converted = _convert(value, kind)
     if converted is _WRONG or not _within(converted, limits):
-        raise UsageError(f'{where}: {key} = {value!r}: allowed is {_describe(kind, limits)}')
+        raise UsageError(f'{where}: {key} = {value!r}: must be {allowed(kind, limits)}')
     setattr(section, name, converted)
 
 
-# Names and paths that YAML reads as themselves: a letter first, so no number, and none of its words for true, false and null.
+# Names and paths that need no quotes in YAML: they begin with a letter, and are not its words for true, false and null.
 PLAIN = re.compile(
     r'(?!(?:y|n|yes|no|on|off|true|false|null)$)(?:\.{1,2}/)*/?[^\W\d_][\w./-]*(?: [\w./-]+)*', re.IGNORECASE
 )
-UNREADABLE = re.compile('[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]')  # to YAML, unless they are escaped
+UNREADABLE = re.compile('[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]')  # in YAML, unless escaped
 
 
 def override(key, value):
-    """What sets a text or a list of texts on a command line, behind -o, to be pasted into a shell."""
+    """The argument of -o that sets a string or a list of strings, quoted for a shell."""
     spelled = f'[{", ".join(map(_as_yaml, value))}]' if isinstance(value, list) else _as_yaml(value)
     return shlex.quote(f'{key}={spelled}')
 
@@ -81,13 +87,12 @@ def _as_yaml(text):
 
 
 def names_a_folder(text):
-    """Whether a class may be called so: the name of a folder on any system, without what breaks a line of an index."""
-    fit = text.strip() == text and text not in ('', '.', '..') and not re.search(r'[\t\r\n/\\\ud800-\udfff]', text)
-    return fit
+    """Whether a string can be a class name: a folder name on any system, without characters that would break a line of an index."""
+    return text.strip() == text and text not in ('', '.', '..') and not re.search(r'[\t\r\n/\\\ud800-\udfff]', text)
 
 
 def item(entry):
-    """(name, its value or None) of an entry of a list: a name, or {name: value}; (None, None) for anything else."""
+    """(name, value or None) of an entry of a list: a name or {name: value}; (None, None) for anything else."""
     if isinstance(entry, dict) and len(entry) == 1:
         entry, value = next(iter(entry.items()))
     else:
@@ -96,28 +101,28 @@ def item(entry):
 
 
 def build(kind, values, where, fixed=()):
-    """An instance of a dataclass from a dict of settings, or None for its defaults.
+    """An instance of a dataclass from a dict of settings, or None for the defaults.
 
     Args:
-        fixed: values that are known and not for the user to set; used where the dataclass has such a field.
-    Raises: UsageError as `put` does.
+        fixed: values that the user cannot set, used if the dataclass has such fields.
+    Raises: UsageError, like `put`.
     """
     keys = ', '.join(name for name in _names(kind) if name not in fixed) or 'none'
     if not isinstance(values, (dict, type(None))):
-        raise UsageError(f'{where}: {values!r}: write its settings as {{setting: value}}; there are: {keys}')
+        raise UsageError(f'{where}: {values!r}: write its settings as {{setting: value}}; available: {keys}')
     result = kind(**{name: value for name, value in dict(fixed).items() if name in _names(kind)})
     for key, value in (values or {}).items():
         if key in fixed or key not in _names(kind):
-            raise UsageError(f'{where}: {key}: no such setting; there are: {keys}')
+            raise UsageError(f'{where}: {key}: no such setting; available: {keys}')
         put(result, key, value, where)
     return result
 
 
 def nearest(tree, key):
-    """str: a hint at the setting that was meant, to follow a message."""
+    """The end of a message on an unknown key: the most similar one."""
     keys = list(_leaves(tree))
     near = difflib.get_close_matches(key, keys)
-    near.sort(key=lambda leaf: sorted(leaf) != sorted(key))  # two letters swapped come first
+    near.sort(key=lambda leaf: sorted(leaf) != sorted(key))  # prefer swapped letters
     near = near or [leaf for leaf in keys if leaf.split('.')[-1] == key.split('.')[-1]]
     return f'; did you mean {near[0]}?' if near else '; `python config.py` prints all settings'
 
@@ -135,11 +140,11 @@ def _leaves(section, prefix=''):
             yield prefix + name
 
 
-def _allowed(tree, key):
+def _allowed_at(tree, key):
     *sections, name = key.split('.')
     for part in sections:
         tree = getattr(tree, part)
-    return _describe(*_kind_and_limits(tree, name))
+    return allowed(*_kind_and_limits(tree, name))
 
 
 def _kind_and_limits(section, name):
@@ -151,7 +156,7 @@ _WRONG = object()
 
 
 def _convert(value, kind):
-    """`value` as `kind`, or _WRONG. A whole number serves as a float, and so does 1e-3, which YAML reads as text."""
+    """`value` as `kind`, or _WRONG. Integers are accepted as floats, and so is 1e-3, which YAML reads as a string."""
     origin = get_origin(kind)
     if origin is Union:
         return next((c for c in (_convert(value, k) for k in get_args(kind)) if c is not _WRONG), _WRONG)
@@ -175,35 +180,44 @@ def _within(value, limits):
     if isinstance(value, list):
         return all(_within(item, limits) for item in value)
     if isinstance(value, str):
-        return limits.get('pattern') is None or re.fullmatch(limits['pattern'], value) is not None
+        return not limits.get('pattern') or re.fullmatch(limits['pattern'][0], value) is not None
     if value is None or isinstance(value, bool):
         return True
     low, high, above = (limits.get(name) for name in ('low', 'high', 'above'))
     return (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
 
 
-def _describe(kind, limits):
-    origin = get_origin(kind)
-    if origin is Union:
-        return ' or '.join(_describe(k, limits) for k in get_args(kind))
-    if origin is Literal:
-        return ', '.join(get_args(kind))
-    if origin is list:
-        inner = get_args(kind)[0]
+def allowed(kind, limits, literal='{}'):
+    """The allowed values in words, such as 'auto or a whole number >= 1'.
+
+    Args:
+        literal: format of a value that is written as it is.
+    """
+    options = list(dict.fromkeys(_options(kind, limits, literal)))
+    return ' or '.join(filter(None, [', '.join(options[:-1]), options[-1]]))
+
+
+def _options(kind, limits, literal):
+    if get_origin(kind) is Union:
+        return [option for inner in get_args(kind) for option in _options(inner, limits, literal)]
+    if get_origin(kind) is Literal:
+        return [literal.format(value) for value in get_args(kind)]
+    if get_origin(kind) is list:
+        (inner,) = get_args(kind)
         quote = ' (quote names that YAML would read as numbers or yes/no)' if inner is str else ''
-        return f'a list of {_describe(inner, limits)}{quote}'
-    words = {
-        int: 'a whole number',
-        float: 'a number',
-        bool: 'true, false',
-        str: 'a text',
-        dict: '{name: settings}',
-        type(None): 'null',
-    }[kind]
+        return [f'a list, each item {allowed(inner, limits, literal)}{quote}']
+    if kind is str and limits.get('pattern'):
+        return [limits['pattern'][1]]
     if kind in (int, float):
-        for name, sign in (('low', '>='), ('above', '>'), ('high', '<=')):
-            if limits.get(name) is not None:
-                words += f' {sign} {limits[name]}'
-    elif kind is str and limits.get('pattern'):
-        words += f' that matches {limits["pattern"]}'
-    return words
+        return [{int: 'a whole number', float: 'a number'}[kind] + _range(limits)]
+    if kind is bool:
+        return [literal.format('true'), literal.format('false')]
+    return [{str: 'a string', dict: '{name: settings}', type(None): literal.format('null')}[kind]]
+
+
+def _range(limits):
+    low, high, above = (limits.get(name) for name in ('low', 'high', 'above'))
+    if low is not None and high is not None:
+        return f' from {low} to {high}'
+    bounds = [f'{sign} {bound}' for sign, bound in (('>=', low), ('>', above), ('<=', high)) if bound is not None]
+    return f' {" and ".join(bounds)}' if bounds else ''

@@ -1,7 +1,7 @@
-"""How a process ends when it is asked to: by Ctrl-C (SIGINT) with status 130, by SIGTERM with 143, at any moment.
+"""Stop a process cleanly at any time: Ctrl-C (SIGINT) ends it with status 130, SIGTERM with 143.
 
-A script leaves at once, from the handler of the signal. An exception in its place would be taken for a missing package by an
-import, be lost in a destructor, or break a library halfway. What must be put right before is known to `at_stop`.
+The signal handler ends the process itself. An exception, such as KeyboardInterrupt, could be mistaken for a missing package during
+an import, be ignored in a destructor, or leave a library in a broken state. Cleanup is registered with `at_stop`.
 """
 
 import contextlib
@@ -9,19 +9,20 @@ import glob
 import os
 import signal
 import sys
+import threading
 import time
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-before_leaving = []  # what to call before the process leaves, the last one first; see `at_stop`
-_leaving = None  # since when, in seconds
+before_leaving = []  # functions to call before the process ends, last one first; see `at_stop`
+_leaving = None  # time at which the process began to end, in seconds
 
 
 def leave_on_signals():
-    """From now on SIGINT and SIGTERM end this process; in the main thread."""
+    """Install the handlers of SIGINT and SIGTERM that end this process; in the main thread only."""
     owner = os.getpid()
 
     def handle(number, frame):
-        if os.getpid() != owner:  # a fork of it: what there is to put right is not its own
+        if os.getpid() != owner:  # a forked child: cleanup is the job of its parent
             os._exit(128 + number)
         leave(number)
 
@@ -32,35 +33,35 @@ def leave_on_signals():
 
 
 def ignore():
-    """From now on SIGINT and SIGTERM do nothing: all is done, and Python takes itself apart, its handlers first."""
+    """Ignore SIGINT and SIGTERM: the work is done, and the interpreter is shutting down."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def leave(number):
-    """End this process with status 128 + number, its child processes too; when called again meanwhile, at once."""
+    """End this process and its children with status 128 + number; a second call meanwhile skips the cleanup."""
     global _leaving
     if _leaving is not None and time.monotonic() - _leaving < 1 and 'PADDLE_TRAINER_ID' in os.environ:
         return  # Paddle's launcher sends each SIGTERM three times
     try:
         if _leaving is None:
             _leaving = time.monotonic()
-            for step in (_tell, _end_children, *reversed(before_leaving), _flush):
+            for step in (_print_interrupted, _end_children, *reversed(before_leaving), _flush):
                 with contextlib.suppress(Exception):
                     step()
     finally:
         os._exit(128 + number)
 
 
-def _tell():
-    os.write(2, b'\ninterrupted\n' if os.isatty(2) else b'interrupted\n')  # Python's own stream may be in use
+def _print_interrupted():
+    os.write(2, b'\ninterrupted\n' if os.isatty(2) else b'interrupted\n')  # sys.stderr may be in use
 
 
 def _end_children():
-    """Kill the worker processes that this one has started, and remove the batches that Paddle's leave in shared memory."""
+    """Kill worker processes, and remove the batches that Paddle's workers leave in shared memory."""
     if hasattr(signal, 'SIGCHLD'):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where Paddle raises an exception
-    multiprocessing = sys.modules.get('multiprocessing')  # its import takes time, and without it there is none
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # Paddle's handler raises an exception
+    multiprocessing = sys.modules.get('multiprocessing')  # without it there are no children
     for child in multiprocessing.active_children() if multiprocessing else ():
         child.kill()
         child.join(1)
@@ -74,7 +75,7 @@ def _flush():
 
 @contextlib.contextmanager
 def at_stop(undo):
-    """Call `undo()` if a signal ends the process within the block."""
+    """Call `undo()` if a signal ends the process during the block."""
     before_leaving.append(undo)
     try:
         yield
@@ -84,7 +85,7 @@ def at_stop(undo):
 
 @contextlib.contextmanager
 def noted():
-    """Let SIGINT and SIGTERM do nothing within the block but add their number to the list that this yields."""
+    """Yield a list to which SIGINT and SIGTERM only append their numbers during the block."""
     came = []
     with _handled_by(lambda number, frame: came.append(number)):
         yield came
@@ -92,7 +93,7 @@ def noted():
 
 @contextlib.contextmanager
 def held(*numbers):
-    """Let the signals (default: both) wait until the block has ended; child processes and threads begun in it never get them."""
+    """Block signals (default: both) until the end of the block; processes and threads started in it keep them blocked."""
     if not hasattr(signal, 'pthread_sigmask'):  # Windows
         yield
         return
@@ -105,7 +106,7 @@ def held(*numbers):
 
 @contextlib.contextmanager
 def unhandled():
-    """Let the system end the process at SIGINT and SIGTERM within the block: C++ code that waits gives their handlers no turn."""
+    """Use the default action of SIGINT and SIGTERM in the block, for C++ code that waits: Python handlers cannot run meanwhile."""
     with _handled_by(signal.SIG_DFL):
         yield
 
@@ -121,24 +122,23 @@ def _handled_by(handler):
 
 
 def say(text):
-    """Print a line to stderr from the handler of a signal, in whose midst Python's own stream may be."""
+    """Print a line to stderr from a signal handler, which may have interrupted another print."""
     if sys.stderr is sys.__stderr__:
         with contextlib.suppress(OSError):
             os.write(2, f'{text}\n'.encode())
-    else:  # of a notebook
+    else:  # in a notebook
         print(text, file=sys.stderr)
 
 
-# Child processes of multiprocessing: a terminal, a launcher or a service manager signals the whole group
+# Child processes of multiprocessing: terminals, launchers and service managers send signals to the whole process group
 
 
 def work_for_parent(*_):
-    """In a worker process: leave signals to the parent, which still needs it to end its work, and end with the parent.
+    """Initialize a worker process: it ignores signals, as the parent still needs it to finish its work, and ends with the parent.
 
-    Start it within `held`, so that no signal comes before this. A SIGTERM of the parent itself ends it.
+    Start workers within `held`, so that no signal arrives before this call. A SIGTERM sent by the parent itself ends the worker.
     """
-    import multiprocessing
-    import threading
+    import multiprocessing  # slow, and only workers need it
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -148,14 +148,14 @@ def work_for_parent(*_):
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    if hasattr(signal, 'sigwaitinfo'):  # which tells who has sent it
+    if hasattr(signal, 'sigwaitinfo'):  # reports the sender
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_end_when_told, args=[parent.pid], daemon=True).start()
+        threading.Thread(target=_end_on_sigterm_of, args=[parent.pid], daemon=True).start()
     if hasattr(signal, 'pthread_sigmask'):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
-def _end_when_told(parent):
+def _end_on_sigterm_of(parent):
     while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
         pass
-    os._exit(0)  # Paddle takes any other status for a fault, and raises it wherever the parent is
+    os._exit(0)  # Paddle raises an exception in the parent for any other status

@@ -3,18 +3,10 @@
 import re
 import shlex
 
+from zodiac.base import networks
 from zodiac.doctor.check_packages import FAILURE, OK, WARNING, Finding
 
 GB, MB = 1 << 30, 1 << 20
-# Peak memory of a training step on a CPU, in MB: without images, and for each at 224 pixels a side; from batches of 2 and 32 (152: 16).
-STEP_MB = {
-    'resnet18': (460, 36),
-    'resnet34': (610, 48),
-    'resnet50': (650, 141),
-    'resnet101': (820, 233),
-    'resnet152': (1030, 315),
-}
-WEIGHTS_MB = {'resnet18': 45, 'resnet34': 85, 'resnet50': 98, 'resnet101': 171, 'resnet152': 233}
 
 
 def threads(machine):
@@ -34,9 +26,9 @@ def threads(machine):
 
 def step_bytes(arch, size, batch, processes=1):
     """Memory of a training step on a CPU, None for a network that has not been measured."""
-    if arch not in STEP_MB:
+    if networks.NETWORKS[arch].step_mb is None:
         return None
-    fixed, image = STEP_MB[arch]
+    fixed, image = networks.NETWORKS[arch].step_mb
     return int((processes * fixed + batch * image * (size / 224) ** 2) * MB)
 
 
@@ -86,7 +78,7 @@ def shared_memory(shm, workers, batch_bytes, setting):
 
 def run_bytes(arch, keep):
     """What output/<name> comes to: weights and momentum of the checkpoints and of one being written, best/, the last, the export."""
-    return WEIGHTS_MB.get(arch, 30) * (2 * (keep + 1) + 5) * MB
+    return int(networks.NETWORKS[arch].weights_mb * (2 * (keep + 1) + 5) * MB)
 
 
 def disk(name, place, need, mend):

@@ -180,7 +180,7 @@ def _about_matplotlib(matplotlib):
     """fonts: families of those for Chinese; cache: the folder in which Matplotlib keeps its list of fonts."""
     from matplotlib import font_manager
 
-    from zodiac.report.plots import CJK_FONTS
+    from zodiac.base.fonts import CJK_FONTS
 
     present = {font.name for font in font_manager.fontManager.ttflist}
     return {'fonts': [name for name in CJK_FONTS if name in present], 'cache': matplotlib.get_cachedir()}

@@ -1,5 +1,5 @@
-"""Networks: built by name, filled with weights, frozen in part, converted to static graphs and ONNX.
+"""Networks: built by name, filled with weights, frozen, converted to static graphs and ONNX.
 
 Imports: base.
-Start with: builder.py (networks by name, freezing), then networks.py (ResNet9 and the other networks of our own).
+Start with: builder.py (networks by name; their table is zodiac.base.networks), then resnet9.py (a network).
 """

@@ -1,4 +1,4 @@
-"""From a trained network to files that run without it: a static graph for Paddle Inference, and ONNX."""
+"""Convert a network to a static graph for Paddle Inference, to ONNX, and to 8-bit ONNX."""
 
 import os
 import re
@@ -8,55 +8,51 @@ import sys
 
 from zodiac.base import device, files, packages, stops
 from zodiac.base.errors import UserError, one_line
+from zodiac.base.paddle_setup import paddle
 
-LITTLE = 1 << 20  # bytes left on a disk that count as none
-PRODUCTS = ['MatMul', 'Gemm']  # ONNX's names for a matrix product
-OPSET = 17  # of ONNX: understood by onnxruntime from 1.12, TensorRT from 8.6, OpenVINO from 2022.3
+FULL_DISK = 1 << 20  # a disk with fewer free bytes counts as full
+PRODUCTS = ['MatMul', 'Gemm']  # ONNX's matrix products
+OPSET = 17  # of ONNX: supported by ONNX Runtime from 1.12, OpenVINO from 2022.3
 
 
 def save_static(layer, path, shape, dtype):
-    """Save a layer of one input `image` as a static graph: <path>.json (Paddle 3) or .pdmodel (2.6), and <path>.pdiparams."""
-    import paddle
-
+    """Save a layer with one input, `image`, as a static graph: <path>.json (Paddle 3) or .pdmodel (2.6), and <path>.pdiparams."""
     try:
         paddle.jit.save(layer, path, input_spec=[paddle.static.InputSpec(shape, dtype, 'image')])
     except (OSError, RuntimeError, ValueError) as error:
-        said = str(error).strip().splitlines()[-1]
-        raise _failed(path, f'Paddle could not save the static model ({said}); check the free space') from None
+        reason = str(error).strip().splitlines()[-1]
+        raise _failed(path, f'Paddle could not save the static model ({reason}); check the free space') from None
     folder = os.path.dirname(path)
     for leftover in [name for name in os.listdir(folder) if name.endswith('.info')]:
         os.remove(os.path.join(folder, leftover))
 
 
 def _failed(path, why):
-    """UserError that says why a file was not made, or that there is no room for it: Paddle and its converter go on without."""
-    if 'No space left' in why or shutil.disk_usage(os.path.dirname(path) or '.').free < LITTLE:
+    """UserError with the reason, or that the disk is full, which Paddle and its converter do not always report."""
+    if 'No space left' in why or shutil.disk_usage(os.path.dirname(path) or '.').free < FULL_DISK:
         why = 'cannot write it, the disk is full; free some space; see docs/troubleshooting.md#disk'
     return UserError(f'{path}: {why}')
 
 
 CONVERT = """
 import inspect, os, sys
-os.dup2(2, 1)  # it prints much
+os.dup2(2, 1)  # it prints a lot
 import paddle2onnx
 network, weights, target, opset = sys.argv[1:]
 options = {'opset_version': int(opset), 'enable_onnx_checker': True}
-if 'optimize_tool' in inspect.signature(paddle2onnx.export).parameters:  # else it installs packages on its own
+if 'optimize_tool' in inspect.signature(paddle2onnx.export).parameters:  # otherwise it installs packages by itself
     options['optimize_tool'] = 'None'
 paddle2onnx.export(network, weights, target, **options)
 """
 
 
 def can_save_onnx():
-    """Whether the packages for it are installed."""
+    """Whether the packages for ONNX export are installed."""
     return not why_no_onnx()
 
 
 def why_no_onnx():
-    """(why no ONNX file can be written here, the next step), or () where one can: paddle2onnx 2 is for Paddle 3, paddle2onnx 1 for
-    Paddle 2."""
-    import paddle
-
+    """(why no ONNX file can be written, the next step), or () if it can. paddle2onnx 2 is for Paddle 3, paddle2onnx 1 for Paddle 2."""
     installed = {name: packages.installed_version(name) for name in ('paddle2onnx', 'onnx', 'onnxruntime')}
     missing = [name for name, version in installed.items() if not version]
     if missing and sys.version_info[:2] > packages.NEWEST_FOR_ONNX and missing != ['onnxruntime']:
@@ -76,21 +72,21 @@ def why_no_onnx():
 
 
 def save_onnx(path, outputs):
-    """Convert the static graph at `path` to <path>.onnx, whose outputs get the names `outputs`. Raises UserError when it fails.
+    """Convert the static graph at `path` to <path>.onnx with outputs named `outputs`. Raises UserError when it fails.
 
-    In a process of its own: the converter may end it, or return without a word and leave an empty file.
+    Runs in another process, which the converter may crash; it may also return normally and leave an empty file.
     """
     network = next(path + suffix for suffix in ('.json', '.pdmodel') if os.path.isfile(path + suffix))
     target = f'{path}.onnx'
     command = [sys.executable, '-W', 'ignore', '-c', CONVERT, network, f'{path}.pdiparams', target, str(OPSET)]
     how = {'stderr': subprocess.PIPE, 'stdout': subprocess.DEVNULL, 'text': True, 'errors': 'replace'}
     with subprocess.Popen(command, **how) as child, stops.at_stop(child.kill):
-        _, said = child.communicate()
+        _, output = child.communicate()
     if child.returncode or not os.path.isfile(target) or not os.path.getsize(target):
-        said = re.sub(r'\x1b\[[0-9;]*m', '', (said.strip().splitlines() or ['it said nothing'])[-1])
+        reason = re.sub(r'\x1b\[[0-9;]*m', '', (output.strip().splitlines() or ['no error message'])[-1])
         raise _failed(
             target,
-            f'paddle2onnx could not convert the static model ({said}); see the versions in requirements-deploy.txt, or set '
+            f'paddle2onnx could not convert the static model ({reason}); see the versions in requirements-deploy.txt, or set '
             'export.onnx=false; see docs/troubleshooting.md#onnx-export',
         )
     _rename_outputs(target, outputs)
@@ -98,16 +94,16 @@ def save_onnx(path, outputs):
 
 @device.quiet()
 def quantize_onnx(path, batches):
-    """Let the convolutions and matrix products of an ONNX file run in 8-bit integers, in place: ONNX Runtime's static quantization.
+    """Quantize the convolutions and matrix products of an ONNX file to 8-bit integers, in place (ONNX Runtime's static quantization).
 
-    Everything else stays in float32, and so do the logits and the softmax: they cost next to no time, and a softmax in 8 bits gives
-    probabilities in steps of 1/255, most of them 0.
+    Everything else stays in float32, logits and softmax too: they take almost no time, and an 8-bit softmax would give
+    probabilities in steps of 1/255.
 
     Args:
-        batches: what the network sees of some training images, arrays [N, ...]: the range of each layer is taken from them.
+        batches: network inputs [N, ...] from training images, which set the range of each layer.
     Raises: UserError when it fails.
     """
-    try:
+    try:  # optional packages
         import onnxruntime
         from onnxruntime import quantization
     except ImportError as error:
@@ -128,7 +124,7 @@ def quantize_onnx(path, batches):
         prepared = os.path.join(folder, 'prepared.onnx')
         try:
             quantization.quant_pre_process(path, prepared, skip_symbolic_shape=True)
-            # a scale for each channel; 7 of the 8 bits for weights: processors without VNNI overflow otherwise
+            # one scale per channel; 7-bit weights, because 8 bits overflow on processors without VNNI
             quantization.quantize_static(
                 prepared,
                 path,
@@ -137,18 +133,18 @@ def quantize_onnx(path, batches):
                 per_channel=True,
                 reduce_range=True,
                 activation_type=quantization.QuantType.QUInt8,
-                extra_options={'OpTypesToExcludeOutputQuantization': PRODUCTS},  # the last of them gives the logits
+                extra_options={'OpTypesToExcludeOutputQuantization': PRODUCTS},  # the last one gives the logits
             )
-        except UserError:  # of a training image
+        except UserError:  # from a training image
             raise
-        except Exception as error:  # whatever it says of a graph that it cannot change
+        except Exception as error:  # ONNX Runtime raises many kinds
             raise UserError(
                 f'{path}: ONNX Runtime could not quantize it ({one_line(error)}); set export.precision=fp32'
             ) from None
 
 
 def _rename_outputs(path, names):
-    import onnx
+    import onnx  # optional package
 
     model = onnx.load(path)
     wanted = dict(zip((output.name for output in model.graph.output), names))

@@ -1,7 +1,7 @@
-"""Read weight files without running code from them: Paddle's (.pdparams, .pdopt), and safetensors.
+"""Read weight files without running code from them: Paddle's (.pdparams, .pdopt) and .safetensors. Write Paddle's.
 
-Paddle's are pickles, and a pickle may call anything. This reader hands it no function of Python's or numpy's but
-`tuple` and `OrderedDict`: arrays are rebuilt here, from plain bytes, and only of number types.
+Paddle's files are pickles, and a pickle can call any function. This reader gives it only `tuple` and `OrderedDict`, and
+rebuilds arrays of numbers from plain bytes itself.
 """
 
 import collections
@@ -14,6 +14,7 @@ import numpy as np
 
 from zodiac.base import provenance
 from zodiac.base.errors import UserError, one_line
+from zodiac.base.paddle_setup import paddle
 from zodiac.models import foreign_weights
 
 _NUMBERS = {'b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8'}
@@ -28,15 +29,15 @@ _PLAIN = {
 
 
 class _Refused(pickle.UnpicklingError):
-    """A pickle asks for more than arrays and plain containers."""
+    """A pickle needs more than arrays and plain containers."""
 
 
 class _DType:
-    """What a pickled numpy dtype is rebuilt as."""
+    """Stands for a pickled numpy dtype."""
 
     def __init__(self, code):
         if code not in _NUMBERS:
-            raise _Refused(f'it holds an array of type {code!r}; only numbers are read')
+            raise _Refused(f'it contains an array of type {code!r}; only numbers are read')
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state):
@@ -45,7 +46,7 @@ class _DType:
 
 
 class _Array:
-    """What a pickled numpy array is rebuilt as."""
+    """Stands for a pickled numpy array."""
 
     def __setstate__(self, state):
         _, shape, kind, fortran, data = state
@@ -54,12 +55,12 @@ class _Array:
 
 def _from_bytes(data, kind, shape, order='C'):
     values = np.frombuffer(bytes(data), kind.dtype).reshape(shape, order=order)
-    # of bfloat16 Paddle keeps the bits; it has no other use for unsigned 16-bit numbers
+    # Paddle saves the bits of bfloat16, and nothing else, as unsigned 16-bit numbers
     return foreign_weights.from_bfloat16(values) if kind.dtype.kind == 'u' and kind.dtype.itemsize == 2 else values
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Each name a pickle calls for becomes a new object made here, so that no file can change what the next one gets."""
+    """Answers each name in a pickle with a new object, so that no file can change what the next one gets."""
 
     def find_class(self, module, name):
         if (module, name) in _PLAIN:
@@ -67,7 +68,7 @@ class _ArraysOnly(pickle.Unpickler):
         if (module, name) == ('numpy', 'dtype'):
             return lambda code, align=False, copy=False: _DType(code)
         if (module, name) == ('numpy', 'ndarray'):
-            return object()  # an argument of _reconstruct, never called
+            return object()  # an argument of _reconstruct, not called
         if module in _MULTIARRAY and name == '_reconstruct':
             return lambda subtype, shape, code: _Array()
         if module in _MULTIARRAY and name == 'scalar':
@@ -75,18 +76,17 @@ class _ArraysOnly(pickle.Unpickler):
         if module in _NUMERIC and name == '_frombuffer':
             return lambda data, kind, shape, order: _from_bytes(data, kind, shape, order)
         if (module, name) == ('_codecs', 'encode'):
-            return lambda text, encoding='latin1': text.encode('latin1')  # how Python 2 pickles hold bytes
+            return lambda text, encoding='latin1': text.encode('latin1')  # bytes in pickles for Python 2
         if (module, name) in (('__builtin__', 'bytes'), ('builtins', 'bytes')):
             return lambda: b''
-        raise _Refused(f'it calls for {module}.{name}; only arrays and plain containers are read')
+        raise _Refused(f'it needs {module}.{name}; only arrays and plain containers are read')
 
 
 def read(path):
-    """The content of a .pdparams, .pdopt or .safetensors file: a dict of name to numpy array, read-only, and plain values.
+    """Read a .pdparams, .pdopt or .safetensors file.
 
-    Half-precision numbers of the type bfloat16 come as float32.
-
-    Raises UserError when the file is missing, damaged, no dict of arrays, or asks for any code; it names what else the file is.
+    Returns: dict of name to read-only numpy array or plain value; bfloat16 is converted to float32.
+    Raises: UserError when the file is missing, damaged, not a dict of arrays, or needs code to run; it says what the file is instead.
     """
     try:
         with open(path, 'rb') as file:
@@ -96,8 +96,8 @@ def read(path):
     except FileNotFoundError:
         raise UserError(f'{path}: no such weight file; check the path') from None
     except IsADirectoryError:
-        raise UserError(f'{path}: is a folder; name the .pdparams file in it') from None
-    except Exception as error:  # an unpickler can raise anything on hostile or damaged bytes
+        raise UserError(f'{path}: is a folder; give the .pdparams file in it') from None
+    except Exception as error:  # unpickling hostile or damaged bytes can raise anything
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f'{path}: cannot be read ({error.strerror}); check its permissions') from None
         raise UserError(f'{path}: {_trouble(path, error)}') from None
@@ -107,24 +107,24 @@ def read(path):
 
 
 def _trouble(path, error=None):
-    """Why a file is no dict of tensors, and what to do; `error` is what reading it has raised."""
-    refused = isinstance(error, _Refused)  # a pickle then, whatever it looks like
+    """Why a file is not a dict of tensors, and what to do; `error` was raised by reading it."""
+    refused = isinstance(error, _Refused)  # so it is a pickle, whatever its first bytes look like
     known = (
         foreign_weights.PYTORCH
-        if 'for torch.' in str(error)
+        if 'needs torch.' in str(error)
         else not refused and foreign_weights.what_is(path, one_line(error))
     )
     if known:
         return f'is {known[0]}; {known[1]}'
     if error is None:
-        return 'holds no dict of tensors; save it with paddle.save(network.state_dict(), ...)'
+        return 'does not contain a dict of tensors; save it with paddle.save(network.state_dict(), ...)'
     if isinstance(error, EOFError) or any(word in str(error) for word in ('truncated', 'exhausted', 'ran out of')):
         return f'is cut off after {os.path.getsize(path):,} bytes; download or copy it again'
-    return f'not a Paddle weight file, or a damaged one ({one_line(error)}); save or download it again'
+    return f'not a Paddle weight file, or damaged ({one_line(error)}); save or download it again'
 
 
 def _unwrap(value):
-    """Arrays in place of what stood for them. Paddle pickles a tensor as the pair (name, array)."""
+    """Replace the stand-ins by arrays. Paddle pickles a tensor as the pair (name, array)."""
     if isinstance(value, _Array):
         return value.array
     if isinstance(value, dict):
@@ -137,19 +137,17 @@ def _unwrap(value):
 
 
 def dump(state_dict, facts=None):
-    """bytes: a state dict in Paddle's own file format, which `read`, `paddle.load` and `Model.load` accept.
+    """A state dict in Paddle's file format, which `read`, `paddle.load` and `Model.load` accept. Returns: bytes.
 
     Half-precision tensors are written as float32.
 
     Args:
-        facts: JSON-ready dict of what made it, see `provenance`; None for none.
+        facts: JSON-ready dict to append, see `provenance`; None for nothing.
     """
-    import paddle
-
     half = paddle.float16, paddle.bfloat16
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message='The input state dict is empty')  # SGD at a constant rate has none
+        warnings.filterwarnings('ignore', message='The input state dict is empty')  # that of SGD at a constant rate is
         paddle.save(
             {
                 name: value.astype('float32') if getattr(value, 'dtype', None) in half else value

@@ -1,5 +1,5 @@
-"""From labels and probabilities to numbers, plots and pages.
+"""From labels and probabilities to metrics, plots and HTML pages.
 
-Imports: data (for near-duplicates), images, base.
-Start with: metrics.py (the numbers), then pages.py (report.html).
+Imports: images, base.
+Start with: metrics.py (the numbers), then writer.py (the files of a report).
 """

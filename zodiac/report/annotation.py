@@ -1,22 +1,23 @@
-"""What annotate.py has found, as the report shows it. What an annotation.json of an earlier version does not hold is left out."""
+"""What the report shows of annotation.json, the summary that annotate.py writes. Parts that an older file lacks are left out."""
 
 import os
 import sys
 
 from zodiac.base import files
-from zodiac.data import near_duplicates
-from zodiac.report import pages
+from zodiac.report import gallery
 
 PAIRS = 6  # near-duplicates that are shown
 PAIR = ('split', 'path', 'class', 'train_path', 'train_class', 'distance')
 
 
-def read(path):
-    """The parts of the annotation.json at `path` that the page's template asks for, and `paths`.
+def read(path, hash_bits):
+    """The annotation for the template of the report.
 
-    Returns: dict: `facts`, `sides`, `bars` and `alike`, each empty or None where nothing is known; `paths`, a set of those images of
-        valid and test that look like a training image, None where nobody has looked. All of that for a file that is missing, and
-        with a warning for one that is damaged.
+    Args:
+        hash_bits: length of the hash whose differing bits are the `distance` of near-duplicates.
+    Returns: dict: `facts`, `sides`, `bars` and `near_duplicates`, each empty or None if unknown; `paths`, the set of validation and
+        test images that are near-copies of a training image, None if unknown. A missing file gives an empty annotation, a damaged
+        one the same with a warning.
     """
     found = files.read_json(path) if os.path.isfile(path) else {}
     try:
@@ -24,19 +25,19 @@ def read(path):
         place = files.moved(os.path.dirname(path), [pair['path'] for pair in pairs])
         for pair in pairs:
             pair.update({key: files.at(pair[key], place) for key in ('path', 'train_path')})
-        return _content(found, path)
+        return _content(found, path, hash_bits)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        print(f'warning: {path}: is damaged; the report shows nothing of it; run annotate.py again', file=sys.stderr)
-        return _content({}, path)
+        print(f'warning: {path}: is damaged; the report leaves it out; run annotate.py again', file=sys.stderr)
+        return _content({}, path, hash_bits)
 
 
-def _content(found, path):
+def _content(found, path, hash_bits):
     sizes, pairs = found.get('sizes'), found.get('near_duplicates')
     return {
         'facts': _facts(found, path) if found else [],
         'sides': {side: _range(sizes[side]) for side in ('width', 'height')} if sizes else None,
         'bars': {'size': _common(sizes, found['accepted']), 'mode': list(found['modes'].items())} if sizes else {},
-        'alike': None if pairs is None else _alike(pairs),
+        'near_duplicates': None if pairs is None else _near_duplicates(pairs, hash_bits),
         'paths': None if pairs is None else {pair['path'] for pair in pairs},
     }
 
@@ -46,19 +47,20 @@ def _range(numbers):
 
 
 def _facts(found, path):
-    """(name, text) pairs; none where something is missing."""
+    """(name, text) pairs; none if a part is missing."""
     try:
-        reasons = [f'{count} {reason}' for reason, count in found['rejected_by_reason'].items()]
+        rejected = [f'{count} {reason}' for reason, count in found['rejected_by_reason'].items()]
+        converted = [f'{count} of mode {mode}' for mode, count in found['converted_by_mode'].items()]
         facts = {
             'folder': found['root'],
-            'images kept': f'{found["accepted"]:,}',
-            'left out': ', '.join(reasons) or 'none',
-            'converted to RGB': ', '.join(f'{n} of mode {mode}' for mode, n in found['converted_by_mode'].items())
-            or 'none',
-            'splits drawn with the seed': ', '.join(found['settings']['drawn_splits']) or 'none: as the folders are',
+            'images accepted': f'{found["accepted"]:,}',
+            'files rejected': ', '.join(rejected) or 'none',
+            'converted to RGB': ', '.join(converted) or 'none',
+            'splits drawn at random': ', '.join(found['settings']['drawn_splits'])
+            or 'none (the folders are the splits)',
             'same picture in two splits': len(found['same_picture_in_two_splits']),
             'same picture in two classes': len(found['same_picture_in_two_classes']),
-            'the whole list': path,
+            'complete list': path,
         }
     except KeyError:
         return []
@@ -66,40 +68,40 @@ def _facts(found, path):
 
 
 def _common(sizes, total):
-    """(size, images) pairs, the most common first, the last for all that are left."""
+    """(size, images) pairs, the most common first, the remaining ones together at the end."""
     common = [(f'{size["width"]} × {size["height"]}', size['images']) for size in sizes['most_common']]
     others = total - sum(count for _, count in common)
     return [*common, *([(f'{sizes["different"] - len(common)} other sizes', others)] if others else [])]
 
 
-def _alike(pairs):
-    """Some near-duplicates with their pictures, those of two classes first; a picture that is gone since is None."""
+def _near_duplicates(pairs, hash_bits):
+    """Some pairs with their pictures, those of two classes first; a picture that is gone is None."""
     shown = sorted(pairs, key=lambda pair: pair['class'] == pair['train_class'])[:PAIRS]
     return {
         'images': len(pairs),
         'of_another_class': sum(pair['class'] != pair['train_class'] for pair in pairs),
-        'bits': near_duplicates.BITS,
+        'bits': hash_bits,
         'pairs': [
             {
                 **{key: pair[key] for key in PAIR},
-                'picture': pages.thumbnail_of(pair['path']),
-                'train_picture': pages.thumbnail_of(pair['train_path']),
+                'picture': gallery.thumbnail_of(pair['path']),
+                'train_picture': gallery.thumbnail_of(pair['train_path']),
             }
             for pair in shown
         ],
     }
 
 
-def without_near_duplicates(alike, paths, right):
-    """The accuracy on the images that look like no training image.
+def without_near_duplicates(near_copies, paths, right):
+    """Accuracy on the images that are no near-copies of training images.
 
     Args:
-        alike: set of the paths of images that do, or None.
-        paths: those of the measured images.
-        right: bool [images], whether each is predicted right.
-    Returns: {'images': how many do look like one, 'top1_without': float, or None where no other is left}; None where nobody has looked.
+        near_copies: set of the paths of near-copies, or None.
+        paths: those of the evaluated images.
+        right: bool [images], whether each prediction is right.
+    Returns: {'images': number of near-copies, 'top1_without': float, None if no other image is left}; None if `near_copies` is None.
     """
-    if alike is None:
+    if near_copies is None:
         return None
-    others = [bool(good) for path, good in zip(paths, right) if path not in alike]
+    others = [bool(good) for path, good in zip(paths, right) if path not in near_copies]
     return {'images': len(paths) - len(others), 'top1_without': sum(others) / len(others) if others else None}

@@ -1,36 +1,48 @@
-"""How far probabilities can be believed: calibration error, Brier score, and the temperature that mends the probabilities."""
+"""Calibration of probabilities: expected calibration error, Brier score, temperature scaling."""
 
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
+
+from zodiac.report import metrics
 
 BINS = 15  # as in Guo et al. 2017
 LOWEST, HIGHEST = 0.05, 20  # temperature
 
 
-def evaluate(labels, probabilities):
-    """Calibration of a classifier on a split.
+def evaluate(labels, probabilities, temperature=None):
+    """Calibration of a classifier on a split, and again after temperature scaling if a temperature is given.
 
     Args:
-        labels: int [n], true class numbers.
+        labels: int [n].
         probabilities: float [n, classes], rows sum to 1.
-    Returns: JSON-ready dict: ece, the expected calibration error of the most probable class (Guo et al. 2017, equation 3; 0 to
-        1); brier, the mean over the images of the squared differences summed over the classes (Brier 1950; 0 to 2); bins, of
-        equal width, as `reliability` gives them.
+    Returns: JSON-ready dict: ece, the expected calibration error (Guo et al. 2017, equation 3; 0 to 1); brier, the Brier score
+        summed over the classes (Brier 1950; 0 to 2); bins, see `reliability`; temperature. With a temperature also
+        ece_with_temperature, brier_with_temperature, bins_with_temperature and loss_with_temperature (nats).
     """
+    result = {**_scores(labels, probabilities), 'temperature': temperature}
+    if temperature is not None:
+        scaled = with_temperature(probabilities, temperature)
+        after = {**_scores(labels, scaled), 'loss': metrics.cross_entropy(labels, scaled)}
+        result.update({f'{key}_with_temperature': value for key, value in after.items()})
+    return result
+
+
+def _scores(labels, probabilities):
     bins = reliability(labels, probabilities)
-    n = len(labels)
     truth = np.eye(np.shape(probabilities)[1])[labels]
     return {
-        'ece': float(sum(row['n'] / n * abs(row['accuracy'] - row['confidence']) for row in bins)),
+        'ece': float(sum(row['n'] / len(labels) * abs(row['accuracy'] - row['confidence']) for row in bins)),
         'brier': float(((probabilities - truth) ** 2).sum(1).mean()),
         'bins': bins,
     }
 
 
 def reliability(labels, probabilities, count=BINS):
-    """Accuracy and mean confidence (probability of the prediction) of the images whose confidence lies in each of `count` bins.
+    """Accuracy and mean confidence (probability of the prediction) per confidence bin.
 
-    Returns: list of {'low', 'high', 'n', 'confidence', 'accuracy'} of the bins that have images; bins are (low, high], as in
-        Guo et al. 2017.
+    Returns: list of {'low', 'high', 'n', 'confidence', 'accuracy'} for the bins that contain images. There are `count` bins of equal
+        width, (low, high] as in Guo et al. 2017.
     """
     probabilities = np.asarray(probabilities, np.float64)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
@@ -39,36 +51,31 @@ def reliability(labels, probabilities, count=BINS):
         {
             'low': number / count,
             'high': (number + 1) / count,
-            'n': int(inside.sum()),
-            'confidence': float(confidence[inside].mean()),
-            'accuracy': float(right[inside].mean()),
+            'n': int((numbers == number).sum()),
+            'confidence': float(confidence[numbers == number].mean()),
+            'accuracy': float(right[numbers == number].mean()),
         }
-        for number in range(count)
-        for inside in [numbers == number]
-        if inside.any()
+        for number in np.unique(numbers).tolist()
     ]
 
 
 def with_temperature(probabilities, temperature):
-    """float64 [n, classes]: softmax(logits / temperature), from the probabilities that softmax(logits) has given.
+    """float64 [n, classes]: softmax(logits / temperature), from the probabilities softmax(logits).
 
-    Above 1 the probabilities become more even, below 1 more extreme; the order of the classes stays.
+    A temperature above 1 makes the probabilities more even, below 1 more extreme; the order of the classes stays.
     """
-    from scipy.special import softmax
-
     logits = np.log(np.maximum(np.asarray(probabilities, np.float64), np.exp(-64.0)))
     return softmax(logits / temperature, axis=1)
 
 
 def fit_temperature(labels, probabilities):
-    """The temperature, from 0.05 to 20, with the lowest cross-entropy on a split that training has not seen (Guo et al. 2017, section
-    4.2). None where these images do not tell one: all of them are right, or none is, or the best one lies at an end."""
-    from scipy.optimize import minimize_scalar
+    """The temperature with the lowest cross-entropy on a split that training has not seen (Guo et al. 2017, section 4.2).
 
-    from zodiac.report import metrics
-
+    Returns: float between 0.05 and 20; None if there is no optimum in this range: all predictions are right, all are wrong, or the
+        best value is at an end.
+    """
     right = np.argmax(probabilities, axis=1) == labels
-    if right.all() or not right.any():  # the more extreme, or the more even, the better
+    if right.all() or not right.any():
         return None
 
     def loss(log_temperature):

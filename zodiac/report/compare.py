@@ -1,4 +1,4 @@
-"""Two runs side by side, from what evaluate.py has written of each."""
+"""Compare two evaluated runs on the same images, from what evaluate.py wrote of each."""
 
 import csv
 import json
@@ -9,23 +9,30 @@ import numpy as np
 
 from zodiac.base import files
 from zodiac.base.errors import UserError
-from zodiac.report import metrics, pages
+from zodiac.report import formatting, gallery, metrics, pages
 
 COLUMNS = {'path', 'label', 'prediction', 'probability', 'correct'}
-SCORES = ('top1', 'top5', 'loss', 'macro_precision', 'macro_recall', 'macro_f1', 'macro_roc_auc')
+SCORES = {
+    'top1': 'top-1 accuracy',
+    'top5': 'top-5 accuracy',
+    'loss': 'loss, nats',
+    'macro_precision': 'macro precision',
+    'macro_recall': 'macro recall',
+    'macro_f1': 'macro F1',
+    'macro_roc_auc': 'macro ROC-AUC',
+}
 SHOWN = 12  # images that only one of them gets right
 
 
-def read(run):
-    """What is known of a run that was evaluated.
+def read(folder):
+    """The results of an evaluated run.
 
     Args:
-        run: name of a run, or its folder.
+        folder: of the run.
     Returns: dict: name; folder; metrics, the content of metrics.json; rows, dicts of predictions.csv.
-    Raises: UserError when it was not evaluated.
+    Raises: UserError if the run was not evaluated, or its report is damaged.
     """
-    folder = run.rstrip('/') if os.path.isdir(run) else f'output/{run}'
-    name = os.path.basename(folder)
+    folder = folder.rstrip('/')
     try:
         with open(f'{folder}/report/metrics.json', encoding='utf-8') as file:
             scores = json.load(file)
@@ -37,22 +44,30 @@ def read(run):
         for row in rows:
             row['probability'] = float(row['probability'])
         if len(rows) != scores['n'] or abs(sum(right) - scores['n'] * scores['top1']) > 0.5:
-            raise ValueError('metrics.json and predictions.csv do not belong together')
+            raise ValueError('metrics.json and predictions.csv are not of the same evaluation')
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         why = getattr(error, 'strerror', None) or str(error)
         raise UserError(
             f'{folder}/report: cannot be read ({why}); run python evaluate.py -c {shlex.quote(folder)}/config.yaml first'
         ) from None
-    return {'name': name, 'folder': folder, 'metrics': scores, 'rows': rows}
+    return {'name': os.path.basename(folder), 'folder': folder, 'metrics': scores, 'rows': rows}
+
+
+def read_two(*folders):
+    """Two runs as `read` gives them; two folders of the same name are named by their paths."""
+    first, second = map(read, folders)
+    if first['name'] == second['name'] and not os.path.samefile(first['folder'], second['folder']):
+        first['name'], second['name'] = (run['folder'].strip('./').replace('/', '_') for run in (first, second))
+    return first, second
 
 
 def compare(first, second):
-    """The difference of two runs on the same images.
+    """The difference of two runs, see `read`, on the same images.
 
     Returns: JSON-ready dict: n; first and second, name and top1 of each; difference, top1 of the second minus that of the first, and
         its 95 % interval, see `metrics.paired_interval`; only_first, only_second, p: see `metrics.mcnemar`;
-        differing, a dict an image that only one gets right.
-    Raises: UserError when the images or their labels are not the same.
+        differing, a dict per image that only one gets right.
+    Raises: UserError if the images or their labels differ.
     """
     keys = [[(row['path'], row['label']) for row in run['rows']] for run in (first, second)]
     if sorted(keys[0]) != sorted(keys[1]):
@@ -64,14 +79,14 @@ def compare(first, second):
     others = {row['path']: row for row in second['rows']}
     pairs = [(row, others[row['path']]) for row in first['rows']]
     right, other_right = (np.array([pair[i]['correct'] == '1' for pair in pairs]) for i in (0, 1))
-    n, tested = len(pairs), metrics.mcnemar(right, other_right)
+    n, test = len(pairs), metrics.mcnemar(right, other_right)
     return {
         'n': n,
         'first': {'name': first['name'], 'top1': float(right.mean())},
         'second': {'name': second['name'], 'top1': float(other_right.mean())},
         'difference': float(other_right.mean() - right.mean()),
-        'difference_interval_95': metrics.paired_interval(tested['only_first'], tested['only_second'], n),
-        **tested,
+        'difference_interval_95': metrics.paired_interval(test['only_first'], test['only_second'], n),
+        **test,
         'differing': [
             {
                 'path': ours['path'],
@@ -88,20 +103,15 @@ def compare(first, second):
     }
 
 
-def show(*runs):
-    """Put two evaluated runs, see `read`, side by side in output/<first>_vs_<second>/: compare.html and compare.json; print the outcome."""
-    first, second = map(read, runs)
-    if first['name'] == second['name'] and not os.path.samefile(first['folder'], second['folder']):
-        first['name'], second['name'] = (run['folder'].strip('./').replace('/', '_') for run in (first, second))
+def write(folder, first, second):
+    """Write compare.html and compare.json of two runs, see `read`, to `folder`, and print the result."""
     result = compare(first, second)
-    names = first['name'], second['name']
-    surer = {'first': 'second_probability', 'second': 'first_probability'}  # that of the one that is wrong
+    wrong_one = {'first': 'second_probability', 'second': 'first_probability'}
     walls = {}
-    for which, probability in surer.items():
+    for which, probability in wrong_one.items():
         rows = sorted((row for row in result['differing'] if row['right'] == which), key=lambda row: -row[probability])
-        walls[f'only_{which}'] = [{**row, 'picture': pages.thumbnail_of(row['path'])} for row in rows[:SHOWN]]
-    scores = [(key, first['metrics'].get(key), second['metrics'].get(key)) for key in SCORES]
-    folder = f'output/{names[0]}_vs_{names[1]}'
+        walls[f'only_{which}'] = [{**row, 'picture': gallery.thumbnail_of(row['path'])} for row in rows[:SHOWN]]
+    names = first['name'], second['name']
     with files.atomic_folder(folder) as unfinished:
         with files.atomic_write(f'{unfinished}/compare.json') as file:
             json.dump(result, file, ensure_ascii=False, indent=1)
@@ -114,26 +124,23 @@ def show(*runs):
             split=first['metrics'].get('split'),
             result=result,
             verdict=verdict(result),
-            scores=scores,
+            scores=[(text, first['metrics'].get(key), second['metrics'].get(key)) for key, text in SCORES.items()],
             **walls,
         )
-    for one in (result['first'], result['second']):
-        print(f'{one["name"]}: top-1 {one["top1"]:.4f} of {result["n"]} images')
+    for run in (result['first'], result['second']):
+        print(f'{run["name"]}: top-1 {run["top1"]:.4f} of {formatting.count(result["n"], "image")}')
     low, high = result['difference_interval_95']
-    print(
-        f'difference {result["difference"]:+.4f} (95 % interval {low:+.4f} to {high:+.4f}), McNemar p {result["p"]:.3g}'
-    )
+    print(f'difference {result["difference"]:+.4f} (95 % interval {low:+.4f} to {high:+.4f})')
     print(verdict(result))
     print(f'written: {folder}/compare.html, compare.json')
 
 
 def verdict(result):
-    """What a comparison says, in words."""
+    """The result of a comparison in words."""
     first, second = result['first']['name'], result['second']['name']
-    counts = f'{result["only_first"]} images only {first} gets right, {result["only_second"]} only {second}'
     if result['p'] >= 0.05:
-        return f'These images do not tell the two apart: {counts}.'
-    better = second if result['difference'] > 0 else first
-    return (
-        f'{better} is better: {counts}; equally good ones would differ so much with a probability of {result["p"]:.2g}.'
-    )
+        answer = 'These images do not show which one is better'
+    else:
+        answer = f'{second if result["difference"] > 0 else first} is better'
+    only_first, p = formatting.count(result['only_first'], 'image'), formatting.p_value(result['p'])
+    return f'{answer}: only {first} is right on {only_first}, only {second} on {result["only_second"]:,}. By the McNemar test, {p}.'

@@ -1,29 +1,28 @@
-"""Grad-CAM: which parts of an image speak for the prediction."""
+"""Grad-CAM: heat maps of the image regions that a prediction is based on."""
 
-SIDE = 4  # of the smallest map that tells where
+from zodiac.base.paddle_setup import paddle
+
+MIN_SIDE = 4  # of a usable feature map
 
 
 def heat(network, images):
-    """Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) for the most probable class, at the last feature map of 4 x 4 or more.
+    """Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) of the most probable class, at the last feature map of 4 x 4 or more.
 
-    The last map of all is 7 x 7 in a ResNet at 224 pixels, but 2 x 2 at 64, which shows a fog: then an earlier one is taken, as
-    the paper does too, less close to the decision but with places in it. Only maps between the steps of the network count, not those
-    within a residual block, past which a shortcut goes.
+    The last feature map of a ResNet is 7 x 7 at 224 pixels, but 2 x 2 at 64, too coarse to locate anything; an earlier one is then
+    used. Only the inputs of the network's stages count, not maps inside a residual block, which its shortcut bypasses.
 
     Args:
         network: Layer in eval mode, images -> logits.
-        images: float32 [N, 3, H, W], 4 pixels a side or more.
-    Returns: float32 array [N, h, w] of that map's size, the highest value of each image 1 (0 where nothing speaks for the class).
+        images: float32 [N, 3, H, W], at least 4 x 4 pixels.
+    Returns: float32 array [N, h, w], the size of that map, scaled to a maximum of 1 per image (all 0 if nothing supports the class).
     """
-    import paddle
-
     maps = []
 
-    def keep(step, given):
-        maps.extend(one for one in given if one.ndim == 4 and min(one.shape[2:]) >= SIDE)
+    def keep(layer, inputs):
+        maps.extend(one for one in inputs if one.ndim == 4 and min(one.shape[2:]) >= MIN_SIDE)
 
-    hooks = [step.register_forward_pre_hook(keep) for step in _steps(network)]
-    images = paddle.to_tensor(images, stop_gradient=False)  # so that there is a gradient in a frozen network too
+    hooks = [layer.register_forward_pre_hook(keep) for layer in _stages(network)]
+    images = paddle.to_tensor(images, stop_gradient=False)  # gives gradients in a frozen network too
     logits = network(images)
     for hook in hooks:
         hook.remove()
@@ -33,9 +32,7 @@ def heat(network, images):
     return (heat / heat.max([1, 2], keepdim=True).clip(min=1e-12)).numpy()
 
 
-def _steps(layer):
-    """The layers that a network goes through one after the other; a Sequential is its layers."""
-    import paddle
-
+def _stages(layer):
+    """The layers that run one after another; a Sequential counts as its layers."""
     for child in layer.children():
-        yield from _steps(child) if isinstance(child, paddle.nn.Sequential) else [child]
+        yield from _stages(child) if isinstance(child, paddle.nn.Sequential) else [child]

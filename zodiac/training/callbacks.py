@@ -10,7 +10,7 @@ import numpy as np
 from zodiac.base import device, stops
 from zodiac.base.errors import Stopped
 from zodiac.base.paddle_setup import paddle
-from zodiac.models import builder
+from zodiac.models import freezing
 from zodiac.training import checkpoint, collectives, processes, progress
 
 Callback = paddle.callbacks.Callback
@@ -81,7 +81,7 @@ class BatchNormAverage(Callback):
     """Averages the running statistics of BatchNorm over the processes after each step."""
 
     def on_train_batch_end(self, step, logs=None):
-        collectives.average(builder.moving_statistics(self.model.network))
+        collectives.average(freezing.moving_statistics(self.model.network))
 
 
 class Interrupts(Callback):
@@ -201,7 +201,7 @@ class Unfreeze(Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if not self.frozen or self.clock.epoch + 1 < self.epoch:
             return
-        builder.unfreeze(self.model.network, self.frozen)
+        freezing.unfreeze(self.model.network, self.frozen)
         self.frozen = []
         self.model.exchange_all_gradients()
 

@@ -14,7 +14,7 @@ import warnings
 from zodiac.base import files, provenance
 from zodiac.base.errors import UserError
 from zodiac.base.paddle_setup import paddle
-from zodiac.models import builder, networks, weights
+from zodiac.models import builder, pretrained, weights, wrappers
 
 STATE = 'state.json'
 SUMS = 'SHA256SUMS'
@@ -157,7 +157,7 @@ def restore(folder, network, optimizer):
     Returns: the averaged weights {name: Tensor}, or None where the checkpoint has none.
     """
     averaged = os.path.isfile(os.path.join(folder, LEARNING))
-    builder.load_all(network, os.path.join(folder, LEARNING if averaged else WEIGHTS))
+    pretrained.load_all(network, os.path.join(folder, LEARNING if averaged else WEIGHTS))
     if optimizer is not None:
         _restore_optimizer(os.path.join(folder, OPTIMIZER), network, optimizer)
     return _tensors(os.path.join(folder, WEIGHTS)) if averaged else None
@@ -203,9 +203,9 @@ def load_network(run_dir, which, identity, flip_average=False):
     network = builder.build(
         identity['model.arch'], len(identity['data.labels']), identity['image']['size'], identity['model.head']
     )
-    builder.load_all(network, path)
+    pretrained.load_all(network, path)
     if flip_average:
-        network = networks.FlipAverage(network)
+        network = wrappers.FlipAverage(network)
     network.eval()
     return network, {'weights': path, 'epoch': facts.get('epoch'), 'pretrained': facts.get('pretrained')}
 

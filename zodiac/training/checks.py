@@ -3,7 +3,7 @@
 from zodiac.base import schema
 from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
-from zodiac.models import builder
+from zodiac.models import freezing
 from zodiac.training import collectives
 
 
@@ -35,7 +35,7 @@ def check_images(cfg, train_set, valid_set):
 
 def check_batch_norm(cfg, network, loader):
     """Raise UsageError where BatchNorm would compute its statistics from single images."""
-    norms = [layer for layer in builder.batch_norms(network) if cfg.model.unfreeze_epoch or not layer._use_global_stats]
+    norms = freezing.batch_norms(network, frozen=bool(cfg.model.unfreeze_epoch))
     number = 1 if all(isinstance(layer, paddle.nn.SyncBatchNorm) for layer in norms) else collectives.count()
     if not norms or loader.batch_sampler.smallest() >= 2 * number:
         return

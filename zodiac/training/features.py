@@ -4,10 +4,8 @@ View v of an image is its augmentation in epoch v; epoch e trains on view e modu
 of a list of images, written atomically and verified when opened; it can be deleted between runs.
 """
 
-import copy
 import functools
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -45,18 +43,8 @@ class Backbone:
     """
 
     def __init__(self, network):
-        name = builder.head_of(network)[:-1]
-        head = getattr(network, name)
-        layers = list(head) if isinstance(head, paddle.nn.Sequential) else [head]
-        fixed = list(
-            itertools.takewhile(lambda part: not part.parameters() and not isinstance(part, paddle.nn.Dropout), layers)
-        )
         self.network = network
-        self.rest = paddle.nn.Sequential(*layers[len(fixed) :])
-        with paddle.utils.unique_name.guard():
-            self.layer = copy.deepcopy(network)
-            setattr(self.layer, name, paddle.nn.Sequential(paddle.nn.Identity(), *fixed))
-        self.layer.eval()
+        self.layer, self.rest = builder.split(network)
 
     @functools.cached_property
     def identity(self):

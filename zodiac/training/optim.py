@@ -4,7 +4,7 @@ import math
 
 from zodiac.base.errors import UsageError
 from zodiac.base.paddle_setup import paddle
-from zodiac.models import builder
+from zodiac.models import freezing
 
 
 def schedule(settings, steps, epochs):
@@ -75,7 +75,7 @@ def optimizer(settings, rate, network, frozen=()):
     name, decay = settings.name, settings.weight_decay
     parameters = network.parameters()
     spared = set() if settings.decay_bias_and_norm else {p.name for p in parameters if len(p.shape) < 2}
-    norms = {parameter.name for layer in builder.batch_norms(network) for parameter in layer.parameters()}
+    norms = {parameter.name for layer in freezing.batch_norms(network) for parameter in layer.parameters()}
     for label, parameter in network.named_parameters():
         if parameter.name in spared and name != 'adamw':
             parameter.regularizer = l2_decay(0.0)

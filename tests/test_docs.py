@@ -1,0 +1,135 @@
+"""The pages: commands run or are marked with the reason; options, settings, fields and links exist."""
+
+import dataclasses
+import json
+import re
+import shlex
+import shutil
+
+import pytest
+import yaml
+from conftest import ROOT, make_tree
+
+import config
+from zodiac.base import schema
+
+FIRST = ['docs/training.md', 'docs/report.md']  # they make what the others use
+PAGES = {
+    page.relative_to(ROOT).as_posix(): page.read_text(encoding='utf-8')
+    for page in [*(ROOT / name for name in FIRST), *sorted(ROOT.glob('*.md')), *sorted(ROOT.glob('docs/*.md'))]
+    if page.name != 'CHANGELOG.md'
+}
+NOT_RUN = {
+    'docs/deployment.md': 'servers and proxies; tests/test_deployment_page.py',
+    'docs/house.md': 'it runs the tests',
+    'docs/troubleshooting.md': 'fixes for broken installations',
+    'docs/troubleshooting_zh.md': 'the same',
+}
+BLOCK = re.compile(r'(<!-- not run: \S.* -->\n)?^```(\w+)\n(.*?)^```', re.DOTALL | re.MULTILINE)
+SMALL = ['image.size=32', 'model.arch=cifarnet', 'model.pretrained=false', 'train.epochs=1', 'train.batch_size=8']
+SCRIPTS = sorted(path.name for path in ROOT.glob('*.py') if path.name != 'dataset.py')
+REFERENCE = PAGES['docs/reference.md']
+
+
+def commands(block):
+    """The commands of a shell block as lists of words, without comments."""
+    lines = block.replace('\\\n', ' ').splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def script_calls():
+    """(page, script, arguments) of each `python SCRIPT.py ...`, in blocks and in running text."""
+    for name, text in PAGES.items():
+        found = [words for _, language, block in BLOCK.findall(text) if language == 'bash' for words in commands(block)]
+        found += [shlex.split(code) for code in re.findall(r'`([^`\n]*python [^`\n]+\.py[^`\n]*)`', text)]
+        for words in found:
+            script = next((word for word in words if word in SCRIPTS), None)
+            if script:
+                yield name, script, words[words.index(script) + 1 :]
+
+
+def test_unmarked_commands_run_and_write_what_the_reference_lists(tmp_path, monkeypatch, call_script):
+    monkeypatch.chdir(tmp_path)
+    make_tree(tmp_path / 'photos', ['cat', 'dog'], {'': 12})
+    make_tree(tmp_path / 'new_photos', ['cat', 'dog'], {'': 2})
+    shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
+    printed = next(block for _, language, block in BLOCK.findall(PAGES['docs/training.md']) if language == 'yaml')
+    (tmp_path / 'configs/pets.yaml').write_text(printed, encoding='utf-8')
+
+    blocks = [(name, *block) for name, text in PAGES.items() if name not in NOT_RUN for block in BLOCK.findall(text)]
+    for name, mark, language, block in blocks:
+        if not mark and language == 'python':
+            exec(compile(block, name, 'exec'), {})
+        elif not mark and language == 'bash':
+            for python, script, *arguments in commands(block):
+                assert python == 'python' and script in SCRIPTS, f'{name}: mark the block of {python} {script}'
+                small = ['-o', *SMALL] if script in ('train.py', 'evaluate.py', 'export.py') else []
+                result = call_script(script, *arguments, *small, cwd=tmp_path)
+                assert result.returncode == 0, f'{name}: {script} {arguments}: {result.stderr}'
+
+    run = tmp_path / 'output/pets'
+    fields = [*json.loads((run / 'report/metrics.json').read_text())]
+    fields += json.loads((tmp_path / 'photos/annotation.json').read_text())
+    for table in ('log.csv', 'report/predictions.csv'):
+        fields += (run / table).read_text().splitlines()[0].split(',')
+    assert set(fields) <= set(re.findall(r'`([^`\n]+)`', BLOCK.sub('', REFERENCE)))
+    assert [path.name for path in [*run.iterdir(), *run.glob('report/*')] if path.name not in REFERENCE] == []
+
+
+def test_options_exist_and_the_reference_has_all_with_their_defaults(call_script, tmp_path):
+    known = {}
+    for script in SCRIPTS:
+        text = call_script(script, '--help', cwd=tmp_path).stdout
+        parts = re.split(r'^  (?:-\w.*?, )?(--[a-z-]+)', text, flags=re.MULTILINE)
+        known[script] = {option: ' '.join(part.split()) for option, part in zip(parts[1::2], parts[2::2])}
+        section = re.search(rf'^## {script}\n(.*?)^## ', REFERENCE, re.DOTALL | re.MULTILINE)
+        row = r'^\| `(?:-\w`, `)?(--[a-z-]+)[^`|]*` \|([^|]*)\|'
+        rows = dict(re.findall(row, section[1], re.MULTILINE)) if section else {}
+        if script not in ('predict.py', 'serve.py'):  # docs/deployment.md has theirs, with a test
+            assert {*rows, '--help', '--config', '--override'} >= set(known[script]) >= set(rows), script
+        for option, default in rows.items():
+            stated = re.search(r'default: ([\w.]+)\)', known[script][option])
+            assert not stated or stated[1] == default.strip(), f'{script} {option}'
+    for name, script, arguments in script_calls():
+        used = {word.split('=')[0] for word in arguments if re.match('--[a-z]', word)}
+        assert used <= set(known[script]), f'{name}: {script} {arguments}'
+
+
+def test_settings_exist_and_take_the_values_shown():
+    for name, _, arguments in script_calls():
+        option = ''
+        for word in arguments:
+            option = word if word.startswith('-') else option
+            key, equals, value = word.partition('=')
+            if option in ('-o', '-s') and equals and key not in ('key.sub', 'KEY'):
+                value = yaml.safe_load(value)
+                tried = [value] if option == '-o' else [*value.values()][:2] if isinstance(value, dict) else value
+                for one in tried:
+                    schema.put(config.Config(), key, one, f'{name}: {word}')
+    settings = dataclasses.asdict(config.Config())
+    sections = '|'.join(key for key, value in settings.items() if isinstance(value, dict))
+    for name, text in PAGES.items():
+        text = re.sub(r'```python\n.*?```', '', text, flags=re.DOTALL)
+        found = re.findall(rf'(?<![\w./])((?:{sections})\.[a-z_0-9]+)(?![\w(/])', text)
+        files = ('.py', '.txt', '.yaml', '.json', '.csv', '.pdparams', '.png', '.jpg')
+        used = {key for key in found if not key.endswith(files)}
+        if name != 'docs/house.md':  # it names functions
+            assert used <= {key for key, _ in schema.flatten(settings)}, name
+
+
+@pytest.mark.parametrize('name', PAGES)
+def test_links_lead_somewhere(name):
+    for link in re.findall(r'\]\(([^)\s]+)\)', PAGES[name]):
+        file, _, anchor = link.partition('#')
+        target = (ROOT / name).parent / file if file else ROOT / name
+        assert '://' in link or target.exists(), link
+        if anchor and target.suffix == '.md':
+            text = target.read_text(encoding='utf-8')
+            titles = re.findall('^#+ (.*)', text, re.MULTILINE)
+            anchors = [re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-') for title in titles]
+            assert anchor in [*anchors, *re.findall('<a id="([^"]+)">', text)], link
+
+
+def test_visualdl_is_shown_without_telemetry():
+    for text in [*PAGES.values(), (ROOT / 'zodiac.ipynb').read_text(encoding='utf-8')]:
+        assert all('--disable-telemetry' in line for line in re.findall('visualdl --logdir.*', text))

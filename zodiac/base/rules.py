@@ -1,0 +1,60 @@
+"""Rules for settings that depend on each other."""
+
+import codecs
+
+from zodiac.base import schema
+from zodiac.base.errors import UsageError
+
+
+def check(cfg):
+    """Raise UsageError, naming the setting, its value and what is allowed, if a rule is broken."""
+    for key, holds, allowed in _rules(cfg):
+        if not holds:
+            raise UsageError(f'{key} = {schema.get(cfg, key)!r}: must be {allowed}')
+
+
+def _rules(cfg):
+    """Yield (key, whether its value is allowed, what is allowed)."""
+    labels, image, annotate = cfg.data.labels, cfg.image, cfg.annotate
+    model, train, optim = cfg.model, cfg.train, cfg.optim
+
+    yield 'data.labels', len(labels) >= 2 and len(set(labels)) == len(labels), 'two or more different names'
+    yield 'data.labels', all(map(schema.names_a_folder, labels)), 'folder names without tab, newline or slash'
+
+    for key in ('image.mean', 'image.std'):
+        yield key, len(schema.get(cfg, key)) == 3, 'three numbers: red, green, blue'
+    large_enough = image.resize in ('auto', 'squash') or image.resize >= image.size
+    yield 'image.resize', large_enough, f'auto, squash, or at least image.size ({image.size})'
+
+    known = annotate.encoding == 'auto' or _is_encoding(annotate.encoding)
+    yield 'annotate.encoding', known, 'auto, or an encoding that Python knows, such as gbk'
+    some_left = annotate.valid_fraction + annotate.test_fraction < 1
+    yield 'annotate.test_fraction', some_left, 'less than 1 - annotate.valid_fraction'
+
+    freezes = model.freeze != 'none'
+    yield 'model.unfreeze_epoch', not model.unfreeze_epoch or freezes, '0 unless model.freeze is set'
+
+    weighted_once = train.class_weights == 'none' or train.sampling == 'shuffle'
+    yield 'train.class_weights', weighted_once, 'none with train.sampling=balanced: use only one of them'
+    if train.views:
+        yield 'train.views', model.freeze == 'backbone', '0 unless model.freeze is backbone'
+        yield 'train.views', not model.unfreeze_epoch, '0 with model.unfreeze_epoch, which changes the backbone'
+        mixes = train.mixup or train.cutmix
+        yield 'train.views', not mixes, '0 with train.mixup or train.cutmix, which mix the pixels'
+
+    yield 'optim.nesterov', not optim.nesterov or optim.name == 'momentum', 'false unless optim.name is momentum'
+    yield 'optim.min_lr', optim.min_lr <= optim.lr, f'at most optim.lr ({optim.lr:g})'
+    warms_up_once = optim.schedule != 'one_cycle' or not optim.warmup_epochs
+    yield 'optim.warmup_epochs', warms_up_once, '0 with optim.schedule=one_cycle, which has its own warmup (optim.rise)'
+    unfreezes = not optim.backbone_lr or model.unfreeze_epoch
+    yield 'optim.backbone_lr', unfreezes, '0 unless model.unfreeze_epoch is set'
+
+    has_onnx = cfg.export.precision != 'int8' or cfg.export.onnx is not False
+    yield 'export.onnx', has_onnx, 'auto or true with export.precision=int8, which is a precision of the ONNX model'
+
+
+def _is_encoding(name):
+    try:
+        return codecs.lookup(name)._is_text_encoding
+    except (LookupError, ValueError):  # ValueError: a name with a zero byte
+        return False
