@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from zodiac.images import transforms  # noqa: E402
-from zodiac.inference import runtime  # noqa: E402
+from zodiac.inference import export_folder, exported_model  # noqa: E402
 
 
 def main():
@@ -52,7 +52,7 @@ def main():
 def load(name):
     """(exported model, a picture as it takes it) of FOLDER or FOLDER:ENGINE."""
     folder, _, engine = name.partition(':')
-    model = alone(folder) if engine == 'alone' else runtime.load(folder, 'cpu', engine or 'paddle')
+    model = alone(folder) if engine == 'alone' else exported_model.load(folder, 'cpu', engine or 'paddle')
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     return model, transforms.apply(model.transform, Image.fromarray(noise))
 
@@ -61,7 +61,7 @@ def alone(folder):
     """What OpenVINO's own documentation has for throughput: single images in as many streams as it finds best."""
     import openvino
 
-    manifest = runtime.read_manifest(folder)
+    manifest = export_folder.read_manifest(folder)
     path = f'{folder}/{manifest["name"]}.onnx'
     network = openvino.Core().compile_model(path, 'CPU', {'PERFORMANCE_HINT': 'THROUGHPUT'})
     queue = openvino.AsyncInferQueue(network)
@@ -71,7 +71,7 @@ def alone(folder):
             queue.start_async({0: batch[number : number + 1]})
         queue.wait_all()
 
-    return runtime.Exported(manifest['name'], manifest['labels'], manifest['transform'], {}, predict)
+    return exported_model.ExportedModel(manifest['name'], manifest['labels'], manifest['transform'], {}, predict)
 
 
 def timed(model, size):

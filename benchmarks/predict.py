@@ -29,14 +29,14 @@ AGAINST = {'notebook': 8.0, 'onnxruntime': 3.0}  # how many times as fast predic
 LOOP = """
 import runpy, sys, time
 sys.path.insert(0, sys.argv[1])
-from zodiac.inference import runtime
-load = runtime.load
+from zodiac.inference import exported_model
+load = exported_model.load
 def timed(*arguments):
     global start
     model = load(*arguments)
     start = time.perf_counter()
     return model
-runtime.load = timed
+exported_model.load = timed
 sys.argv = [sys.argv[1] + '/predict.py', *sys.argv[2:]]
 try:
     runpy.run_path(sys.argv[0], run_name='__main__')
@@ -114,7 +114,7 @@ def make_models(work, photos):
     import config
     import export
     from zodiac.base import paddle_setup
-    from zodiac.inference import runtime
+    from zodiac.inference import image_batches
     from zodiac.models import wrappers
 
     paddle = paddle_setup.import_paddle()
@@ -128,7 +128,7 @@ def make_models(work, photos):
         layer.eval()
         os.makedirs(work / precision, exist_ok=True)
         manifest = export.describe(cfg, {}, 1.0, True)
-        examples = runtime.sound_batches(paths, manifest['transform'], 8)
+        examples = image_batches.read_indexed(paths, manifest['transform'], 8)
         export.write_models(layer, manifest, str(work / precision), True, examples)
     return engine
 

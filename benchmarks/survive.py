@@ -42,7 +42,7 @@ import config  # noqa: E402
 import dataset  # noqa: E402, F401  imported once here, not by each of the processes
 import demo  # noqa: E402
 from zodiac.base import errors, files  # noqa: E402
-from zodiac.inference import runtime  # noqa: E402
+from zodiac.inference import export_folder  # noqa: E402
 from zodiac.models import weights  # noqa: E402
 from zodiac.training import callbacks, checkpoint, resume, run_log  # noqa: E402, F401
 
@@ -268,7 +268,7 @@ def doors(rng, count):
                 reasons.append(f'exit status {ended}')
             if 'Traceback' in words or words.count('interrupted') > (ended != 0):
                 reasons.append('many words')
-            if not os.path.isfile('output/made/report/report.html') or not runtime.is_export('output/made/infer'):
+            if not os.path.isfile('output/made/report/report.html') or not export_folder.is_export('output/made/infer'):
                 reasons.append('report or export is gone')
             lost += [f'{number.name} after {delay:.2f} s: {reasons}: {words[-300:]!r}'] if reasons else []
             for path in Path('output').glob('door*'):

@@ -21,7 +21,7 @@ import config
 from zodiac.base.errors import UserError
 from zodiac.data import entry, inspection
 from zodiac.images import decoding
-from zodiac.inference import runtime
+from zodiac.inference import exported_model, image_batches
 
 pytest.importorskip('fastapi', reason='requirements-serve.txt is not installed')
 from fastapi.testclient import TestClient
@@ -121,7 +121,7 @@ def read_by_dataset(paths, reduced):
 
 def read_by_predict(paths, transform):
     found = {}
-    for good, batch, _ in runtime.batches(iter(paths), transform, 16):
+    for good, batch, _ in image_batches.read(iter(paths), transform, 16):
         found.update(zip(good, batch))
     return found
 
@@ -135,7 +135,7 @@ def accepted_by_serve(files, groups, transform):
         return np.full((len(batch), 2), 0.5, np.float32)
 
     limits = uploads.Limits(requests=4, images=16, body=1 << 26, total=1 << 28, pixels=decoding.MAX_PIXELS, seconds=60)
-    model = runtime.Exported('photos', ['cat', 'dog'], transform, {}, predict)
+    model = exported_model.ExportedModel('photos', ['cat', 'dog'], transform, {}, predict)
     with TestClient(application.create(model, limits, delay=0)) as client:
         for group in groups:
             answer = client.post('/predict', files=[('file', ('a', files[path], 'image/jpeg')) for path in group])

@@ -411,7 +411,7 @@ def test_predict_refuses_a_damaged_export(call_script, finished, tmp_path, damag
 def test_an_export_of_paddle_3_is_refused_by_paddle_2_instead_of_crashing_it(finished, tmp_path, monkeypatch):
     import paddle
 
-    from zodiac.inference import runtime
+    from zodiac.inference import exported_model
 
     infer = shutil.copytree(finished / 'output/small/infer', tmp_path / 'infer')
     if (infer / 'small.pdmodel').is_file():
@@ -419,7 +419,7 @@ def test_an_export_of_paddle_3_is_refused_by_paddle_2_instead_of_crashing_it(fin
     monkeypatch.setattr(paddle, '__version__', '2.6.2')
 
     with pytest.raises(UserError, match=r'small\.json: needs Paddle 3'):
-        runtime.load(str(infer))
+        exported_model.load(str(infer))
 
 
 def test_predict_names_folders_without_images_and_files_that_cannot_be_read(call_script, finished, tmp_path):
@@ -578,9 +578,9 @@ def test_an_export_without_the_earlier_onnx_file_gives_a_warning(call_script, fi
     (cwd / 'output/small/infer/small.onnx').write_bytes(b'of an older export')
     monkeypatch.setattr(convert, 'why_no_onnx', lambda: ('not installed: onnx', 'install it'))
     first, second = (call_script('export.py', *SETTINGS, cwd=cwd) for _ in range(2))
-    assert_message(first, 0, 'output/small/infer/small.onnx', 'is gone', 'requirements-deploy.txt')
+    assert_message(first, 0, 'output/small/infer/small.onnx', 'was removed', 'requirements-deploy.txt')
     assert_message(second, 0)
-    assert 'is gone' not in second.stderr
+    assert 'was removed' not in second.stderr
 
 
 def test_a_full_disk_during_export_names_the_user_visible_path(call_script, finished, tmp_path, monkeypatch):

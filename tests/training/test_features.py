@@ -14,7 +14,7 @@ from dataset import Loader, ZodiacDataset
 from zodiac.base import sources
 from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
-from zodiac.inference import engines
+from zodiac.inference import paddle_engine
 from zodiac.models import builder, convert, freezing, weights
 from zodiac.training import checkpoint, features
 
@@ -366,11 +366,11 @@ def test_paddle_inference_gives_what_the_network_gives(photos):
 def test_the_backbone_files_exist_when_onednn_fails_later(workdir, monkeypatch):
     backbone = features.Backbone(Network())
     images = paddle.rand([2, 3, 8, 8])
-    expected, load = backbone.run(images), engines._predictor
+    expected, load = backbone.run(images), paddle_engine._predictor
 
     def fail(batch):
         raise RuntimeError('could not execute a primitive')
 
     backbone = features.Backbone(backbone.network)
-    monkeypatch.setattr(engines, '_predictor', lambda *files, **how: fail if how else load(*files))
+    monkeypatch.setattr(paddle_engine, '_predictor', lambda *files, **how: fail if how else load(*files))
     assert np.allclose(backbone.run(images), expected, atol=1e-5)

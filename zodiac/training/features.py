@@ -21,7 +21,7 @@ from zodiac.base import files, stops
 from zodiac.base.errors import UserError
 from zodiac.base.paddle_setup import paddle
 from zodiac.data import cache
-from zodiac.inference import engines
+from zodiac.inference import paddle_engine
 from zodiac.models import builder, convert
 
 BATCH = 32  # images per run of the backbone
@@ -66,7 +66,7 @@ class Backbone:
         with paddle.utils.unique_name.guard():
             convert.save_static(self.layer, path, [-1, 3, -1, -1], 'float32')
         graph = next(path + suffix for suffix in ('.json', '.pdmodel') if os.path.isfile(path + suffix))
-        run = engines.paddle_runner(graph, f'{path}.pdiparams', 'cpu')
+        run = paddle_engine.runner(graph, f'{path}.pdiparams', 'cpu')
 
         def run_on(images):
             return run(images.numpy())[0]
