@@ -28,7 +28,7 @@ sys.path.insert(0, {root!r})
 import train
 from zodiac.base import device, errors
 from zodiac.base.paddle_setup import paddle
-from zodiac.models import builder
+from zodiac.models import freezing
 from zodiac.training import callbacks
 nn = paddle.nn
 
