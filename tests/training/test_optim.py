@@ -370,7 +370,7 @@ each_kind = pytest.mark.parametrize('kind', KINDS)
         {'norm_lr_factor': 3.0},
         {'norm_lr_factor': 3.0, 'slow': ['body.weight', 'norm.weight', 'norm.bias'], 'backbone_lr': 0.02},
     ],
-    ids=str,
+    ids=' '.join,
 )
 def test_steps_match_the_formula(kind, settings):
     compare(**KINDS[kind], **settings)

@@ -17,6 +17,7 @@ import tempfile
 
 from zodiac.base import device, home, stops
 from zodiac.base.errors import UserError
+from zodiac.base.fonts import CJK_FONTS
 from zodiac.base.packages import ROOT
 from zodiac.data import scan
 
@@ -125,8 +126,6 @@ def _about_paddle(paddle):
 def _about_matplotlib(matplotlib):
     """fonts: families for Chinese; cache: the folder in which Matplotlib keeps its list of fonts."""
     from matplotlib import font_manager  # in the child only, after Matplotlib itself could be imported
-
-    from zodiac.base.fonts import CJK_FONTS
 
     present = {font.name for font in font_manager.fontManager.ttflist}
     return {'fonts': [name for name in CJK_FONTS if name in present], 'cache': matplotlib.get_cachedir()}

@@ -88,9 +88,9 @@ def quantize_onnx(path, batches):
         batches: network inputs [N, ...] from training images, which set the range of each layer.
     Raises: UserError when it fails.
     """
-    try:  # optional packages
-        import onnxruntime
-        from onnxruntime import quantization
+    try:
+        import onnxruntime  # optional package
+        from onnxruntime import quantization  # the same
     except ImportError as error:
         raise UserError(
             f'export.precision=int8 needs more packages; {packages.diagnose(error, packages.DEPLOY)}'
