@@ -19,7 +19,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import List, Literal, Optional, Union
 
-from zodiac.base import device, networks, notebook_names, preprocessing, removed, rules, schema, settings_page
+from zodiac.base import columns, device, networks, notebook_names, preprocessing, removed, rules, schema, settings_page
 from zodiac.base.errors import UsageError, run
 from zodiac.base.options import assignments, overrides_of, parser
 from zodiac.base.schema import setting
@@ -166,9 +166,7 @@ class Train:
     ema: float = setting(
         0.0, 'Decay per step of averaged weights, which are then evaluated and saved; 0: off.', low=0, high=0.99999
     )
-    monitor: Literal['valid_top1', 'valid_loss', 'train_top1', 'train_loss'] = setting(
-        'valid_top1', 'Column of `log.csv` by which the best epoch is chosen.'
-    )
+    monitor: Literal[columns.SCORES] = setting('valid_top1', 'Column of `log.csv` by which the best epoch is chosen.')
     patience: int = setting(0, 'Stop after this many epochs without a better train.monitor; 0: never.', low=0)
     resume: Literal['never', 'auto'] = setting('never', 'auto: resume from the newest checkpoint of the run, if any.')
     save_steps: int = setting(0, 'Save a checkpoint every so many steps too; 0: only at the end of each epoch.', low=0)

@@ -35,7 +35,7 @@ from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
 from zodiac.data import near_duplicates
 from zodiac.data.index import read as read_index
-from zodiac.inference import runtime
+from zodiac.inference import export_folder, exported_model, image_batches
 from zodiac.models import prediction
 from zodiac.report import annotation, calibration, compare, formatting, metrics, training_log, writer
 from zodiac.training import checkpoint, optim
@@ -97,7 +97,7 @@ def predictor(cfg):
     Returns: (predict, origin, network): predict(dataset) -> float32 [n, classes], probabilities; origin, facts about the weights for
         metrics.json; network, the Layer in eval mode, or None for an exported model.
     """
-    if runtime.is_export(cfg.evaluate.weights):
+    if export_folder.is_export(cfg.evaluate.weights):
         return *predictor_of_export(cfg), None
     if cfg.evaluate.engine != 'paddle':
         infer = schema.override('evaluate.weights', f'{cfg.run_dir}/infer')
@@ -119,7 +119,7 @@ def predictor(cfg):
 def predictor_of_export(cfg):
     """(predict, origin) of an exported model. Raises UserError if its classes are not data.labels."""
     folder = cfg.evaluate.weights
-    exported = runtime.load(folder, cfg.device, cfg.evaluate.engine)
+    exported = exported_model.load(folder, cfg.device, cfg.evaluate.engine)
     if exported.labels != cfg.data.labels:
         raise UserError(
             f'{folder}: was exported with data.labels = {exported.labels}, now it is {cfg.data.labels}; use -c with the configuration '
@@ -129,7 +129,7 @@ def predictor_of_export(cfg):
     def predict(dataset):
         outputs = []
         with tqdm(total=len(dataset), desc='evaluating', unit='image', leave=False, disable=None) as bar:
-            for batch in runtime.sound_batches(dataset.paths, exported.transform, cfg.evaluate.batch_size):
+            for batch in image_batches.read_indexed(dataset.paths, exported.transform, cfg.evaluate.batch_size):
                 outputs.append(exported.predict(batch))
                 bar.update(len(batch))
         return np.concatenate(outputs)

@@ -1,30 +1,42 @@
-"""Write the trained network as files that run without it: output/<name>/infer/.
+"""Export the trained network to files that run without it: output/<name>/infer/.
 
     python export.py                                # the best checkpoint
     python export.py -c configs/demo.yaml -o evaluate.weights=last
     python export.py -o export.preprocess=true export.temperature=true export.onnx=true
 
-The folder holds a static model for Paddle Inference, <name>.json (or .pdmodel with Paddle 2.6) and <name>.pdiparams; where the
-packages for it are installed (requirements-deploy.txt), the same as <name>.onnx; and inference.yaml: labels, transform, shapes, and
-the SHA-256 of each file. Each model is loaded again and must agree with the network on validation images; if one does not, the
-export fails and an older one stays.
+The folder contains a static model for Paddle Inference, <name>.json (.pdmodel with Paddle 2.6) and <name>.pdiparams; the same model
+as <name>.onnx where requirements-deploy.txt is installed; and inference.yaml with labels, transform, shapes and the SHA-256 of each
+file. Each model is loaded again and compared with the network on validation images. If one differs, the export fails and an older
+one is kept.
 """
 
 if __name__ == '__main__':
     from zodiac.base import start
 
     start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn tqdm')
+    import config
+
+    config.parser(__doc__).parse_args()  # --help and wrong usage end here, before Paddle is imported
 
 import contextlib
+import importlib.metadata
 import os
 import shlex
 import sys
 
+import numpy as np
+
 import config
+from dataset import Loader, ZodiacDataset, eval_transform
 from zodiac.base import device, files
 from zodiac.base.errors import UserError, run
-from zodiac.inference import engines, parity, runtime
-from zodiac.models import convert
+from zodiac.base.paddle_setup import paddle
+from zodiac.inference import engines, export_folder, exported_model, image_batches, parity
+from zodiac.models import convert, prediction, wrappers
+from zodiac.report import calibration
+from zodiac.training import checkpoint
+
+BATCH = 8  # images per run in the comparison and in the calibration of int8
 
 
 def main():
@@ -32,76 +44,82 @@ def main():
 
 
 def export(cfg):
-    """Do what this script does, with the settings of a `config.Config`. Raises UserError."""
-    from dataset import Loader, ZodiacDataset
-    from zodiac.base import paddle_setup  # noqa: F401  # before any other import of Paddle
-    from zodiac.models import prediction, wrappers
-    from zodiac.report import calibration
-    from zodiac.training import checkpoint
-
-    with_onnx = cfg.export.onnx is not False and convert.can_save_onnx()
-    why, step = ('export.onnx=false', '') if cfg.export.onnx is False else convert.why_no_onnx() or ('', '')
-    if (cfg.export.onnx is True or cfg.export.precision == 'int8') and not with_onnx:
-        setting = 'export.onnx=true' if cfg.export.onnx is True else 'export.precision=int8'
-        raise UserError(
-            f'{setting} needs the packages of requirements-deploy.txt ({why}): {step}; see docs/troubleshooting.md#onnx-export'
-        )
+    """Export the network of a run with the settings of a `config.Config`. Raises UserError."""
+    settings = cfg.export
+    no_onnx, fix = why_no_onnx(settings)
     device.choose(cfg.device)
-    if cfg.export.precision == 'bf16' and not device.has_bf16():
+    if settings.precision == 'bf16' and not device.has_bf16():
         raise UserError(
-            'export.precision = bf16: this processor does not have it (avx512_bf16 or amx_bf16), so nothing would show what it '
-            'costs; export on one that has it, or set export.precision=fp32 or int8'
+            'export.precision = bf16: this processor does not support it (avx512_bf16 or amx_bf16), so its accuracy cannot be checked; '
+            'export on one that does, or set export.precision=fp32 or int8'
         )
     dataset = ZodiacDataset('valid', augment=False, cfg=cfg)
     network, origin = checkpoint.load_network(
         cfg.run_dir, cfg.evaluate.weights, cfg.identity, cfg.evaluate.flip_average
     )
-    temperature = 1.0
-    if cfg.export.temperature:
-        probabilities = prediction.predict(network, Loader(dataset, cfg.evaluate.batch_size, cfg), len(dataset))
-        temperature = calibration.fit_temperature(dataset.labels, probabilities)
-        if temperature is None:
-            temperature = 1.0
-            print(
-                f'warning: export.temperature: the {len(dataset)} validation images do not tell one (all right, all wrong, or too few); '
-                'the probabilities stay as they are',
-                file=sys.stderr,
-            )
-
-    settings = cfg.export
-    around = (settings.preprocess, settings.softmax, temperature)
-    layer = wrappers.Deployed(network, cfg.image.mean, cfg.image.std, *around)
+    temperature = fit_temperature(network, dataset, cfg) if settings.temperature else 1.0
+    layer = wrappers.Deployed(
+        network, cfg.image.mean, cfg.image.std, settings.preprocess, settings.softmax, temperature
+    )
     layer.eval()
-    manifest = describe(cfg, origin, temperature, with_onnx)
-    if not with_onnx:
-        manifest['without_onnx'] = why
-    examples = training_images(manifest, cfg) if settings.precision == 'int8' else ()
-    names = ['paddle', *(['onnxruntime'] if with_onnx else [])]
-    if with_onnx and engines.installed('openvino'):
+    manifest = describe(cfg, origin, temperature, not no_onnx)
+    if no_onnx:
+        manifest['without_onnx'] = no_onnx
+    examples = ()
+    if settings.precision == 'int8':
+        training = ZodiacDataset('train', augment=False, cfg=cfg)
+        paths = [training.paths[i] for i in training.spread(settings.calibration_images)]
+        examples = image_batches.read_indexed(paths, manifest['transform'], BATCH)
+    names = ['paddle', *([] if no_onnx else ['onnxruntime'])]
+    if not no_onnx and engines.installed('openvino'):
         names.append('openvino')
     folder = f'{cfg.run_dir}/infer'
-    before = f'{folder}/{cfg.name}.onnx'
-    without = cfg.export.onnx == 'auto' and not with_onnx and os.path.isfile(before)
+    older = f'{folder}/{engines.onnx_name(manifest)}'
+    removed = f'{older} of the older export was removed; ' if no_onnx and os.path.isfile(older) else ''
     with files.atomic_folder(folder) as unfinished:
-        write_models(layer, manifest, unfinished, with_onnx, examples)
+        write_models(layer, manifest, unfinished, not no_onnx, examples)
         manifest['parity'] = compare(network, manifest, unfinished, names, dataset, cfg)
-        runtime.write_manifest(unfinished, manifest)
-    tell(manifest['parity'], names)
-    if cfg.export.onnx == 'auto' and not with_onnx:
-        older = f'warning: {before} of the older export is gone: ' if without else ''
+        export_folder.write_manifest(unfinished, manifest)
+    show(manifest['parity'], names)
+    if no_onnx and settings.onnx == 'auto':
         print(
-            f'{older}no ONNX file was written, which needs requirements-deploy.txt ({why}); set export.onnx=false if none is wanted, '
-            f'else: {step}',
+            f'warning: {removed}no ONNX file was written, which needs requirements-deploy.txt ({no_onnx}); to export one: {fix}; to do '
+            'without, set export.onnx=false',
             file=sys.stderr,
         )
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
     print(f'try it: python predict.py {shlex.quote(folder)} IMAGE_OR_FOLDER')
 
 
-def describe(cfg, origin, temperature, with_onnx):
-    """The content of inference.yaml but for the hashes and the parity."""
-    from dataset import eval_transform
+def why_no_onnx(settings):
+    """(reason, how to fix it) if no ONNX file will be written, else ('', ''). Raises UserError where the settings need one."""
+    if settings.onnx is False:
+        return 'export.onnx=false', ''
+    why, fix = convert.why_no_onnx() or ('', '')
+    if why and (settings.onnx is True or settings.precision == 'int8'):
+        setting = 'export.onnx=true' if settings.onnx is True else 'export.precision=int8'
+        raise UserError(
+            f'{setting} needs the packages of requirements-deploy.txt ({why}): {fix}; see docs/troubleshooting.md#onnx-export'
+        )
+    return why, fix
 
+
+def fit_temperature(network, dataset, cfg):
+    """The temperature that fits the validation images; 1.0, with a warning, where they do not determine one."""
+    probabilities = prediction.predict(network, Loader(dataset, cfg.evaluate.batch_size, cfg), len(dataset))
+    temperature = calibration.fit_temperature(dataset.labels, probabilities)
+    if temperature is None:
+        print(
+            f'warning: export.temperature: the {len(dataset)} validation images do not determine a temperature (all right, all wrong, or '
+            'too few); the probabilities are left unchanged',
+            file=sys.stderr,
+        )
+        return 1.0
+    return temperature
+
+
+def describe(cfg, origin, temperature, with_onnx):
+    """The content of inference.yaml without hashes and parity."""
     size, classes = cfg.image.size, len(cfg.data.labels)
     transform = eval_transform(cfg)
     normalised = {'name': 'image', 'shape': [-1, 3, size, size], 'dtype': 'float32', 'layout': 'NCHW'}
@@ -121,20 +139,20 @@ def describe(cfg, origin, temperature, with_onnx):
     }
 
 
-def training_images(manifest, cfg):
-    """What the network sees of some training images, in batches. Raises UserError where there is no index of them."""
-    from dataset import ZodiacDataset
-
-    training = ZodiacDataset('train', augment=False, cfg=cfg)
-    chosen = training.spread(cfg.export.calibration_images)
-    return runtime.sound_batches([training.paths[i] for i in chosen], manifest['transform'], 8)
+def versions(with_onnx):
+    """Versions of Python and Paddle and, with ONNX, of the installed packages that write and run it."""
+    found = {'paddle': paddle.__version__, 'python': sys.version.split()[0]}
+    for package in ('onnx', 'paddle2onnx', 'onnxruntime', 'openvino') if with_onnx else ():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def write_models(layer, manifest, folder, with_onnx, examples=()):
-    """Write the static model, and the same as ONNX, and inference.yaml with their hashes.
+    """Write the static model, the ONNX model, and inference.yaml with their hashes.
 
     Args:
-        examples: batches of what the network sees; only taken where `precision` is int8.
+        examples: batches of transformed images; only used when `precision` is int8.
     """
     path = os.path.join(folder, manifest['name'])
     convert.save_static(layer, path, manifest['input']['shape'], manifest['input']['dtype'])
@@ -143,79 +161,65 @@ def write_models(layer, manifest, folder, with_onnx, examples=()):
         if manifest['precision'] == 'int8':
             convert.quantize_onnx(f'{path}.onnx', examples)
     manifest['sha256'] = {name: files.sha256(os.path.join(folder, name)) for name in sorted(os.listdir(folder))}
-    runtime.write_manifest(folder, manifest)
-
-
-def versions(with_onnx):
-    """Of Python and Paddle, and with ONNX of the packages that make and run it, as far as they are installed."""
-    import importlib.metadata
-
-    import paddle
-
-    found = {'paddle': paddle.__version__, 'python': sys.version.split()[0]}
-    for package in ('onnx', 'paddle2onnx', 'onnxruntime', 'openvino') if with_onnx else ():
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+    export_folder.write_manifest(folder, manifest)
 
 
 def compare(network, manifest, folder, names, dataset, cfg):
-    """Run validation images through each exported model, and through the network as evaluate.py measures it, so that a fault in
-    what was put around it shows too. Raises UserError when one of them disagrees.
+    """Run validation images through each exported model and through the network as evaluate.py runs it, which also shows errors in
+    the layers added around the network. Raises UserError when an engine differs.
 
-    OpenVINO, which nobody needs to have, is left out with a warning then; `--engine auto` takes only what stands here.
+    OpenVINO, which is optional, only causes a warning then; `--engine auto` takes only the engines in the result.
 
-    Returns: JSON-ready dict: images; tolerance; top1, loss and logit_spread of the network; what parity.compare gives for each engine;
-        and the worst over the engines of largest_difference, logit_difference and top1_agreement.
+    Returns: JSON-ready dict: images; tolerance; top1, loss and logit_spread of the network; the result of parity.compare for each
+        engine; and the worst over the engines of largest_difference, logit_difference and top1_agreement.
     """
-    import numpy as np
-    import paddle
-
-    from dataset import eval_transform
-
     chosen = dataset.spread(cfg.export.parity_images)
     paths, labels = [dataset.paths[i] for i in chosen], dataset.labels[chosen]
-    seen = runtime.sound_batches(paths, eval_transform(cfg), 8)
     with paddle.no_grad():
-        expected = np.concatenate([network(paddle.to_tensor(part)).numpy() for part in seen]) / manifest['temperature']
+        batches = image_batches.read_indexed(paths, eval_transform(cfg), BATCH)
+        logits = np.concatenate([network(paddle.to_tensor(batch)).numpy() for batch in batches])
+    expected = logits / manifest['temperature']
     if not np.isfinite(expected).all():
         raise UserError(
-            f'{cfg.run_dir}/infer: not exported: the network gives no numbers (NaN): its training has diverged; train with a lower '
-            'optim.lr, or name other weights with evaluate.weights'
+            f'{cfg.run_dir}/infer: not exported: the outputs of the network are NaN, its training has diverged; train with a lower '
+            'optim.lr, or choose other weights with evaluate.weights'
         )
-    parts = list(runtime.sound_batches(paths, manifest['transform'], 8))
-    figures = {}
+    batches = list(image_batches.read_indexed(paths, manifest['transform'], BATCH))
+    found = {}
     for engine in names:
         try:
             place = cfg.device if engine == 'paddle' and cfg.export.precision != 'bf16' else 'cpu'
-            exported = runtime.load(folder, place, engine, compared=False)
-            found = [exported.outputs(part) for part in parts]
-            outputs = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-            figures[engine] = parity.compare(engine, expected, outputs, labels, cfg.export)
+            model = exported_model.load(folder, place, engine, compared=False)
+            results = [model.outputs(batch) for batch in batches]
+            outputs = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+            found[engine] = parity.compare(engine, expected, outputs, labels, cfg.export)
         except UserError as error:
             if engine != 'openvino':
                 raise UserError(f'{cfg.run_dir}/infer: not exported: {error}; an older export is kept') from None
-            said = str(error).replace(folder, f'{cfg.run_dir}/infer')
-            print(f'warning: {said}; predict.py and serve.py will not choose openvino on their own', file=sys.stderr)
+            message = str(error).replace(folder, f'{cfg.run_dir}/infer')
+            print(
+                f'warning: {message}; predict.py and serve.py will not choose openvino by themselves', file=sys.stderr
+            )
     return {
         'images': len(chosen),
         'tolerance': cfg.export.tolerance,
         'network': {**parity.quality(expected, labels), 'logit_spread': parity.spread(expected)},
-        **figures,
-        'largest_difference': max(values['largest_difference'] for values in figures.values()),
-        'logit_difference': max(values['logit_difference'] for values in figures.values()),
-        'top1_agreement': min(values['top1_agreement'] for values in figures.values()),
+        **found,
+        'largest_difference': max(values['largest_difference'] for values in found.values()),
+        'logit_difference': max(values['logit_difference'] for values in found.values()),
+        'top1_agreement': min(values['top1_agreement'] for values in found.values()),
     }
 
 
-def tell(measured, names):
+def show(measured, names):
+    """Print the result of `compare`, one line per engine."""
     network = measured['network']
     for engine in filter(measured.get, names):
         found = measured[engine]
         print(
-            f'{engine} ({found["precision"]}) and network on {measured["images"]} validation images: largest difference of a logit '
-            f'{found["logit_difference"]:.2e} of their spread, of a probability {found["largest_difference"]:.2e}; same top-1 on '
-            f'{found["top1_agreement"]:.1%}; accuracy {found["top1"]:.4f} and {network["top1"]:.4f}; loss {found["loss"]:.4f} and '
+            f'{engine} ({found["precision"]}) against the network on {measured["images"]} validation images: largest difference of a '
+            f'logit {found["logit_difference"]:.2e} of their spread, of a probability {found["largest_difference"]:.2e}; same top-1 '
+            f'on {found["top1_agreement"]:.1%}; top-1 {found["top1"]:.4f} and {network["top1"]:.4f}; loss {found["loss"]:.4f} and '
             f'{network["loss"]:.4f}'
         )
 

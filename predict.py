@@ -3,8 +3,8 @@
     python predict.py output/zodiac/infer cat.jpg photos/
     python predict.py output/zodiac/infer photos/ --top 3 --csv result.csv
 
-Prints a line an image: path, label, probability, separated by tabs; with --top N the N most probable labels. Folders may be of any
-size: images are decoded while the network runs, a few batches ahead. Files and folders that cannot be read are named on stderr and
+Prints one line per image: path, label, probability, separated by tabs; with --top N the N most probable labels. Folders may be of
+any size: images are decoded a few batches ahead of the network. Files and folders that cannot be read are reported on stderr and
 counted; the exit status is then 1.
 """
 
@@ -22,58 +22,58 @@ import os
 import re
 import sys
 
+from tqdm import tqdm
+
 from zodiac.base import device, files, walk
 from zodiac.base.errors import UserError, run
 from zodiac.images import decoding
-from zodiac.inference import runtime
+from zodiac.inference import engines, exported_model, image_batches
 
 
 def main():
-    args = parse()
-    from tqdm import tqdm
-
-    require(args.paths)
+    args = make_parser().parse_args()
+    for path in args.paths:
+        if not os.path.exists(path):
+            raise UserError(f'{path}: no such file or folder')
     classified = unread = 0
-    # lines on the same terminal show the progress themselves
+    # result lines on the same terminal are progress enough
     quiet = None if args.csv or not sys.stdout.isatty() else True
     with output(args) as write, tqdm(desc='classifying', unit='image', leave=False, disable=quiet) as bar:
-        model = runtime.load(args.infer_dir, args.device, args.engine)
+        model = exported_model.load(args.infer_dir, args.device, args.engine)
         found = find_images(args.paths, lambda text: bar.write(files.printable(text), file=sys.stderr))
-        for paths, batch, errors in runtime.batches(found, model.transform, args.batch_size):
+        for paths, batch, errors in image_batches.read(found, model.transform, args.batch_size):
             for error in errors:
                 bar.write(f'error: {files.printable(str(error))}', file=sys.stderr)
             unread += len(errors)
             if len(batch):
                 for path, probabilities in zip(paths, model.predict(batch)):
-                    write((path, runtime.best(probabilities, model.labels, args.top)))
+                    write((path, exported_model.top_labels(probabilities, model.labels, args.top)))
                 classified += len(paths)
             bar.update(len(paths) + len(errors))
-        if not classified:  # within: no table without a row
+        if not classified:  # raised inside, so that no empty CSV file is written
             raise UserError(f'{unread} of {unread} files or folders could not be read')
     if args.csv and not files.is_stream(args.csv):
-        print(f'{classified} predictions written to {args.csv}')
+        print(f'{classified} prediction{"" if classified == 1 else "s"} written to {args.csv}')
     if unread:
         raise UserError(
             f'{unread} of {classified + unread} files or folders could not be read; the others were classified'
         )
 
 
-def parse():
+def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('infer_dir', help='folder that export.py wrote')
-    parser.add_argument('paths', nargs='+', metavar='PATH', help='image files, or folders that are searched for images')
-    parser.add_argument('--top', type=_positive, default=1, metavar='N', help='how many labels an image (default: 1)')
+    add = parser.add_argument
+    add('infer_dir', help='folder that export.py wrote')
+    add('paths', nargs='+', metavar='PATH', help='image files, or folders to search for images')
+    add('--top', type=_positive, default=1, metavar='N', help='labels per image (default: 1)')
     form = parser.add_mutually_exclusive_group()
-    form.add_argument('--json', action='store_true', help='print a JSON object a line')
+    form.add_argument('--json', action='store_true', help='print one JSON object per line')
     form.add_argument('--csv', metavar='FILE', help='write a CSV file instead of printing lines')
-    parser.add_argument(
-        '--batch-size', type=_positive, default=16, metavar='N', help='images a run of the network (default: 16)'
-    )
-    parser.add_argument('--device', type=device.checked, default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
-    engines = ['auto', *runtime.ENGINES]
-    help_on_engine = 'what runs the model; auto is the fastest that export.py has checked (default: auto)'
-    parser.add_argument('--engine', choices=engines, default='auto', help=help_on_engine)
-    return parser.parse_args()
+    add('--batch-size', type=_positive, default=16, metavar='N', help='images per run of the network (default: 16)')
+    add('--device', type=device.checked, default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
+    help_on_engine = 'what runs the model; auto: the fastest one that export.py has checked (default: auto)'
+    add('--engine', choices=['auto', *engines.ENGINES], default='auto', help=help_on_engine)
+    return parser
 
 
 def _positive(text):
@@ -82,27 +82,20 @@ def _positive(text):
     return int(text)
 
 
-def require(paths):
-    """Raise UserError for a path that is not there, before the work begins."""
-    for path in paths:
-        if not os.path.exists(path):
-            raise UserError(f'{path}: no such file or folder')
+def find_images(paths, warn):
+    """Yield the named files, and the images in named folders, sorted. Links are followed; each folder is visited once.
 
-
-def find_images(paths, say):
-    """Yield files as they are named, and the images in folders, sorted; of links too, each folder once.
-
-    For what is no image there, a UserError is yielded: a pipe or a device, a folder that cannot be read, a folder without images.
-    `say` takes a text about files of a folder that are passed over.
+    A UserError is yielded for a pipe or a device in a folder, a folder that cannot be read, and a folder without images.
+    `warn` is called with a text about files of a folder that are skipped.
     """
     for path in paths:
-        yield from _images_in(path, say) if os.path.isdir(path) else [path]
+        yield from _images_in(path, warn) if os.path.isdir(path) else [path]
 
 
-def _images_in(folder, say):
+def _images_in(folder, warn):
     found, other, example, errors = 0, 0, None, []
 
-    def pass_over(path):
+    def skip(path):
         nonlocal other, example
         other, example = other + 1, example or path
 
@@ -110,26 +103,27 @@ def _images_in(folder, say):
         if isinstance(why, OSError):
             errors.append(UserError(f'{path}: cannot be read ({why.strerror})'))
         elif why == 'no file' and path.lower().endswith(decoding.IMAGE_SUFFIXES):
-            # one that the user names is read, one that lies in a folder would wait for ever
-            errors.append(UserError(f'{path}: is no file, but a pipe or a device'))
+            # a pipe that the user names is read; one found in a folder could block forever
+            errors.append(UserError(f'{path}: not a file but a pipe or a device'))
         elif why == 'no file':
-            pass_over(path)
+            skip(path)
 
     for path in walk.walk(folder, note):
         if is_image(path):
             found += 1
             yield path
         else:
-            pass_over(path)
+            skip(path)
     yield from errors
+    number = f'{other} other file{"" if other == 1 else "s"}'
     if found and other:
-        say(f'{folder}: {other} file{"s" if other > 1 else ""} passed over, no image, for example {example}')
+        warn(f'{folder}: skipped {number}, not images, for example {example}')
     if not found and not errors:
-        yield UserError(f'{folder}: no images in this folder ({other} other file{"" if other == 1 else "s"})')
+        yield UserError(f'{folder}: no images in this folder ({number})')
 
 
 def is_image(path):
-    """Whether a file in a folder is to be classified: it is called an image, or is one whatever its name."""
+    """Whether to classify a file of a folder: its name has an image suffix, or its content is an image."""
     if path.lower().endswith(decoding.IMAGE_SUFFIXES):
         return True
     try:
@@ -147,15 +141,15 @@ def as_line(row):
 
 def as_json(row):
     path, guesses = row
-    escaped = codecs.lookup(sys.stdout.encoding or 'ascii').name != 'utf-8'  # else not all of it could be written
-    return json.dumps({'path': path, **runtime.as_dict(guesses)}, ensure_ascii=escaped)
+    escaped = codecs.lookup(sys.stdout.encoding or 'ascii').name != 'utf-8'  # other encodings lack some characters
+    return json.dumps({'path': path, **exported_model.as_dict(guesses)}, ensure_ascii=escaped)
 
 
 @contextlib.contextmanager
 def output(args):
-    """Yield what takes the row of each image: it prints a line, or adds one to the CSV file, which appears at the end.
+    """Yield a function that takes the row of an image and prints it, or adds it to the CSV file, which appears at the end.
 
-    Raises UserError at once where that cannot be written.
+    Raises UserError at once if the file cannot be written.
     """
     if not args.csv:
         yield lambda row: print(as_json(row) if args.json else as_line(row))

@@ -1,11 +1,11 @@
-"""Serve an exported model over HTTP, with a page for people.
+"""Serve an exported model over HTTP, with a web page.
 
     python serve.py output/zodiac/infer
     curl -F file=@cat.jpg http://127.0.0.1:8000/predict
 
-/ is the page, /predict takes images, /docs describes it, /healthz, /readyz and /metrics are for whoever runs it. Only this machine
-can reach it unless --host says otherwise; then set the environment variable ZODIAC_TOKEN, which clients send as `Authorization:
-Bearer TOKEN`. Needs requirements-serve.txt.
+/ is the page, /predict classifies images, /docs describes the API; /healthz, /readyz and /metrics are for operators. Only this
+machine can reach the server unless --host says otherwise; then set the environment variable ZODIAC_TOKEN, which clients send as
+`Authorization: Bearer TOKEN`. Needs requirements-serve.txt.
 """
 
 if __name__ == '__main__':
@@ -25,9 +25,9 @@ import sys
 
 from zodiac.base import device
 from zodiac.base.errors import UsageError, run
-from zodiac.inference import runtime
+from zodiac.inference import engines, exported_model
 
-CONNECTIONS = 4  # for each request of --max-requests
+CONNECTIONS = 4  # per request of --max-requests
 
 
 def main():
@@ -35,27 +35,33 @@ def main():
 
 
 def serve(args):
-    """Load the model, run it once, and answer requests until a signal comes."""
-    from zodiac.serving import application, connections, uploads
+    """Load the model, run it once for each batch size, and answer requests until a signal arrives."""
+    from zodiac.serving import application, connections, uploads  # FastAPI takes half a second, too long for --help
 
     token = read_token()
-    links = CONNECTIONS * args.max_requests
-    total = (args.max_total_mb << 20) - links * connections.BUFFERS
-    sizes = {'body': args.max_mb << 20, 'total': total, 'pixels': args.max_megapixels * 10**6}
-    limits = uploads.Limits(requests=args.max_requests, images=args.max_images, seconds=args.timeout, **sizes)
+    most = CONNECTIONS * args.max_requests
+    limits = uploads.Limits(
+        requests=args.max_requests,
+        images=args.max_images,
+        body=args.max_mb << 20,
+        total=(args.max_total_mb << 20) - most * connections.BUFFERS,
+        pixels=args.max_megapixels * 10**6,
+        seconds=args.timeout,
+    )
     listener = connections.bind(args.host, args.port)
-    model = runtime.load(args.infer_dir, args.device, args.engine)
+    model = exported_model.load(args.infer_dir, args.device, args.engine)
     app = application.create(model, limits, args.batch_size, args.max_delay / 1000, token, warm_up=True)
     connections.listen(listener)
     host, port = listener.getsockname()[:2]
     if not token and not ipaddress.ip_address(host).is_loopback:
         print(
-            f'warning: {host}: others can reach this server; set ZODIAC_TOKEN to ask them for a token', file=sys.stderr
+            f'warning: {host}: other machines can reach this server; set ZODIAC_TOKEN to require a token',
+            file=sys.stderr,
         )
     address = f'http://{f"[{host}]" if ":" in host else host}:{port}'
     print(f'serving {model.name} with {model.engine} at {address} (Ctrl-C stops)', flush=True)
     settings = connections.Settings(
-        connections=links,
+        connections=most,
         keep_alive=args.keep_alive,
         drain=args.drain,
         stop=math.ceil(args.timeout) + 1,
@@ -66,47 +72,43 @@ def serve(args):
     connections.serve(app, listener, settings)
 
 
-def parse():
+def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('infer_dir', help='folder that export.py wrote')
     add = parser.add_argument
-    add('--host', default='127.0.0.1', help='address to listen at; 0.0.0.0 is all (default: 127.0.0.1)')
-    add('--port', type=_number(int, 0, 65535), default=8000, help='0 takes a free one (default: 8000)')
+    add('--host', default='127.0.0.1', help='address to listen on; 0.0.0.0 is all (default: 127.0.0.1)')
+    add('--port', type=_number(int, 0, 65535), default=8000, help='0 picks a free one (default: 8000)')
     add('--device', type=device.checked, default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
-    help_on_engine = 'what runs the model; auto is the fastest that export.py has checked (default: auto)'
-    add('--engine', choices=['auto', *runtime.ENGINES], default='auto', help=help_on_engine)
+    help_on_engine = 'what runs the model; auto: the fastest one that export.py has checked (default: auto)'
+    add('--engine', choices=['auto', *engines.ENGINES], default='auto', help=help_on_engine)
 
     def limit(name, default, text, kind=int, low=1, high=10**6):
         add(name, type=_number(kind, low, high), default=default, metavar='N', help=f'{text} (default: {default})')
 
-    limit('--batch-size', 8, 'most images a run of the network', high=256)
-    limit('--max-delay', 2, 'milliseconds that an image may wait for others to share its batch', float, 0)
-    limit('--max-requests', 128, 'requests that have arrived, in progress; more get 503')
-    limit('--max-images', 16, 'images of a request; more get 413')
-    limit('--max-mb', 16, 'megabytes of a request, which are held in memory; more get 413')
+    limit('--batch-size', 8, 'largest number of images per run of the network', high=256)
+    limit('--max-delay', 2, 'milliseconds an image may wait for others to share its batch', float, 0)
+    limit('--max-requests', 128, 'requests in progress whose body has arrived; more get 503')
+    limit('--max-images', 16, 'images per request; more get 413')
+    limit('--max-mb', 16, 'megabytes per request, held in memory; more get 413')
     limit(
-        '--max-total-mb',
-        512,
-        'megabytes of memory that all uploads together take; the largest that still arrives gets 503',
+        '--max-total-mb', 512, 'megabytes of memory for all uploads together; the largest one still arriving gets 503'
     )
-    limit('--max-megapixels', 32, 'megapixels of an image; more get 413')
+    limit('--max-megapixels', 32, 'megapixels per image; more get 413')
     limit('--timeout', 30, 'seconds for a request, from its first byte to the answer', float)
-    limit(
-        '--keep-alive',
-        75,
-        'seconds that a connection stays open for another request; more than a proxy in front has',
-        float,
-    )
-    limit('--drain', 2, 'seconds after SIGTERM in which requests are still taken, while /readyz says 503', float, 0)
-    help_on_proxy = (
-        'address or network of a proxy that is believed who its client is (X-Forwarded-For); may be repeated'
-    )
+    limit('--keep-alive', 75, 'seconds an idle connection stays open; must exceed that of a proxy in front', float)
+    limit('--drain', 2, 'seconds after SIGTERM in which requests are accepted while /readyz returns 503', float, 0)
+    help_on_proxy = 'address or network of a proxy whose X-Forwarded-For is trusted; repeatable (default: none)'
     add('--proxy', type=_network, action='append', default=[], metavar='ADDRESS', help=help_on_proxy)
     help_on_cors = (
-        "origin of a page whose scripts may ask this server, like https://example.org, or '*'; may be repeated"
+        "origin whose pages may call this server, like https://example.org, or '*'; repeatable (default: none)"
     )
     add('--cors-origin', type=_origin, action='append', default=[], metavar='ORIGIN', help=help_on_cors)
-    add('--no-access-log', action='store_true', help='do not write a line of JSON to stderr for each request')
+    add('--no-access-log', action='store_true', help='do not log each request as a line of JSON on stderr')
+    return parser
+
+
+def parse():
+    parser = make_parser()
     args = parser.parse_args()
     buffers = math.ceil(1.5 * args.max_requests)  # MB: connections.BUFFERS for CONNECTIONS
     if args.max_total_mb < args.max_mb + buffers:
@@ -142,7 +144,7 @@ def _origin(text):
 
 
 def read_token():
-    """The token that clients must send, or None. Raises UsageError for one that no header can carry."""
+    """The token that clients must send, or None. Raises UsageError for one that a header cannot carry."""
     token = os.environ.get('ZODIAC_TOKEN')
     if token is not None and not (token.isascii() and token.isprintable() and token.split() == [token]):
         raise UsageError('ZODIAC_TOKEN: must be one word of ASCII characters; try: openssl rand -hex 16')

@@ -1,4 +1,4 @@
-"""A folder through ONNX Runtime as it comes, an image a run, decoded as by predict.py: a baseline of benchmarks/predict.py.
+"""Predict a folder with plain ONNX Runtime, one image per run, decoded as in predict.py: a baseline of benchmarks/predict.py.
 
 python benchmarks/onnx_predict.py INFER_DIR FOLDER
 """
@@ -13,21 +13,21 @@ import onnxruntime
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from zodiac.inference import runtime  # noqa: E402
+from zodiac.inference import export_folder, image_batches  # noqa: E402
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('infer')
     parser.add_argument('folder')
     args = parser.parse_args()
-    manifest = runtime.read_manifest(args.infer)
+    manifest = export_folder.read_manifest(args.infer)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     model = f'{args.infer}/{manifest["name"]}.onnx'
     session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
     paths = sorted(str(path) for path in Path(args.folder).iterdir())
     start = time.perf_counter()
-    for path, image in zip(paths, runtime.sound_batches(paths, manifest['transform'], 1)):
-        (probabilities,) = session.run(None, {'image': image})
+    for path, image in zip(paths, image_batches.read_indexed(paths, manifest['transform'], 1)):
+        (probabilities,) = session.run(['probabilities'], {'image': image})
         print(f'{path}\t{probabilities.argmax()}')
     print('seconds', time.perf_counter() - start, file=sys.stderr)

@@ -1,8 +1,9 @@
-"""Image files of every format, mode and fault, drawn in memory: bytes by name."""
+"""Image files of every format, mode and fault, drawn in memory."""
 
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 from conftest import picture
@@ -10,7 +11,7 @@ from PIL import Image
 
 from zodiac.images import decoding
 
-LARGE = (517, 389)  # is decoded at an eighth
+LARGE = (517, 389)  # decoded at an eighth of its size
 
 
 def png(size, depth, colour, rows, *chunks):
@@ -28,6 +29,16 @@ def saved(image, kind, **options):
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
+
+
+def encoded(image, kind, **options):
+    """An image file in memory."""
+    return io.BytesIO(saved(image, kind, **options))
+
+
+def noise(size, seed=0):
+    """A PIL RGB image in which every pixel is random."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
 
 
 def jpeg(size=(48, 40), mode='RGB', **options):
@@ -101,7 +112,7 @@ RGB = {
     'turned by exif.jpg': lambda: jpeg(exif=exif()),
     'wrong exif.jpg': lambda: jpeg(exif=exif(_271='maker').replace(b'\x01\x0f\0\x02', b'\x01\0\0\x02')),
     'not exif.jpg': lambda: jpeg_with(0xE1, b'Exif\0\0nothing of the kind'),
-    'rest behind the end.jpg': lambda: jpeg() + b'rest' * 20,
+    'bytes after the end.jpg': lambda: jpeg() + b'rest' * 20,
     'flipped bits.jpg': lambda: patched(jpeg(), len(jpeg()) - 60, b'\x00\x11'),
     'fill bytes.jpg': lambda: jpeg()[:2] + b'\xff\xff\xff' + jpeg()[2:],
     'higher than its data.jpg': lambda: patched(jpeg(), sof(jpeg()) + 5, struct.pack('>H', 56)),
@@ -111,7 +122,7 @@ RGB = {
     'no suffix': lambda: jpeg(),
     'plain.png': lambda: saved(picture(1), 'PNG'),
     'one colour is transparent.png': lambda: saved(picture(1), 'PNG', transparency=(0, 0, 0)),
-    '16 bits a channel.png': lambda: png((2, 2), 16, 2, (b'\0' + bytes(range(12))) * 2),
+    '16 bits per channel.png': lambda: png((2, 2), 16, 2, (b'\0' + bytes(range(12))) * 2),
     'animated.png': lambda: saved(picture(1), 'PNG', save_all=True, append_images=[picture(2)]),
     'plain.bmp': lambda: saved(picture(1), 'BMP'),
     'plain.webp': lambda: saved(picture(1), 'WEBP'),
@@ -153,7 +164,7 @@ BROKEN = {
     'half.webp': lambda: saved(picture(1), 'WEBP', lossless=True)[:-200],
     'half.tif': lambda: saved(picture(1), 'TIFF')[:900],
     'text.jpg': lambda: b'I am no picture.\n' * 20,
-    'text behind a start.jpg': lambda: b'\xff\xd8' + b'I am no picture.\n' * 20,
+    'text after a start.jpg': lambda: b'\xff\xd8' + b'I am no picture.\n' * 20,
     'empty.jpg': lambda: b'',
     'two bytes.jpg': lambda: b'\xff\xd8',
     'page.jpg': lambda: b'<!DOCTYPE html><html><body>404</body></html>',
@@ -171,14 +182,21 @@ BROKEN = {
 ZOO = {**RGB, **OTHER_MODES, **BROKEN}
 
 
+def draw(name, folder):
+    """Write this file of ZOO into a folder; returns its path."""
+    path = Path(folder) / name
+    path.write_bytes(ZOO[name]())
+    return str(path)
+
+
 # --- more than 8 bits per channel
 
-SHADES = np.linspace(0, 255, 48 * 40).reshape(40, 48).astype(np.uint16)  # every grey there is
+SHADES = np.linspace(0, 255, 48 * 40).reshape(40, 48).astype(np.uint16)  # all greys
 COLOUR = np.stack([SHADES, SHADES[::-1], SHADES // 2], -1)
 
 
 def png16(values, *chunks):
-    """A PNG of 16 bits a channel: grey, grey with alpha, colour, colour with alpha by the last axis of `values`."""
+    """A PNG of 16 bits per channel; the last axis of `values` has grey, grey and alpha, colour, or colour and alpha."""
     values = values if values.ndim == 3 else values[..., None]
     rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in values)
     return png(values.shape[1::-1], 16, {1: 0, 2: 4, 3: 2, 4: 6}[values.shape[2]], rows, *chunks)
@@ -194,8 +212,8 @@ def pnm(values, highest):
 # --- orientations
 
 UPRIGHT = picture(1, (160, 96))
-STORED = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}  # by orientation, the one whose turn makes what the file holds
-WRITTEN = {  # how each format of Pillow's that can tell an orientation is written
+STORED = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}  # by orientation, the one whose turn gives the stored pixels
+WRITTEN = {  # Pillow's formats with an orientation, with options for `save`
     'JPEG': {'quality': 95, 'subsampling': 0},
     'grey JPEG': {'mode': 'L', 'quality': 95},
     'CMYK JPEG': {'mode': 'CMYK', 'quality': 95},
@@ -217,7 +235,7 @@ WRITTEN = {  # how each format of Pillow's that can tell an orientation is writt
 
 
 def turned(name, orientation):
-    """The bytes of UPRIGHT as a camera on its side would keep it."""
+    """The bytes of UPRIGHT as stored by a camera with this orientation."""
     options = {**WRITTEN[name]}
     image = UPRIGHT.convert(options.pop('mode', 'RGB'))
     if orientation in STORED:
@@ -227,7 +245,7 @@ def turned(name, orientation):
     return saved(image, name.split()[-1], exif=tags, **options)
 
 
-# --- what is refused
+# --- refused files
 
 
 def box(*brands):
@@ -245,7 +263,7 @@ NAMED = {
 
 
 def private_tags(count=900):
-    """A TIFF of many tags of types that libtiff complains of, one by one."""
+    """A TIFF with many tags of types for each of which libtiff prints a warning."""
     sound = saved(picture(1), 'TIFF', compression='tiff_lzw')
     (start,) = struct.unpack_from('<L', sound, 4)
     (own,) = struct.unpack_from('<H', sound, start)
@@ -259,7 +277,7 @@ def private_tags(count=900):
 
 
 def jpeg_of_scans(count, frame=0xC2, side=4000, between=b''):
-    """A grey picture of three components in `count` scans, each of a byte of data."""
+    """A grey picture of three components in `count` scans of one byte each."""
     numbers = [1, 2, 3]
     tables = b''.join(segment(0xC4, bytes([kind, 1, *[0] * 15, 0])) for kind in (0x00, 0x10))
     shape = struct.pack('>BHHB', 8, side, side, 3) + b''.join(bytes([number, 0x11, 0]) for number in numbers)
@@ -267,7 +285,7 @@ def jpeg_of_scans(count, frame=0xC2, side=4000, between=b''):
     def scan(chosen, tail):
         return segment(0xDA, bytes([len(chosen)]) + b''.join(bytes([number, 0]) for number in chosen) + tail) + b'\0'
 
-    if frame == 0xC2:  # all bits but the last of the first coefficient, and then that bit again and again
+    if frame == 0xC2:  # all bits but the last of the first coefficient, then that bit repeatedly
         scans = scan(numbers, b'\0\0\1') + between + scan(numbers, b'\0\0\x10') * (count - 1)
     else:
         scans = scan([1], b'\0\x3f\0') + between + scan([2], b'\0\x3f\0') * (count - 2) + scan([3], b'\0\x3f\0')

@@ -1,6 +1,6 @@
-"""annotate, training, predict and serve accept the same files, and see the same pixels of them.
+"""annotate.py, training, predict.py and serve.py accept the same files and see the same pixels.
 
-With ZODIAC_DATA, the folder that holds odd_images.zip, also for a thousand odd files that were found elsewhere.
+Set ZODIAC_DATA to the folder with odd_images.zip to test a thousand collected odd files as well.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ from image_files import COLOUR, NAMED, SHADES, WRITTEN, ZOO, png16, pnm, private
 
 import config
 from zodiac.base.errors import UserError
-from zodiac.data import file_facts, inspection
+from zodiac.data import entry, inspection
 from zodiac.images import decoding
-from zodiac.inference import runtime
+from zodiac.inference import exported_model, image_batches
 
 pytest.importorskip('fastapi', reason='requirements-serve.txt is not installed')
 from fastapi.testclient import TestClient
@@ -40,7 +40,7 @@ def second_frame_damaged():
 
 
 def wrong_byte():
-    """A PNG with one wrong byte in its pixels, as of a bad disk."""
+    """A PNG with one wrong byte in its pixel data, as from a bad disk."""
     whole = bytearray(saved(picture(3, (160, 120)), 'PNG'))
     whole[whole.index(b'IDAT') + 40] ^= 0x55
     return bytes(whole)
@@ -71,7 +71,7 @@ MADE = {
 
 @pytest.fixture(params=['made', 'odd'])
 def files(request, workdir):
-    """{path: bytes} of files below photos/cat; beside them are a few good ones in photos/dog."""
+    """{path: bytes} of files below photos/cat; photos/dog has a few sound ones."""
     if request.param == 'made':
         found = {name: content if isinstance(content, bytes) else content() for name, content in MADE.items()}
     elif not os.environ.get('ZODIAC_DATA') or not ODD.is_file():
@@ -89,12 +89,14 @@ def files(request, workdir):
     return {f'photos/cat/{name}': content for name, content in found.items()}
 
 
-def of_annotate(paths):
-    """The paths that annotate.py takes, by its index files and by its list of what it leaves out, which must agree."""
+def accepted_by_annotate(paths):
+    """The paths that annotate.py accepts, by its index files and its list of rejected files, which must agree."""
     result = run_script('annotate.py', '-o', *SETTINGS, cwd='.')
     assert_message(result, 0)
-    said = [line for line in result.stderr.splitlines() if line.strip('!')]
-    assert [line for line in said if not line.startswith(('WARNING: ', 'Each is listed'))] == []  # nothing of a library
+    lines = [line for line in result.stderr.splitlines() if line.strip('!')]
+    assert [
+        line for line in lines if not line.startswith(('WARNING: ', 'Each is listed'))
+    ] == []  # no message of a library
     summary = json.loads(Path('photos/annotation.json').read_text(encoding='utf-8'))
     indexed = {
         line.split('\t')[0]
@@ -105,8 +107,8 @@ def of_annotate(paths):
     return indexed & set(paths)
 
 
-def of_dataset(paths, reduced):
-    """{path: what training and evaluation see of it}, and the transform."""
+def read_by_dataset(paths, reduced):
+    """{path: its item in a dataset}, and the transform."""
     cfg = config.load(overrides=[*SETTINGS, f'data.reduced_decoding={str(reduced).lower()}'])
     Path('photos/train.txt').write_text(''.join(f'{path}\t0\n' for path in paths), encoding='utf-8')
     dataset = ZodiacDataset('train', augment=False, cfg=cfg)
@@ -117,15 +119,15 @@ def of_dataset(paths, reduced):
     return found, dataset.transform
 
 
-def of_predict(paths, transform):
+def read_by_predict(paths, transform):
     found = {}
-    for good, batch, _ in runtime.batches(iter(paths), transform, 16):
+    for good, batch, _ in image_batches.read(iter(paths), transform, 16):
         found.update(zip(good, batch))
     return found
 
 
-def of_serve(files, groups, transform):
-    """The paths that the server takes, each group of them in one request, and what its network is given, as bytes."""
+def accepted_by_serve(files, groups, transform):
+    """The paths that the server accepts, one request per group, and the inputs of its network, as bytes."""
     seen, taken = set(), set()
 
     def predict(batch):
@@ -133,7 +135,7 @@ def of_serve(files, groups, transform):
         return np.full((len(batch), 2), 0.5, np.float32)
 
     limits = uploads.Limits(requests=4, images=16, body=1 << 26, total=1 << 28, pixels=decoding.MAX_PIXELS, seconds=60)
-    model = runtime.Exported('photos', ['cat', 'dog'], transform, {}, predict)
+    model = exported_model.ExportedModel('photos', ['cat', 'dog'], transform, {}, predict)
     with TestClient(application.create(model, limits, delay=0)) as client:
         for group in groups:
             answer = client.post('/predict', files=[('file', ('a', files[path], 'image/jpeg')) for path in group])
@@ -142,26 +144,26 @@ def of_serve(files, groups, transform):
     return taken, seen
 
 
-@pytest.mark.filterwarnings('ignore::UserWarning', 'ignore::RuntimeWarning')  # of Pillow's, which the doors ignore
-def test_every_door_accepts_the_same_files_and_sees_the_same_pixels(files, capfd):
+@pytest.mark.filterwarnings('ignore::UserWarning', 'ignore::RuntimeWarning')  # of Pillow, which the scripts ignore
+def test_all_scripts_accept_the_same_files_and_see_the_same_pixels(files, capfd):
     paths = sorted(files)
-    accepted = of_annotate(paths)
+    accepted = accepted_by_annotate(paths)
     assert len(paths) / 3 < len(accepted) < len(paths)
     for reduced in (False, True):
-        trained, transform = of_dataset(paths, reduced)
-        predicted = of_predict(paths, transform)
+        trained, transform = read_by_dataset(paths, reduced)
+        predicted = read_by_predict(paths, transform)
         assert accepted == set(trained) == set(predicted)
         assert [path for path in accepted if not np.array_equal(trained[path], predicted[path])] == []
     sound = sorted(accepted)
     together = [sound[start : start + 16] for start in range(0, len(sound), 16)]
-    served, seen = of_serve(files, [*together, *([path] for path in paths if path not in accepted)], transform)
+    served, seen = accepted_by_serve(files, [*together, *([path] for path in paths if path not in accepted)], transform)
     assert served == accepted
     assert [path for path in sound if trained[path].tobytes() not in seen] == []
     for path in accepted:
         whole = np.asarray(decoding.decode(io.BytesIO(files[path])))
-        digest = hashlib.sha256(whole).digest()[: file_facts.HASH_BYTES]
+        digest = hashlib.sha256(whole).digest()[: entry.HASH_BYTES]
         for reduce in (False, True):
             found = inspection.inspect(path, True, reduce)
-            assert found.verdict.reduced or file_facts.pixels(found.picture) == digest, path
-            assert file_facts.size(found.picture) == whole.shape[1::-1], path
-    assert capfd.readouterr().err == ''  # not a word of a C library either
+            assert found.verdict.reduced or entry.pixels(found.fingerprint) == digest, path
+            assert entry.size(found.fingerprint) == whole.shape[1::-1], path
+    assert capfd.readouterr().err == ''  # no message of a C library either

@@ -99,8 +99,8 @@ print('modules', *(name for name in ('paddle', 'visualdl', 'sklearn', 'matplotli
 """
 
 
-@pytest.mark.parametrize('script', ['predict.py', 'serve.py', 'train.py'])
-def test_help_does_not_import_paddle(script):
+@pytest.mark.parametrize('script', ['predict.py', 'serve.py', 'train.py', 'export.py'])
+def test_help_comes_without_importing_paddle(script):
     done = subprocess.run([sys.executable, '-c', HELP, script], cwd=ROOT, capture_output=True, text=True, timeout=120)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""predict.py: every path is classified or named as an error, in bounded memory, and what it prints can be read again."""
+"""predict.py: every path is classified or reported as an error, in bounded memory, and the output can be parsed."""
 
 import csv
 import io
@@ -16,10 +16,9 @@ from PIL import Image
 
 import predict
 from zodiac.base import files
-from zodiac.base.errors import UserError
 from zodiac.data import inspection, scan
 from zodiac.images import transforms
-from zodiac.inference import runtime
+from zodiac.inference import exported_model, image_batches
 
 LABELS = ['cat', 'dog', '猫']
 TRANSFORM = transforms.eval_transform(8, [0.5] * 3, [0.25] * 3, 'squash')
@@ -27,9 +26,11 @@ TRANSFORM = transforms.eval_transform(8, [0.5] * 3, [0.25] * 3, 'squash')
 
 @pytest.fixture
 def model(monkeypatch):
-    """An export that finds every image a dog; its folder is not looked at."""
-    exported = runtime.Exported('small', LABELS, TRANSFORM, {}, lambda batch: np.tile([0.2, 0.5, 0.3], (len(batch), 1)))
-    monkeypatch.setattr(runtime, 'load', lambda *_: exported)
+    """A model that calls every image a dog; its folder is not read."""
+    exported = exported_model.ExportedModel(
+        'small', LABELS, TRANSFORM, {}, lambda batch: np.tile([0.2, 0.5, 0.3], (len(batch), 1))
+    )
+    monkeypatch.setattr(exported_model, 'load', lambda *_: exported)
     return exported
 
 
@@ -40,7 +41,7 @@ def ask(call_script, tmp_path, model):
 
 @pytest.fixture
 def pipe(tmp_path):
-    """A pipe that nobody writes to; after ten seconds somebody does, so that a test fails instead of hanging."""
+    """A pipe without a writer; one opens it after ten seconds, so that a test fails instead of hanging."""
     (tmp_path / 'photos').mkdir(exist_ok=True)
     path = tmp_path / 'photos' / 'pipe.jpg'
     os.mkfifo(path)
@@ -65,14 +66,14 @@ def paths_of(result):
     return [line.split('\t')[0] for line in result.stdout.splitlines()]
 
 
-def test_a_pipe_in_a_folder_is_an_error_and_is_not_waited_for(ask, tmp_path, pipe):
+def test_a_pipe_in_a_folder_is_an_error_and_does_not_block(ask, tmp_path, pipe):
     draw(tmp_path / 'photos', 'a.png', 'z.png')
     result = ask('photos')
-    assert_message(result, 1, 'photos/pipe.jpg: is no file', '1 of 3')
+    assert_message(result, 1, 'photos/pipe.jpg: not a file', '1 of 3')
     assert paths_of(result) == ['photos/a.png', 'photos/z.png']
 
 
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # Pillow leaves it to be closed
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # Pillow does not close it
 def test_a_pipe_that_is_named_is_read(ask, tmp_path, pipe):
     content = io.BytesIO()
     picture(0).save(content, 'JPEG')
@@ -84,7 +85,7 @@ def test_a_pipe_that_is_named_is_read(ask, tmp_path, pipe):
     assert paths_of(result) == ['photos/pipe.jpg']
 
 
-def test_folders_behind_links_are_searched_once_and_loops_end(ask, tmp_path):
+def test_linked_folders_are_searched_once_and_loops_end(ask, tmp_path):
     draw(tmp_path / 'elsewhere', 'b.png')
     draw(tmp_path / 'photos' / 'inner', 'a.png')
     (tmp_path / 'photos' / 'link').symlink_to(tmp_path / 'elsewhere')
@@ -95,7 +96,7 @@ def test_folders_behind_links_are_searched_once_and_loops_end(ask, tmp_path):
     assert paths_of(result) == ['photos/inner/a.png', 'photos/link/b.png']
 
 
-def test_the_images_of_a_folder_are_those_that_annotate_takes(ask, tmp_path):
+def test_predict_and_annotate_find_the_same_images_in_a_folder(ask, tmp_path):
     folder = tmp_path / 'photos' / 'cat'
     draw(folder, 'a.jpg', 'b.JFIF', 'c.jpe', 'no suffix', 'e.png.part', '猫.dat')
     draw(tmp_path / 'elsewhere', 'linked.jfif')
@@ -104,20 +105,14 @@ def test_the_images_of_a_folder_are_those_that_annotate_takes(ask, tmp_path):
     for name, content in (('README', b'text'), ('labels.csv', b'a,b'), ('empty', b''), ('.hidden.png', b'text')):
         (folder / name).write_bytes(content)
     result = ask('photos')
-    assert_message(result, 0, 'photos: 3 files passed over, no image, for example photos/cat/README')
+    assert_message(result, 0, 'photos: skipped 3 other files, not images, for example photos/cat/README')
     tree = scan.scan(str(tmp_path / 'photos'), ['cat', 'dog'], 'stop')
     accepted = [entry.path for entry in tree.entries if not inspection.inspect(entry.path, True).reason]
     assert len(accepted) == 7
     assert paths_of(result) == [os.path.relpath(path, tmp_path) for path in accepted]
 
 
-def test_a_folder_of_images_alone_is_not_remarked_on(ask, tmp_path):
-    draw(tmp_path / 'photos', 'a.jfif', 'b.png')
-    (tmp_path / 'photos' / 'Thumbs.db').write_bytes(b'junk')
-    assert 'passed over' not in ask('photos').stderr
-
-
-def test_a_folder_that_cannot_be_read_is_named_and_counted(ask, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_read_is_reported_and_counted(ask, tmp_path, monkeypatch):
     draw(tmp_path / 'photos' / 'a', 'a.png')
     draw(tmp_path / 'photos' / 'b', 'b.png')
     scandir = os.scandir
@@ -133,7 +128,7 @@ def test_a_folder_that_cannot_be_read_is_named_and_counted(ask, tmp_path, monkey
     assert paths_of(result) == ['photos/b/b.png']
 
 
-def test_an_empty_folder_among_others_is_one_error_and_keeps_no_result_back(ask, tmp_path):
+def test_an_empty_folder_among_others_is_one_error_beside_the_results(ask, tmp_path):
     draw(tmp_path / 'photos', 'a.png')
     (tmp_path / 'empty').mkdir()
     result = ask('photos', 'empty', 'photos', '--csv', 'a.csv')
@@ -142,20 +137,12 @@ def test_an_empty_folder_among_others_is_one_error_and_keeps_no_result_back(ask,
         assert [row['path'] for row in csv.DictReader(file)] == ['photos/a.png'] * 2
 
 
-ODD = [
-    'tab\there.png',
-    'new\nline.png',
-    'return\r.png',
-    '\x1b[31mred.png',
-    'c1\x9b.png',
-    ' a,"b" 猫.png',
-    b'latin\xe9.png',
-]
+ODD = ['tab\there.png', 'lf\n.png', 'cr\r.png', '\x1b[31mred.png', 'c1\x9b.png', ' a,"b" 猫.png', b'latin\xe9.png']
 
 
-def test_whatever_a_file_is_called_it_has_one_line_that_tells_the_terminal_nothing(ask, tmp_path):
+def test_any_file_name_gives_one_line_without_control_characters(ask, tmp_path):
     draw(tmp_path / 'photos', *ODD)
-    (tmp_path / 'photos' / 'bad\x1b[2J\n.png').write_text('no image')
+    (tmp_path / 'photos' / 'bad\x1b[2J\n.png').write_text('text')
     result = ask('photos')
     lines = result.stdout.split('\n')
     assert lines.pop() == '' and len(lines) == len(ODD)
@@ -165,18 +152,18 @@ def test_whatever_a_file_is_called_it_has_one_line_that_tells_the_terminal_nothi
     assert 'error: photos/bad\\x1b[2J\\n.png: not an image' in result.stderr
 
 
-def test_a_table_and_json_hold_names_exactly(ask, tmp_path):
+def test_csv_contains_names_unescaped(ask, tmp_path):
     draw(tmp_path / 'photos', *ODD)
     names = {os.path.join('photos', name) for name in os.listdir(tmp_path / 'photos')}
     assert_message(ask('photos', '--csv', 'a.csv'), 0)
     with open(tmp_path / 'a.csv', encoding='utf-8', newline='') as file:
         rows = [row['path'] for row in csv.DictReader(file)]
-    # but for bytes that are no UTF-8, which a table in UTF-8 cannot hold
+    # except bytes that are not UTF-8
     assert set(rows) == {name.encode('utf-8', 'backslashreplace').decode() for name in names}
 
 
 @pytest.mark.parametrize('encoding', ['utf-8', 'latin-1', 'ascii', 'utf-16'])
-def test_json_is_json_in_whatever_encoding(monkeypatch, encoding):
+def test_json_is_valid_in_any_output_encoding(monkeypatch, encoding):
     for name in (*ODD, 'é😀.png'):
         name = os.fsdecode(name)
         shown = io.BytesIO()
@@ -199,35 +186,35 @@ def test_json_is_json_in_whatever_encoding(monkeypatch, encoding):
         (['--device', 'foo', '--engine', 'onnxruntime'], ['--device foo', 'gpu:N']),
     ],
 )
-def test_a_wrong_command_line_is_told_before_the_work(ask, tmp_path, monkeypatch, options, words):
+def test_a_wrong_command_line_is_reported_before_the_work(ask, tmp_path, monkeypatch, options, words):
     draw(tmp_path, 'a.png')
-    monkeypatch.setattr(runtime, 'load', lambda *_: pytest.fail('the work must not begin'))
+    monkeypatch.setattr(exported_model, 'load', lambda *_: pytest.fail('the work must not begin'))
     result = ask('a.png', *options)
     assert_message(result, 2, *words)
     assert '_positive' not in result.stderr and not (tmp_path / 'a.csv').exists()
 
 
-def test_a_table_that_cannot_be_written_is_told_before_the_work(ask, tmp_path, monkeypatch):
+def test_a_csv_file_that_cannot_be_written_is_reported_before_the_work(ask, tmp_path, monkeypatch):
     draw(tmp_path, 'a.png')
     (tmp_path / 'folder').mkdir()
-    monkeypatch.setattr(runtime, 'load', lambda *_: pytest.fail('the work must not begin'))
+    monkeypatch.setattr(exported_model, 'load', lambda *_: pytest.fail('the work must not begin'))
     assert_message(ask('a.png', '--csv', 'folder'), 1, 'folder: cannot write (Is a directory)')
     assert_message(ask('a.png', '--csv', 'a.png/b.csv'), 1, 'a.png/b.csv: cannot write')
 
 
-def test_a_table_into_a_device_leaves_it_there(ask, tmp_path, monkeypatch):
+def test_csv_into_a_device_does_not_replace_it(ask, tmp_path, monkeypatch):
     draw(tmp_path, 'a.png')
-    monkeypatch.setattr(files.os, 'replace', lambda *_: pytest.fail('the device would be gone'))
+    monkeypatch.setattr(files.os, 'replace', lambda *_: pytest.fail('would replace the device'))
     result = ask('a.png', '--csv', '/dev/null')
     assert_message(result, 0)
-    assert result.stdout == ''  # /dev/stdout would have it within the table
+    assert result.stdout == ''  # with /dev/stdout it would be part of the CSV
 
 
 STOPPED = """
 import os, signal, sys
 import numpy as np
 import predict
-from zodiac.base import errors; from zodiac.images import transforms; from zodiac.inference import runtime
+from zodiac.base import errors; from zodiac.images import transforms; from zodiac.inference import exported_model
 
 batches = []
 
@@ -238,13 +225,13 @@ def answer(batch):
     return np.tile([0.2, 0.8], (len(batch), 1))
 
 squash = transforms.eval_transform(8, [0.5] * 3, [0.25] * 3, 'squash')
-runtime.load = lambda *_: runtime.Exported('small', ['cat', 'dog'], squash, {}, answer)
+exported_model.load = lambda *_: exported_model.ExportedModel('small', ['cat', 'dog'], squash, {}, answer)
 errors.run(predict.main)
 """
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='signals')
-def test_ctrl_c_ends_with_130_and_leaves_no_table_but_an_older_one(tmp_path):
+def test_ctrl_c_ends_with_130_and_keeps_only_an_older_csv_file(tmp_path):
     draw(tmp_path / 'photos', *(f'{number}.png' for number in range(9)))
     (tmp_path / 'old.csv').write_text('old')
     before = sorted(os.listdir(tmp_path))
@@ -256,15 +243,15 @@ def test_ctrl_c_ends_with_130_and_leaves_no_table_but_an_older_one(tmp_path):
     assert sorted(os.listdir(tmp_path)) == before and (tmp_path / 'old.csv').read_text() == 'old'
 
 
-@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='the memory of a process is read from /proc')
+@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads the memory of the process from /proc')
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
-    """300 images whose pixels take 5.4 GB, and what the network sees of them 180 MB; the network is slower than the decoders."""
+    """300 images with 5.4 GB of pixels, 180 MB after the transform; the network is slower than the decoders."""
     Image.new('RGB', (3000, 2000), (90, 120, 30)).save(tmp_path / '0.jpg')
     for number in range(1, 300):
         os.link(tmp_path / '0.jpg', tmp_path / f'{number}.jpg')
     transform = transforms.eval_transform(224, [0.5] * 3, [0.25] * 3, reduced=True)
     before, read = resident(), 0
-    for paths, _, errors in runtime.batches(predict.find_images([str(tmp_path)], print), transform, 4):
+    for paths, _, errors in image_batches.read(predict.find_images([str(tmp_path)], print), transform, 4):
         time.sleep(0.04)
         read += len(paths)
         assert not errors
@@ -273,14 +260,6 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
 
 
 def resident():
-    """Bytes of memory that this process holds."""
+    """Resident memory of this process in bytes."""
     with open('/proc/self/statm', encoding='ascii') as file:
         return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-
-
-def test_a_folder_of_problems_only_gives_problems_only(tmp_path):
-    (tmp_path / 'a.txt').write_text('text')
-    (problem,) = predict.find_images([str(tmp_path)], print)
-    assert isinstance(problem, UserError) and '1 other file' in str(problem)
-    ((paths, batch, errors),) = runtime.batches([problem], TRANSFORM, 4)
-    assert (paths, len(batch), errors) == ([], 0, [problem])

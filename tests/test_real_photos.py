@@ -1,4 +1,4 @@
-"""Annotation of real photos, mixed in mode and format. Set ZODIAC_DATA to the folder that holds animals8.zip."""
+"""Annotation of real photos of mixed modes and formats. Set ZODIAC_DATA to the folder with animals8.zip."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def indexed(root):
     return sorted(line.split('\t')[0] for line in lines)
 
 
-def rgb_by_the_notebooks_loop(root):
+def accepted_by_the_notebook(root):
     found = []
     for path in root.rglob('*'):
         try:
@@ -29,16 +29,16 @@ def rgb_by_the_notebooks_loop(root):
                 image.load()
                 if image.mode == 'RGB':
                     found.append(path.relative_to(root.parent).as_posix())
-        except Exception:  # the loop passes over whatever Pillow refuses
+        except Exception:  # the notebook skips files that Pillow cannot read
             continue
     return sorted(found)
 
 
-def test_real_photos_are_unpacked_and_indexed_as_the_notebook_would_or_all_of_them_when_converted(workdir):
+def test_real_photos_are_indexed_as_by_the_notebook_or_all_if_converted(workdir):
     result = run_script('annotate.py', *SETTINGS, f'annotate.archive={ARCHIVE}', cwd=workdir)
     assert_message(result, 0)
-    assert '87%' in result.stderr and 'annotate.non_rgb=convert' in result.stderr
-    assert indexed(workdir / 'photos') == rgb_by_the_notebooks_loop(workdir / 'photos')
+    assert '87.' in result.stderr and 'annotate.non_rgb=convert' in result.stderr
+    assert indexed(workdir / 'photos') == accepted_by_the_notebook(workdir / 'photos')
 
     result = run_script('annotate.py', *SETTINGS, 'annotate.non_rgb=convert', cwd=workdir)
     assert_message(result, 0)

@@ -1,4 +1,4 @@
-"""The random changes to training images: what each does to the pixels, and how a list of them is read."""
+"""The operations of augmentation: what each does to the pixels, and how a list of them is parsed."""
 
 import math
 import os
@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import ROOT, SIZES, picture, shape_name
+from image_files import noise
 from PIL import Image, ImageOps
 
 import config
@@ -23,11 +24,6 @@ FILLS = ['reflect', 'edge', 'grey']
 SIZED = ['resize', 'random_resized_crop', 'random_crop']
 ODD_SHAPES = [(1, 1), (2, 1), (1, 2), (3, 2), (1, 60), (60, 1), (33, 97), (64, 64)]
 NORMALIZE = {'op': 'normalize', 'mean': [0.485, 0.456, 0.406], 'std': [0.229, 0.224, 0.225]}
-
-
-def noise(size, seed=0):
-    """A PIL RGB image in which every pixel is random."""
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
 
 
 def pixels(image):
@@ -51,7 +47,7 @@ def padded(image, margin, fill):
 
 
 def warped(image, matrix, fill, shift=(0, 0)):
-    """float [height, width, 3]: at p from the middle stands what is at matrix @ p + shift from the middle of the image."""
+    """float [height, width, 3]: the pixel at p is that at matrix @ p + shift of the image, both relative to the centre."""
     height, width = image.height, image.width
     margin = 4 * max(height, width)
     values = padded(image, margin, fill).astype(float)
@@ -76,7 +72,7 @@ def build_one(name, size=32, **values):
 
 
 def refusal(items, size=32):
-    """The message with which a list is refused."""
+    """The error message for a list."""
     with pytest.raises(UsageError) as caught:
         augment.build(items, size)
     return str(caught.value)
@@ -95,7 +91,7 @@ def test_resize_squashes_to_the_size(shape):
     assert same(augment.Resize(size=24)(image, None), image.resize((24, 24), BILINEAR))
 
 
-def test_resize_leaves_an_image_of_the_size_alone():
+def test_resize_does_not_change_an_image_of_the_size():
     image = noise((24, 24))
     assert same(augment.Resize(size=24)(image, None), image)
 
@@ -104,42 +100,41 @@ def test_resize_leaves_an_image_of_the_size_alone():
 
 
 MEMORY_OF_LONG_IMAGES = """
-import re, sys
+import re
+import numpy as np
 from PIL import Image
 from zodiac.data import augment
-import numpy as np
-def peak():  # getrusage would start at what pytest itself takes
+from zodiac.images import transforms
+def peak():  # getrusage would include the memory of pytest
     return int(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1])
-name, size = sys.argv[1], int(sys.argv[2])
-operations = augment.build([name], size)
+steps = {steps}
 before = peak()
 for shape in ((1, 3000), (3000, 1)):
-    image = Image.new('RGB', shape)
-    for operation in operations:
-        image = operation(image, np.random.default_rng(0))
-    assert image.size == (size, size)
+    transforms.apply(steps, Image.new('RGB', shape), np.random.default_rng(0))
 print(peak() - before)
 """
 
 
-@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='the peak of memory is read from /proc')
+@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='the peak memory is read from /proc')
 @pytest.mark.parametrize(
-    ('name', 'size'),
+    'steps',
     [
-        ('resize', 224),
-        ('random_resized_crop', 224),
-        ('random_crop', 96),  # 96 x 288000 pixels, were it resized as a whole: 83 MB, and the same again for each copy
+        'augment.build(["resize"], 224)',
+        'augment.build(["random_resized_crop"], 224)',
+        'augment.build(["random_crop"], 96)',  # resized as a whole: 96 x 288000 pixels, 83 MB per copy
+        'transforms.eval_transform(224, [0] * 3, [1] * 3, 256)[:-1]',  # resized as a whole: 786 MB
+        'transforms.eval_transform(224, [0] * 3, [1] * 3, "squash")[:-1]',
     ],
 )
-def test_a_line_of_3000_pixels_takes_little_memory(name, size):
-    command = [sys.executable, '-c', MEMORY_OF_LONG_IMAGES, name, str(size)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def test_an_image_of_3000_by_1_pixels_takes_little_memory(steps):
+    code = MEMORY_OF_LONG_IMAGES.format(steps=steps)
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 50_000, 'kilobytes'
 
 
 class Recorder:
-    """Stands for a PIL image and notes the box that is cut from it."""
+    """A stand-in for a PIL image that records the box that is cropped from it."""
 
     def __init__(self, size):
         self.size = size
@@ -158,7 +153,7 @@ def boxes(shape, draws, **parameters):
         yield recorder
 
 
-def test_random_resized_crop_cuts_a_box_inside_the_image():
+def test_random_resized_crop_stays_inside_the_image():
     for size in SIZES:
         for drawn in boxes(size, 60, size=32):
             left, top, right, bottom = drawn.box
@@ -167,7 +162,7 @@ def test_random_resized_crop_cuts_a_box_inside_the_image():
             assert drawn.target == (32, 32)
 
 
-def test_random_resized_crop_keeps_to_scale_and_ratio():
+def test_random_resized_crop_stays_within_scale_and_ratio():
     areas, aspects = [], []
     for drawn in boxes((400, 300), 400, size=32, scale=[0.2, 0.9], ratio=[0.8, 1.5]):
         left, top, right, bottom = drawn.box
@@ -175,7 +170,7 @@ def test_random_resized_crop_keeps_to_scale_and_ratio():
         aspects.append((right - left) / (bottom - top))
     assert min(areas) > 0.2 * 0.98 and max(areas) < 0.9 * 1.02
     assert min(aspects) > 0.8 * 0.98 and max(aspects) < 1.5 * 1.02
-    assert max(areas) - min(areas) > 0.5 and max(aspects) - min(aspects) > 0.5  # and makes use of both
+    assert max(areas) - min(areas) > 0.5 and max(aspects) - min(aspects) > 0.5  # and uses the ranges
 
 
 def test_random_resized_crop_reaches_every_edge():
@@ -185,19 +180,19 @@ def test_random_resized_crop_reaches_every_edge():
 
 
 @pytest.mark.parametrize(('size', 'box'), [((3000, 30), (1480, 0, 1520, 30)), ((30, 3000), (0, 1480, 30, 1520))])
-def test_random_resized_crop_of_a_very_long_image_is_the_largest_allowed_part_in_the_middle(size, box):
+def test_random_resized_crop_of_a_very_long_image_is_the_largest_allowed_centre(size, box):
     recorder = next(boxes(size, 1, size=8, scale=[0.9, 1.0], ratio=[3 / 4, 4 / 3]))
     assert recorder.box == box
 
 
-def test_random_resized_crop_shows_the_part_in_its_box():
+def test_random_resized_crop_shows_its_box():
     image = noise((40, 30))
     recorder = Recorder(image.size)
     crop = augment.RandomResizedCrop(size=16, scale=[0.2, 0.5], ratio=[0.8, 1.25])
     crop(recorder, np.random.default_rng(3))
     expected = image.crop(recorder.box).resize((16, 16), BILINEAR)
     result = crop(image, np.random.default_rng(3))
-    inner = slice(2, -2)  # at the edge of the box the filter may look at the pixels around it
+    inner = slice(2, -2)  # at the edge of the box the filter may use pixels outside it
     assert largest_difference(pixels(result)[inner, inner], pixels(expected)[inner, inner]) <= 1
 
 
@@ -205,7 +200,7 @@ def test_random_resized_crop_shows_the_part_in_its_box():
 
 
 def offsets(crop, image, base, draws=300):
-    """The places (top, left) in `base`, an array, of what is cut in so many draws; fails where it is no part of it."""
+    """The (top, left) in the array `base` of so many crops; fails for a crop that is not part of it."""
     rng = np.random.default_rng(1)
     places = {}
     for top in range(base.shape[0] - crop.size + 1):
@@ -215,14 +210,14 @@ def offsets(crop, image, base, draws=300):
 
 
 @pytest.mark.parametrize('fill', FILLS)
-def test_random_crop_cuts_from_the_padded_image_at_every_offset(fill):
+def test_random_crop_takes_every_part_of_the_padded_image(fill):
     image = noise((8, 8))
     crop = augment.RandomCrop(size=8, padding=2, mode=fill)
     assert offsets(crop, image, padded(image, 2, fill)) == {(top, left) for top in range(5) for left in range(5)}
 
 
 @pytest.mark.parametrize('shape', [(11, 9), (9, 11), (8, 10)], ids=shape_name)
-def test_random_crop_of_a_larger_image_cuts_without_scaling_at_every_offset(shape):
+def test_random_crop_does_not_scale_a_larger_image(shape):
     image = noise(shape)
     crop = augment.RandomCrop(size=8, padding=1, mode='reflect')
     expected = {(top, left) for top in range(shape[1] + 2 - 7) for left in range(shape[0] + 2 - 7)}
@@ -233,7 +228,7 @@ def test_random_crop_of_a_larger_image_cuts_without_scaling_at_every_offset(shap
     ('shape', 'scaled'), [((5, 4), (10, 8)), ((4, 5), (8, 10)), ((7, 7), (8, 8)), ((30, 7), (34, 8)), ((1, 1), (8, 8))]
 )
 @pytest.mark.parametrize('fill', FILLS)
-def test_random_crop_of_a_smaller_image_scales_the_short_side_up_first(shape, scaled, fill):
+def test_random_crop_scales_the_short_side_of_a_smaller_image_up(shape, scaled, fill):
     image = noise(shape)
     crop = augment.RandomCrop(size=8, padding=2, mode=fill)
     base = padded(image.resize(scaled, BILINEAR), 2, fill)
@@ -242,7 +237,7 @@ def test_random_crop_of_a_smaller_image_scales_the_short_side_up_first(shape, sc
 
 @pytest.mark.parametrize('fill', FILLS)
 @pytest.mark.parametrize('shape', [(8, 8), (90, 8), (9, 90)], ids=shape_name)
-def test_random_crop_pads_by_more_than_its_size(shape, fill):
+def test_random_crop_may_pad_by_more_than_its_size(shape, fill):
     image = noise(shape)
     base = padded(image, 20, fill)
     crop = augment.RandomCrop(size=8, padding=20, mode=fill)
@@ -253,7 +248,7 @@ def test_random_crop_pads_by_more_than_its_size(shape, fill):
         assert same(result, base[rows, columns])
 
 
-def test_random_crop_without_padding_leaves_an_image_of_the_size_alone():
+def test_random_crop_without_padding_does_not_change_an_image_of_the_size():
     image = noise((8, 8))
     assert same(augment.RandomCrop(size=8, padding=0)(image, np.random.default_rng(0)), image)
 
@@ -279,13 +274,13 @@ def test_a_flip_mirrors_with_its_probability(flip, mirror):
 
 
 def affine(image, turn=0.0, lean=0.0, zoom=(1.0, 1.0), fill='edge'):
-    """The image after this rotation in degrees, shear and zoom, in place of random ones."""
+    """Apply this rotation in degrees, shear and zoom instead of random ones."""
     draws = iter([turn, lean, np.array(zoom)])
     return augment.Affine(fill=fill)(image, SimpleNamespace(uniform=lambda *limits: next(draws)))
 
 
 @pytest.mark.parametrize('fill', FILLS)
-def test_affine_of_zeros_is_the_identity(fill):
+def test_affine_with_zeros_is_the_identity(fill):
     for shape in ODD_SHAPES:
         image = noise(shape)
         assert same(augment.Affine(fill=fill)(image, np.random.default_rng(0)), image)
@@ -306,12 +301,12 @@ def test_affine_draws_from_the_ranges_of_its_settings():
 
 @pytest.mark.parametrize('shape', [(16, 16), (15, 15)], ids=shape_name)
 @pytest.mark.parametrize(('degrees', 'quarters'), [(90, 1), (-90, -1), (180, 2)])
-def test_a_quarter_turn_is_that_of_numpy_counter_clockwise(shape, degrees, quarters):
+def test_a_quarter_turn_is_counterclockwise_as_in_numpy(shape, degrees, quarters):
     image = noise(shape)
     assert largest_difference(affine(image, turn=degrees), np.rot90(pixels(image), quarters)) <= 1
 
 
-def test_a_quarter_turn_keeps_the_shape_and_the_middle_of_a_wide_image():
+def test_a_quarter_turn_keeps_the_shape_and_the_centre_of_a_wide_image():
     image = noise((24, 16))
     result = pixels(affine(image, turn=90, fill='grey'))
     turned = np.rot90(pixels(image))  # 16 wide, 24 high
@@ -332,7 +327,7 @@ def test_a_zoom_below_one_magnifies_and_one_above_shrinks():
     assert sizes == [(16, 8), (8, 16), (4, 8), (10, 10)]
 
 
-def test_a_shear_moves_the_lines_sideways_in_step_with_their_height():
+def test_a_shear_moves_rows_in_proportion_to_their_height():
     values = np.zeros((41, 41, 3), np.uint8)
     values[:, 20] = 255
     result = pixels(affine(Image.fromarray(values), lean=0.5))
@@ -360,7 +355,7 @@ def test_a_shear_moves_the_lines_sideways_in_step_with_their_height():
         (180, 1, (1.9, 1.9)),
     ],
 )
-def test_affine_is_the_matrix_of_keras_rotation_shear_zoom(shape, turn, lean, zoom, fill):
+def test_affine_applies_the_matrix_of_keras(shape, turn, lean, zoom, fill):
     image = picture(3, shape)
     shear = np.array([[1, -math.sin(lean)], [0, math.cos(lean)]])
     expected = warped(image, rotation(turn) @ shear @ np.diag(zoom), fill)
@@ -406,7 +401,7 @@ SIGNED = CHANGES[5:]
 
 
 def change(image, name, magnitude, sign=1, fill='grey'):
-    """The image after this one of the 14, in place of a random one."""
+    """Apply this operation of the 14 instead of a random one."""
     rng = SimpleNamespace(
         integers=lambda count, size: np.array([CHANGES.index(name)] * size), random=lambda: 0.1 if sign > 0 else 0.9
     )
@@ -414,16 +409,16 @@ def change(image, name, magnitude, sign=1, fill='grey'):
 
 
 def dull(size=(40, 32)):
-    """A picture whose colours leave room at both ends."""
+    """A picture without very dark or bright colours."""
     return picture(2, size).point(lambda value: 40 + value * 160 // 255)
 
 
 @ONE_CHANGE
 @pytest.mark.parametrize('sign', [1, -1])
-def test_a_change_at_magnitude_0_is_the_identity(name, sign):
+def test_an_operation_at_magnitude_0_is_the_identity(name, sign):
     image = dull()
     result = change(image, name, 0, sign)
-    if name in ('autocontrast', 'equalize'):  # they have no strength
+    if name in ('autocontrast', 'equalize'):  # which have no magnitude
         expected = {'autocontrast': ImageOps.autocontrast, 'equalize': ImageOps.equalize}[name](image)
         assert same(result, expected)
         assert not same(result, image)
@@ -432,7 +427,7 @@ def test_a_change_at_magnitude_0_is_the_identity(name, sign):
 
 
 @ONE_CHANGE
-def test_a_change_at_magnitude_10_shows_and_keeps_size_and_mode(name):
+def test_an_operation_at_magnitude_10_keeps_size_and_mode(name):
     image = dull()
     for sign in (1, -1):
         result = change(image, name, 10, sign)
@@ -441,13 +436,13 @@ def test_a_change_at_magnitude_10_shows_and_keeps_size_and_mode(name):
 
 
 @ONE_CHANGE
-def test_the_two_signs_differ_where_a_change_has_a_direction(name):
+def test_the_signs_differ_if_an_operation_has_a_direction(name):
     image = dull()
     assert same(change(image, name, 9, 1), change(image, name, 9, -1)) == (name not in SIGNED)
 
 
 @ONE_CHANGE
-def test_a_change_grows_with_the_magnitude(name):
+def test_the_effect_grows_with_the_magnitude(name):
     image = dull()
     distances = [np.abs(pixels(change(image, name, m)).astype(int) - pixels(image)).mean() for m in (0, 3, 10)]
     if name in CHANGES[:3]:
@@ -457,7 +452,7 @@ def test_a_change_grows_with_the_magnitude(name):
 
 
 @ONE_CHANGE
-def test_a_change_takes_any_shape(name):
+def test_every_operation_accepts_any_shape(name):
     for shape in ODD_SHAPES:
         for fill in FILLS:
             for sign in (1, -1):
@@ -468,7 +463,7 @@ def test_a_change_takes_any_shape(name):
 @pytest.mark.parametrize('fill', FILLS)
 @pytest.mark.parametrize('sign', [1, -1])
 @pytest.mark.parametrize('magnitude', [4, 10])
-def test_the_geometric_changes_reach_30_degrees_a_shear_of_a_third_and_a_shift_of_a_third(fill, sign, magnitude):
+def test_geometric_operations_reach_30_degrees_and_a_shear_and_shift_of_0_3(fill, sign, magnitude):
     image = dull()
     part = sign * magnitude / 10
     still = np.eye(2)
@@ -485,7 +480,7 @@ def test_the_geometric_changes_reach_30_degrees_a_shear_of_a_third_and_a_shift_o
 
 
 @pytest.mark.parametrize(('sign', 'factor'), [(1, 1.9), (-1, 0.1)])
-def test_the_changes_of_colour_go_to_1_plus_or_minus_0_9(sign, factor):
+def test_colour_operations_reach_1_plus_or_minus_0_9(sign, factor):
     image = dull()
     values = pixels(image).astype(float)
     grey = pixels(image.convert('L')).astype(float)
@@ -501,7 +496,7 @@ def test_sharpness_sharpens_and_blurs():
     assert roughness[0] > pixels(image).std() > roughness[1]
 
 
-def test_solarize_inverts_what_is_bright():
+def test_solarize_inverts_bright_pixels():
     values = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
     image = Image.fromarray(values)
     assert same(change(image, 'solarize', 0), values)
@@ -509,7 +504,7 @@ def test_solarize_inverts_what_is_bright():
     assert same(change(image, 'solarize', 5), np.where(values < 128, values, 255 - values))
 
 
-def test_posterize_keeps_four_bits_at_the_most_strength():
+def test_posterize_keeps_four_bits_at_the_highest_magnitude():
     values = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
     image = Image.fromarray(values)
     assert same(change(image, 'posterize', 10), values & 0b11110000)
@@ -517,7 +512,7 @@ def test_posterize_keeps_four_bits_at_the_most_strength():
     assert same(change(image, 'posterize', 5), values & 0b11111100)
 
 
-def test_rand_augment_draws_each_change_and_both_signs_equally_often(monkeypatch):
+def test_rand_augment_draws_operations_and_signs_uniformly(monkeypatch):
     seen = []
 
     def noting(number):
@@ -536,7 +531,7 @@ def test_rand_augment_draws_each_change_and_both_signs_equally_often(monkeypatch
     assert {(strength, fill) for _, strength, _, fill in seen} == {(0.7, 'edge')}
 
 
-def test_rand_augment_does_one_change_after_the_other():
+def test_rand_augment_applies_its_operations_in_order():
     image = dull()
     rng = SimpleNamespace(integers=lambda count, size: np.array([3, 12]), random=lambda: 0.1)
     expected = change(change(image, 'solarize', 6), 'translate_x', 6)
@@ -549,7 +544,7 @@ PLAIN = (1, 2, 3)
 
 
 def holes(operation, shape, draws, seed=0):
-    """(left, top, right, bottom) of what was filled in each draw, or None; what is filled must be a whole rectangle."""
+    """(left, top, right, bottom) of the erased part in each draw, or None; it must be a rectangle."""
     rng = np.random.default_rng(seed)
     for _ in range(draws):
         result = operation(Image.new('RGB', shape, PLAIN), rng)
@@ -566,39 +561,39 @@ def holes(operation, shape, draws, seed=0):
         yield box
 
 
-def test_random_erasing_keeps_to_scale_and_ratio():
+def test_random_erasing_stays_within_scale_and_ratio():
     operation = augment.RandomErasing(p=1.0, scale=[0.05, 0.4], ratio=[0.5, 2.5])
     drawn = np.array(list(holes(operation, (160, 120), 300)))
     width, height = drawn[:, 2] - drawn[:, 0], drawn[:, 3] - drawn[:, 1]
     areas, aspects = width * height / (160 * 120), width / height
     assert areas.min() > 0.05 * 0.96 and areas.max() < 0.4 * 1.02
     assert aspects.min() > 0.5 * 0.95 and aspects.max() < 2.5 * 1.05
-    assert areas.min() < 0.06 and areas.max() > 0.35  # and makes use of both
+    assert areas.min() < 0.06 and areas.max() > 0.35  # and uses the ranges
     assert aspects.min() < 0.6 and aspects.max() > 2.2
     assert abs(np.mean(np.log(aspects)) - np.log([0.5, 2.5]).mean()) < 0.1
 
 
-def test_random_erasing_inside_never_cuts_the_rectangle_and_reaches_every_edge():
+def test_random_erasing_inside_keeps_the_rectangle_whole_and_reaches_every_edge():
     operation = augment.RandomErasing(p=1.0, scale=[0.25, 0.25], ratio=[1.0, 1.0])
     drawn = np.array(list(holes(operation, (16, 16), 400)))
     assert np.all(drawn[:, 2:] - drawn[:, :2] == 8)
     assert set(drawn[:, 0]) == set(drawn[:, 1]) == set(range(9))
 
 
-def test_random_erasing_that_may_leave_the_image_is_cutout():
+def test_random_erasing_over_the_edge_is_cutout():
     operation = augment.RandomErasing(p=1.0, scale=[0.25, 0.25], ratio=[1.0, 1.0], inside=False)
-    drawn = np.array(list(holes(operation, (32, 32), 800)))  # a square of 16, its middle anywhere
+    drawn = np.array(list(holes(operation, (32, 32), 800)))  # a square of 16 with its centre anywhere
     assert set(drawn[:, 0]) == set(range(24)) and set(drawn[:, 2]) == set(range(8, 32)) | {32}
     for low, high in ((drawn[:, 0], drawn[:, 2]), (drawn[:, 1], drawn[:, 3])):
         side = high - low
         assert np.all(side[(low > 0) & (high < 32)] == 16)
         assert np.all(side[(low == 0) | (high == 32)] <= 16)
         assert side.min() == 8 and side.max() == 16
-        assert 0.4 < np.mean(side == 16) < 0.65  # 17 of 32 middles
+        assert 0.4 < np.mean(side == 16) < 0.65  # 17 of 32 centres
 
 
 @pytest.mark.parametrize('p', [0.0, 0.3, 1.0])
-def test_random_erasing_happens_with_its_probability(p):
+def test_random_erasing_has_its_probability(p):
     erased = sum(hole is not None for hole in holes(augment.RandomErasing(p=p), (40, 30), 300))
     assert abs(erased / 300 - p) < 0.08
     assert p not in (0, 1) or erased == 300 * p
@@ -612,25 +607,25 @@ def test_noise_is_uniform_in_each_channel():
     assert np.abs(np.corrcoef(values.T) - np.eye(3)).max() < 0.08
 
 
-def test_random_erasing_leaves_the_image_that_it_was_given():
+def test_random_erasing_does_not_change_its_input():
     image = noise((20, 20))
     before = pixels(image).copy()
     augment.RandomErasing(p=1.0)(image, np.random.default_rng(0))
     assert same(image, before)
 
 
-def test_random_erasing_gives_up_where_no_rectangle_fits():
+def test_random_erasing_does_nothing_if_no_rectangle_fits():
     operation = augment.RandomErasing(p=1.0, scale=[0.9, 0.9], ratio=[4.0, 5.0])
     assert list(holes(operation, (20, 20), 5)) == [None] * 5
 
 
 @pytest.mark.parametrize('inside', [True, False])
-def test_random_erasing_of_probability_1_always_erases_a_pixel(inside):
+def test_random_erasing_with_probability_1_always_erases_a_pixel(inside):
     operation = augment.RandomErasing(p=1.0, scale=[0.02, 0.02], ratio=[0.1, 0.1], inside=inside)
     assert None not in list(holes(operation, (8, 8), 20))
 
 
-# --- all of them
+# --- all operations
 
 RANDOM = [name for name in augment.OPS if name != 'resize']
 
@@ -646,7 +641,7 @@ def test_a_draw_is_a_function_of_the_generator(name):
 
 
 @pytest.mark.parametrize('name', augment.OPS)
-def test_an_operation_takes_any_shape_and_gives_an_rgb_image(name):
+def test_an_operation_accepts_any_shape_and_returns_rgb(name):
     for shape in ODD_SHAPES:
         values = {'rotation': 180, 'shear': 1, 'zoom': 0.9} if name == 'affine' else {}
         operation = build_one(name, 16, **values)
@@ -670,7 +665,7 @@ EVERYTHING = [
 
 
 @pytest.mark.parametrize('items', [['random_resized_crop', 'horizontal_flip'], EVERYTHING], ids=['default', 'all'])
-def test_a_training_transform_gives_contiguous_float32_channels_first_by_the_generator(items):
+def test_a_training_transform_gives_contiguous_float32_channels_first(items):
     image = noise((70, 90))
     transform = [*augment.build(items, 56), NORMALIZE]
     first, again = (transforms.apply(transform, image, np.random.default_rng(5)) for _ in range(2))
@@ -682,7 +677,7 @@ def test_a_training_transform_gives_contiguous_float32_channels_first_by_the_gen
     assert not np.array_equal(first, other)
 
 
-def test_the_training_transform_of_a_configuration_is_its_list_and_the_normalisation_of_evaluation():
+def test_the_training_transform_is_the_augment_list_and_the_normalisation_of_evaluation():
     cfg = config.load(
         overrides=['image.size=32', 'image.mean=[0, 0.5, 1]', 'augment=[{random_crop: {padding: 0}}, vertical_flip]']
     )
@@ -697,14 +692,7 @@ def test_the_training_transform_of_a_configuration_is_its_list_and_the_normalisa
     assert len({result.tobytes() for result in results}) == 2
 
 
-def test_the_training_transform_normalises_as_the_evaluation_does():
-    cfg = config.load(overrides=['image.size=32'])
-    image = Image.new('RGB', (40, 50), (10, 100, 200))
-    trained = transforms.apply(dataset.train_transform(cfg), image, np.random.default_rng(0))
-    assert np.array_equal(trained, transforms.apply(dataset.eval_transform(cfg), image))
-
-
-def test_the_training_transform_of_a_bad_list_is_refused():
+def test_a_bad_augment_list_is_refused():
     with pytest.raises(UsageError, match='augment, item 1'):
         dataset.train_transform(config.load(overrides=['augment=[crop]']))
 
@@ -712,7 +700,7 @@ def test_the_training_transform_of_a_bad_list_is_refused():
 # --- build
 
 
-def test_names_alone_give_the_defaults_in_order():
+def test_names_alone_give_the_defaults():
     operations = augment.build(list(augment.OPS), 48)
     assert [type(operation) for operation in operations] == list(augment.OPS.values())
     assert operations[1] == augment.RandomResizedCrop(size=48, scale=[0.08, 1.0], ratio=[0.75, 4 / 3])
@@ -723,11 +711,11 @@ def test_names_alone_give_the_defaults_in_order():
 
 
 @pytest.mark.parametrize('nothing', [None, {}])
-def test_a_name_with_nothing_below_it_gives_the_defaults(nothing):
+def test_a_name_without_settings_gives_the_defaults(nothing):
     assert augment.build([{'random_crop': nothing}], 32) == augment.build(['random_crop'], 32)
 
 
-def test_settings_are_taken_in_their_type():
+def test_settings_are_converted_to_their_types():
     items = [{'random_crop': {'padding': 6, 'mode': 'edge'}}, {'random_resized_crop': {'scale': [0.5, 1]}}]
     crop, resized = augment.build([*items, {'horizontal_flip': {'p': '1e-1'}}], 32)[:2]
     assert crop == augment.RandomCrop(size=32, padding=6, mode='edge')
@@ -735,7 +723,7 @@ def test_settings_are_taken_in_their_type():
     assert resized.ratio == [0.75, 4 / 3]
 
 
-def test_two_lists_share_no_settings():
+def test_lists_do_not_share_settings():
     first, second = (augment.build(['random_resized_crop'], 32)[0] for _ in range(2))
     first.scale[0] = 0.9
     assert second.scale == [0.08, 1.0]
@@ -747,7 +735,7 @@ def test_two_lists_share_no_settings():
     + [{'random_crop': {}, 'horizontal_flip': {}}],
     ids=repr,
 )
-def test_an_item_that_is_no_operation_is_refused_with_the_valid_names(item):
+def test_an_unknown_operation_is_refused_with_the_valid_names(item):
     message = refusal(['resize', item])
     assert message.startswith('augment, item 2: ')
     assert repr(item) in message
@@ -788,7 +776,7 @@ def test_an_item_that_is_no_operation_is_refused_with_the_valid_names(item):
         ({'random_resized_crop': {'scale': 0.5}}, ['scale', '0.5', 'a list']),
     ],
 )
-def test_a_wrong_setting_is_refused_naming_item_setting_value_and_what_is_allowed(item, words):
+def test_a_wrong_setting_is_refused_with_the_valid_values(item, words):
     message = refusal(['resize', item])
     assert message.startswith('augment, item 2: ')
     for word in words:
@@ -798,33 +786,27 @@ def test_a_wrong_setting_is_refused_naming_item_setting_value_and_what_is_allowe
 @pytest.mark.parametrize('name', ['random_resized_crop', 'random_erasing'])
 @pytest.mark.parametrize('key', ['scale', 'ratio'])
 @pytest.mark.parametrize('pair', [[0.9, 0.5], [0.5], [], [0.5, 0.6, 0.7]])
-def test_a_pair_reversed_or_of_another_length_is_refused(name, key, pair):
+def test_a_reversed_or_incomplete_pair_is_refused(name, key, pair):
     message = refusal(['resize', {name: {key: pair}}])
     assert message.startswith(f'augment, item 2: {name}: {key} = ')
     assert 'two numbers, the smaller first' in message
 
 
 @pytest.mark.parametrize('name', augment.OPS)
-def test_size_follows_from_image_size_and_cannot_be_set(name):
+def test_size_is_image_size_and_cannot_be_set(name):
     message = refusal(['resize', {name: {'size': 16}}])
     assert f'{name}: size: no such setting' in message
     assert 'size' not in message.rpartition('available: ')[2]
 
 
 @pytest.mark.parametrize('items', [[], ['horizontal_flip'], ['affine', 'rand_augment', 'random_erasing']])
-def test_a_list_that_does_not_give_images_of_the_size_is_refused_naming_image_size(items):
+def test_a_list_without_an_operation_for_the_size_is_refused(items):
     message = refusal(items)
     for word in ('image.size', '32', *SIZED):
         assert word in message
 
 
 @pytest.mark.parametrize('name', SIZED)
-def test_one_operation_that_gives_the_size_is_enough_wherever_it_stands(name):
+def test_one_operation_for_the_size_is_enough_in_any_place(name):
     for items in ([name], [name, 'horizontal_flip'], ['affine', name]):
         assert len(augment.build(items, 32)) == len(items)
-
-
-def test_resize_alone_is_no_change_to_images_of_the_size():
-    image = noise((32, 32))
-    (operation,) = augment.build(['resize'], 32)
-    assert same(operation(image, np.random.default_rng(0)), image)

@@ -1,4 +1,4 @@
-"""The cache of decoded pictures: never another pixel than without it, whatever becomes of its files."""
+"""The cache of decoded pictures: the same pixels as without it, whatever happens to its files."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ from dataset import Loader, ZodiacDataset
 from zodiac.base import files, sources
 from zodiac.data import cache
 
-FIXED = 'augment=[resize, horizontal_flip]'  # begins with what is not random
+FIXED = 'augment=[resize, horizontal_flip]'  # starts with an operation that is not random
 GB = 2**30
 STEPS = [{'op': 'center_crop', 'size': 16, 'resize': 18}]
 
@@ -39,13 +39,13 @@ def photos(workdir):
     return paths
 
 
-def dataset(mode='train', *overrides, kept=True):
+def dataset(mode='train', *overrides, cached=True):
     cfg = config.load(overrides=['image.size=32', 'data.cache=cache', *overrides])
-    images, said = ZodiacDataset(mode, cfg=cfg), []
-    if kept:
-        images.keep_pictures(cfg, said.append)
+    images, messages = ZodiacDataset(mode, cfg=cfg), []
+    if cached:
+        images.keep_pictures(cfg, messages.append)
     images.epoch = 3
-    return images, said
+    return images, messages
 
 
 def pixels(images):
@@ -57,36 +57,33 @@ def folders():
 
 
 def made(paths, steps=STEPS, limit=GB):
-    said = []
-    pictures = cache.open_or_make('cache', paths, steps, limit, said.append)
-    return pictures, said
+    messages = []
+    pictures = cache.open_or_make('cache', paths, steps, limit, messages.append)
+    return pictures, messages
 
 
-# What is in it
+# Content
 
 
-def test_evaluation_sees_the_same_pixels_from_the_cache(photos):
-    assert np.array_equal(pixels(dataset('valid')[0]), pixels(dataset('valid', kept=False)[0]))
+@pytest.mark.parametrize('options', [['valid'], ['train', FIXED]], ids=['evaluation', 'fixed scale first'])
+def test_the_pixels_are_those_without_the_cache(photos, options):
+    assert np.array_equal(pixels(dataset(*options)[0]), pixels(dataset(*options, cached=False)[0]))
 
 
-def test_training_that_begins_with_a_fixed_scale_sees_the_same_pixels(photos):
-    assert np.array_equal(pixels(dataset('train', FIXED)[0]), pixels(dataset('train', FIXED, kept=False)[0]))
-
-
-def test_cuts_at_random_come_from_pictures_of_the_asked_side(photos):
-    images, _ = dataset('train', 'data.cache_side=50')
+def test_random_crops_are_taken_from_pictures_scaled_as_for_evaluation(photos):
+    images, _ = dataset('train', 'image.resize=50')
     assert {min(images.pictures.get(number).shape[:2]) for number in range(8)} == {50}
-    exact = pixels(dataset('train', kept=False)[0]).astype(int)
-    assert np.abs(pixels(images) - exact).mean() < 8  # the same cuts, of less sharp pictures
+    exact = pixels(dataset('train', cached=False)[0]).astype(int)
+    assert np.abs(pixels(images) - exact).mean() < 8  # the same crops, of less sharp pictures
 
 
-def test_small_pictures_are_kept_as_they_are(photos):
-    images, _ = dataset('train', 'data.cache_side=500', 'data.reduced_decoding=false')
-    exact, _ = dataset('train', 'data.reduced_decoding=false', kept=False)
+def test_small_pictures_are_not_scaled(photos):
+    images, _ = dataset('train', 'image.resize=500', 'data.reduced_decoding=false')
+    exact, _ = dataset('train', 'data.reduced_decoding=false', cached=False)
     assert np.array_equal(pixels(images), pixels(exact))
 
 
-def test_batches_from_worker_processes_are_those_of_one_process(photos):
+def test_batches_from_worker_processes_are_the_same(photos):
     passes = []
     for workers in (0, 2):
         images, _ = dataset('train', f'data.num_workers={workers}')
@@ -98,23 +95,23 @@ def test_batches_from_worker_processes_are_those_of_one_process(photos):
     assert np.array_equal(*passes)
 
 
-def test_a_picture_costs_no_file_once_it_is_kept(photos, monkeypatch):
+def test_a_cached_picture_needs_no_file(photos, monkeypatch):
     images, _ = dataset('train')
     expected = pixels(images)
     monkeypatch.setattr('zodiac.images.transforms.read', None)
     assert np.array_equal(pixels(images), expected)
-    assert np.array_equal(pixels(pickle.loads(pickle.dumps(images))), expected)  # as another process gets it
+    assert np.array_equal(pixels(pickle.loads(pickle.dumps(images))), expected)  # in another process
 
 
-# What becomes of it
+# Keys and damage
 
 
-def test_a_second_run_takes_what_the_first_has_kept(photos, monkeypatch):
+def test_a_second_run_uses_the_cache(photos, monkeypatch):
     first, _ = made(photos)
     monkeypatch.setattr(cache, '_make', None)
-    second, said = made(photos)
+    second, messages = made(photos)
     assert all(np.array_equal(first.get(number), second.get(number)) for number in range(8))
-    assert 'cache: 8 of 8 pictures' in said[-1]
+    assert 'cache: 8 of 8 pictures' in messages[-1]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +123,7 @@ def test_a_second_run_takes_what_the_first_has_kept(photos, monkeypatch):
         lambda paths: paths.reverse(),
         lambda paths: os.unlink(paths[2]),
     ],
-    ids=['content', 'time', 'one less', 'order', 'removed'],
+    ids=['content', 'time', 'one fewer', 'order', 'removed'],
 )
 def test_other_files_make_another_cache(photos, change):
     made(photos)
@@ -135,26 +132,20 @@ def test_other_files_make_another_cache(photos, change):
     assert len(folders()) == 2
 
 
-def test_other_settings_make_another_cache(photos):
-    made(photos)
-    made(photos, [{'op': 'center_crop', 'size': 16, 'resize': 17}])
-    assert len(folders()) == 2
-
-
-@pytest.mark.parametrize('changed', ['code', 'Pillow'])
-def test_other_code_makes_another_cache(photos, monkeypatch, changed):
+@pytest.mark.parametrize('changed', ['settings', 'code', 'Pillow'])
+def test_other_settings_or_code_make_another_cache(photos, monkeypatch, changed):
     made(photos)
     if changed == 'code':
         monkeypatch.setattr(sources, 'code_hash', lambda *modules: 'another')
-    else:
+    elif changed == 'Pillow':
         monkeypatch.setattr(PIL, '__version__', '99.0')
-    made(photos)
+    made(photos, [{'op': 'center_crop', 'size': 16, 'resize': 17}] if changed == 'settings' else STEPS)
     assert len(folders()) == 2
 
 
 @pytest.mark.parametrize('name', ['pixels', 'index.npy', 'about.json'])
 @pytest.mark.parametrize('damage', ['gone', 'empty', 'cut', 'noise'])
-def test_a_damaged_cache_is_made_again_or_passed_over(photos, name, damage):
+def test_a_damaged_cache_is_created_again_or_ignored(photos, name, damage):
     expected = pixels(dataset('train')[0])
     path = Path(folders()[0], name)
     content = path.read_bytes()
@@ -162,15 +153,15 @@ def test_a_damaged_cache_is_made_again_or_passed_over(photos, name, damage):
     if damage != 'gone':
         noise = np.random.default_rng(0).bytes(len(content))
         path.write_bytes({'empty': b'', 'cut': content[:-1], 'noise': noise}[damage])
-    images, said = dataset('train')
+    images, messages = dataset('train')
     assert np.array_equal(pixels(images), expected)
     if (name, damage) == ('pixels', 'noise'):  # found picture by picture
         assert images.pictures.get(0) is None
     else:
-        assert 'is damaged' in said[0] and folders()[0] in said[0]
+        assert 'is damaged' in messages[0] and folders()[0] in messages[0]
 
 
-def test_one_flipped_bit_is_found_and_the_file_read_instead(photos):
+def test_a_flipped_bit_is_found_and_the_file_read_instead(photos):
     expected = pixels(dataset('train')[0])
     path = Path(folders()[0], 'pixels')
     content = bytearray(path.read_bytes())
@@ -181,35 +172,35 @@ def test_one_flipped_bit_is_found_and_the_file_read_instead(photos):
     assert images.pictures.get(0) is None and images.pictures.get(1) is not None
 
 
-def test_the_cache_may_be_deleted_under_a_running_training(photos):
+def test_the_cache_may_be_deleted_during_training(photos):
     images, _ = dataset('train')
     expected = pixels(images)
     shutil.rmtree('cache')
     assert np.array_equal(pixels(images), expected)
 
 
-def test_a_file_that_is_no_image_is_named_when_it_is_its_turn(photos):
-    Path(photos[2]).write_bytes(b'no image')
-    images, said = dataset('train')
-    assert 'cache: 7 of 8 pictures' in said[-1]
+def test_a_file_that_is_not_an_image_is_named_when_it_is_needed(photos):
+    Path(photos[2]).write_bytes(b'not an image')
+    images, messages = dataset('train')
+    assert 'cache: 7 of 8 pictures' in messages[-1]
     with pytest.raises(cache.UserError, match=photos[2]):
         images.sample(2)
 
 
-# How much it takes
+# Size
 
 
-def test_it_stays_within_its_limit_and_the_rest_is_read_from_the_files(photos):
+def test_the_cache_stays_within_its_limit_and_other_pictures_are_read_from_files(photos):
     expected = pixels(dataset('train')[0])
     total = sum(entry.stat().st_size for entry in os.scandir(folders()[0]))
     shutil.rmtree('cache')
-    images, said = dataset('train', f'data.cache_gb={total / 2e9}')
+    images, messages = dataset('train', f'data.cache_gb={total / 2e9}')
     assert 0 < len(images.pictures) < 8
     assert images.pictures.bytes <= total / 2
     assert np.array_equal(pixels(images), expected)
 
 
-def test_an_old_cache_makes_room_for_a_new_one_but_not_one_of_this_run(photos, monkeypatch):
+def test_an_old_cache_is_removed_to_make_room_but_not_one_of_this_run(photos, monkeypatch):
     made(photos)
     (old,) = folders()
     size = sum(entry.stat().st_size for entry in os.scandir(old))
@@ -229,27 +220,27 @@ def test_a_disk_that_is_nearly_full_is_left_alone(photos, monkeypatch):
     assert len(pictures) == 0 and pictures.bytes == 0
 
 
-def test_where_nothing_can_be_written_training_goes_on_and_is_told(photos):
+def test_training_continues_with_a_warning_if_the_cache_cannot_be_written(photos):
     expected = pixels(dataset('train')[0])
     shutil.rmtree('cache')
     Path('cache').write_text('a file')
-    images, said = dataset('train')
-    assert said[-1].startswith('WARNING: cache: no cache can be kept there')
+    images, messages = dataset('train')
+    assert messages[-1].startswith('WARNING: cache: the cache cannot be written')
     assert np.array_equal(pixels(images), expected)
 
 
-def test_a_write_that_fails_leaves_no_half(photos, monkeypatch):
+def test_a_failed_write_leaves_nothing(photos, monkeypatch):
     def full(*_):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(np, 'save', full)
-    pictures, said = made(photos)
-    assert pictures is None and 'No space left' in said[-1]
+    pictures, messages = made(photos)
+    assert pictures is None and 'No space left' in messages[-1]
     assert folders() == []
 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
-def test_of_two_processes_one_decodes_and_the_other_waits(photos, tmp_path):
+def test_one_of_two_processes_decodes_and_the_other_waits(photos, tmp_path):
     calls = tmp_path / 'calls'
     real, children = cache._make, []
 
@@ -269,10 +260,10 @@ def test_of_two_processes_one_decodes_and_the_other_waits(photos, tmp_path):
     assert calls.read_text() == 'x'
 
 
-# In a training
+# Training
 
 
-def test_a_training_with_the_cache_is_the_training_without_it_to_the_bit(tmp_path, call_script):
+def test_training_with_the_cache_is_identical_to_training_without_it(tmp_path, call_script):
     make_tree(tmp_path / 'photos', ['cat', 'dog'], {'train': 4, 'valid': 2, 'test': 1})
     shared = ['-o', 'data.root=photos', 'data.labels=[cat,dog]', 'image.size=32', 'model.arch=cifarnet', FIXED]
     shared += ['device=cpu', 'model.pretrained=false', 'data.num_workers=0', 'train.epochs=2', 'train.batch_size=4']
@@ -287,7 +278,7 @@ def test_a_training_with_the_cache_is_the_training_without_it_to_the_bit(tmp_pat
     assert json.loads(next((tmp_path / 'output/.cache').glob('*/about.json')).read_text())['steps']
 
 
-def test_training_on_large_jpegs_learns_as_well_from_reduced_and_kept_pictures(tmp_path, call_script):
+def test_training_on_large_jpegs_is_as_accurate_with_reduced_and_cached_pictures(tmp_path, call_script):
     rng = np.random.default_rng(0)
     for split, count in (('train', 12), ('valid', 8), ('test', 1)):
         for label, across in (('stripes', (1, 16)), ('bars', (16, 1))):

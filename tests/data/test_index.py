@@ -1,13 +1,20 @@
-"""Index files read by blocks: what a plain loop over the lines finds, for any content, from memory and from a mapped file."""
+"""Index files: the fast reader gives what a plain loop over the lines gives, or an error that names the line."""
 
 import pickle
+import re
+import tempfile
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from zodiac.base.errors import UserError
-from zodiac.data import index
+from zodiac.data import index, scan
+
+MANY = settings(max_examples=200, deadline=None, derandomize=True)
 
 
 def write(path, content):
@@ -37,7 +44,7 @@ def random_content(rng, lines):
 
 @pytest.mark.parametrize('mapped', [False, True])
 @pytest.mark.parametrize('block', [1, 50, 1 << 24])
-def test_every_form_of_line_is_read_as_a_plain_loop_reads_it(tmp_path, monkeypatch, block, mapped):
+def test_every_form_of_line_is_read_as_by_a_plain_loop(tmp_path, monkeypatch, block, mapped):
     monkeypatch.setattr(index, 'BLOCK', block)
     monkeypatch.setattr(index, 'MAPPED', 0 if mapped else 1 << 26)
     for seed in range(20):
@@ -49,28 +56,51 @@ def test_every_form_of_line_is_read_as_a_plain_loop_reads_it(tmp_path, monkeypat
 
 @pytest.mark.parametrize('block', [1, 40, 1 << 24])
 @pytest.mark.parametrize(
-    'bad', ['no tab', '\t3', 'a.jpg\t12', 'a.jpg\tcat', 'a.jpg\t', 'a.jpg\t-1', 'a\t1.5', 'a\t9999999999']
+    ('bad', 'words'),
+    [
+        ('a.jpg 3', 'no tab'),
+        ('\t3', 'no path'),
+        ('a.jpg\t12', "'12' is not a number from 0 to 11"),
+        ('a.jpg\tcat', "'cat'"),
+        ('a.jpg\t', "''"),
+        ('a.jpg\t-1', "'-1'"),
+        ('a\t1.5', "'1.5'"),
+        ('a\t²', "'²'"),
+        ('a\t99999999999999999999', "'99999999999999999999'"),
+    ],
 )
-def test_the_first_bad_line_is_named_by_its_number(tmp_path, monkeypatch, block, bad):
+def test_the_first_bad_line_is_named_by_its_number(tmp_path, monkeypatch, block, bad, words):
     monkeypatch.setattr(index, 'BLOCK', block)
     path = write(tmp_path / 'train.txt', 'a.jpg\t0\r\n\n' * 20 + f'{bad}\nb.jpg\t99\n')
-    with pytest.raises(UserError, match=r'train\.txt:41: '):
+    with pytest.raises(UserError, match=r'train\.txt:41: .*' + re.escape(words)):
         index.read(path, 12)
 
 
-def test_text_that_is_no_utf8_is_refused_in_a_mapped_file_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(index, 'MAPPED', 0)
+@pytest.mark.parametrize('mapped', [False, True])
+def test_text_that_is_not_utf8_is_refused(tmp_path, monkeypatch, mapped):
+    monkeypatch.setattr(index, 'MAPPED', 0 if mapped else 1 << 26)
     with pytest.raises(UserError, match=r'train\.txt: cannot be read'):
         index.read(write(tmp_path / 'train.txt', b'a.jpg\t1\n\xff.jpg\t2\n'), 12)
 
 
 @pytest.mark.parametrize('mapped', [False, True])
-def test_a_byte_order_mark_of_an_editor_is_no_part_of_the_first_path(tmp_path, monkeypatch, mapped):
+def test_a_byte_order_mark_is_not_part_of_the_first_path(tmp_path, monkeypatch, mapped):
     monkeypatch.setattr(index, 'MAPPED', 0 if mapped else 1 << 26)
     paths, labels = index.read(write(tmp_path / 'train.txt', '\ufeffa.jpg\t0\r\nb.jpg\t2\r\n'), 3)
     assert (list(paths), labels.tolist()) == (['a.jpg', 'b.jpg'], [0, 2])
     with pytest.raises(UserError, match=r'train\.txt:2: '):
         index.read(write(tmp_path / 'train.txt', '\ufeffa.jpg\t0\nb.jpg\t3\n'), 3)
+
+
+@pytest.mark.parametrize('content', ['', '\n', '\r\n\n'])
+def test_an_empty_index_is_refused(tmp_path, content):
+    with pytest.raises(UserError, match=r'train\.txt: lists no images; run annotate\.py again'):
+        index.read(write(tmp_path / 'train.txt', content), 12)
+
+
+def test_a_missing_index_is_named_with_the_next_step(tmp_path):
+    with pytest.raises(UserError, match=r'train\.txt: no such index; run annotate\.py first'):
+        index.read(str(tmp_path / 'train.txt'), 12)
 
 
 def test_paths_are_a_sequence(tmp_path):
@@ -83,13 +113,13 @@ def test_paths_are_a_sequence(tmp_path):
 
 
 @pytest.mark.parametrize('mapped', [False, True])
-def test_paths_go_to_another_process(tmp_path, monkeypatch, mapped):
+def test_paths_can_be_sent_to_another_process(tmp_path, monkeypatch, mapped):
     monkeypatch.setattr(index, 'MAPPED', 0 if mapped else 1 << 26)
     paths, _ = index.read(write(tmp_path / 'train.txt', 'a.jpg\t0\nb.jpg\t1\n'), 3)
     assert list(pickle.loads(pickle.dumps(paths))) == ['a.jpg', 'b.jpg']
 
 
-def test_a_line_costs_a_few_bytes_and_no_object(tmp_path, monkeypatch):
+def test_a_line_takes_a_few_bytes_and_no_object(tmp_path, monkeypatch):
     monkeypatch.setattr(index, 'MAPPED', 0)
     monkeypatch.setattr(index, 'BLOCK', 1 << 20)
     lines = 200_000
@@ -105,7 +135,7 @@ def test_a_line_costs_a_few_bytes_and_no_object(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('before', ['signs', './signs', 'data/signs', '/gone/signs', '..'])
-def test_images_of_an_index_that_another_working_folder_made_are_found_below_it(tmp_path, before):
+def test_images_are_found_below_an_index_from_another_working_folder(tmp_path, before):
     (tmp_path / 'signs/train/dog').mkdir(parents=True)
     for name in ('1.jpg', '2.jpg'):
         (tmp_path / 'signs/train/dog' / name).touch()
@@ -115,10 +145,41 @@ def test_images_of_an_index_that_another_working_folder_made_are_found_below_it(
     assert list(pickle.loads(pickle.dumps(paths))) == list(paths)
 
 
-def test_paths_that_lead_to_images_are_left_as_they_are(tmp_path, monkeypatch):
+def test_paths_of_existing_images_are_not_changed(tmp_path, monkeypatch):
     for root in ('signs', 'copy'):
         (tmp_path / root / 'train').mkdir(parents=True)
         (tmp_path / root / 'train/1.jpg').touch()
     monkeypatch.chdir(tmp_path)
     paths, _ = index.read(write(tmp_path / 'copy/train.txt', 'signs/train/1.jpg\t0\nsigns/train/gone.jpg\t0\n'), 1)
     assert list(paths) == ['signs/train/1.jpg', 'signs/train/gone.jpg']
+
+
+@MANY
+@given(st.lists(st.tuples(st.text(min_size=1, max_size=30), st.integers(0, 3)), min_size=1, max_size=20))
+@example([('a\u2028b\x85c\x0bd \r e', 1), (' ', 0), ('猫/🐈.jpg', 3), ('"quoted", and more', 2)])
+def test_a_name_that_scan_accepts_is_read_back(samples):
+    accepted = [(name, label) for name, label in samples if not scan.name_problem(name)]
+    if not accepted:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        content = ''.join(f'{name}\t{label}\n' for name, label in accepted)
+        paths, labels = index.read(write(Path(folder, 'train.txt'), content), 4)
+    assert list(zip(paths, labels.tolist())) == accepted
+
+
+@MANY
+@given(st.binary(max_size=200) | st.text('ab/\t\r\n 0129-', max_size=60).map(str.encode))
+@example(b'a.jpg\t1\r\nb.jpg\t0')
+@example(b'a.jpg\t-1\n')
+@example('a.jpg\t²\n'.encode())
+@example('a.jpg\t٣\n'.encode())
+def test_an_index_of_any_bytes_gives_samples_or_an_error(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder, 'train.txt'), content)
+        try:
+            paths, labels = index.read(path, 3)
+        except UserError as error:
+            assert str(error).startswith(path) and 'annotate.py' in str(error)
+        else:
+            assert len(paths) == len(labels) > 0
+            assert all(paths) and set(labels.tolist()) <= {0, 1, 2}

@@ -1,4 +1,4 @@
-"""Images that look the same are found, those that do not are not, however many there are."""
+"""Near-copies are found, other images are not, for any number of images."""
 
 import io
 import random
@@ -16,7 +16,7 @@ def sketch_of(image):
 
 
 def find(known, images):
-    """The number of the known image that each image looks like, as a list."""
+    """For each image the number of its near-copy in `known`, or -1."""
     return near_duplicates.find([sketch_of(image) for image in known], [sketch_of(image) for image in images])[
         0
     ].tolist()
@@ -56,7 +56,7 @@ def test_another_picture_is_not_found():
     assert find(known, [picture(seed) for seed in range(200, 400)]) == [-1] * 200
 
 
-def test_of_several_the_one_with_the_nearest_hash_is_named():
+def test_of_several_near_copies_the_nearest_is_found():
     known = [saved_again(picture(0), 5), picture(1), saved_again(picture(0), 95)]
     numbers, bits = near_duplicates.find([sketch_of(image) for image in known], [sketch_of(picture(0))])
     assert numbers.tolist() == [2]
@@ -70,7 +70,7 @@ def fruit(colour):
     return Image.fromarray(np.where((x**2 + y**2 < 0.7)[..., None], light, 255).clip(0, 255).astype(np.uint8))
 
 
-def test_the_same_shape_in_another_colour_is_another_picture():
+def test_the_same_shape_in_another_colour_is_not_a_near_copy():
     orange, apple = fruit((200, 100, 20)), fruit((90, 130, 60))
     assert find([orange], [apple]) == [-1]
     assert find([orange, apple], [saved_again(apple), saved_again(orange)]) == [1, 0]
@@ -97,7 +97,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize('how', PLAIN.values(), ids=PLAIN)
-def test_on_a_plain_background_copies_are_found_and_others_are_not(how):
+def test_only_near_copies_are_found_on_a_plain_background(how):
     known = [saved_again(shapes(seed, **how), 90) for seed in range(60)]
     halves = [saved_again(image.resize((100, 75)), 75) for image in known]
     found = find(known, halves)
@@ -105,7 +105,7 @@ def test_on_a_plain_background_copies_are_found_and_others_are_not(how):
     assert find(known, [saved_again(shapes(seed, **how), 90) for seed in range(1000, 1200)]) == [-1] * 200
 
 
-def test_a_plain_background_alone_makes_no_two_images_alike():
+def test_a_shared_plain_background_is_not_enough():
     def spot(x, y):
         image = Image.new('RGB', (90, 90), (240, 30, 30))
         ImageDraw.Draw(image).ellipse([x, y, x + 15, y + 15], fill=(90, 10, 10))
@@ -116,18 +116,18 @@ def test_a_plain_background_alone_makes_no_two_images_alike():
     assert find([spot(*place) for place in places], [saved_again(spot(*place)) for place in places]) == [*range(9)]
 
 
-def test_blank_images_are_like_no_other():
+def test_blank_images_are_never_near_copies():
     blank = [Image.new('RGB', (30, 30), colour) for colour in ('white', 'black', (250, 250, 251))]
     assert find(blank, blank) == [-1] * 3
 
 
-def test_where_there_are_no_images_none_is_found():
+def test_without_images_nothing_is_found():
     assert find([], [picture(0)]) == [-1]
     assert find([picture(0)], []) == []
 
 
 def noisy(sketches, rng, noise):
-    """The same with a little noise, which changes some bits of the hash; a blank one stays."""
+    """The sketches with a little noise, which changes some bits of the hash; blank ones are not changed."""
     cells = np.frombuffer(b''.join(sketches), np.uint8).reshape(len(sketches), -1)
     changed = cells + rng.normal(0, noise, cells.shape) * cells.any(1, keepdims=True)
     return [row.tobytes() for row in changed.clip(0, 255).astype(np.uint8)]
@@ -151,7 +151,7 @@ def colours_agree(*sketches):
 
 
 def each_with_each(known, images):
-    """What `find` gives: (bits, number) of the nearest known image of each, or None."""
+    """The results of `find` by brute force: (bits, number) of the nearest known image of each, or None."""
     hashes = [hash_of(sketch) for sketch in known]
     for sketch in images:
         own = hash_of(sketch)
@@ -161,7 +161,7 @@ def each_with_each(known, images):
 
 
 @pytest.mark.parametrize('block', [1, 40, 1 << 16])
-def test_the_bands_find_what_comparing_each_with_each_finds(monkeypatch, block):
+def test_find_equals_brute_force(monkeypatch, block):
     monkeypatch.setattr(near_duplicates, 'BLOCK', block)
     rng = np.random.default_rng(0)
     first = [bytes(243), *(sketch_of(picture(seed)) for seed in range(29))]  # a blank one, and others
@@ -171,11 +171,11 @@ def test_the_bands_find_what_comparing_each_with_each_finds(monkeypatch, block):
     assert {pair and pair[0] for pair in expected} >= {None, 2, 5, 8}
     numbers, bits = near_duplicates.find(known, images)
     assert [number >= 0 for number in numbers] == [pair is not None for pair in expected]
-    found = [(bits[i], numbers[i] % 30) for i in np.flatnonzero(numbers >= 0)]  # of two as near either will do
+    found = [(bits[i], numbers[i] % 30) for i in np.flatnonzero(numbers >= 0)]  # either of two that are equally near
     assert found == [(pair[0], pair[1] % 30) for pair in expected if pair]
 
 
-def test_where_all_images_are_alike_each_finds_one(monkeypatch):
+def test_if_all_images_are_alike_each_finds_one(monkeypatch):
     monkeypatch.setattr(near_duplicates, 'CROWD', 10)
     rng = np.random.default_rng(0)
     known, images = (noisy([sketch_of(picture(0))] * count, rng, 1) for count in (500, 50))
@@ -187,31 +187,31 @@ def test_where_all_images_are_alike_each_finds_one(monkeypatch):
 
 
 @pytest.mark.parametrize('size', [*SIZES, (9, 9), (64, 65), (5000, 3000)], ids=shape_name)
-def test_a_plain_image_of_any_size_has_its_colour_in_every_cell(size):
+def test_a_plain_image_has_its_colour_in_every_cell(size):
     cells = np.frombuffer(sketch_of(Image.new('RGB', size, (255, 128, 1))), np.uint8).reshape(-1, 3)
     assert cells.tolist() == [[255, 128, 1]] * 81
 
 
-def test_a_cell_is_the_mean_of_its_pixels_and_the_rows_come_first():
+def test_a_cell_is_the_mean_of_its_pixels_in_row_order():
     pixels = np.random.default_rng(0).integers(0, 256, (18, 27, 3), dtype=np.uint8)
     expected = pixels.reshape(9, 2, 9, 3, 3).mean((1, 3))
     found = np.frombuffer(sketch_of(Image.fromarray(pixels)), np.uint8).reshape(9, 9, 3)
     assert np.abs(found - expected).max() <= 0.51
 
 
-def test_a_sketch_does_not_depend_on_what_is_made_with_it():
+def test_a_sketch_does_not_depend_on_the_others():
     samples = [near_duplicates.sample(np.asarray(picture(seed, size))) for seed, size in enumerate([*SIZES, *SIZES])]
     assert near_duplicates.sketches(samples) == [near_duplicates.sketches([one])[0] for one in samples]
 
 
-def test_a_sample_of_a_large_image_does_not_hold_on_to_its_pixels():
+def test_a_sample_of_a_large_image_does_not_keep_its_pixels_in_memory():
     sample = near_duplicates.sample(np.zeros((1000, 500, 3), np.uint8))
     assert sample.base is None
     assert max(sample.shape) <= near_duplicates.SAMPLES
 
 
 @pytest.mark.parametrize('side', [96, 128])
-def test_every_pixel_of_an_image_of_usual_size_counts(side):
-    board = (np.indices((side, side)).sum(0) % 2 * 255).astype(np.uint8)  # a grey, seen from afar
+def test_every_pixel_of_a_small_image_is_averaged(side):
+    board = (np.indices((side, side)).sum(0) % 2 * 255).astype(np.uint8)  # grey on average
     cells = np.frombuffer(sketch_of(Image.fromarray(board).convert('RGB')), np.uint8)
     assert np.abs(cells.astype(int) - 127).max() <= 4

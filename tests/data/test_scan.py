@@ -1,4 +1,4 @@
-"""Every folder of images is used as it was meant, or the run stops and names it with a way out that works when it is pasted."""
+"""Every folder of images is used as intended, or the run stops with a message that names it and a setting that can be pasted."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def refusal(*args, **kwargs):
     return str(caught.value)
 
 
-# --- the folders of the splits
+# --- folders of splits
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def refusal(*args, **kwargs):
     ],
     ids='+'.join,
 )
-def test_a_split_is_known_by_its_usual_names_in_any_case(workdir, names):
+def test_a_split_folder_may_have_any_usual_name_in_any_case(workdir, names):
     make_tree('photos', LABELS, dict.fromkeys(names, 1))
     expected = {
         f'{name}/{label}/{label}_0.jpg': (split, label)
@@ -62,14 +62,14 @@ def test_a_split_is_known_by_its_usual_names_in_any_case(workdir, names):
 
 
 @pytest.mark.parametrize('second', ['valid', 'Val', 'dev'])
-def test_two_folders_for_one_split_are_refused_by_name(workdir, second):
+def test_two_folders_for_one_split_are_refused(workdir, second):
     make_tree('photos', LABELS, {'train': 1, 'val': 1, second: 1})
     message = refusal()
     assert 'photos/val' in message and f'photos/{second}' in message
 
 
 @pytest.mark.parametrize('place', ['validation set/cat', 'more/train/cat', 'dog'])
-def test_a_folder_of_images_beside_the_splits_is_not_dropped(workdir, place):
+def test_a_folder_of_images_beside_the_splits_is_not_ignored(workdir, place):
     make_tree('photos', LABELS, {'train': 1, 'test': 1})
     draw(f'photos/{place}/1.png')
     folder = f'photos/{place.partition("/")[0]}'
@@ -80,32 +80,32 @@ def test_a_folder_of_images_beside_the_splits_is_not_dropped(workdir, place):
 
 
 @pytest.mark.parametrize('name', ['train', 'test', 'valid', 'dev'])
-def test_a_class_may_be_called_like_a_split(workdir, name):
+def test_a_class_may_have_the_name_of_a_split(workdir, name):
     draw(*(f'photos/{label}/{label}.png' for label in (*LABELS, name)))
     assert found(labels=[*LABELS, name])[f'{name}/{name}.png'] == ('train', name)
     draw(f'photos/{name}/more/inner.png')
     assert found(labels=[*LABELS, name])[f'{name}/more/inner.png'] == ('train', name)
 
 
-def test_classes_called_like_all_splits_are_classes(workdir):
+def test_all_classes_may_have_names_of_splits(workdir):
     draw('photos/train/1.png', 'photos/test/1.png')
     assert found(labels=['test', 'train']) == {'train/1.png': ('train', 'train'), 'test/1.png': ('train', 'test')}
 
 
-def test_a_class_called_like_a_split_may_stand_in_folders_of_splits(workdir):
+def test_a_class_with_the_name_of_a_split_may_be_in_folders_of_splits(workdir):
     labels = ['bus', 'test', 'train']
     make_tree('photos', labels, {'train': 1, 'test': 1})
     assert found(labels=labels)['test/train/train_0.jpg'] == ('test', 'train')
     assert len(found(labels=labels)) == 6
 
 
-def test_folders_of_splits_are_not_taken_for_classes_although_labels_are_called_so(workdir):
+def test_folders_of_splits_are_not_classes_although_labels_have_their_names(workdir):
     make_tree('photos', LABELS, {'Train': 1, 'Valid': 1})
     message = refusal(labels=['Train', 'Valid'])
     assert message.endswith("-o 'data.labels=[cat, dog]'")
 
 
-def test_a_class_that_is_taken_for_a_split_is_named_with_the_labels_that_make_it_one(workdir):
+def test_a_class_taken_for_a_split_is_named_with_the_labels_that_make_it_a_class(workdir):
     draw('photos/bus/1.png', 'photos/train/1.png')
     message = refusal(labels=['bus', 'car'])
     assert (
@@ -115,14 +115,14 @@ def test_a_class_that_is_taken_for_a_split_is_named_with_the_labels_that_make_it
     assert len(found(labels=['bus', 'car', 'train'])) == 2
 
 
-def test_images_without_a_class_in_a_split_are_named(workdir):
+def test_images_outside_class_folders_in_a_split_are_refused(workdir):
     make_tree('photos', LABELS, {'train': 1})
     draw('photos/test/1.png')
     message = refusal()
     assert message.startswith('photos/test: ') and 'photos/test/<class>/' in message
 
 
-# --- folders around the classes
+# --- folders around the class folders
 
 
 @pytest.mark.parametrize('tree', [{'': 1}, {'train': 1, 'test': 1}], ids=['classes', 'splits'])
@@ -137,7 +137,7 @@ def test_a_folder_around_the_classes_is_named_and_not_offered_as_a_class(workdir
     assert len(found(f'photos/{around}')) == 2 * len(tree)
 
 
-def test_several_folders_around_the_classes_are_to_be_named_as_splits(workdir):
+def test_several_folders_around_the_classes_must_be_renamed_to_splits(workdir):
     make_tree('photos', LABELS, {'seg_test': 1, 'seg_train': 1})
     message = refusal()
     assert 'photos/seg_test and photos/seg_train; rename those folders' in message and 'data.labels=' not in message
@@ -149,7 +149,7 @@ def test_a_folder_around_the_classes_of_a_split_is_named(workdir):
 
 
 @pytest.mark.parametrize('form', ['NFC', 'NFD'])
-def test_a_folder_belongs_to_the_label_that_it_looks_like(workdir, form):
+def test_folder_names_are_compared_after_unicode_normalisation(workdir, form):
     labels = ['café', '강아지']
     draw(
         *(
@@ -167,22 +167,57 @@ def test_a_folder_belongs_to_the_label_that_it_looks_like(workdir, form):
     )
 
 
-def test_both_spellings_of_a_folder_are_one_class(workdir):
+def test_both_normal_forms_of_a_folder_are_one_class(workdir):
     draw('photos/café/1.png', f'photos/{unicodedata.normalize("NFD", "café")}/2.png', 'photos/dog/1.png')
     assert sorted(found(labels=['café', 'dog']).values()) == [('train', 'café')] * 2 + [('train', 'dog')]
 
 
-def test_a_root_that_only_looks_the_same_is_named(workdir):
+def test_a_root_in_another_normal_form_is_named(workdir):
     there = unicodedata.normalize('NFD', 'photos é')
     draw(f'{there}/cat/1.png')
     message = refusal('photos é')
     assert message.endswith(f'-o {schema.override("data.root", there)}')
 
 
+# --- files
+
+
+def test_files_are_sorted_by_code_point_with_subfolders_last(workdir):
+    names = ['B.png', 'a b.png', 'a10.png', 'a2.png', 'b.png', 'é.png', '猫 1.png', 'a/z.png']
+    draw(*(f'photos/cat/{name}' for name in reversed(names)), 'photos/dog/1.png')
+    assert [path for path in found() if path.startswith('cat/')] == [f'cat/{name}' for name in names]
+
+
+@pytest.mark.parametrize('split', ['', 'train', 'test'])
+def test_an_unknown_class_folder_is_refused_with_three_ways_out(workdir, split):
+    make_tree('photos', LABELS, {'train': 1, 'test': 1} if split else {'': 1})
+    folder = os.path.join('photos', split, 'doge')
+    os.rename(os.path.join('photos', split, 'dog'), folder)
+    message = refusal()
+    assert message.startswith(f'{folder}: the folder is not in data.labels; rename it to dog, ')
+    labels = '[cat, dog, doge]' if split else '[cat, doge]'
+    assert 'annotate.unknown_class=skip' in message and message.endswith(f"-o 'data.labels={labels}'")
+    tree = scan.scan('photos', LABELS, 'skip')
+    assert tree.stray == [f'{folder}/'] and len(tree.entries) == (3 if split else 1)
+
+
+def test_a_missing_or_empty_root_is_refused(workdir):
+    assert refusal().startswith('photos: no such folder')
+    os.mkdir('photos')
+    assert refusal().startswith('photos: no images found; it needs photos/<class>/ or photos/train/<class>/')
+    make_tree('photos', LABELS, {'train': 0, 'valid': 0, 'test': 0})
+    assert 'no images found' in refusal()
+
+
+def test_splits_without_train_are_refused(workdir):
+    make_tree('photos', LABELS, {'valid': 1, 'test': 1})
+    assert 'there is valid/ but no train/' in refusal()
+
+
 # --- links
 
 
-def test_linked_folders_are_followed_once_and_none_around_the_link(workdir):
+def test_linked_folders_are_followed_once_and_never_upwards(workdir):
     draw('real/2.png', 'real/inner/3.png', 'photos/cat/1.png', 'photos/dog/1.png')
     os.symlink('../../real', 'photos/cat/more')
     os.symlink('../../real/inner', 'photos/cat/again')
@@ -201,7 +236,7 @@ def test_linked_folders_are_followed_once_and_none_around_the_link(workdir):
     assert {'photos/cat/up/', 'photos/cat/self/', 'photos/cat/more/round/'} <= set(tree.stray)
 
 
-# --- what is offered to be pasted
+# --- settings to be pasted
 
 
 AWKWARD = [
@@ -226,7 +261,7 @@ AWKWARD = [
 
 
 def pasted(message, root, shell='sh'):
-    """annotate.py run with what a message offers behind -o, as a shell reads it; the labels that annotation.json then has."""
+    """Run annotate.py in a shell with the settings that a message offers after -o; returns the labels in annotation.json."""
     offered = re.search(r'-o (.*)$', message.strip(), re.MULTILINE)[1]
     command = f'"{sys.executable}" "{ROOT}/annotate.py" -o {schema.override("data.root", root)} {offered}'
     done = subprocess.run([shell, '-c', command], capture_output=True, text=True, timeout=240)
@@ -236,10 +271,10 @@ def pasted(message, root, shell='sh'):
 
 
 @pytest.mark.parametrize('shell', [shell for shell in ('sh', 'bash', 'zsh') if shutil.which(shell)])
-def test_labels_that_are_offered_can_be_pasted_into_a_shell(workdir, shell):
+def test_offered_labels_can_be_pasted_into_a_shell(workdir, shell):
     draw(*(f"it's 1/{label}/{number}.png" for label in AWKWARD for number in range(3)))
     result = run_script('annotate.py', '-o', 'data.root="it\'s 1"', cwd=workdir)
-    assert_message(result, 1, 'the folder is none of data.labels')
+    assert_message(result, 1, 'the folder is not in data.labels')
     assert pasted(result.stderr, "it's 1", shell) == sorted(AWKWARD)
     assert not Path('pasted').exists()
 
@@ -253,7 +288,7 @@ def test_the_labels_without_an_empty_class_can_be_pasted(workdir):
     assert pasted(result.stderr, 'photos') == ['no', "it's"]
 
 
-def test_the_root_that_is_offered_can_be_pasted(workdir):
+def test_an_offered_root_can_be_pasted(workdir):
     draw(*(f"photos/2024's #1/{label}/{number}.png" for label in LABELS for number in range(3)))
     result = run_script('annotate.py', '-o', 'data.root=photos', 'data.labels=[cat,dog]', cwd=workdir)
     assert_message(result, 1, 'the class folders are in')
@@ -261,24 +296,24 @@ def test_the_root_that_is_offered_can_be_pasted(workdir):
 
 
 @pytest.mark.parametrize('name', ['a\\b', ' a', 'a ', 'a\tb'])
-def test_a_folder_that_no_label_can_be_called_after_is_named_and_not_offered(workdir, name):
+def test_a_folder_whose_name_cannot_be_a_label_is_named_and_not_offered(workdir, name):
     draw(f'photos/{name}/1.png', 'photos/cat/1.png', 'photos/dog/1.png')
     message = refusal()
     assert repr(name) in message and 'data.labels=' not in message
 
 
-def test_one_folder_is_no_list_of_labels(workdir):
+def test_a_single_folder_is_not_offered_as_a_list_of_labels(workdir):
     draw('photos/bird/1.png')
     assert 'data.labels=' not in refusal()
 
 
-def test_a_folder_of_folders_of_other_names_may_be_the_root(workdir):
+def test_a_folder_of_other_folders_is_offered_as_the_root(workdir):
     draw('photos/birds/finch/1.png', 'photos/birds/wren/1.png')
     assert '(-o data.root=photos/birds)' in refusal()
     assert "'data.labels=[finch, wren]'" in refusal('photos/birds')
 
 
-def test_a_folder_beside_the_splits_that_cannot_be_read_is_left_out(workdir, monkeypatch):
+def test_a_folder_beside_the_splits_that_cannot_be_read_is_ignored(workdir, monkeypatch):
     make_tree('photos', LABELS, {'train': 1})
     os.mkdir('photos/lost+found')
     listdir = os.listdir

@@ -1,4 +1,4 @@
-"""What may lie between an exported model and the network: logits, loss and agreement, for each precision."""
+"""The limits for the difference between an exported model and the network, in each precision."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 import config
 from zodiac.base.errors import UserError
 from zodiac.inference import parity
-from zodiac.inference.runtime import softmax
+from zodiac.inference.exported_model import softmax
 
 N, CLASSES = 40, 5
 LABELS = np.arange(N) % CLASSES
@@ -21,19 +21,19 @@ def compare(got, precision='fp32', engine='openvino', expected=LOGITS, probabili
 
 
 def off_by(share, logits=LOGITS):
-    """Logits that are off by a share of their spread, to one side or the other."""
+    """Logits changed by a share of their spread, up or down at random."""
     signs = np.random.default_rng(1).choice([-1, 1], logits.shape)
     return (logits + share * parity.spread(logits) * signs).astype('float32')
 
 
-def test_loss_and_accuracy_are_those_of_the_logits():
+def test_loss_and_accuracy_are_computed_from_the_logits():
     logits = np.array([[2, 0], [0, 2], [1000, -1000]], 'float32')
     one = np.log(1 + np.exp(-2))
     assert parity.quality(logits[:2], np.array([0, 0])) == {'top1': 0.5, 'loss': pytest.approx((one + 2 + one) / 2)}
     assert parity.quality(logits[2:], np.array([1])) == {'top1': 0.0, 'loss': pytest.approx(2000)}
 
 
-def test_the_spread_is_that_between_the_classes_wherever_an_image_lies():
+def test_the_spread_is_between_the_classes_of_an_image_not_between_images():
     assert parity.spread(np.array([[1, -1], [101, 99]], 'float32')) == pytest.approx(1)
 
 
@@ -41,7 +41,7 @@ def test_the_spread_is_that_between_the_classes_wherever_an_image_lies():
     ('precision', 'passes', 'fails'), [('fp32', 1e-5, 3e-3), ('bf16', 0.03, 0.12), ('int8', 0.1, 0.3)]
 )
 @pytest.mark.parametrize('factor', [1, 1000])
-def test_a_network_whose_probabilities_are_0_and_1_is_compared_as_strictly_as_any(precision, passes, fails, factor):
+def test_a_network_with_probabilities_of_0_and_1_is_compared_as_strictly_as_others(precision, passes, fails, factor):
     logits = factor * LOGITS
     kept = compare(off_by(passes, logits), precision, expected=logits)
     assert kept['logit_difference'] == pytest.approx(passes, rel=0.1) and kept['precision'] == precision
@@ -50,25 +50,25 @@ def test_a_network_whose_probabilities_are_0_and_1_is_compared_as_strictly_as_an
         compare(off_by(fails, logits), precision, expected=logits)
 
 
-def test_an_engine_that_runs_in_fp32_is_held_to_fp32_whatever_was_exported():
+def test_an_engine_that_runs_in_fp32_must_meet_the_limits_of_fp32_whatever_was_exported():
     for precision, engine in (('int8', 'paddle'), ('bf16', 'onnxruntime')):
         with pytest.raises(UserError, match='fp32'):
             compare(off_by(0.03), precision, engine)
 
 
-def test_a_softmax_in_8_bits_is_seen_although_the_logits_are_right():
-    """It gives steps of 1/255, and zeros: the loss was twice that of the network."""
-    with pytest.raises(UserError, match='a probability by 1 of itself from that of its own logits'):
+def test_a_softmax_in_8_bits_is_found_although_the_logits_are_right():
+    """Its steps of 1/255 and zeros doubled the loss."""
+    with pytest.raises(UserError, match='a probability by 1 of itself from the softmax of its own logits'):
         compare(LOGITS, 'int8', probabilities=np.round(softmax(LOGITS) * 255) / 255)
 
 
-def test_a_worse_loss_is_seen_although_each_image_keeps_its_class():
-    """All logits a fifth closer together, as a wrong temperature makes them."""
-    with pytest.raises(UserError, match=r'the loss by 0\.\d+ \(allowed: export.loss_tolerance = 0.05\)'):
+def test_a_worse_loss_is_found_although_each_image_keeps_its_class():
+    """All logits closer together, as with a wrong temperature."""
+    with pytest.raises(UserError, match=r'the loss by 0\.\d+ \(limit: export.loss_tolerance = 0.05\)'):
         compare(LOGITS * 0.3, 'int8', logit_tolerance=10.0)
 
 
-def test_another_class_for_too_many_images_is_seen():
+def test_another_class_for_too_many_images_is_found():
     swapped = LOGITS.copy()
     swapped[:2] = swapped[:2, ::-1]
     settings = {'logit_tolerance': 100.0, 'loss_tolerance': 10.0}
@@ -80,14 +80,14 @@ def test_another_class_for_too_many_images_is_seen():
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
-def test_what_is_no_number_passes_nothing(value):
+def test_nan_and_infinity_exceed_every_limit(value):
     broken = LOGITS.copy()
     broken[3, 2] = value
     with np.errstate(invalid='ignore'), pytest.raises(UserError, match='by inf'):
         compare(broken, 'int8', probabilities=softmax(LOGITS))
 
 
-def test_logits_that_are_all_alike_are_compared_as_they_are():
+def test_differences_of_equal_logits_are_not_divided_by_their_spread():
     flat = np.zeros_like(LOGITS)
     assert compare(flat + 1e-7, expected=flat)['logit_difference'] < 1e-3
     with pytest.raises(UserError, match='a logit'):

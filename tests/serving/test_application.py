@@ -1,4 +1,4 @@
-"""The application that answers with a model: what it takes, what it refuses, what it tells."""
+"""The application: which requests it answers, which it refuses, and its metrics and page."""
 
 import asyncio
 import base64
@@ -12,16 +12,15 @@ import threading
 import time
 
 import hypothesis
-import numpy as np
 import pytest
 from conftest import ROOT, picture
+from hypothesis import strategies
 from image_files import jpeg_of_scans
 from PIL import Image
-from small_server import LABELS, TRANSFORM, limits, model_of, shares
+from small_server import LABELS, TRANSFORM, encoded, filled, limits, model_of, shares
 
-from zodiac.base.errors import UserError
 from zodiac.images import decoding, transforms
-from zodiac.inference import runtime
+from zodiac.inference import exported_model
 
 pytest.importorskip('fastapi', reason='requirements-serve.txt is not installed')
 from fastapi.testclient import TestClient
@@ -39,16 +38,6 @@ def client():
         yield client
 
 
-def encoded(image, kind='PNG'):
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
-
-
-def filled(colour, size=(20, 10)):
-    return encoded(Image.new('RGB', size, colour))
-
-
 RED = filled('red')
 IMAGE = {'headers': {'Content-Type': 'image/png'}}
 
@@ -57,7 +46,7 @@ def upload(*contents, name='a.png'):
     return [('file', (name, content, 'image/png')) for content in contents]
 
 
-def test_one_image_in_a_form_is_answered_by_its_prediction(client):
+def test_one_image_in_a_form_is_answered_with_its_prediction(client):
     answer = client.post('/predict', files=upload(RED))
 
     assert answer.status_code == 200
@@ -84,13 +73,13 @@ def test_several_images_are_answered_in_their_order(client):
 
 
 @pytest.mark.parametrize(('top', 'count'), [(1, 1), (2, 2), (5, 3), (1000, 3)])
-def test_top_says_how_many_labels(client, top, count):
+def test_top_sets_the_number_of_labels(client, top, count):
     assert len(client.post(f'/predict?top={top}', files=upload(RED)).json()['top']) == count
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF'])
 @pytest.mark.parametrize('mode', ['RGB', 'L'])
-def test_an_answer_is_what_the_model_says_of_the_file(client, kind, mode):
+def test_an_answer_has_the_probabilities_of_the_model(client, kind, mode):
     content = encoded(picture(3, mode=mode), kind)
     expected = shares(transforms.apply(TRANSFORM, decoding.decode(io.BytesIO(content)))[None])[0]
 
@@ -98,11 +87,6 @@ def test_an_answer_is_what_the_model_says_of_the_file(client, kind, mode):
 
     got = {guess['label']: guess['probability'] for guess in found['top']}
     assert [got[label] for label in LABELS] == pytest.approx(expected.tolist(), abs=1e-6)
-
-
-def test_other_fields_of_a_form_do_no_harm(client):
-    answer = client.post('/predict', files=upload(RED), data={'comment': 'x' * 1000})
-    assert answer.status_code == 200
 
 
 def jpeg_as_eps():
@@ -113,6 +97,7 @@ def form(body, boundary='b'):
     return {'content': body, 'headers': {'Content-Type': f'multipart/form-data; boundary={boundary}'}}
 
 
+END = b'\r\n--b--\r\n'
 PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
 REFUSED = {
     'text': ({'files': upload(b'hello')}, 422, 'a.png: not an image'),
@@ -126,11 +111,7 @@ REFUSED = {
     'nothing': ({}, 415, 'no Content-Type'),
     'urlencoded': ({'data': {'file': '/etc/passwd'}}, 415, 'multipart/form-data'),
     'no file': ({'files': [('image', ('a.png', RED))]}, 400, 'field file'),
-    'text field': (
-        form(b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n/etc/passwd\r\n--b--\r\n'),
-        400,
-        'field file',
-    ),
+    'text field': (form(PART.replace(b'; filename="a.png"', b'') + b'/etc/passwd' + END), 400, 'field file'),
     'no boundary': ({'content': b'x', 'headers': {'Content-Type': 'multipart/form-data'}}, 400, 'damaged'),
     'wrong boundary': (form(PART + RED + b'\r\n--b--\r\n', 'other'), 400, 'damaged'),
     'no end': (form(PART + RED), 400, 'end is missing'),
@@ -141,33 +122,21 @@ REFUSED = {
     'many fields': ({'files': upload(RED), 'data': {f'f{n}': 'x' for n in range(200)}}, 400, 'fields'),
     'large body': ({'content': b'x' * 200_001, 'headers': {'Content-Type': 'image/png'}}, 413, '0.190735 MB'),
     'large file': ({'files': upload(b'x' * 200_001)}, 413, 'larger'),
-    'endless': (
-        {'content': (b'x' * 1000 for _ in range(300)), 'headers': {'Content-Type': 'image/png'}},
-        413,
-        'larger',
-    ),
+    'endless': ({'content': (b'x' * 1000 for _ in range(300)), **IMAGE}, 413, 'larger'),
     'many pixels': ({'files': upload(filled('red', (1100, 1000)))}, 413, '1100x1000'),
     'bomb': ({'files': upload(encoded(Image.new('1', (14000, 14000))))}, 413, 'too many pixels'),
     'long type': ({'content': b'', 'headers': {'Content-Type': 'y' * 30_000}}, 415, 'yyy…: send'),
     'many scans': ({'files': upload(jpeg_of_scans(3000))}, 422, 'a.png: too many scans'),
-    'coding': (
-        {'content': RED, 'headers': {'Content-Type': 'image/png', 'Content-Encoding': 'gzip'}},
-        415,
-        'Content-Encoding gzip',
-    ),
-    'long part header': (
-        form(PART + RED + b'\r\n--b\r\nX: ' + b'x' * 100_000 + b'\r\n\r\nx\r\n--b--\r\n'),
-        400,
-        'damaged',
-    ),
-    'long form type': (form(PART + RED + b'\r\n--b--\r\n', 'b; a="' + ';' * 10_000), 400, 'Content-Type has more'),
+    'coding': ({'content': RED, 'headers': {**IMAGE['headers'], 'Content-Encoding': 'gzip'}}, 415, 'Encoding gzip'),
+    'long part header': (form(PART + RED + b'\r\n--b\r\nX: ' + b'x' * 100_000 + END), 400, 'damaged'),
+    'long form type': (form(PART + RED + END, 'b; a="' + ';' * 10_000), 400, 'Content-Type has more'),
     'long boundary': (form(PART + RED, 'b' * 1000), 400, 'boundary'),
     'long name': ({'files': upload(b'hello', name='n' * 500)}, 422, 'n…: not an image'),
 }
 
 
 @pytest.mark.parametrize('case', REFUSED)
-def test_what_is_refused_says_why_and_the_next_request_is_answered(case):
+def test_a_refused_request_gets_the_reason_and_the_next_one_is_answered(case):
     request, status, words = REFUSED[case]
     with client_of(limits(images=4, body=200_000, pixels=1_000_000)) as client:
         answer = client.post('/predict', **request)
@@ -186,21 +155,12 @@ def test_a_wrong_number_of_labels_is_refused(client, top):
 
 
 def at_once(client, count):
-    """The answers to `count` requests that are sent at the same time."""
-    answers = [None] * count
-
-    def send(number):
-        answers[number] = client.post('/predict', files=upload(RED))
-
-    threads = [threading.Thread(target=send, args=[number]) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return answers
+    """The answers to `count` concurrent requests."""
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return [*pool.map(lambda _: client.post('/predict', files=upload(RED)), range(count))]
 
 
-def test_more_requests_than_the_limit_are_told_to_come_again():
+def test_too_many_requests_get_503_and_retry_after():
     def slow(batch):
         time.sleep(0.3)
         return shares(batch)
@@ -215,22 +175,7 @@ def test_more_requests_than_the_limit_are_told_to_come_again():
     assert later.status_code == 200
 
 
-def test_many_requests_at_once_share_runs_of_the_network():
-    batches = []
-
-    def remember(batch):
-        batches.append(len(batch))
-        time.sleep(0.02)
-        return shares(batch)
-
-    with client_of(predict=remember) as client:
-        answers = at_once(client, 24)
-
-    assert [answer.status_code for answer in answers] == [200] * 24
-    assert sum(batches) == 24 and len(batches) < 20
-
-
-def test_a_request_that_takes_too_long_is_given_up():
+def test_a_request_that_takes_too_long_gets_503():
     gate = threading.Event()
     with client_of(limits(seconds=0.3), predict=lambda batch: gate.wait(20) and shares(batch)) as client:
         answer = client.post('/predict', files=upload(RED))
@@ -244,54 +189,28 @@ def raises(batch):
     raise RuntimeError('of the engine: /srv/model.onnx')
 
 
-def ends(batch):
-    raise SystemExit(3)
-
-
-FAILURES = {
-    'raises': raises,
-    'ends': ends,
-    'no number': lambda batch: shares(batch) * np.nan,
-    'nothing': lambda batch: None,
-    'too few': lambda batch: shares(batch)[1:],
-}
-
-
-@pytest.mark.parametrize('failure', FAILURES)
-def test_a_network_that_fails_is_a_fault_of_the_server_and_the_next_request_is_answered(failure):
-    turns = iter([FAILURES[failure]])
-
+def test_a_network_that_fails_gives_500_and_the_next_request_is_answered():
+    turns = iter([raises])
     with client_of(predict=lambda batch: next(turns, shares)(batch)) as client:
         answer = client.post('/predict', files=upload(RED))
-        assert (answer.status_code, answer.json()['detail'][:12]) == (500, 'a.png: the m')
+        assert (answer.status_code, answer.json()['detail']) == (500, 'a.png: the model failed')
         assert client.post('/predict', files=upload(RED)).status_code == 200
 
 
 @pytest.mark.parametrize(
     'header', [None, 'Bearer wrong', 'Bearer', 'Basic c2VjcmV0', 'Bearer secret2', 'Bearer s\xe9cret']
 )
-def test_without_the_token_nothing_is_classified_and_no_number_is_told(header):
+def test_predict_and_metrics_require_the_token(header):
     headers = {'Authorization': header.encode('latin-1')} if header else {}
     with client_of(token='secret') as client:
-        for answer in (
-            client.post('/predict', files=upload(RED), headers=headers),
-            client.get('/metrics', headers=headers),
-        ):
-            assert answer.status_code == 401
-            assert answer.headers['WWW-Authenticate'] == 'Bearer'
-        assert (
-            client.get('/').status_code
-            == client.get('/healthz').status_code
-            == client.get('/readyz').status_code
-            == 200
-        )
-
-
-def test_with_the_token_it_is():
-    headers = {'Authorization': 'Bearer secret'}
-    with client_of(token='secret') as client:
-        assert client.post('/predict', files=upload(RED), headers=headers).status_code == 200
-        assert client.get('/metrics', headers=headers).status_code == 200
+        for status, given in ((401, headers), (200, {'Authorization': 'Bearer secret'})):
+            for answer in (
+                client.post('/predict', files=upload(RED), headers=given),
+                client.get('/metrics', headers=given),
+            ):
+                assert answer.status_code == status
+                assert (answer.headers.get('WWW-Authenticate') == 'Bearer') == (status == 401)
+        assert {client.get(path).status_code for path in ('/', '/healthz', '/readyz')} == {200}
 
 
 def test_health_and_readiness(client):
@@ -299,7 +218,7 @@ def test_health_and_readiness(client):
     assert client.get('/readyz').json() == {'model': 'colours', 'classes': 3}
 
 
-def test_it_is_not_ready_while_the_network_fails_and_ready_again_without_a_request():
+def test_readyz_fails_after_the_network_and_recovers_without_a_request():
     network = [raises]
     with client_of(predict=lambda batch: network[0](batch)) as client:
         assert client.get('/readyz').status_code == 200
@@ -311,7 +230,7 @@ def test_it_is_not_ready_while_the_network_fails_and_ready_again_without_a_reque
         assert client.get('/readyz').status_code == 200
 
 
-def test_it_is_not_ready_while_a_batch_hangs():
+def test_readyz_fails_while_a_batch_hangs():
     gate = threading.Event()
     with client_of(limits(seconds=0.2), predict=lambda batch: gate.wait(20) and shares(batch)) as client:
         client.post('/predict', files=upload(RED))
@@ -322,7 +241,7 @@ def test_it_is_not_ready_while_a_batch_hangs():
         assert client.get('/readyz').status_code == 200
 
 
-def test_it_is_not_ready_while_all_decoders_hang(monkeypatch):
+def test_readyz_fails_while_all_decoders_hang(monkeypatch):
     gate, read = threading.Event(), transforms.read
     monkeypatch.setattr(transforms, 'read', lambda *args, **others: gate.wait(20) and read(*args, **others))
     monkeypatch.setattr(application.device, 'cores', lambda: 2)
@@ -337,12 +256,7 @@ def test_it_is_not_ready_while_all_decoders_hang(monkeypatch):
         assert client.get('/readyz').status_code == 200
 
 
-def test_a_model_that_fails_to_warm_up_ends_in_a_message():
-    with pytest.raises(UserError, match='colours: paddle cannot run it .of the engine.*--engine'):
-        application.create(model_of(raises), limits(), warm_up=True)
-
-
-def test_the_largest_upload_that_still_arrives_gives_way_when_the_memory_is_full():
+def test_the_largest_arriving_upload_is_refused_when_the_memory_is_full():
     async def scenario():
         memory = uploads.Memory(19 << 19)
         with contextlib.ExitStack() as opened:
@@ -355,17 +269,17 @@ def test_the_largest_upload_that_still_arrives_gives_way_when_the_memory_is_full
             assert await asyncio.wait([large.task, small.task], timeout=0.01) == (set(), {large.task, small.task})
             memory.take(small, 1 << 20)
             await asyncio.wait([large.task], timeout=5)
-            assert (large.gave_way, large.task.cancelled()) == (True, True)
+            assert (large.evicted, large.task.cancelled()) == (True, True)
             with pytest.raises(uploads.HTTPException, match='503'):
                 memory.take(small, 9 << 20)
             small.task.cancel()
         with memory.upload() as upload:
-            memory.take(upload, 9 << 20)  # all that the others took has come back
+            memory.take(upload, 9 << 20)  # the memory of the others is free again
 
     asyncio.run(scenario())
 
 
-def test_an_upload_beyond_the_memory_of_the_server_is_told_to_come_again():
+def test_an_upload_beyond_the_memory_for_uploads_gets_503():
     with client_of(limits(body=4 << 20, total=2 << 20)) as client:
         large = RED + bytes(3 << 20)
         for request in ({'files': upload(large)}, {'content': large, **IMAGE}):
@@ -375,7 +289,7 @@ def test_an_upload_beyond_the_memory_of_the_server_is_told_to_come_again():
             assert client.post('/predict', files=upload(RED)).status_code == 200
 
 
-def test_an_upload_for_which_the_machine_has_no_memory_is_told_to_come_again(client, monkeypatch):
+def test_an_upload_that_the_machine_has_no_memory_for_gets_503(client, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(uploads.mmap, 'mmap', lambda *args: os.stat('/nowhere'))
         answer = client.post('/predict', files=upload(RED))
@@ -383,7 +297,7 @@ def test_an_upload_for_which_the_machine_has_no_memory_is_told_to_come_again(cli
     assert client.post('/predict', files=upload(RED)).status_code == 200
 
 
-def test_an_exception_that_nobody_foresaw_is_answered_as_any_other_fault_and_logged_once(client, monkeypatch, caplog):
+def test_an_unexpected_exception_gives_500_and_is_logged_once(client, monkeypatch, caplog):
     async def fails(*args):
         raise ZeroDivisionError('of a library')
 
@@ -400,8 +314,8 @@ CHARSETS = ['utf-8', 'punycode', 'idna', 'undefined', 'utf-7', 'rot13', 'hex', '
 
 
 @pytest.mark.parametrize('charset', CHARSETS)
-def test_the_charset_of_a_form_does_not_choose_how_it_is_read(client, charset):
-    """Python has codecs that take minutes for a megabyte, and some that raise what no other does."""
+def test_the_charset_of_a_form_is_ignored(client, charset):
+    """Some Python codecs take minutes for a megabyte, and some raise unusual exceptions."""
     part = 'Content-Disposition: form-data; name="file"; filename="红.png"\r\n\r\nhello\r\n'
     fields = 'Content-Disposition: form-data; name="a"\r\n\r\n' + 'xn--a-b.' * 10_000 + 'a' * 50_000 + '-\r\n'
     body = f'--b\r\n{fields}--b\r\n{part}--b--\r\n'.encode()
@@ -410,44 +324,24 @@ def test_the_charset_of_a_form_does_not_choose_how_it_is_read(client, charset):
     assert (answer.status_code, answer.json()['detail']) == (422, '红.png: not an image')
 
 
-def test_a_file_without_a_name_has_one_in_messages(client):
+def test_a_file_without_a_name_is_numbered_in_messages(client):
     body = PART + RED + b'\r\n' + PART.replace(b'a.png', b'') + b'\r\n--b--\r\n'
     answer = client.post('/predict', **form(body))
     assert (answer.status_code, answer.json()['detail']) == (422, 'file 2: not an image (the file is empty)')
 
 
+BETWEEN = b"""--b|--b\r\n|--b--|\r\n|\r\n\r\n|\r|--|a: b\r\n|Content-Disposition: |form-data; name="file"|; name=|; filename""".split(
+    b'|'
+)
+PIECES = [PART, RED, b'x' * 9000, bytes(range(256)), b"; filename*=x'y'%ff", b'; filename="\xff', *BETWEEN]
+
+
 @hypothesis.settings(max_examples=200, derandomize=True, deadline=None)
 @hypothesis.given(
-    pieces=hypothesis.strategies.lists(
-        hypothesis.strategies.sampled_from(
-            [
-                PART,
-                b'--b',
-                b'--b\r\n',
-                b'--b--',
-                b'\r\n',
-                b'\r\n\r\n',
-                RED,
-                b'\r',
-                b'--',
-                b'x' * 9000,
-                b'a: b\r\n',
-                bytes(range(256)),
-            ]
-            + [
-                b'Content-Disposition: ',
-                b'form-data; name="file"',
-                b"; filename*=x'y'%ff",
-                b'; filename="\xff',
-                b'; name=',
-                b'; filename',
-            ]
-        ),
-        max_size=12,
-    ),
-    cuts=hypothesis.strategies.lists(hypothesis.strategies.integers(1, 300), min_size=1, max_size=5),
+    pieces=strategies.lists(strategies.sampled_from(PIECES), max_size=12),
+    cuts=strategies.lists(strategies.integers(1, 300), min_size=1, max_size=5),
 )
-def test_no_form_is_a_fault_of_the_server_however_its_bytes_arrive(fuzzed, pieces, cuts):
+def test_no_form_causes_a_server_error_however_its_bytes_arrive(fuzzed, pieces, cuts):
     body = b'--b\r\n' + b''.join(pieces)
     chunks, start = [], 0
     while start < len(body):
@@ -464,7 +358,7 @@ def fuzzed():
         yield client
 
 
-def test_the_images_of_one_request_do_not_keep_those_of_another_waiting(monkeypatch):
+def test_the_images_of_one_request_do_not_delay_those_of_another(monkeypatch):
     read, order, gate = transforms.read, [], threading.Event()
 
     def note(transform, file, **others):
@@ -482,13 +376,13 @@ def test_the_images_of_one_request_do_not_keep_those_of_another_waiting(monkeypa
         one = pool.submit(client.post, '/predict', files=upload(RED))
         while 'in_progress 2.0' not in client.get('/metrics').text:
             time.sleep(0.01)
-        time.sleep(0.2)  # until it has arrived
+        time.sleep(0.2)  # wait until it has arrived
         gate.set()
         assert one.result().status_code == many.result().status_code == 200
     assert order.index(len(RED)) <= 2
 
 
-def test_options_tell_the_methods(client):
+def test_options_lists_the_methods(client):
     for path, methods in {'/predict': 'OPTIONS, POST', '/readyz': 'GET, HEAD, OPTIONS'}.items():
         answer = client.options(path)
         assert (answer.status_code, answer.headers['Allow']) == (200, methods)
@@ -496,7 +390,7 @@ def test_options_tell_the_methods(client):
         assert (answer.status_code, answer.headers['Allow']) == (405, methods)
 
 
-def test_nothing_of_a_request_is_done_any_more_once_an_image_of_it_is_refused(monkeypatch):
+def test_the_rest_of_a_request_is_cancelled_once_an_image_is_refused(monkeypatch):
     read, started = transforms.read, []
 
     def slow(*args, **others):
@@ -512,26 +406,24 @@ def test_nothing_of_a_request_is_done_any_more_once_an_image_of_it_is_refused(mo
     assert len(started) < 5
 
 
-def test_nobody_is_sent_to_the_host_that_their_header_names(client):
+def test_there_are_no_redirects_to_the_host_in_the_request(client):
     answer = client.post('/predict/', headers={'Host': 'evil.example'}, follow_redirects=False)
     assert (answer.status_code, 'Location' in answer.headers) == (404, False)
 
 
-def test_the_numbers_for_prometheus_have_its_type(client):
-    assert client.get('/metrics').headers['Content-Type'] == 'text/plain; version=0.0.4; charset=utf-8'
-
-
-def test_the_description_tells_of_the_token_and_of_when_to_come_again():
+def test_the_api_description_includes_401_and_retry_after():
     paths = application.create(model_of(), limits(), token='secret').openapi()['paths']
     assert '401' in paths['/metrics']['get']['responses']
     assert 'Retry-After' in paths['/predict']['post']['responses']['503']['headers']
 
 
-def test_the_numbers_for_prometheus(client):
+def test_metrics(client):
     client.post('/predict', files=upload(RED, RED))
     client.post('/predict', files=upload(b'hello'))
 
-    lines = dict(line.rsplit(' ', 1) for line in client.get('/metrics').text.splitlines() if line[0] != '#')
+    answer = client.get('/metrics')
+    assert answer.headers['Content-Type'] == 'text/plain; version=0.0.4; charset=utf-8'
+    lines = dict(line.rsplit(' ', 1) for line in answer.text.splitlines() if line[0] != '#')
 
     assert float(lines['zodiac_requests_total{status="200"}']) == 1
     assert float(lines['zodiac_requests_total{status="422"}']) == 1
@@ -541,7 +433,7 @@ def test_the_numbers_for_prometheus(client):
     assert float(lines['zodiac_requests_in_progress']) == 0
 
 
-def test_no_address_takes_a_path():
+def test_no_route_takes_a_path():
     app = application.create(model_of(), limits())
     described = app.openapi()
     assert list(described['paths']) == ['/predict', '/healthz', '/readyz', '/metrics']
@@ -555,13 +447,13 @@ def test_no_address_takes_a_path():
 
 
 @pytest.mark.parametrize('address', ['/', '/docs'])
-def test_pages_name_no_address_outside(client, address):
+def test_pages_load_nothing_from_other_hosts(client, address):
     answer = client.get(address)
     assert answer.status_code == 200
     assert re.findall(r'(?:https?:)?//[\w.-]+\.\w+', answer.text) == []
 
 
-def test_nothing_runs_in_the_page_but_what_it_holds(client):
+def test_the_page_may_only_run_its_own_script(client):
     answer = client.get('/')
     policy = answer.headers['Content-Security-Policy']
     for kind, tag in (('script-src', 'script'), ('style-src', 'style')):
@@ -580,6 +472,6 @@ def test_the_page_has_every_text_in_both_languages():
 
 
 def test_a_name_cannot_break_the_page():
-    model = runtime.Exported('<script>x', LABELS, TRANSFORM, {}, shares)
+    model = exported_model.ExportedModel('<script>x', LABELS, TRANSFORM, {}, shares)
     with TestClient(application.create(model, limits())) as client:
         assert '<h1>&lt;script&gt;x</h1>' in client.get('/').text

@@ -1,4 +1,4 @@
-"""Requests made from the description at /openapi.json are answered as it says."""
+"""Answers conform to /openapi.json, for requests generated from it."""
 
 import pytest
 from small_server import limits, model_of
@@ -27,10 +27,7 @@ def test_answers_are_as_described(case):
 @CLOSED.parametrize()
 @hypothesis.settings(max_examples=30, derandomize=True)
 def test_answers_with_a_token_are_as_described(case):
-    excluded = [
-        *NO_SCHEMA_SAYS_WHICH_BYTES_ARE_AN_IMAGE,
-        negative_data_rejection,
-    ]  # it leaves out the header given here
+    excluded = [*NO_SCHEMA_SAYS_WHICH_BYTES_ARE_AN_IMAGE, negative_data_rejection]  # which omits the header given here
     case.call_and_validate(headers={'Authorization': 'Bearer secret'}, excluded_checks=excluded)
 
 

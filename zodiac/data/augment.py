@@ -1,4 +1,4 @@
-"""Random changes to training images: each a small dataclass whose fields are its settings, called with (image, rng).
+"""Random augmentation of training images: dataclasses whose fields are the settings, called with (image, rng).
 
 A configuration lists them by name, in order:
 
@@ -20,7 +20,7 @@ from zodiac.base.schema import setting
 from zodiac.images import transforms
 
 Fill = Literal['reflect', 'edge', 'grey']
-GREY = (124, 116, 104)  # the mean of ImageNet: zero for a network that normalises by it
+GREY = (124, 116, 104)  # the mean of ImageNet, which normalisation maps to zero
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Resize:
 
     size: int = 0
     interpolation: str = 'bilinear'
-    enough = 1.0  # of `size`: pixels a side that a JPEG has to be decoded to
+    enough = 1.0  # reduced decoding must leave this share of `size` per side
 
     def part(self, shape, rng):
         return transforms.whole(shape, self.size)
@@ -40,7 +40,7 @@ class Resize:
 
 @dataclass
 class RandomResizedCrop:
-    """Cut a random part (share of the area in `scale`, width / height in `ratio`) and scale it to size x size.
+    """Crop a random part (share of the area in `scale`, width / height in `ratio`) and scale it to size x size.
 
     The "Inception" crop of Szegedy et al. 2015, as in paddle.vision.transforms.RandomResizedCrop.
     """
@@ -49,10 +49,10 @@ class RandomResizedCrop:
     interpolation: str = 'bilinear'
     scale: List[float] = setting([0.08, 1.0], above=0, high=1)
     ratio: List[float] = setting([0.75, 4 / 3], above=0)
-    enough = 0.75  # as in Resize; less, for it is scaled up as often as down
+    enough = 0.75  # see Resize; less, as it is scaled up as often as down
 
     def part(self, shape, rng):
-        """(left, top, right, bottom) of a picture of this (width, height)."""
+        """A random (left, top, right, bottom) of an image of this (width, height)."""
         width, height = shape
         low, high = self.ratio
         for _ in range(10):
@@ -60,7 +60,7 @@ class RandomResizedCrop:
             if 0 < w <= width and 0 < h <= height:
                 left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
                 break
-        else:  # a very long image: the largest centred part with an allowed aspect
+        else:  # a very long image: the largest centred part with an allowed aspect ratio
             w, h = min(width, max(1, round(height * high))), min(height, max(1, round(width / low)))
             left, top = (width - w) // 2, (height - h) // 2
         return left, top, left + w, top + h
@@ -71,7 +71,7 @@ class RandomResizedCrop:
 
 @dataclass
 class RandomCrop:
-    """Scale the short side to `size` if it is smaller, pad all sides, cut size x size at a random place."""
+    """Scale the short side up to `size` if it is smaller, pad all sides, crop size x size at a random place."""
 
     size: int = 0
     padding: int = setting(4, low=0, high=4096)
@@ -83,7 +83,7 @@ class RandomCrop:
         width, height = (max(size, round(side * factor)) for side in image.size)
         top = int(rng.integers(height + 2 * pad - size + 1)) - pad
         left = int(rng.integers(width + 2 * pad - size + 1)) - pad
-        # Only what the cut can show gets scaled and padded: itself, and what is mirrored into it.
+        # Scale and pad only what the crop can show: itself, and what is mirrored into it.
         reach = size + 2 * pad
         x, y = max(0, left - reach), max(0, top - reach)
         right, bottom = min(width, left + size + reach), min(height, top + size + reach)
@@ -117,10 +117,10 @@ class VerticalFlip:
 
 @dataclass
 class Affine:
-    """Turn by up to ±`rotation` degrees, shear by up to ±`shear` radians, divide width and height by 1 ± `zoom` each.
+    """Rotate by up to ±`rotation` degrees, shear by up to ±`shear` radians, divide width and height by 1 ± `zoom` each.
 
-    One resampling for all three, around the middle. The matrix is that of Keras' ImageDataGenerator in coordinates (x, y);
-    its shear is in degrees. Put it behind what cuts or scales: its time grows with the size of the image.
+    One resampling for all three, around the centre. The matrix is that of Keras' ImageDataGenerator in coordinates (x, y), whose shear
+    is in degrees. Put it after crops and resizes: its time grows with the size of the image.
     """
 
     rotation: float = setting(0.0, low=0, high=180)
@@ -138,7 +138,7 @@ class Affine:
 
 @dataclass
 class RandAugment:
-    """`ops` changes in a row, each drawn from 14, at one strength of 0 to 10 (Cubuk et al. 2020, "RandAugment")."""
+    """Apply `ops` operations drawn from 14, all at one magnitude of 0 to 10 (Cubuk et al. 2020, "RandAugment")."""
 
     ops: int = setting(2, low=1, high=14)
     magnitude: float = setting(9.0, low=0, high=10)
@@ -155,8 +155,8 @@ class RandAugment:
 class RandomErasing:
     """With probability `p` fill a rectangle (share of the area in `scale`, width / height in `ratio`) at a random place.
 
-    Zhong et al. 2020, "Random Erasing". A square of a fixed share that is always there (p 1, ratio [1, 1]) and may
-    reach over the edge is DeVries and Taylor's Cutout: set `inside` to false for it.
+    Zhong et al. 2020, "Random Erasing". With p 1, a fixed scale, ratio [1, 1] and `inside` false, which lets the rectangle reach over
+    the edge, it is DeVries and Taylor's Cutout.
     """
 
     p: float = setting(0.5, low=0, high=1)
@@ -202,9 +202,9 @@ def build(items, size, interpolation='bilinear'):
     """Operations from a configuration's list: a name, or {name: {setting: value}}.
 
     Args:
-        size: pixels a side of the image that must come out; what cuts or scales takes it.
+        size: pixels per side of the resulting image, for the crops and resizes.
     Returns: list of callables (PIL RGB image, numpy Generator) -> PIL RGB image.
-    Raises: UsageError naming the item, and what is allowed.
+    Raises: UsageError naming the item and the valid choices.
     """
     result = []
     for number, item in enumerate(items):
@@ -220,17 +220,17 @@ def build(items, size, interpolation='bilinear'):
         for field in ('scale', 'ratio'):
             pair = getattr(result[-1], field, [0, 0])
             if len(pair) != 2 or pair[0] > pair[1]:
-                raise UsageError(f'{where}: {name}: {field} = {pair}: allowed are two numbers, the smaller first')
+                raise UsageError(f'{where}: {name}: {field} = {pair}: must be two numbers, the smaller first')
     if not any(hasattr(op, 'size') for op in result):
         raise UsageError(
-            f'augment: nothing in it gives images of image.size ({size}); put resize, random_crop or random_resized_crop '
-            'into the list (resize leaves images of that size alone)'
+            f'augment: no operation gives images of image.size ({size}); add resize, random_crop or random_resized_crop (resize does not '
+            'change images of that size)'
         )
     return result
 
 
 def _random_sides(rng, area, scale, ratio):
-    """Width and height of a rectangle of a random share of `area`, its aspect log-uniform within `ratio`."""
+    """Width and height of a rectangle of a random share of `area`, its aspect ratio log-uniform within `ratio`."""
     area = area * rng.uniform(*scale)
     aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
     return round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
@@ -248,7 +248,7 @@ def _rotation(angle):
 
 
 def _warp(image, matrix, shift=(0, 0), fill='grey'):
-    """Resample: the pixel at p from the middle of the result comes from matrix @ p + shift from the middle of the image."""
+    """Resample: the pixel at p is taken from matrix @ p + shift of the image, both relative to the centre."""
     corner = np.array([image.width, image.height]) / 2
     reach = np.abs(matrix) @ corner + np.abs(shift)
     margin = max(0, math.ceil((reach - corner).max()) + 1)

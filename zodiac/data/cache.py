@@ -1,7 +1,7 @@
-"""Decoded pictures on disk, mapped into memory and shared by all processes, so that an epoch decodes no file.
+"""Decoded pictures on disk, mapped into memory and shared by all processes, so that an epoch decodes no files.
 
-A folder for each set of files and way to read them: whole or absent, each picture checked, safe to delete at any time. Nothing
-depends on what is in it: a picture that is missing or damaged is read from its file, to the same pixels.
+There is one folder per list of files and way to read them. It is complete or absent, has a checksum for each picture, and may be deleted
+at any time. Results never depend on it: a picture that is missing or damaged is read from its file, to the same pixels.
 """
 
 import contextlib
@@ -17,24 +17,30 @@ import zlib
 
 import numpy as np
 import PIL
+from tqdm import tqdm
 
 from zodiac.base import device, files, sources
 from zodiac.base.errors import UserError
 from zodiac.images import decoding, transforms
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 ENTRY = np.dtype([('offset', '<i8'), ('height', '<u4'), ('width', '<u4'), ('crc', '<u4')])
-ABSENT = -1  # offset of a picture that is not kept
-SPARE = 1 << 30  # bytes of the disk that are left free
-AHEAD = 64  # pictures that are decoded before they are written
+ABSENT = -1  # offset of a picture that is not in the cache
+SPARE = 1 << 30  # bytes of the disk to leave free
+AHEAD = 64  # pictures decoded ahead of writing
 STARTED = time.time()
 
 
 class Pictures:
-    """The kept pictures of a list of files, by their number.
+    """The cached pictures of a list of files, by number.
 
     Args:
-        folder: what `open_or_make` has written.
-    Raises: OSError, ValueError or KeyError where it is not whole.
+        folder: as written by `open_or_make`.
+    Raises: OSError, ValueError or KeyError if it is damaged.
     """
 
     def __init__(self, folder):
@@ -50,26 +56,24 @@ class Pictures:
         self._pixels = np.zeros(0, np.uint8)
         if self.bytes:
             self._pixels = np.memmap(f'{folder}/pixels', np.uint8, 'r').view(np.ndarray)
-        self._sound = np.frombuffer(
-            mmap.mmap(-1, max(1, len(self.entries))), np.uint8
-        )  # checked by any of the processes
+        self._verified = np.frombuffer(mmap.mmap(-1, max(1, len(self.entries))), np.uint8)  # shared by all processes
 
     def __len__(self):
         return int((self.entries['offset'] != ABSENT).sum())
 
     def get(self, number):
-        """uint8 [height, width, 3], not to be written to; None where it is not kept or damaged."""
+        """uint8 [height, width, 3], read-only; None if the picture is not in the cache or damaged."""
         offset, height, width, crc = self.entries[number].item()
         if offset == ABSENT:
             return None
         pixels = self._pixels[offset : offset + height * width * 3]
-        if not self._sound[number]:  # once is enough
+        if not self._verified[number]:
             if zlib.crc32(pixels) != crc:
                 return None
-            self._sound[number] = 1
+            self._verified[number] = 1
         return pixels.reshape(height, width, 3)
 
-    def __getstate__(self):  # where processes are not forked
+    def __getstate__(self):  # for processes that are not forked
         return self.folder
 
     def __setstate__(self, folder):
@@ -77,14 +81,14 @@ class Pictures:
 
 
 def open_or_make(folder, paths, steps, limit, say=lambda text: None):
-    """The pictures of `paths`, each as `transforms.read(steps, path)` gives it; decoded now, unless that was done before.
+    """The pictures of `paths`, each the result of `transforms.read(steps, path)`, decoded now unless they are in the cache.
 
     Args:
-        folder: holds caches of all kinds; the oldest make room for a new one.
-        steps: data alone, without random operations.
-        limit: bytes that the folder may take; pictures that do not fit are not kept.
-        say: takes a text for the user.
-    Returns: Pictures, or None where the folder cannot be written.
+        folder: holds caches of all kinds; the least recently used are removed to make room.
+        steps: a transform without random operations.
+        limit: most bytes for the folder; pictures that do not fit are left out.
+        say: takes a message for the user.
+    Returns: Pictures, or None if the folder cannot be written.
     """
     place = f'{folder}/{key(paths, steps)}'
     try:
@@ -97,7 +101,7 @@ def open_or_make(folder, paths, steps, limit, say=lambda text: None):
     except (OSError, UserError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         say(
-            f'WARNING: {folder}: no cache can be kept there ({reason}); every image is decoded each time. See data.cache'
+            f'WARNING: {folder}: the cache cannot be written ({reason}); every epoch decodes all images. See data.cache'
         )
         return None
     say(f'cache: {len(pictures)} of {len(paths)} pictures, {pictures.bytes / 2**30:.2f} GB in {place}')
@@ -105,8 +109,12 @@ def open_or_make(folder, paths, steps, limit, say=lambda text: None):
 
 
 def key(paths, how, *modules):
-    """A name that changes with the files, by name, size and time, with how they are used, a JSON-ready value, and with the code that
-    does so: `modules` beside this one, see `sources.code_hash`."""
+    """A cache key: a hash of the files' names, sizes and times, of `how`, and of the code.
+
+    Args:
+        how: a JSON-ready value, how the files are used.
+        modules: names of the modules that use them, see `sources.code_hash`.
+    """
     made_by = [sources.code_hash(__name__, *modules), PIL.__version__, np.__version__]
     digest = hashlib.sha256(json.dumps([made_by, how]).encode())
     for path in paths:
@@ -119,9 +127,9 @@ def key(paths, how, *modules):
 
 
 def find_or_make(place, load, make, say):
-    """What `load(place)` makes of the folder `place` of a cache; where there is none or it raises, `make()` writes it first.
+    """The result of `load(place)`, for the folder `place` of a cache; if it is missing or damaged, `make()` writes it first.
 
-    Of several processes one writes, the others wait. Raises: OSError, UserError where it cannot be written.
+    Of several processes one writes and the others wait. Raises OSError or UserError if it cannot be written.
     """
     folder = os.path.dirname(place)
     os.makedirs(folder, exist_ok=True)
@@ -140,35 +148,33 @@ def _open(place, load, say):
     try:
         return load(place)
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        say(f'{place}: the cache is damaged ({error}); it is made again')
+        say(f'{place}: the cache is damaged ({error}) and is created again')
         files.remove_folder(place)
         return None
 
 
 def _wanted(paths, steps):
-    """Bytes that the pictures may need, at most, to judge by some of them."""
+    """Estimated bytes of all pictures, from the largest of a sample."""
     some = [paths[int(number)] for number in np.linspace(0, len(paths) - 1, min(16, len(paths)))]
     return len(paths) * max((_read(steps, path).nbytes for path in some), default=0)
 
 
 def make_room(folder, wanted, limit):
-    """Bytes that a new cache may take, after the least recently used ones have gone where it needs their room.
+    """Remove the least recently used caches that are in the way of a new one; returns the bytes that it may take.
 
     Args:
-        wanted: bytes that it would like to take; limit: that the folder may take.
+        wanted: bytes that it needs; limit: most bytes for the folder.
     """
     others = sorted((item for item in os.scandir(folder) if item.is_dir()), key=lambda item: item.stat().st_mtime)
     taken = {item.path: sum(file.stat().st_size for file in os.scandir(item)) for item in others}
     for item in others:
-        if sum(taken.values()) + wanted > limit and item.stat().st_mtime < STARTED:  # not those of this very run
+        if sum(taken.values()) + wanted > limit and item.stat().st_mtime < STARTED:  # not those of this run
             files.remove_folder(item.path)
             del taken[item.path]
     return min(limit - sum(taken.values()), shutil.disk_usage(folder).free - SPARE)
 
 
 def _make(place, paths, steps, room, say):
-    from tqdm import tqdm
-
     entries = np.zeros(len(paths), ENTRY)
     entries['offset'] = ABSENT
     at = 0
@@ -192,7 +198,7 @@ def _make(place, paths, steps, room, say):
 
 
 def _read(steps, path):
-    """The picture of a file; of size 0 where it cannot be read, which whoever asks for it will hear of."""
+    """The picture of a file; an empty one if it cannot be read, which is reported when it is needed."""
     try:
         return np.ascontiguousarray(transforms.read(steps, path))
     except decoding.ImageError:
@@ -201,10 +207,8 @@ def _read(steps, path):
 
 @contextlib.contextmanager
 def _locked(path):
-    """Hold a file alone among all processes, where the system can."""
+    """Hold an exclusive lock on a file, where the system has them."""
     with open(path, 'w') as file:
-        with contextlib.suppress(ImportError):  # Windows
-            import fcntl
-
+        if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""Index files, `path<TAB>class number` a line: read with one array operation for all lines, and no Python object a line."""
+"""Read index files, one `path<TAB>class number` per line, with array operations and no Python object per line."""
 
 import codecs
 import mmap
@@ -10,19 +10,19 @@ import numpy as np
 from zodiac.base import files
 from zodiac.base.errors import UserError
 
-BLOCK = 1 << 24  # bytes looked at together
-MAPPED = 1 << 26  # a file from this size on stays on disk; a smaller one is read, so that whoever edits it harms no run
+BLOCK = 1 << 24  # bytes parsed at once
+MAPPED = 1 << 26  # bytes; larger files are mapped, smaller ones are read, so that editing them does not affect a run
 TAB, NEWLINE, RETURN, ZERO = b'\t\n\r0'
-DIGITS = 9  # of a class number that is read the quick way
+DIGITS = 9  # most digits of a class number for the fast path
 
 
 class Paths(Sequence):
-    """The paths of an index: a sequence of str, each made when it is asked for.
+    """The paths of an index: a sequence of str, each created on access.
 
     Args:
         content: the file's bytes.
-        starts: int64 [n], where each path begins; sizes: uint32 [n], its bytes.
-        root: folder of the index: images are looked for below it where the paths are of another working folder, see `files.moved`.
+        starts: int64 [n], the offset of each path; sizes: uint32 [n], its length in bytes.
+        root: folder of the index, in which images are found if the paths are relative to another folder, see `files.moved`.
     """
 
     def __init__(self, content, starts, sizes, root='.'):
@@ -38,7 +38,7 @@ class Paths(Sequence):
         start = int(self._starts[number])
         return files.at(self._content[start : start + int(self._sizes[number])].decode(), self._place)
 
-    def __getstate__(self):  # where processes are not forked
+    def __getstate__(self):  # for processes that are not forked
         return {**self.__dict__, '_content': bytes(self._content)}
 
 
@@ -46,7 +46,7 @@ def read(path, num_classes):
     """Read an index.
 
     Returns: `Paths`, int64 array of labels in [0, num_classes).
-    Raises: UserError naming the file and line when the file is missing, empty, or a line is not of that form.
+    Raises: UserError naming the file, and the line, if the file is missing or empty or a line is malformed.
     """
     try:
         content = _content(path)
@@ -57,7 +57,7 @@ def read(path, num_classes):
         raise UserError(f'{path}: cannot be read ({error}); run annotate.py again') from None
     starts, sizes, labels = (np.concatenate(columns) for columns in zip(*parts)) if parts else ([], [], [])
     if not len(labels):
-        raise UserError(f'{path}: has no images; run annotate.py again')
+        raise UserError(f'{path}: lists no images; run annotate.py again')
     return Paths(content, starts, sizes, os.path.dirname(path)), labels
 
 
@@ -69,7 +69,7 @@ def _content(path):
 
 
 def _spans(content):
-    """(start, stop) of blocks of whole lines, behind the byte order mark that Windows editors put first."""
+    """(start, stop) of blocks of whole lines, after a byte order mark (some Windows editors write one)."""
     start = len(codecs.BOM_UTF8) if content[: len(codecs.BOM_UTF8)] == codecs.BOM_UTF8 else 0
     while start < len(content):
         stop = len(content)
@@ -82,7 +82,7 @@ def _spans(content):
 def _lines(content, start, stop, path, num_classes):
     """(starts, sizes, labels) of the lines in content[start:stop]."""
     block = content[start:stop]
-    block.decode()  # raises where it is no UTF-8
+    block.decode()  # raises UnicodeDecodeError
     data = np.frombuffer(block, np.uint8)
     ends = np.flatnonzero(data == NEWLINE)
     if not len(ends) or ends[-1] != len(data) - 1:
@@ -90,7 +90,7 @@ def _lines(content, start, stop, path, num_classes):
     starts = np.append(0, ends[:-1] + 1)
     while (closing := (ends > starts) & (data[ends - 1] == RETURN)).any():
         ends = ends - closing
-    numbers = np.flatnonzero(ends > starts)  # the others are empty
+    numbers = np.flatnonzero(ends > starts)  # lines that are not empty
     starts, ends = starts[numbers], ends[numbers]
     at, labels, reading = ends - 1, np.zeros(len(ends), np.int64), np.ones(len(ends), bool)
     for power in range(DIGITS):  # from the last digit to the first
@@ -110,7 +110,7 @@ def _lines(content, start, stop, path, num_classes):
 
 
 def _label(line, where, num_classes):
-    """The class number in a line. Raises UserError saying what is wrong with it."""
+    """The class number of a line. Raises UserError that says what is wrong with it."""
     image, tab, label = line.rpartition('\t')
     if not tab:
         raise UserError(f'{where}: no tab between path and label: {line[:80]!r}; run annotate.py again')

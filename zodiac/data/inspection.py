@@ -1,4 +1,4 @@
-"""What one file is: decoded to its end, with its mode, size, sketch and a hash of its pixels, or the reason why it cannot be used."""
+"""Inspect image files: decode each in full, and note its mode, size, sketch and a hash of its pixels, or why it cannot be used."""
 
 import concurrent.futures
 import functools
@@ -6,50 +6,98 @@ import hashlib
 import io
 import itertools
 import os
+import sys
 
 import numpy as np
+from tqdm import tqdm
 
 from zodiac.base import stops
 from zodiac.base.errors import UserError, fault
-from zodiac.data import file_facts, near_duplicates
-from zodiac.data.file_facts import NEVER, Inspection, Verdict
+from zodiac.data import exact_duplicates, near_duplicates
+from zodiac.data.entry import (
+    HASH_BYTES,
+    NEVER,
+    UNKNOWN,
+    Inspection,
+    Verdict,
+    exact,
+    pack,
+    pixels,
+    stamp_when_read,
+    with_exact,
+)
 from zodiac.images import bombs, decoding
 
-DRAFTS = ('JPEG', 'MPO')  # can be decoded at a fraction of their size
+try:
+    import simplejpeg  # optional: decodes small JPEGs 3 times as fast as Pillow, to the same pixels
+except ImportError:
+    simplejpeg = None
 
+DRAFTS = ('JPEG', 'MPO')  # can be decoded at a fraction of their size
 APP0, START_OF_SCAN = 0xE0, 0xDA
 BLOCK = 1 << 16  # bytes
-READ = os.O_RDONLY | getattr(os, 'O_BINARY', 0)  # which Windows has; for a small file os.open is faster than open
+READ = os.O_RDONLY | getattr(os, 'O_BINARY', 0)  # of Windows; os.open is faster than open for a small file
 FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 TABLES = (0xC4, 0xDB, 0xDD)  # Huffman and quantization tables, restart interval
-SMALL = 1 << 13  # pixels; decoding fewer at reduced size saves next to nothing
-SIDE = 27  # pixels of a reduced image at least: 3 in a cell of the sketch
+SMALL = 1 << 13  # pixels; a smaller image is not worth decoding at reduced size
+SIDE = 27  # fewest pixels per side of a reduced image: 3 per cell of the sketch
+
+
+def inspect_entries(entries, unread, stamps, convert, workers):
+    """Set the verdict and fingerprint of entries, and their stamps.
+
+    Entries that were decoded at reduced size and may have a duplicate are then read again in full.
+
+    Args:
+        entries: all of them, also those with a cached result.
+        unread: numbers of those to read.
+        stamps: bytearray, updated in place.
+        convert, workers: see `inspect_all`.
+    """
+    verdicts = {}  # one object for all equal ones
+    for number, found in zip(unread, _with_progress([entries[number] for number in unread], convert, workers)):
+        entry = entries[number]
+        entry.verdict, entry.fingerprint = verdicts.setdefault(found.verdict, found.verdict), found.fingerprint
+        stamps[number * len(found.stamp) : (number + 1) * len(found.stamp)] = found.stamp
+    undecided = exact_duplicates.need_exact_hash([entry for entry in entries if entry.fingerprint])
+    undecided = [entry for entry in undecided if exact(entry.fingerprint) == UNKNOWN]
+    for entry, found in zip(undecided, _with_progress(undecided, convert, workers, reduce=False)):
+        if found.fingerprint:  # else the file has changed meanwhile
+            entry.fingerprint = with_exact(entry.fingerprint, pixels(found.fingerprint))
+
+
+def _with_progress(entries, convert, workers, reduce=True):
+    if not entries:
+        return []
+    workers = min(workers, max(1, len(entries) // 32))
+    found = inspect_all([entry.path for entry in entries], convert, workers, reduce)
+    what = 'checking images' if reduce else 'comparing images'
+    return tqdm(found, what, total=len(entries), unit='') if sys.stderr.isatty() else found
 
 
 def inspect(path, convert, reduce=True):
-    """Read one file as `Inspection`. Without `convert` only images of mode RGB are usable.
+    """The `Inspection` of one file. Without `convert` only images of mode RGB are usable.
 
     Args:
-        reduce: decode a large JPEG at a fraction of its size, where all of its data is read but most of the work is saved.
+        reduce: decode a large JPEG at a fraction of its size; all of its data is still read.
     """
     return Inspection(*(column[0] for column in _inspect_together([path], convert, reduce)))
 
 
 def _inspect_together(paths, convert, reduce):
-    """The same for several files, whose sketches are made at once: lists of their verdicts, pictures and stamps."""
+    """Lists of the verdicts, fingerprints and stamps of files, whose sketches are computed together."""
     found = [_inspect_or_name(path, convert, reduce) for path in paths]
     sketches = iter(near_duplicates.sketches([sample for _, (_, _, sample), _ in found if sample is not None]))
-    pictures = [
-        b'' if sample is None else file_facts.pack(size, digest, next(sketches))
-        for _, (size, digest, sample), _ in found
+    fingerprints = [
+        b'' if sample is None else pack(size, digest, next(sketches)) for _, (size, digest, sample), _ in found
     ]
-    return [verdict for verdict, _, _ in found], pictures, [stamp for _, _, stamp in found]
+    return [verdict for verdict, _, _ in found], fingerprints, [stamp for _, _, stamp in found]
 
 
 def inspect_all(paths, convert, workers, reduce=True):
-    """Yield the `Inspection` of each path, in order, decoded by `workers` processes.
+    """Yield the `Inspection` of each path, in order, from `workers` processes.
 
-    Raises UserError when a process dies, as it does when memory runs out.
+    Raises UserError if a process is killed, as when memory runs out.
     """
     work = functools.partial(_inspect_together, convert=convert, reduce=reduce)
     size = max(1, min(256, len(paths) // (32 * workers)))
@@ -59,12 +107,12 @@ def inspect_all(paths, convert, workers, reduce=True):
         return
     pool = concurrent.futures.ProcessPoolExecutor(workers, initializer=stops.work_for_parent)
     try:
-        with stops.held():  # until the processes, which are forked now, leave signals to this one
+        with stops.held():  # until the processes, which are forked here, leave signals to this one
             found = pool.map(work, parts)
         yield from _one_by_one(found)
     except concurrent.futures.process.BrokenProcessPool:
         raise UserError(
-            'a decoding process was killed, most often because memory ran out; set annotate.workers=1'
+            'a decoding process was killed, usually because memory ran out; set annotate.workers=1'
         ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -74,25 +122,15 @@ def _one_by_one(parts):
     return itertools.chain.from_iterable(map(Inspection, *columns) for columns in parts)
 
 
-@functools.cache
-def fast_decoder():
-    """The module simplejpeg, which decodes small JPEGs 3 times as fast as Pillow and to the same pixels, or None."""
-    try:
-        import simplejpeg
-    except ImportError:
-        return None
-    return simplejpeg
-
-
 def _inspect_or_name(path, convert, reduce):
-    """The same as `_inspect`; the UserError for an exception that it does not foresee names the file, and can be sent."""
+    """`_inspect`, with a UserError that names the file for an unexpected exception: one that can be pickled."""
     try:
         return _inspect(path, convert, reduce)
     except Exception as error:
         raise fault(path, error) from None
 
 
-NOTHING = (None, None, None)  # in the place of size, hash and sample of an image
+NOTHING = (None, None, None)  # in place of the size, hash and sample of an image
 
 
 def _inspect(path, convert, reduce):
@@ -101,7 +139,7 @@ def _inspect(path, convert, reduce):
     try:
         file = os.open(path, READ)
         try:
-            stamp = file_facts.stamp_when_read(os.fstat(file))
+            stamp = stamp_when_read(os.fstat(file))
             data = os.read(file, BLOCK)
             is_jpeg, is_whole = data[:2] == b'\xff\xd8', len(data) < BLOCK
             if is_jpeg and not is_whole:
@@ -109,44 +147,43 @@ def _inspect(path, convert, reduce):
                     data += rest.read()
         finally:
             os.close(file)
-        picture = _decode_plain_jpeg(data, reduce) if is_jpeg else None
-        if picture:
-            return (*picture, stamp)
+        decoded = _decode_plain_jpeg(data, reduce) if is_jpeg else None
+        if decoded:
+            return (*decoded, stamp)
         with io.BytesIO(data) if is_jpeg or is_whole else open(path, 'rb') as source:
             return (*_inspect_any(source, path, convert, reduce), stamp)
     except decoding.ImageError as error:
-        cause = error.__context__  # where memory or the disk has failed, the file may be sound
-        passing = isinstance(cause, MemoryError) or isinstance(cause, OSError) and cause.errno is not None
-        return Verdict(error.reason, error.detail), NOTHING, NEVER if passing else stamp
+        cause = error.__context__  # if memory or the disk failed, the file may be sound
+        temporary = isinstance(cause, MemoryError) or isinstance(cause, OSError) and cause.errno is not None
+        return Verdict(error.reason, error.detail), NOTHING, NEVER if temporary else stamp
     except OSError as error:
         return Verdict('cannot be read', error.strerror or str(error)), NOTHING, NEVER
 
 
 def _decode_plain_jpeg(data, reduce):
-    """The quick way for a sound, plain colour JPEG; None for any other file, which `_inspect_any` then judges."""
-    size = _plain_size(data)
-    simplejpeg = fast_decoder() if size else None
-    if simplejpeg is None or size[0] * size[1] > decoding.MAX_PIXELS or bombs.in_jpeg(data):
+    """Verdict and image of a sound, plain colour JPEG, decoded fast; None for any other file, which is left to `_inspect_any`."""
+    size = _plain_size(data) if simplejpeg else None
+    if not size or size[0] * size[1] > decoding.MAX_PIXELS or bombs.in_jpeg(data):
         return None
     fraction = _fraction(size) if reduce else 1
-    wanted = {} if fraction == 1 else {'min_width': -(-size[0] // fraction), 'min_height': -(-size[1] // fraction)}
+    reduced = {} if fraction == 1 else {'min_width': -(-size[0] // fraction), 'min_height': -(-size[1] // fraction)}
     try:
-        pixels = simplejpeg.decode_jpeg(data, strict=True, **wanted)
+        image = simplejpeg.decode_jpeg(data, strict=True, **reduced)
     except ValueError:
         return None
-    return _usable(pixels, size, reduced=fraction > 1)
+    return _usable(image, size, reduced=fraction > 1)
 
 
 def _fraction(size):
-    """By how much a JPEG can be decoded smaller with enough left to tell it from others: 1, 2, 4 or 8."""
+    """The divisor of a JPEG's size, 1, 2, 4 or 8, that leaves enough pixels for the sketch."""
     if size[0] * size[1] < SMALL:
         return 1
     return next((fraction for fraction in (8, 4, 2) if min(size) // fraction >= SIDE), 1)
 
 
 def _plain_size(data):
-    """(width, height) of a colour JPEG that has nothing before its image data but JFIF and the tables: no EXIF, no profile,
-    no second picture. None for any other."""
+    """(width, height) of a colour JPEG with only JFIF and tables before its image data: no EXIF, no profile, no second image.
+    None for any other."""
     at, size = 2, None
     try:
         while data[at] == 0xFF:
@@ -177,26 +214,26 @@ def _inspect_any(file, path, convert, reduce):
         if fraction > 1:
             image.draft(None, (size[0] // fraction, size[1] // fraction))
         reduced = image.size != size
-        picture = decoding.to_rgb(image, path)
+        upright = decoding.to_rgb(image, path)
         if not reduced:
-            size = picture.size
+            size = upright.size
         elif decoding.turn(image) in decoding.SIDEWAYS:
             size = size[::-1]
-        return _usable(np.asarray(picture), size, mode, _is_animated(image), reduced)
+        return _usable(np.asarray(upright), size, mode, _is_animated(image), reduced)
 
 
 def _is_animated(image):
-    """Whether there is a second frame; of a GIF it is looked for, and one that is damaged is none."""
+    """Whether there is a second frame. Pillow looks for it in a GIF, whose second frame may be damaged."""
     try:
         return getattr(image, 'is_animated', False)
     except Exception:
         return False
 
 
-def _usable(pixels, size, mode='RGB', animated=False, reduced=False):
-    """Verdict and picture of uint8 [H, W, 3]."""
-    digest = hashlib.sha256(pixels).digest()[: file_facts.HASH_BYTES]  # processors have instructions for SHA-256
-    return _accepted(mode, animated, reduced), (size, digest, near_duplicates.sample(pixels))
+def _usable(image, size, mode='RGB', animated=False, reduced=False):
+    """Verdict, and (size, hash, sample) of uint8 [H, W, 3]."""
+    digest = hashlib.sha256(image).digest()[:HASH_BYTES]  # processors have instructions for SHA-256
+    return _accepted(mode, animated, reduced), (size, digest, near_duplicates.sample(image))
 
 
 @functools.cache

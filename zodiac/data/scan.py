@@ -1,57 +1,40 @@
-"""What lies below data.root: files by split and class, in sorted order, by their names alone."""
+"""Find the files below data.root and their splits and classes, by names alone, in sorted order."""
 
 import difflib
 import operator
 import os
+import re
 import unicodedata
 from dataclasses import dataclass, field
 
 from zodiac.base import schema, walk
 from zodiac.base.errors import UserError
-from zodiac.data import file_facts
-from zodiac.data.file_facts import Verdict
+from zodiac.data.entry import UNREAD, Entry, Verdict
 
-UNREAD = Verdict('not read')
 SPLITS = ('train', 'valid', 'test')
-SPLIT_NAMES = {  # of folders, in any case
+SPLIT_NAMES = {  # folder names, in any case
     **dict.fromkeys(('train', 'training'), 'train'),
     **dict.fromkeys(('valid', 'val', 'validation', 'validate', 'dev'), 'valid'),
     **dict.fromkeys(('test', 'testing'), 'test'),
 }
-DEPTH = 3  # folders around the classes that are looked through, for a message
-OWN_FILES = tuple(f'{split}.txt' for split in SPLITS) + ('annotation.json', 'unpacked.json', '.inspected')
-
-
-class Entry:
-    """One file below a class folder; `verdict` and `picture`: see `file_facts`."""
-
-    __slots__ = ('path', 'split', 'label', 'verdict', 'picture')  # there may be a million
-
-    def __init__(self, path, split, label):
-        self.path = path  # as it stands in the index
-        self.split = split
-        self.label = label
-        self.verdict = UNREAD
-        self.picture = b''
-
-    @property
-    def size(self):
-        """(width, height) of a usable image."""
-        return file_facts.size(self.picture)
+DEPTH = 3  # levels of folders that are searched for the classes, for a message
+OUTPUTS = (*(f'{split}.txt' for split in SPLITS), 'annotation.json')
+OWN_FILES = (*OUTPUTS, 'unpacked.json', '.inspected')
+BREAKS_A_LINE = re.compile(r'[\t\n\r]')
 
 
 @dataclass
 class Tree:
-    """What lies below data.root."""
+    """The content of data.root."""
 
     entries: list = field(default_factory=list)
-    junk: list = field(default_factory=list)  # litter of operating systems
-    stray: list = field(default_factory=list)  # files and folders that are in no class folder
+    junk: list = field(default_factory=list)  # files and folders of operating systems
+    stray: list = field(default_factory=list)  # files and folders outside the class folders
     given_splits: dict = field(default_factory=dict)  # {split: its folder}
-    root: str = ''  # with which the paths begin
+    root: str = ''  # start of all paths
 
     def note(self, path, why):
-        """Take down what `walk.walk` leaves out. Raises OSError for a folder that cannot be read."""
+        """Record what `walk.walk` leaves out. Raises OSError for a folder that cannot be read."""
         if isinstance(why, OSError):
             raise why
         if why == 'junk':
@@ -61,12 +44,13 @@ class Tree:
 
 
 def scan(root, labels, unknown_class):
-    """Walk data.root in sorted order, by names alone.
+    """Walk data.root.
 
     Args:
-        labels: class names, NFC; a folder belongs to the one that it looks like, also where macOS has named it (NFD).
-    Returns: Tree. Raises: UserError where class folders would be left out: one that is none of `labels`, one beside the folders of
-        splits, a folder around them; unless told to skip such folders, `unknown_class='skip'`.
+        labels: class names, NFC; folder names are compared after normalisation, as macOS stores them as NFD.
+        unknown_class: 'stop' or 'skip', for folders that look like classes but are not in `labels` or not in a split.
+    Returns: Tree; the entry of a file whose name cannot be written to an index has a verdict, the others are unread.
+    Raises: UserError if `root` is not a folder, has no images, or would lose class folders ('stop').
     """
     if os.path.isfile(root):
         setting = schema.override('annotate.archive', root)
@@ -81,12 +65,12 @@ def scan(root, labels, unknown_class):
     tree.given_splits = _splits(top, labels)
     if tree.given_splits:
         _check_splits(top, tree, labels)
-    unknown = []  # folders where classes should be, and class folders elsewhere
+    unknown = []  # folders in the place of classes that are not in `labels`
     for split, base in tree.given_splits.items() or [('train', root)]:
         for folder in _folders(base, tree) if tree.given_splits else top:
             label = _name(folder)
             if label in labels:
-                tree.entries += [Entry(path, split, label) for path in walk.walk(folder, tree.note)]
+                tree.entries += [Entry(path, split, label, _by_name(path)) for path in walk.walk(folder, tree.note)]
             else:
                 unknown.append(folder)
     if tree.given_splits:
@@ -107,26 +91,43 @@ def scan(root, labels, unknown_class):
     return tree
 
 
+def _by_name(path):
+    """The verdict on a file by its name alone."""
+    problem = name_problem(path)
+    return Verdict(problem) if problem else UNREAD
+
+
+def name_problem(path):
+    """Why a path cannot be written to an index; '' if it can."""
+    if BREAKS_A_LINE.search(path):
+        return 'tab or newline in the name'
+    try:
+        path.encode('utf-8')
+    except UnicodeEncodeError:
+        return 'name is not UTF-8'
+    return ''
+
+
 def _name(path):
-    """The name of a folder, NFC, as labels are."""
+    """The name of a folder, NFC as labels are."""
     return unicodedata.normalize('NFC', os.path.basename(path))
 
 
 def _look_alike(path):
-    """How to name a folder that looks like `path` but is spelled with other code points; '' where there is none."""
+    """A hint to a folder that looks like `path` but has other code points; '' if there is none."""
     parent = os.path.dirname(path.rstrip('/')) or '.'
     names = os.listdir(parent) if os.path.isdir(parent) else []
     same = next((name for name in names if _name(name) == _name(path.rstrip('/'))), None)
     if same is None:
         return ''
     setting = schema.override('data.root', os.path.join(os.path.dirname(path.rstrip('/')), same))
-    return f'there is one that only looks the same (its accents are characters of their own): -o {setting}'
+    return f'there is one whose name looks the same but has separate accent characters (NFD): -o {setting}'
 
 
 def _splits(top, labels):
-    """{split: folder} of the folders at the top that hold the classes of a split, in the order of SPLITS.
+    """{split: folder} of the top folders that hold the classes of a split, in the order of SPLITS.
 
-    One that is called like a class too, `test` say, is that class where it holds files, or stands beside other classes.
+    A folder with the name of both a split and a class, such as `test`, is the class if it holds files or is beside other classes.
     """
     found = {}
     beside_classes = any(_name(folder) in labels and _name(folder).lower() not in SPLIT_NAMES for folder in top)
@@ -148,12 +149,12 @@ def _is_class(folder, labels, beside_classes):
 
 
 def _labels_of(folders, labels):
-    """Those of `labels` that folders are called."""
+    """The `labels` that are names of folders."""
     return [name for name in map(_name, folders) if name in labels]
 
 
 def _visible(folder):
-    """The names in a folder, without junk; none where it cannot be read, such as lost+found."""
+    """The names in a folder, without junk; none if it cannot be read, such as lost+found."""
     try:
         return [name for name in os.listdir(folder) if not walk.is_junk(name)]
     except OSError:
@@ -166,14 +167,14 @@ def _subfolders(folder):
 
 
 def _holds_classes(folder, labels):
-    """Whether class folders are in it, or in folders of splits in it."""
+    """Whether the folder holds class folders, or folders of splits that do."""
     inner = _subfolders(folder)
     splits = [path for path in inner if _name(path).lower() in SPLIT_NAMES]
     return bool(_labels_of(inner, labels) or any(_labels_of(_subfolders(path), labels) for path in splits))
 
 
 def _check_splits(top, tree, labels):
-    """Raise UserError where the folders of splits are not complete, or may be none."""
+    """Raise UserError if the folders of the splits are incomplete, or may be something else."""
     classes = _labels_of((folder for folder in top if folder not in tree.given_splits.values()), labels)
     for split, folder in tree.given_splits.items():
         if _visible(folder) and not _subfolders(folder):
@@ -190,7 +191,7 @@ def _check_splits(top, tree, labels):
 
 
 def _folders(base, tree, skip=()):
-    """Paths of the sorted subfolders of `base`; its junk and its files are noted in `tree`."""
+    """Sorted paths of the subfolders of `base`; its junk and its files are recorded in `tree`."""
     folders = []
     for item in sorted(os.scandir(base), key=operator.attrgetter('name')):
         path = f'{base.rstrip("/")}/{item.name}'
@@ -207,14 +208,14 @@ def _folders(base, tree, skip=()):
 
 def _misplaced(folder, tree, labels):
     if _name(folder) in labels:
-        what = f'a class folder beside {tree.given_splits["train"]}/; move it into that'
+        what = f'a class folder beside {tree.given_splits["train"]}/; move it into that folder'
     else:
-        what = 'holds class folders, but is none of the splits; rename it to train, valid or test, or move it away'
+        what = 'holds class folders but is not a split; rename it to train, valid or test, or move it away'
     return f'{folder}: {what}, or set annotate.unknown_class=skip to leave it out'
 
 
 def _deeper(unknown, tree, labels):
-    """What to do where folders stand around the classes; '' where none does."""
+    """What to do about folders around the class folders; '' if there are none."""
     level = unknown
     for _ in range(DEPTH):
         around = [folder for folder in level if _holds_classes(folder, labels)]
@@ -235,7 +236,7 @@ def _unknown_class(folders, tree, labels):
     bases = list(tree.given_splits.values()) or [tree.root]
     present = sorted({_name(folder) for base in bases for folder in _subfolders(base)})
     more = f' (and {len(folders) - 1} more)' if len(folders) > 1 else ''
-    problem = f'{folders[0]}: the folder is none of data.labels{more}; '
+    problem = f'{folders[0]}: the folder is not in data.labels{more}; '
     deeper = _deeper(folders, tree, labels)
     if deeper:
         return problem + deeper

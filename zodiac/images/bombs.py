@@ -1,6 +1,6 @@
-"""Small files that would keep a decoder busy for minutes, told by their headers before Pillow reads them.
+"""Recognise small files that would keep a decoder busy for minutes, by their headers.
 
-Pillow itself bounds what a file may unpack to; the number of its parts it does not.
+Pillow limits the number of pixels of a file, but not the number of its parts.
 """
 
 import os
@@ -8,33 +8,29 @@ import re
 import struct
 
 MAX_SCANS = 100  # of a JPEG; each costs a pass over all pixels, and encoders write about ten
-MAX_SEGMENTS = 1000  # of a JPEG, 64 KB each at most
-MAX_CHUNKS = 100_000  # of a PNG; 90 megapixels in chunks of 8 KB are a third of that
+MAX_SEGMENTS = 1000  # of a JPEG, at most 64 KB each
+MAX_CHUNKS = 100_000  # of a PNG; 90 megapixels in chunks of 8 KB need a third of that
 MAX_STRIPS = 100_000  # or tiles, of a TIFF
-MAX_TAGS = 1000  # of a directory of a TIFF or of EXIF data; each is read several times, and libtiff compares it with all others
-MAX_TEXT_PIXELS = 1 << 20  # of a PPM in text, which Pillow reads in Python, a second for a million
-MAX_COMMENTS = 1000  # of the same; each costs a copy of a megabyte
+MAX_TAGS = 1000  # per directory of a TIFF or of EXIF data; libtiff compares each with all others
+MAX_TEXT_PIXELS = 1 << 20  # of a text PPM, which Pillow reads in Python, a million pixels per second
+MAX_COMMENTS = 1000  # of a text PPM; each costs a copy of a megabyte
 
-HEAD = 1 << 16  # bytes; the headers of most JPEGs end within
-# of the markers those that data follows, and the end; no stuffed byte and no restart, which are part of the pixels' data
+HEAD = 1 << 16  # bytes; the headers of most JPEGs are shorter
+# markers that are followed by data, and the end; not stuffed bytes and restarts, which are part of the pixel data
 MARKER = re.compile(b'\xff[\xc0-\xcf\xd9-\xfe]')
-TABLES = {0xC4, 0xC8, 0xCC}  # the others up to 0xCF begin a frame
+TABLES = {0xC4, 0xC8, 0xCC}  # all others up to 0xCF begin a frame
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 LAST_FRAME, END_OF_IMAGE, START_OF_SCAN = 0xCF, 0xD9, 0xDA
 TIFF = re.compile(rb'(II|MM)(\*\0|\0\*|\+\0|\0\+).{4}', re.S)
 PPM = re.compile(rb'P([1-6f]|yP)\s|P(0CMYK|yRGBA|yCMYK)')
-FURTHER = (
-    0x8769,
-    0x8825,
-    0xA005,
-)  # tags of a TIFF that point to more directories that Pillow reads: EXIF, GPS, interoperability
+SUBDIRECTORIES = (0x8769, 0x8825, 0xA005)  # tags that point to more directories: EXIF, GPS, interoperability
 WIDTHS = {3: 2, 4: 4, 8: 2, 9: 4, 13: 4}  # bytes of a number, by its type in a TIFF
 MAX_DIRECTORIES = 10
 COMMENT = re.compile(b'#[^\r\n]*')  # of a PPM
 
 
-def look(file):
-    """What a binary file has too many of, as (reason, detail); None for nothing. Its position is lost."""
+def check(file):
+    """(reason, detail) if a binary file has too many parts of a kind, else None. Moves the position of the file."""
     file.seek(0)
     head = file.read(HEAD)
     if head.startswith(b'\xff\xd8'):
@@ -50,9 +46,9 @@ def look(file):
 
 
 def in_jpeg(data):
-    """What bytes of a JPEG have too many of, as (reason, detail); None for nothing, () where they end before it is known.
+    """(reason, detail) if a JPEG has too many scans or segments, None if not, () if the bytes end before that is known.
 
-    The markers are those that libjpeg finds: bytes in an EXIF thumbnail, or after the end of the image, are none.
+    Follows the markers as libjpeg does, so bytes in an EXIF thumbnail or after the end of the image do not count.
     """
     at, scans, progressive, components = 2, 0, False, None
     try:
@@ -64,7 +60,7 @@ def in_jpeg(data):
             marker = data[at - 1]
             if marker == START_OF_SCAN:
                 if not progressive and data[at + 2] == components:
-                    return None  # all is in this scan: libjpeg reads no other
+                    return None  # this scan has all components: libjpeg reads no other
                 scans += 1
                 if scans > MAX_SCANS:
                     return 'too many scans', f'more than {MAX_SCANS}'
@@ -93,7 +89,7 @@ def _in_png(file):
 
 
 def in_tags(data):
-    """What bytes that begin as a TIFF does, such as EXIF data, have too many of in their first directory."""
+    """(reason, detail) if the first directory of TIFF bytes, such as EXIF data, has too many tags, else None."""
     try:
         order = '<' if data.startswith(b'II') else '>'
         (start,) = struct.unpack_from(order + 'L', data, 4)
@@ -108,7 +104,7 @@ def _too_many_tags(count):
 
 
 def _in_tiff(file, head):
-    """The first directory counts, and those that Pillow reads with it."""
+    """Counts the tags of the first directory, and of those that Pillow reads with it."""
     order, big = 'little' if head.startswith(b'II') else 'big', head[2:3] == b'+'
     width, size = (8, 20) if big else (4, 12)  # bytes of an offset, of an entry
     places = [int.from_bytes(head[8:16] if big else head[4:8], order)]
@@ -119,14 +115,14 @@ def _in_tiff(file, head):
         count = int.from_bytes(file.read(8 if big else 2), order)
         if count > MAX_TAGS:
             return _too_many_tags(count)
-        entries, further = file.read(count * size), {}
+        entries, more = file.read(count * size), {}
         for at in range(0, len(entries), size):
             tag, kind = int.from_bytes(entries[at : at + 2], order), int.from_bytes(entries[at + 2 : at + 4], order)
-            if tag in FURTHER:
+            if tag in SUBDIRECTORIES:
                 start = at + size - width
-                further.setdefault(tag, int.from_bytes(entries[start : start + WIDTHS.get(kind, width)], order))
+                more.setdefault(tag, int.from_bytes(entries[start : start + WIDTHS.get(kind, width)], order))
         if len(places) < MAX_DIRECTORIES:
-            places += further.values()
+            places += more.values()
     return None
 
 
@@ -139,7 +135,7 @@ def _in_ppm(file, head):
         return None
     try:
         width, height = int(words[1]), int(words[2])
-    except ValueError:  # of which Pillow will tell
+    except ValueError:  # which Pillow reports
         return None
     if width * height > MAX_TEXT_PIXELS:
         return 'too many pixels in text', f'{width}x{height}, the limit is {MAX_TEXT_PIXELS}; save it as a PNG'

@@ -1,6 +1,6 @@
-"""Decode an image file safely: any file gives an upright 8-bit RGB image, or an error that says what it is.
+"""Decode an image file safely, to an upright 8-bit RGB image or an error that says what the file is.
 
-Every door decodes here, so that all accept the same files and see the same pixels.
+Every script decodes here, so that all accept the same files and see the same pixels.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import os
 import re
 import warnings
 
-from PIL import (  # noqa: F401  # what FORMATS needs; without them Pillow loads the plugins of all formats at the first WebP or text file
+from PIL import (  # noqa: F401  # all that FORMATS needs: otherwise the first WebP or text file makes Pillow load all its plugins
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -24,7 +24,7 @@ from PIL import (  # noqa: F401  # what FORMATS needs; without them Pillow loads
 )
 
 from zodiac.base.errors import UserError, one_line
-from zodiac.images import bombs, depth, kinds
+from zodiac.images import bit_depth, bombs, file_types
 
 try:
     from PIL import AvifImagePlugin  # Pillow 11.3 and newer
@@ -33,10 +33,10 @@ try:
 except ImportError:
     HAS_AVIF = False
 
-BACKGROUND = (255, 255, 255)  # what shows through the transparent parts of an image
+BACKGROUND = (255, 255, 255)  # behind the transparent parts of an image
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')  # others may start programs (EPS) or read other files
 FORMATS += ('AVIF',) if HAS_AVIF else ()
-MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's limit: beyond it a file may be a decompression bomb
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's limit against decompression bombs
 ORIENTATION = 0x0112  # EXIF tag
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,24 +48,22 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = tuple(TURNS[orientation] for orientation in (5, 6, 7, 8))
-FLIPS_X = tuple(TURNS[orientation] for orientation in (2, 3, 6, 7))  # upright left lies at the end of rows or columns
+FLIPS_X = tuple(TURNS[orientation] for orientation in (2, 3, 6, 7))  # the upright left is at the end of rows or columns
 FLIPS_Y = tuple(TURNS[orientation] for orientation in (3, 4, 7, 8))
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.pbm', '.pnm')
-IMAGE_SUFFIXES += ('.avif', '.heic', '.heif')  # those that cannot be read are looked at too, and named
+IMAGE_SUFFIXES += ('.avif', '.heic', '.heif')  # also unsupported ones, to report them
 TOO_MANY_PIXELS = 'too many pixels'  # the reason of an ImageError
 
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # `open_image` refuses such files itself
-warnings.filterwarnings(
-    'ignore', module=r'PIL\.'
-)  # a damaged EXIF has thousands, each with a text of its own that is kept
-logging.getLogger('PIL').setLevel(logging.CRITICAL)  # what it says of damaged files is in our own errors
-with contextlib.suppress(AttributeError, OSError):  # Windows, where it cannot be reached
-    # libtiff writes what it finds wrong to the file descriptor 2, whatever that is. The setting is the process's, and its children's.
+warnings.filterwarnings('ignore', module=r'PIL\.')  # damaged EXIF data gives thousands, each kept for its unique text
+logging.getLogger('PIL').setLevel(logging.CRITICAL)  # our errors report damaged files
+with contextlib.suppress(AttributeError, OSError):  # Windows
+    # libtiff writes errors to file descriptor 2, whatever that is. This setting is for the process and its children.
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 
 class ImageError(UserError):
-    """A file that is no usable image. `reason` is one of a few fixed texts to count by, `detail` may be empty."""
+    """A file that is not a usable image. `reason` is one of a few fixed texts, `detail` may be empty."""
 
     def __init__(self, message, reason='', detail=''):
         super().__init__(message)
@@ -80,28 +78,28 @@ def _error(source, reason, detail=''):
 
 @contextlib.contextmanager
 def open_image(source, max_pixels=MAX_PIXELS):
-    """Open a path or binary file by its header alone, as a context; the pixels are not decoded yet.
+    """Context that opens a path or binary file by its header, without decoding the pixels.
 
-    Yields: PIL image. Raises ImageError when it is missing, no image of FORMATS, has more than `max_pixels` pixels, or so many
-    parts that decoding it would take minutes.
+    Yields: PIL image. Raises ImageError if the file is missing, is not an image of FORMATS, has more than `max_pixels` pixels, or
+    has so many parts that decoding would take minutes.
     """
     with contextlib.ExitStack() as opened:
         try:
             file = opened.enter_context(_binary(source))
-            too_many = bombs.look(file)
+            too_many = bombs.check(file)
             image = None if too_many else opened.enter_context(_identify(file))
         except FileNotFoundError:
             raise _error(source, 'no such file') from None
         except Image.UnidentifiedImageError:
             file.seek(0)
-            raise _error(source, *kinds.describe(file.read(kinds.HEAD))) from None
+            raise _error(source, *file_types.describe(file.read(file_types.HEAD))) from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             count = re.search(r'\d+', str(error))[0]
             raise _error(source, TOO_MANY_PIXELS, f'{count}, the limit is {max_pixels}') from None
         except Exception as error:  # a decoder can raise anything on hostile bytes
             if isinstance(error, OSError) and error.errno is not None:
                 raise _error(source, 'cannot be read', error.strerror) from None
-            raise _error(source, kinds.DAMAGED, one_line(error)) from None
+            raise _error(source, file_types.DAMAGED, one_line(error)) from None
         if too_many:
             raise _error(source, *too_many)
         if image.width * image.height > max_pixels:
@@ -113,7 +111,7 @@ def open_image(source, max_pixels=MAX_PIXELS):
 
 @contextlib.contextmanager
 def _binary(source):
-    """A path as a binary file, a pipe as one in memory, a binary file as it is."""
+    """A path as a binary file; a pipe is read into memory; a binary file is returned as is."""
     if not isinstance(source, (str, os.PathLike)):
         yield source
         return
@@ -126,21 +124,21 @@ def _identify(file):
 
 
 def to_rgb(image, source='image'):
-    """Decode an opened image to its end, as upright 8-bit RGB.
+    """Decode an opened image in full, to upright 8-bit RGB.
 
-    EXIF orientation is applied, transparency is laid over BACKGROUND, more than 8 bits are scaled (see `depth`), an animation
-    gives its first frame. Raises ImageError when its data is cut off or damaged, and for float pixels, whose range is unknown.
+    EXIF orientation is applied, transparency is composited over BACKGROUND, more than 8 bits are scaled (see `bit_depth`), and an
+    animation gives its first frame. Raises ImageError if the data is truncated or damaged, and for float pixels, whose range is unknown.
     """
     try:
-        file, stored = image.fp, depth.prepare(image)
-        image.load()  # once, before anything else is asked of the image: of a PNG even its orientation may come after the pixels
+        file, stored = image.fp, bit_depth.prepare(image)
+        image.load()  # first of all: in a PNG even the orientation may come after the pixels
     except Exception as error:
-        raise _error(source, kinds.DAMAGED, one_line(error)) from None
+        raise _error(source, file_types.DAMAGED, one_line(error)) from None
     if image.mode == 'F':
         raise _error(source, 'float pixels', 'convert the file to 8 bits')
     try:
         turned = turn(image)
-        image = depth.to_8_bits(image, stored, functools.partial(_identify, file))
+        image = bit_depth.to_8_bits(image, stored, functools.partial(_identify, file))
         if turned is not None:
             info, image = image.info, image.transpose(turned)
             image.info = info
@@ -153,10 +151,10 @@ def to_rgb(image, source='image'):
 
 
 def turn(image):
-    """The Image.Transpose that EXIF asks for, or None. Damaged EXIF data counts as none, the picture itself is sound.
+    """The Image.Transpose for the EXIF orientation, or None. Damaged EXIF data is ignored.
 
-    Ask for it of a decoded image, or of a JPEG: a PNG is decoded for it, and what is damaged would pass for no orientation. A TIFF
-    is turned by Pillow.
+    The image must be decoded, or a JPEG: reading it decodes a PNG, and damage to the pixels would pass for damaged EXIF data. Pillow
+    itself turns a TIFF.
     """
     if image.format == 'TIFF':
         return None
@@ -175,12 +173,14 @@ def decode(source, max_pixels=MAX_PIXELS):
 
 
 def decode_part(source, choose, side, max_pixels=MAX_PIXELS):
-    """What `decode` gives, to have a part of it scaled to `side` pixels and more: of a JPEG at a half, a quarter or an eighth of
-    its size where the part has as many even so, which takes less time (libjpeg leaves the finest frequencies out).
+    """Decode an image of which a part is to be scaled to at least `side` pixels.
+
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if the part still has that many pixels, which is faster: libjpeg leaves out the
+    highest frequencies.
 
     Args:
-        choose: callable, (width, height) of the upright picture -> (left, top, right, bottom), the part.
-    Returns: PIL image, the part of it. Raises ImageError.
+        choose: callable, (width, height) of the upright image -> (left, top, right, bottom), the part.
+    Returns: PIL image, as from `decode` but perhaps smaller; the part in its coordinates. Raises ImageError.
     """
     with open_image(source, max_pixels) as image:
         if image.format != 'JPEG':
@@ -195,7 +195,7 @@ def decode_part(source, choose, side, max_pixels=MAX_PIXELS):
             return to_rgb(image, source), part
         image.draft(image.mode, (image.width // factor, image.height // factor))
         image = to_rgb(image, source)
-    # the last of the reduced pixels may stand for less than `factor` ones, and comes first where the picture was turned
+    # the last reduced pixel may cover fewer than `factor` full ones, and comes first if the image was turned
     x = image.width - width / factor if turned in FLIPS_X else 0
     y = image.height - height / factor if turned in FLIPS_Y else 0
     left, top, right, bottom = (edge / factor for edge in part)

@@ -1,7 +1,7 @@
-"""Transforms from an RGB image to the array that the network sees.
+"""Transforms from an RGB image to the input array of the network.
 
-The transform of evaluation is plain data, a list of dicts `{'op': name, **parameters}`: it travels with the exported model
-in inference.yaml. That of training has random operations (augment.py) in front of the same normalisation.
+The evaluation transform is plain data, a list of dicts `{'op': name, **parameters}`, and is stored with the exported model in
+inference.yaml. The training transform has random operations (augment.py) before the same normalisation.
 """
 
 import functools
@@ -16,7 +16,7 @@ INTERPOLATIONS = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resamp
 
 
 def center_part(shape, size, resize):
-    """What scaling the short side to `resize` pixels and cutting `size` x `size` from the middle leaves of (width, height):
+    """The part of (width, height) that a centre crop of `size` x `size` shows after the short side is scaled to `resize` pixels:
     (left, top, right, bottom)."""
     short = min(shape)
     width, height = resize * shape[0] // short, resize * shape[1] // short
@@ -31,7 +31,7 @@ def whole(shape, size):
 
 
 def scale(image, part, size, interpolation='bilinear'):
-    """(left, top, right, bottom) of an image, scaled to `size` x `size`; the aspect ratio is not kept."""
+    """Scale a part of an image, (left, top, right, bottom), to `size` x `size`; the aspect ratio is not kept."""
     if image.size == (size, size) and tuple(part) == (0, 0, size, size):
         return image
     return image.resize((size, size), INTERPOLATIONS[interpolation], box=part)
@@ -46,7 +46,7 @@ def pad(image, size, fill, interpolation='bilinear'):
 
 
 def shrink(image, short):
-    """Scale the short side to `short` pixels where it has more."""
+    """Scale the short side down to `short` pixels if it is longer."""
     if min(image.size) <= short:
         return image
     size = [max(short, round(side * short / min(image.size))) for side in image.size]
@@ -54,33 +54,33 @@ def shrink(image, short):
 
 
 def normalize(image, mean, std):
-    """(value / 255 - mean) / std of each channel. Returns float32 [height, width, 3]."""
+    """(value / 255 - mean) / std per channel. Returns float32 [height, width, 3]."""
     factor, shift = normal_factors(mean, std)
     return np.asarray(image, np.float32) * factor - shift
 
 
 def normal_factors(mean, std):
-    """float32 [3] each: what the values of 0 to 255 are multiplied by, and what is then subtracted."""
+    """(factor, shift), float32 [3] each: normalised = value * factor - shift, for values of 0 to 255."""
     mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
     return 1 / (255 * std), mean / std
 
 
 def denormalize(image, mean, std):
-    """Back from what the network sees, float32 [3, height, width], to a picture, uint8 [height, width, 3]."""
+    """The inverse of `normalize`: float32 [3, height, width] -> uint8 [height, width, 3]."""
     return ((image.transpose(1, 2, 0) * std + mean) * 255).round().clip(0, 255).astype(np.uint8)
 
 
 OPS = {'normalize': normalize, 'shrink': shrink, 'pad': pad}
-PARTS = {'center_crop': center_part, 'resize': whole}  # the operations that scale a part of an image
-REDUCED = {'op': 'decode_reduced'}  # comes first: a large JPEG may be decoded at a fraction of its size
+PARTS = {'center_crop': center_part, 'resize': whole}  # operations that scale a part of an image
+REDUCED = {'op': 'decode_reduced'}  # as the first step: a large JPEG may be decoded at a fraction of its size
 
 
 def eval_transform(size, mean, std, resize='auto', reduced=False, fit='crop', interpolation='bilinear'):
     """The transform of evaluation, as data.
 
     Args:
-        fit: 'crop' scales the short side to `resize` pixels ('auto': size / 0.875) and cuts the centre; 'squash' scales both sides
-            to `size`, and so does the older resize='squash'; 'pad' scales the long side to `size` and adds borders of the mean colour.
+        fit: 'crop' scales the short side to `resize` pixels ('auto': size / 0.875) and cuts the centre; 'squash', also spelled
+            resize='squash', scales both sides to `size`; 'pad' scales the long side to `size` and adds borders of the mean colour.
     """
     if fit == 'squash' or resize == 'squash':
         first = {'op': 'resize', 'size': size}
@@ -94,7 +94,7 @@ def eval_transform(size, mean, std, resize='auto', reduced=False, fit='crop', in
 
 
 def read(transform, source, rng=None, max_pixels=decoding.MAX_PIXELS):
-    """Decode an image file, a path or binary file, and run a transform on it; see `apply`. Raises ImageError."""
+    """Decode an image, a path or binary file, and run a transform on it; see `apply`. Raises ImageError."""
     if transform[0] != REDUCED:
         return apply(transform, decoding.decode(source, max_pixels), rng)
     _, first, *rest = transform
@@ -118,8 +118,8 @@ def apply(transform, image, rng=None):
 
     Args:
         transform: list of dicts as above, or of callables (image, rng) -> image.
-        rng: numpy Generator for the callables; not used by an eval transform.
-    Returns: float32 array [3, size, size], contiguous; where nothing normalises the image, its pixels, uint8 [size, size, 3].
+        rng: numpy Generator for the callables; not used by an evaluation transform.
+    Returns: contiguous float32 array [3, size, size]; without a normalisation the pixels, uint8 [size, size, 3].
     """
     for step in transform:
         if callable(step):
@@ -141,14 +141,18 @@ def _part_settings(step):
 
 
 def check(transform, where, shape=None):
-    """Raise UserError unless `transform`, read from the file `where`, makes an array of an image, of this shape if one is given."""
+    """Raise UserError unless `transform` works on an image and gives an array, of this shape if one is given.
+
+    Args:
+        where: the file that it was read from, for the message.
+    """
     try:
         if not transform:
             raise ValueError('it is empty')
         with np.errstate(all='ignore'):
             result = apply(transform, Image.new('RGB', (32, 24)), np.random.default_rng(0))
         if result.dtype not in (np.float32, np.uint8) or result.ndim != 3 or not np.isfinite(result).all():
-            raise ValueError('it gives no image')
+            raise ValueError('the result is not an image')
         if shape and list(result.shape) != list(shape):
             raise ValueError(f'it gives {list(result.shape)}, the network takes {list(shape)}')
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:

@@ -1,5 +1,5 @@
-"""Load an exported folder after checking its hashes, and run it: `predict(batch) -> probabilities`.
+"""Load an exported model, check its files, and run it with one of several engines. Needs no training code.
 
 Imports: images, base.
-Start with: runtime.py (load, predict), then engines.py (Paddle Inference, ONNX Runtime, OpenVINO): a new engine goes there.
+Start with: exported_model.py (load), then engines.py (how each engine runs the model).
 """

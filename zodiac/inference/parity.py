@@ -1,40 +1,47 @@
-"""How far an exported model may be from the network, in each precision, and how far it is."""
+"""Compare an exported model with the network: how far each engine may differ in each precision, and how far it does."""
 
 import numpy as np
 
 from zodiac.base.errors import UserError
-from zodiac.inference.runtime import softmax
+from zodiac.inference.exported_model import softmax
 
-REDUCED = {'bf16': ('paddle', 'openvino'), 'int8': ('onnxruntime', 'openvino')}  # which engines run in that precision
-LOGITS = {'fp32': 1e-3, 'bf16': 0.1, 'int8': 0.25}  # what export.logit_tolerance=auto allows
-LOSS = {'fp32': 1e-3, 'bf16': 0.02, 'int8': 0.05}  # and export.loss_tolerance=auto
+REDUCED = {
+    'bf16': ('paddle', 'openvino'),
+    'int8': ('onnxruntime', 'openvino'),
+}  # the engines that run in that precision
+LOGITS = {'fp32': 1e-3, 'bf16': 0.1, 'int8': 0.25}  # limits for export.logit_tolerance=auto
+LOSS = {'fp32': 1e-3, 'bf16': 0.02, 'int8': 0.05}  # limits for export.loss_tolerance=auto
 SOFTMAX = 0.01  # bfloat16 rounds a probability by up to 2**-9
-LEAST_SPREAD = 1e-3  # logits closer together tell no classes apart: their difference counts as it is
-LEAST_PROBABILITY = 1e-30  # float32 does not hold smaller ones exactly
-WORDS = {  # what is measured, for the user, and the setting that allows it
+LEAST_SPREAD = 1e-3  # logits closer together do not separate classes: their difference is not divided by the spread
+LEAST_PROBABILITY = 1e-30  # smaller ones are not exact in float32
+MESSAGES = {  # a difference in words, and the setting that holds its limit
     'logit_difference': ('a logit by {:.2g} of their spread', 'export.logit_tolerance'),
     'loss_difference': ('the loss by {:.2g}', 'export.loss_tolerance'),
     'largest_difference': ('a probability by {:.2e}', 'export.tolerance'),
-    'softmax_difference': ('a probability by {:.2g} of itself from that of its own logits', ''),
+    'softmax_difference': ('a probability by {:.2g} of itself from the softmax of its own logits', ''),
     'top1_agreement': ('the same top-1 on {:.1%} of the images', 'export.agreement'),
 }
 
 
 def quality(logits, labels):
-    """top1, and loss, the mean cross-entropy in nats, of logits [N, classes]: exact also where the probabilities are 0 and 1."""
+    """top1, and loss, the mean cross-entropy in nats, of logits [N, classes].
+
+    report/metrics.py computes both from float32 probabilities and has to cap the loss at 64 nats per image. An engine must not
+    differ unnoticed where probabilities are 0 and 1, so this is exact.
+    """
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
     return {'top1': float((logits.argmax(1) == labels).mean()), 'loss': float(losses.mean())}
 
 
 def spread(logits):
-    """How far the logits of an image lie apart: their standard deviation over the classes, over all images [N, classes]."""
+    """Standard deviation of the logits of an image over the classes, pooled over all images [N, classes]."""
     return float((logits - logits.mean(1, keepdims=True)).std())
 
 
 def limits(precision, settings):
-    """What an engine that runs in a precision must keep, by the settings of a config.Export: the least top1_agreement, and the most
-    of the other differences that `measure` gives."""
+    """What an engine running in `precision` must meet, from the settings of a config.Export: the least top1_agreement, and the
+    largest of the other differences that `measure` returns."""
     logits = LOGITS[precision] if settings.logit_tolerance == 'auto' else settings.logit_tolerance
     nats = LOSS[precision] if settings.loss_tolerance == 'auto' else settings.loss_tolerance
     exact = precision == 'fp32'
@@ -48,18 +55,21 @@ def limits(precision, settings):
 
 
 def measure(expected, outputs, labels):
-    """How far what an engine gives is from the network.
+    """Differences between the outputs of an engine and the network.
 
-    Probabilities of 0 and 1 are equal whatever was lost on the way to them, so logits and loss are compared too.
+    Probabilities of 0 and 1 look equal whatever error led to them, so logits and loss are compared too.
 
     Args:
         expected: logits of the network, float32 [N, classes], divided by the temperature.
-        outputs: logits and, where the graph gives them, probabilities of the engine, by name; float32 [N, classes] each.
+        outputs: the engine's 'logits' and, if the graph returns them, 'probabilities'; float32 [N, classes] each.
         labels: int [N].
-    Returns: dict of float: top1 and loss of the engine; largest_difference of a probability; logit_difference, the largest of a
-        logit as a share of the `spread` of the network's; loss_difference, in nats, above 1 as a share of the
-        network's; softmax_difference, the largest of a probability from that of the engine's own logits, as a share of it;
-        top1_agreement, share of the images. inf stands for NaN.
+    Returns: dict of float; inf stands for NaN:
+        top1, loss: of the engine.
+        largest_difference: of a probability.
+        logit_difference: the largest of a logit, divided by the `spread` of the network's.
+        loss_difference: in nats; divided by the network's loss where that is above 1.
+        softmax_difference: the largest of a probability from the softmax of the engine's own logits, relative to it.
+        top1_agreement: share of the images.
     """
     logits, own = outputs['logits'], softmax(outputs['logits'])
     given, best = outputs.get('probabilities', own), expected.argmax(1)
@@ -77,28 +87,28 @@ def measure(expected, outputs, labels):
 
 
 def compare(engine, expected, outputs, labels, settings):
-    """What `measure` gives, precision, the one that the engine runs in, and allowed, the `limits` of it.
+    """The result of `measure`, with `precision`, in which the engine runs, and `allowed`, its `limits`.
 
-    Raises: UserError that names the engine and each limit that it does not keep.
+    Raises: UserError that names the engine and each limit that it exceeds.
     """
     precision = settings.precision if engine in REDUCED.get(settings.precision, ()) else 'fp32'
     found = measure(expected, outputs, labels)
     allowed = limits(precision, settings)
     broken = [
-        _told(name, found[name], limit) for name, limit in allowed.items() if not _keeps(name, found[name], limit)
+        _describe(name, found[name], limit) for name, limit in allowed.items() if not _holds(name, found[name], limit)
     ]
     if broken:
         raise UserError(
-            f'the model as {engine} runs it differs from the network ({precision}): {", ".join(broken)}; see '
+            f'the model run by {engine} differs from the network ({precision}): {", ".join(broken)}; see '
             'docs/deployment.md#engines-and-precision'
         )
     return {'precision': precision, **found, 'allowed': allowed}
 
 
-def _keeps(name, value, limit):
+def _holds(name, value, limit):
     return value >= limit if name == 'top1_agreement' else value <= limit
 
 
-def _told(name, value, limit):
-    words, setting = WORDS[name]
-    return f'{words.format(value)} (allowed: {setting + " = " if setting else ""}{limit:.3g})'
+def _describe(name, value, limit):
+    words, setting = MESSAGES[name]
+    return f'{words.format(value)} (limit: {setting + " = " if setting else ""}{limit:.3g})'

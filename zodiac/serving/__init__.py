@@ -1,5 +1,5 @@
-"""An exported model over HTTP: the application and its page, uploads within limits, batching, connections, metrics.
+"""Serve an exported model over HTTP: API and web page, uploads within limits, batching, connections, logs, metrics.
 
 Imports: inference, images, base.
-Start with: application.py (the routes), then uploads.py (what a request may send) and batcher.py (requests to batches).
+Start with: application.py (the routes), then uploads.py (the images of a request) and batcher.py (requests to batches).
 """

@@ -1,4 +1,4 @@
-"""Put images of many requests together into batches: a network runs several images in less time than one by one."""
+"""Group the images of many requests into batches, which a network runs faster than single images."""
 
 import asyncio
 import concurrent.futures
@@ -8,39 +8,39 @@ import time
 import numpy as np
 
 from zodiac.base.errors import one_line
-from zodiac.serving.rate_limit import Seldom
+from zodiac.serving.logs import RateLimitedLog
 
 
 class NetworkError(Exception):
-    """The network failed on an image, or was stopped before it came to it."""
+    """The network failed on an image, or the server stopped before it ran."""
 
 
 def sizes(most):
-    """The sizes of batches up to `most`: 1, 2, 4, ..."""
+    """Batch sizes up to `most`: 1, 2, 4, ..."""
     return [1 << power for power in range(most.bit_length())]
 
 
 class Batcher:
-    """Runs `predict` on groups of up to `size` images, in a thread of its own, in the order in which they come.
+    """Runs `predict` on batches of up to `size` images, in order of arrival, in a thread.
 
-    While one batch runs, the next gathers; an image that comes to an idle network waits for others, if any are announced, at most
-    `delay`. Batches are of 1, 2, 4, ... images: engines keep a plan, and memory, for each size that they meet.
+    While one batch runs, the next is collected. An image that finds the network idle waits up to `delay` for others that have been
+    announced. Batches have 1, 2, 4, ... images: engines keep a plan, and memory, for each size they meet.
 
     Args:
-        predict: [N, ...] -> [N, classes]; never called twice at a time.
-        size: most images of a batch.
+        predict: [N, ...] -> [N, classes]; never called concurrently.
+        size: largest number of images in a batch.
         delay: seconds.
-        on_batch: called with the number of images of each batch that was answered.
+        on_batch: called with the number of images of each successful batch.
     """
 
-    FAILED = 'the model failed on the last batch'  # of `trouble`
+    FAILED = 'the model failed on the last batch'  # a result of `trouble`
 
     def __init__(self, predict, size, delay, on_batch=lambda count: None):
         self._predict, self._size, self._delay, self._on_batch = predict, size, delay, on_batch
         self._task = self._waiting = self._thread = None
         self._announced = 0
-        self._started, self._failed = None, False  # when the batch that runs began; whether the last one failed
-        self._log = Seldom()
+        self._started, self._failed = None, False  # start of the running batch; whether the last one failed
+        self._log = RateLimitedLog()
 
     async def __aenter__(self):
         self._waiting = asyncio.Queue()
@@ -48,7 +48,7 @@ class Batcher:
         return self
 
     async def __aexit__(self, *_):
-        """Stop at once: a batch that runs is left to itself, and whoever waits gets a NetworkError."""
+        """Stop at once: the running batch is abandoned, and waiting callers get a NetworkError."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         while not self._waiting.empty():
@@ -58,24 +58,24 @@ class Batcher:
             self._thread = None
 
     def warm_up(self, image):
-        """Run the network once for each size of a batch, in its thread: engines make a plan for each, a thread.
+        """Run the network once for each batch size, in its thread: engines make a plan per size and thread.
 
-        Raises what the network raises. To be called before the first image comes.
+        Call it before the first image arrives. Raises what the network raises.
         """
         for size in sizes(self._size):
             self._in_thread().submit(self._predict, np.stack([image] * size)).result()
 
     def trouble(self, seconds):
-        """Why the network does not answer, a line, or None; a batch may take `seconds`."""
+        """A line that says why the network does not answer, or None; a batch may take `seconds`."""
         if self._task is None or self._task.done():
             return 'the model is not running'
         if self._started is not None and time.monotonic() - self._started > seconds:
-            return f'the model has been at a batch for more than {seconds:g} seconds'
+            return f'the model has been running one batch for more than {seconds:g} seconds'
         return self.FAILED if self._failed else None
 
     @contextlib.contextmanager
     def announced(self):
-        """While an image is made ready, which will come."""
+        """Wrap the preparation of an image that will be passed to `predict`."""
         self._announced += 1
         try:
             yield
@@ -96,13 +96,11 @@ class Batcher:
                     await asyncio.sleep(self._delay)
                 ready = min(self._size, 1 + self._waiting.qsize())
                 group += [self._waiting.get_nowait() for _ in range(sizes(ready)[-1] - 1)]
-                group = [
-                    (image, answer) for image, answer in group if not answer.done()
-                ]  # some have given up meanwhile
+                group = [(image, answer) for image, answer in group if not answer.done()]  # without cancelled requests
                 if group:
                     await self._answer(*zip(*group))
             finally:
-                _fail([answer for _, answer in group], 'the server stops')  # none is left, but at the end
+                _fail([answer for _, answer in group], 'the server stops')  # unanswered only when cancelled
 
     async def _answer(self, images, answers):
         self._started = time.monotonic()
@@ -118,8 +116,8 @@ class Batcher:
         for answer, row in zip(answers, rows):
             if not np.isfinite(row).all():
                 self._failed = True
-                self._log.error('the model gave a probability that is no number')
-                _fail([answer], 'the model gave no number')
+                self._log.error('the model returned a probability that is NaN or infinite')
+                _fail([answer], 'the model returned NaN')
             elif not answer.done():
                 answer.set_result(row)
 
@@ -128,7 +126,7 @@ class Batcher:
         return self._thread
 
     def _rows(self, images):
-        """The rows of a batch, or whatever was raised: as a result, for asyncio cannot pass every exception on."""
+        """The rows of a batch, or the exception, returned because asyncio cannot propagate every type (StopIteration)."""
         try:
             rows = np.asarray(self._predict(np.stack(images)))
             if rows.shape[:1] != (len(images),):

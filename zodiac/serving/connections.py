@@ -1,4 +1,8 @@
-"""The HTTP server: uvicorn, with an end to what slow or hostile clients would draw out."""
+"""The HTTP server: uvicorn, with timeouts and limits for slow or hostile clients.
+
+`Protocol` subclasses uvicorn's own class, so requirements-serve.txt pins uvicorn's minor version; see
+tests/serving/test_connections.py before raising it.
+"""
 
 import json
 import os
@@ -18,22 +22,22 @@ from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from zodiac.base.errors import UserError
-from zodiac.serving import access_log
+from zodiac.serving import logs
 
-WAIT_SECONDS = 10  # for the whole header of a request, for what is left of a body once it is answered, and for a reader
-READ_SIZE = 1 << 15  # bytes at a time; asyncio's 256 KB, and the copies of them, would make BUFFERS four times as large
-BUFFERS = 3 << 17  # bytes that a connection takes at most, beside the body that is kept of it
-ALWAYS = ('/healthz', '/readyz')  # answered however many connections are open
-HEADERS = [  # of every answer
+WAIT_SECONDS = 10  # to send a whole header, to send the rest of a body already answered, or to read an answer
+READ_SIZE = 1 << 15  # bytes per read; with asyncio's 256 KB, BUFFERS would be four times as large
+BUFFERS = 3 << 17  # bytes of memory per connection at most, besides the stored body
+ALWAYS = ('/healthz', '/readyz')  # answered even when too many connections are open
+HEADERS = [  # in every answer
     ('X-Content-Type-Options', 'nosniff'),
     ('Content-Security-Policy', "frame-ancestors 'none'"),
 ]
 
 
 class Chunks(h11.Connection):
-    """h11's side of a connection, which refuses a body in many tiny chunks: it spends as long on each as on 64 KB in one piece."""
+    """An h11 connection that refuses bodies in many tiny chunks: each costs h11 as much time as 64 KB in one piece."""
 
-    FREE, LEAST = 100, 64  # so many chunks may be of any size; with more their mean must have so many bytes
+    FREE, LEAST = 100, 64  # chunks of any size; beyond that number, least mean size in bytes
     _count = _bytes = 0
 
     def next_event(self):
@@ -49,10 +53,9 @@ class Chunks(h11.Connection):
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 that cuts a connection off which does not come to an end with a header, with a body that nobody reads, or with
-    reading its answer.
+    """HTTP/1.1 that aborts connections which take too long to send a header or an unread body, or to read an answer.
 
-    The time for a body that is read is the application's to limit, that between two requests uvicorn's timeout_keep_alive.
+    The application limits the time for a body that it reads; uvicorn's timeout_keep_alive that between two requests.
     """
 
     _deadline = None
@@ -62,7 +65,7 @@ class Protocol(H11Protocol):
         self.conn = Chunks(h11.SERVER)
 
     def idle(self):
-        """For how many seconds this connection has been kept for another request; 0 while there is one."""
+        """Seconds this connection has been idle; 0 while it has a request."""
         timer = self.timeout_keep_alive_task
         waits = timer is not None and not self.transport.is_closing()
         return self.loop.time() - (timer.when() - self.timeout_keep_alive) if waits else 0
@@ -70,17 +73,17 @@ class Protocol(H11Protocol):
     def connection_made(self, transport):
         super().connection_made(transport)
         transport.max_size = READ_SIZE
-        self._watch()
+        self._update_deadline()
 
     def data_received(self, data):
         super().data_received(data)
-        self._watch()
+        self._update_deadline()
 
     def eof_received(self):
-        self._start_watching()  # it is closed as soon as the rest of the answer has been read
+        self._start_deadline()  # asyncio closes it once the client has read the rest of the answer
 
     def send_400_response(self, msg):
-        # in other states the answer has begun: another would be an error of ours
+        # in other states an answer has begun, and a second one would raise
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             content = json.dumps({'detail': msg}).encode()
             headers = [*HEADERS, ('Content-Type', 'application/json'), ('Content-Length', str(len(content)))]
@@ -88,55 +91,55 @@ class Protocol(H11Protocol):
             answer = h11.Response(status_code=400, headers=headers, reason=HTTPStatus(400).phrase)
             for event in (answer, h11.Data(data=content), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event))
-            access_log.write(self.client, None, None, 400)
+            logs.log_request(self.client, None, None, 400)
         self.transport.close()
         if self.cycle is not None:
-            self.cycle.disconnected = True  # what the application answers now would be an error of ours, too
+            self.cycle.disconnected = True  # an answer of the application would raise, too
             self.cycle.message_event.set()
 
     def on_response_complete(self):
-        self.cycle.body = bytearray()  # nobody reads it any more
+        self.cycle.body = bytearray()  # no longer needed
         super().on_response_complete()
-        self._watch()
+        self._update_deadline()
 
     def pause_writing(self):
         super().pause_writing()
-        self._watch()
+        self._update_deadline()
 
     def resume_writing(self):
         super().resume_writing()
-        self._watch()
+        self._update_deadline()
 
     def connection_lost(self, exc):
-        self._stop_watching()
+        self._cancel_deadline()
         super().connection_lost(exc)
 
-    def _watch(self):
+    def _update_deadline(self):
         theirs, answered = self.conn.their_state, self.conn.our_state is h11.DONE
         unread = self.flow.write_paused or self.transport.is_closing()
-        # for the first header, or the rest of one
+        # the first header, or the rest of one
         awaited = theirs is h11.IDLE and (self.cycle is None or self.conn.trailing_data[0])
         if unread or awaited or (theirs is h11.SEND_BODY and answered):
-            self._start_watching()
+            self._start_deadline()
         else:
-            self._stop_watching()
+            self._cancel_deadline()
 
-    def _start_watching(self):
+    def _start_deadline(self):
         if self._deadline is None:
             self._deadline = self.loop.call_later(WAIT_SECONDS, self.transport.abort)
 
-    def _stop_watching(self):
+    def _cancel_deadline(self):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
 
 def guarded(app, is_full=lambda: False, is_leaving=lambda: False):
-    """An ASGI application that answers as `app`, to all forms of a request that RFC 9110 and 9112 ask for.
+    """`app`, an ASGI application, with the checks of RFC 9110 and 9112 and of the server's state.
 
-    HEAD is answered as GET is, without the body (uvicorn leaves it out); a target may have a host in front; a header that leaves
-    open how long the body is gets 400.
-    While `is_full()` requests get 503, but for ALWAYS; while `is_leaving()` each connection ends with its answer, and /readyz is 503.
+    HEAD is answered like GET (uvicorn omits the body), a request target may be an absolute URL, and a request with both
+    Content-Length and Transfer-Encoding gets 400. While `is_full()`, requests get 503, except for ALWAYS. While `is_leaving()`,
+    each connection closes after its answer, and /readyz is 503.
     """
 
     async def guard(scope, receive, send):
@@ -159,7 +162,7 @@ def guarded(app, is_full=lambda: False, is_leaving=lambda: False):
 
 
 def _without_host(scope):
-    """The path of a request, also of one with a host (`GET http://host/path`; RFC 9112, 3.2.2)."""
+    """The path of a request, whose target may be a URL (`GET http://host/path`; RFC 9112, 3.2.2)."""
     with_host = re.match(rb'https?://[^/]*', scope['raw_path'], re.IGNORECASE)
     if not with_host:
         return scope['path']
@@ -181,16 +184,16 @@ def _closing(send):
 
 
 def bind(host, port):
-    """A socket at an address, which does not listen yet. Raises UserError when the address cannot be had."""
+    """A socket bound to an address, not listening yet. Raises UserError when the address is not available."""
     listener = None
     try:
-        # the protocol is named: without it asyncio leaves out TCP_NODELAY, and each answer waits 40 ms for an acknowledgement
+        # with no protocol named, asyncio does not set TCP_NODELAY, and each answer waits 40 ms for an acknowledgement
         known = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
         )
         family, kind, protocol, _, address = known[0]
         listener = socket.socket(family, kind, protocol)
-        if os.name == 'posix':  # elsewhere it would let two servers share a port
+        if os.name == 'posix':  # on Windows it would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         return listener
@@ -201,7 +204,7 @@ def bind(host, port):
 
 
 def listen(listener):
-    """Let clients connect to a socket of `bind`. Raises UserError when another program was quicker."""
+    """Let clients connect to a socket from `bind`. Raises UserError when another program has taken the address."""
     try:
         listener.listen(1024)
     except OSError as error:
@@ -215,19 +218,19 @@ def _unavailable(host, port, error):
 
 @dataclass
 class Settings:
-    """What `Server` does beside answering."""
+    """Settings of a `Server`."""
 
-    connections: int  # most open ones; with more, requests get 503
-    keep_alive: float = 75  # seconds that a connection stays open for another request; more than a proxy in front has
-    drain: float = 0  # seconds after SIGTERM in which all is answered still, but /readyz, which is 503
-    stop: int = 30  # seconds that requests in progress then have to end
-    proxies: Sequence[str] = ()  # addresses and networks, whose X-Forwarded-For is believed
-    origins: Sequence[str] = ()  # of pages whose scripts may ask (CORS); '*' is all
-    log: bool = False  # a line on stderr for each request
+    connections: int  # largest number of open ones; with more, requests get 503
+    keep_alive: float = 75  # seconds an idle connection stays open; must exceed that of a proxy in front
+    drain: float = 0  # seconds after SIGTERM in which requests are accepted while /readyz is 503
+    stop: int = 30  # seconds that requests in progress then have left
+    proxies: Sequence[str] = ()  # addresses and networks whose X-Forwarded-For is trusted
+    origins: Sequence[str] = ()  # origins whose pages may call the server (CORS); '*' is all
+    log: bool = False  # one line per request on stderr
 
 
 class Server(uvicorn.Server):
-    """uvicorn with an ASGI application and our Settings."""
+    """uvicorn with an ASGI application and `Settings`."""
 
     def __init__(self, app, settings):
         app = guarded(app, self._is_full, lambda: self.should_exit)
@@ -235,12 +238,12 @@ class Server(uvicorn.Server):
             methods, headers = ['GET', 'HEAD', 'POST'], ['Authorization', 'Content-Type']
             app = CORSMiddleware(app, settings.origins, methods, headers, expose_headers=['Retry-After'])
         config = uvicorn.Config(
-            access_log.watch(app),
+            logs.logged(app),
             http=Protocol,
             ws='none',
             lifespan='on',
             log_config=None,
-            log_level='error',  # it warns of each request that is no HTTP
+            log_level='error',  # it warns about each request that is not HTTP
             access_log=False,
             server_header=False,
             headers=HEADERS,
@@ -253,22 +256,22 @@ class Server(uvicorn.Server):
         self._settings, self._leaves, self._at_once = settings, None, False
 
     def _is_full(self):
-        """Whether there are too many connections, even once those that wait for another request are closed."""
+        """Whether there are too many connections, even after closing idle ones."""
         connections = self.server_state.connections
         excess = len(connections) - self._settings.connections
         if excess <= 0:
             return False
-        kept = sorted((one for one in connections if one.idle() > 1), key=lambda one: one.idle(), reverse=True)
-        for one in kept[:excess]:
+        idle = sorted((one for one in connections if one.idle() > 1), key=lambda one: one.idle(), reverse=True)
+        for one in idle[:excess]:
             one.timeout_keep_alive_handler()
-        return excess > len(kept)
+        return excess > len(idle)
 
     def handle_exit(self, sig, frame):
         self._at_once = sig == signal.SIGINT or self.should_exit
         super().handle_exit(sig, frame)
 
     async def on_tick(self, counter):
-        """Whether to stop listening, asked ten times a second: `drain` seconds after SIGTERM, at once on Ctrl-C or a second one."""
+        """Whether to stop listening; called ten times a second. `drain` seconds after SIGTERM; at once on Ctrl-C or a second signal."""
         leaving = await super().on_tick(counter)
         if leaving and self._leaves is None:
             self._leaves = time.monotonic() + self._settings.drain
@@ -276,8 +279,8 @@ class Server(uvicorn.Server):
 
 
 def serve(app, listener, settings):
-    """Answer requests until SIGINT or SIGTERM, with `Settings`, at a socket that listens. SIGHUP counts as SIGTERM."""
+    """Answer requests on a listening socket until SIGINT or SIGTERM. SIGHUP counts as SIGTERM."""
     if hasattr(signal, 'SIGHUP') and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # which nohup sets
         signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
-    with access_log.to_stderr(settings.log):
+    with logs.to_stderr(settings.log):
         Server(app, settings).run(sockets=[listener])

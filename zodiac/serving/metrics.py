@@ -1,4 +1,4 @@
-"""What the server counts for Prometheus, and an answer to every request, whatever goes wrong."""
+"""Prometheus metrics, and a 500 answer for exceptions that escape the application."""
 
 import time
 
@@ -6,11 +6,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from starlette.responses import JSONResponse
 
 from zodiac.base.errors import one_line
-from zodiac.serving.rate_limit import Seldom
+from zodiac.serving.logs import RateLimitedLog
 
 
 class Metrics:
-    """The numbers that Prometheus asks for."""
+    """What /metrics reports."""
 
     def __init__(self):
         self.registry = CollectorRegistry()
@@ -20,18 +20,18 @@ class Metrics:
         self.images = Counter('zodiac_images', 'Images classified', registry=self.registry)
         self.batches = Histogram(
             'zodiac_batch_images',
-            'Images a run of the network',
+            'Images per run of the network',
             buckets=[1, 2, 4, 8, 16, 32, 64, 128, 256],
             registry=self.registry,
         )
-        self.progress = Gauge('zodiac_requests_in_progress', 'Requests not answered yet', registry=self.registry)
+        self.in_progress = Gauge('zodiac_requests_in_progress', 'Requests not answered yet', registry=self.registry)
 
 
-class Watch:
-    """ASGI middleware: counts and times the requests to /predict, and answers with 500 where an exception escapes the application."""
+class Middleware:
+    """ASGI middleware that counts and times requests to /predict, and answers 500 when an exception escapes the application."""
 
     def __init__(self, app, metrics):
-        self.app, self.metrics, self._log = app, metrics, Seldom()
+        self.app, self.metrics, self._log = app, metrics, RateLimitedLog()
 
     async def __call__(self, scope, receive, send):
         if scope['type'] != 'http':
@@ -39,23 +39,21 @@ class Watch:
             return
         status, start = None, time.perf_counter()
 
-        async def note(message):
+        async def note_status(message):
             nonlocal status
             status = message.get('status', status)
             await send(message)
 
         counted = scope['path'] == '/predict'
-        self.metrics.progress.inc(counted)
+        self.metrics.in_progress.inc(counted)
         try:
-            await self.app(scope, receive, note)
-        except (
-            Exception
-        ) as error:  # a fault of ours: clients are told no more than that, the log has the first one in full
+            await self.app(scope, receive, note_status)
+        except Exception as error:  # a bug of ours: the details go to the log, not to the client
             self._log.error(f'a request failed: {one_line(error)}', error)
-            if status is None:  # else uvicorn closes the connection in the midst of the answer
-                await JSONResponse({'detail': 'the server failed; its log says why'}, 500)(scope, receive, note)
+            if status is None:  # else uvicorn closes the connection in the middle of the answer
+                await JSONResponse({'detail': 'the server failed; see its log'}, 500)(scope, receive, note_status)
         finally:
-            self.metrics.progress.dec(counted)
+            self.metrics.in_progress.dec(counted)
             if counted:
                 self.metrics.requests.labels(status or 500).inc()
                 self.metrics.seconds.observe(time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""The images of a request, read from its body into memory within the limits."""
+"""Read the images of a request from its body into memory, within the limits."""
 
 import asyncio
 import contextlib
@@ -13,51 +13,51 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-WAIT_SECONDS = 10  # in which more of a body must come
-MAX_OTHER_FIELDS = 100  # of a form, beside the images
-MAX_HEADER = 4096  # bytes of the Content-Type, and of the headers of a part: old parsers need a second for 16 KB
+WAIT_SECONDS = 10  # longest pause while a body arrives
+MAX_OTHER_FIELDS = 100  # of a form, besides the images
+MAX_HEADER = 4096  # bytes of the Content-Type, and of a part's headers: old parsers take a second for 16 KB
 MAX_BOUNDARY = 200  # bytes; RFC 2046 allows 70
 
-logging.getLogger('python_multipart').setLevel(logging.ERROR)  # it warns of each damaged form
+logging.getLogger('python_multipart').setLevel(logging.ERROR)  # it warns about each damaged form
 
 
 @dataclass
 class Limits:
-    """What a client may ask for. Beyond it a request is refused: 413 for size, 503 with Retry-After for load, 408 for time."""
+    """Limits of a request. Beyond them it is refused: 413 for size, 503 with Retry-After for load, 408 for time."""
 
-    requests: int  # whose body has arrived, in progress at a time
-    images: int  # of a request
-    body: int  # bytes of a request
-    total: int  # bytes of the bodies of all requests, arriving or in progress, together
-    pixels: int  # of an image, before it is decoded
+    requests: int  # in progress at the same time, counted once the body has arrived
+    images: int  # per request
+    body: int  # bytes per request
+    total: int  # bytes of all requests together, arriving or in progress
+    pixels: int  # per image, checked before it is decoded
     seconds: float  # from the first byte of a request to its answer
 
 
 def busy(reason):
-    """The HTTPException of a server that may do better in a moment."""
+    """HTTPException 503, for a request that may succeed a moment later."""
     return HTTPException(503, f'{reason}; try again', {'Retry-After': '1'})
 
 
 def short(text):
-    """What a client sent, for a message: at most 100 characters of it."""
+    """Text sent by a client, cut to 100 characters for a message."""
     return text if len(text) <= 100 else f'{text[:99]}…'
 
 
 class Upload:
     """The body of one request, as far as it has arrived.
 
-    The images of it are in a memory map: its memory goes back to the system with the request, which malloc would keep in pieces.
+    Its images are in a memory map, whose memory returns to the system with the end of the request; malloc would fragment it.
     """
 
     def __init__(self):
-        self.size = 0  # bytes that have arrived
-        self.task = None  # that reads them, while there are more
-        self.last = time.monotonic()  # when the last ones came
-        self.gave_way = False
+        self.size = 0  # bytes received
+        self.task = None  # reads the body while it arrives
+        self.last = time.monotonic()  # time of the last bytes
+        self.evicted = False
         self._map = None
 
     def open(self, most):
-        """Make room for `most` bytes of images; a page of it takes memory once it is written."""
+        """Reserve `most` bytes for images; they take memory as they are written."""
         try:
             self._map = mmap.mmap(-1, max(1, most))
         except OSError:
@@ -65,7 +65,7 @@ class Upload:
         self.write, self.tell = self._map.write, self._map.tell
 
     def part(self, start, end):
-        """The bytes that were written there; ValueError once the request is over."""
+        """The bytes written at these positions. Raises ValueError once the request is over."""
         return self._map[start:end]
 
     def close(self):
@@ -74,9 +74,9 @@ class Upload:
 
 
 class Memory:
-    """What the bodies of all requests take together, at most `size` bytes.
+    """The memory for the bodies of all requests, at most `size` bytes.
 
-    When it is full, the largest body that is still arriving gives way: a few large or endless uploads keep nobody else out.
+    When it is full, the largest body that is still arriving is refused, so that a few large uploads do not block the others.
     """
 
     def __init__(self, size):
@@ -84,7 +84,7 @@ class Memory:
 
     @contextlib.contextmanager
     def upload(self):
-        """An Upload, which counts until the block ends."""
+        """An Upload that is counted until the block ends."""
         upload = Upload()
         self._uploads.add(upload)
         try:
@@ -94,27 +94,26 @@ class Memory:
             upload.close()
 
     def take(self, upload, count):
-        """Room for `count` more bytes of `upload`. Raises HTTPException when it is the one that gives way."""
+        """Count `count` more bytes of `upload`. Raises HTTPException if it is the one to be refused."""
         upload.size += count
         while sum(one.size for one in self._uploads) > self._size:
             largest = max((one for one in self._uploads if one.task), key=lambda one: one.size)
             self._uploads.discard(largest)
-            largest.gave_way = True
+            largest.evicted = True
             if largest is upload:
                 raise self.full()
             largest.task.cancel()
 
     def full(self):
-        return busy(f'uploads take the {self._size / (1 << 20):g} MB of memory that there are for them')
+        return busy(f'the memory for uploads ({self._size / (1 << 20):g} MB) is full')
 
 
 async def read(request, limits, memory, upload):
-    """The images of a request as [(name, function that gives its bytes)].
+    """The images of a request as [(name, function that returns the bytes)]. Raises HTTPException.
 
     Args:
         limits: Limits.
-        memory: Memory, of which `upload` is.
-    Raises: HTTPException.
+        memory: Memory, which `upload` belongs to.
     """
     start = upload.last
     task = upload.task = asyncio.ensure_future(_read(request, limits, memory, upload))
@@ -127,15 +126,15 @@ async def read(request, limits, memory, upload):
                 text = f'nothing of the request arrived for {WAIT_SECONDS:g} seconds'
                 raise HTTPException(408, text, {'Connection': 'close'})
             await asyncio.wait([task], timeout=min(start + limits.seconds, upload.last + WAIT_SECONDS) - now)
-        if upload.gave_way:
+        if upload.evicted:
             raise memory.full()
         return task.result()
     except ClientDisconnect:
-        raise HTTPException(400, 'the request ended before it was whole') from None
+        raise HTTPException(400, 'the request ended before its body was complete') from None
     finally:
         upload.task = None
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)  # until it has ended, however
+        await asyncio.gather(task, return_exceptions=True)  # wait until it has ended
 
 
 async def _read(request, limits, memory, upload):
@@ -159,7 +158,7 @@ async def _read(request, limits, memory, upload):
 
 
 async def _chunks(request, limits, memory, upload):
-    """The parts of a body as they come. Raises HTTPException when it is too large."""
+    """Yield the chunks of a body as they arrive. Raises HTTPException when it is too large."""
     too_large = HTTPException(413, f'the request is larger than {limits.body / (1 << 20):g} MB')
     announced = int(request.headers.get('content-length', limits.body))
     if announced > limits.body:
@@ -177,11 +176,9 @@ async def _read_form(content_type, chunks, limits, upload):
     try:
         form = _Form(content_type, limits.images, upload)
         async for chunk in chunks:
-            await asyncio.to_thread(
-                form.write, chunk
-            )  # some forms cost a second per megabyte; others are served meanwhile
+            await asyncio.to_thread(form.write, chunk)  # some forms take a second per megabyte
         return form.close()
-    except ValueError as error:  # FormParserError is one, and some versions let those of their header parser pass
+    except ValueError as error:  # FormParserError, or in some versions one of the header parser
         raise HTTPException(400, f'the multipart form is damaged: {short(str(error))}') from None
 
 
@@ -189,9 +186,9 @@ class _Form:
     """The files in the field `file` of a multipart form; its other parts are skipped.
 
     Args:
-        content_type: the header; of its parameters only the boundary counts. Names are UTF-8 (RFC 7578, 5.1.2).
-        most: images.
-        upload: Upload, which keeps the files.
+        content_type: the header; only its boundary is used. Names are UTF-8 (RFC 7578, 5.1.2).
+        most: number of images.
+        upload: Upload that stores the files.
     Raises: FormParserError when the form is damaged; HTTPException for more than `most` images.
     """
 
@@ -202,12 +199,12 @@ class _Form:
         if not boundary or len(boundary) > MAX_BOUNDARY:
             raise FormParserError(f'its Content-Type must name a boundary of 1 to {MAX_BOUNDARY} characters')
         self._most, self._upload = most, upload
-        self._files, self._others, self._whole = [], 0, False
-        self._start_part()  # what is known of the part that is read
+        self._files, self._others, self._complete = [], 0, False
+        self._start_part()
         callbacks = {
             'on_part_begin': self._start_part,
-            'on_header_field': self._add_name,
-            'on_header_value': self._add_value,
+            'on_header_field': functools.partial(self._add_to_header, 0),
+            'on_header_value': functools.partial(self._add_to_header, 1),
             'on_header_end': self._end_header,
             'on_headers_finished': self._open_file,
             'on_part_data': self._add_to_file,
@@ -217,8 +214,8 @@ class _Form:
         self.write = MultipartParser(boundary, callbacks).write
 
     def close(self):
-        """[(name, function that gives its bytes)] of the files of a form that has been written to its end."""
-        if not self._whole:
+        """[(name, function that returns the bytes)] of the files, once the whole form has been written."""
+        if not self._complete:
             raise FormParserError('its end is missing')
         if not self._files:
             raise HTTPException(400, 'no image in the field file of the form')
@@ -226,19 +223,13 @@ class _Form:
 
     def _start_part(self):
         self._header, self._disposition, self._header_size = [b'', b''], None, 0
-        self._name = None  # of a file
+        self._name = None  # set while the part is a file
 
-    def _add_name(self, data, start, end):
-        self._add_to_header(0, data[start:end])
-
-    def _add_value(self, data, start, end):
-        self._add_to_header(1, data[start:end])
-
-    def _add_to_header(self, which, data):
-        self._header_size += len(data)
+    def _add_to_header(self, which, data, start, end):
+        self._header_size += end - start
         if self._header_size > MAX_HEADER:
             raise FormParserError(f'the header of a part has more than {MAX_HEADER} bytes')
-        self._header[which] += data
+        self._header[which] += data[start:end]
 
     def _end_header(self):
         name, value = self._header
@@ -253,7 +244,7 @@ class _Form:
         if options[b'name'] != b'file' or b'filename' not in options:
             self._others += 1
             if self._others > MAX_OTHER_FIELDS:
-                raise FormParserError(f'it has more than {MAX_OTHER_FIELDS} fields beside the images')
+                raise FormParserError(f'it has more than {MAX_OTHER_FIELDS} fields besides the images')
             return
         if len(self._files) == self._most:
             raise HTTPException(413, f'more than {self._most} images in a request')
@@ -269,4 +260,4 @@ class _Form:
             self._files.append((self._name, self._start, self._upload.tell()))
 
     def _end(self):
-        self._whole = True
+        self._complete = True

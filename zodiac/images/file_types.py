@@ -1,11 +1,11 @@
-"""What a file is that is none of the images read here, by its first bytes: for a message that says what to do."""
+"""Identify a file that is not a supported image by its first bytes, for an error message with the next step."""
 
 import re
 
-HEAD = 1024  # bytes that are looked at
+HEAD = 1024  # bytes needed
 DAMAGED = 'truncated or damaged'
-READ = rb'\xff\xd8|\x89PNG\r\n|GIF8[79]a|RIFF.{4}WEBP'  # formats that are read, where they are sound
-IMAGES = {  # other formats of images
+SUPPORTED = rb'\xff\xd8|\x89PNG\r\n|GIF8[79]a|RIFF.{4}WEBP'  # a file of these that cannot be read is damaged
+IMAGES = {  # unsupported image formats
     rb'II[*+]\0|MM\0[*+]': 'a TIFF of this kind',
     rb'\0\0\0\x0cjP  |\xff\x4f\xff\x51': 'JPEG 2000',
     rb'\0\0\0\x0cJXL |\xff\x0a': 'JPEG XL',
@@ -16,7 +16,7 @@ IMAGES = {  # other formats of images
     rb'DDS ': 'DDS',
     rb'(<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE svg[^>]*>|\s)*<svg': 'SVG',
 }
-BRANDS = {  # of ISO media files, the telling ones first
+BRANDS = {  # of ISO media files, the most specific first
     **dict.fromkeys((b'avif', b'avis'), 'AVIF'),
     **dict.fromkeys((b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'hevm', b'hevs'), 'HEIC'),
     b'crx ': 'a raw photo',
@@ -32,8 +32,8 @@ OTHERS = {
 
 
 def describe(head):
-    """(reason, detail), for an ImageError, of a file that begins with these bytes."""
-    if re.match(READ, head, re.S):
+    """(reason, detail) for the ImageError about a file with these first bytes."""
+    if re.match(SUPPORTED, head, re.S):
         return DAMAGED, ''
     name = None
     if head[4:8] == b'ftyp':

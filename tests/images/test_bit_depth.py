@@ -1,4 +1,4 @@
-"""More than 8 bits a channel come out as the file declares them, else by their range: never black or white for want of it."""
+"""More than 8 bits per channel are scaled as the file declares, or else by the range of the values."""
 
 import io
 import struct
@@ -13,7 +13,7 @@ from zodiac.images import decoding
 
 
 def tiff(values, photometric=1, order='<', **more):
-    """An uncompressed TIFF of integers; `more`, tags by number, such as t281=4095."""
+    """An uncompressed TIFF of integers; `more`: tags by number, such as t281=4095."""
     values = values if values.ndim == 3 else values[..., None]
     height, width, channels = values.shape
     signed, bits = values.dtype.kind == 'i', 8 * values.dtype.itemsize
@@ -50,7 +50,7 @@ def rgb(values):
     return values if values.ndim == 3 else np.repeat(values[..., None], 3, -1)
 
 
-SPREAD = {  # all of them are pictures of SHADES or COLOUR
+SPREAD = {  # all are pictures of SHADES or COLOUR
     '12 bits in a PNG': (lambda: png16(SHADES << 4 | SHADES >> 4), SHADES),
     '10 bits in a PNG': (lambda: png16(SHADES << 2), SHADES),
     '8 bits in 16 of a PNG': (lambda: png16(SHADES), SHADES),
@@ -74,12 +74,12 @@ SPREAD = {  # all of them are pictures of SHADES or COLOUR
 
 
 @pytest.mark.parametrize('name', SPREAD)
-def test_values_that_fill_fewer_bits_than_they_are_kept_in_keep_their_shades(name):
+def test_values_of_fewer_bits_than_stored_keep_their_shades(name):
     draw, expected = SPREAD[name]
     assert np.abs(decoded(draw()).astype(int) - rgb(expected)).max() <= 1
 
 
-DARK = {  # an eighth of white, as the file declares it
+DARK = {  # at most an eighth of the declared white level
     'sBIT of a PNG': lambda: png16(SHADES << 1, (b'sBIT', b'\x0c')),
     'sBIT of a PNG in colour': lambda: png16(rgb(SHADES >> 3).astype(np.uint16) << 4, (b'sBIT', b'\x0c' * 3)),
     'maximum of a PGM': lambda: pnm(SHADES << 1, 4095),
@@ -104,11 +104,11 @@ def saved(image):
 
 
 @pytest.mark.parametrize('name', DARK)
-def test_a_dark_picture_stays_dark_where_the_file_declares_white(name):
+def test_a_dark_picture_stays_dark_if_the_file_declares_white(name):
     assert np.abs(decoded(DARK[name]()).astype(int) - rgb(SHADES >> 3)).max() <= 1
 
 
-def test_a_sbit_of_values_that_fill_all_bits_changes_nothing():  # as the standard of PNG has it
+def test_sbit_is_ignored_for_values_that_use_all_bits():  # as in the PNG standard
     assert np.array_equal(decoded(png16(SHADES * 257, (b'sBIT', b'\x0c'))), rgb(SHADES))
 
 
@@ -117,22 +117,22 @@ def test_black_stays_black(values):
     assert decoded(png16(values)).max() == 0
 
 
-@pytest.mark.parametrize('more', [{'t284': 2}, {'t338': 1}], ids=['planes', 'colours times alpha'])
-def test_16_bits_of_which_pillow_leaves_a_mess_or_nothing_are_refused(more):
+@pytest.mark.parametrize('more', [{'t284': 2}, {'t338': 1}], ids=['planes', 'premultiplied alpha'])
+def test_16_bit_layouts_that_pillow_cannot_read_are_refused(more):
     values = COLOUR << 4 if 't284' in more else np.dstack([COLOUR << 4, np.full_like(SHADES, 4095)])
-    with pytest.raises(decoding.ImageError, match='16 bits a channel, .*save it with 8'):
+    with pytest.raises(decoding.ImageError, match='16 bits per channel .*save it with 8'):
         decoded(tiff(values, 2, **more))
 
 
 @pytest.mark.parametrize('highest', [1, 3, 100, 254, 255, 256, 1000, 65534, 65535])
-def test_a_binary_pnm_of_any_maximum_is_what_its_text_is(highest):
+def test_a_binary_pnm_of_any_maximum_equals_its_text_form(highest):
     values = (COLOUR.astype(int) * highest // 255).astype(np.uint16)
     for part, kinds in ((values, (6, 3)), (values[..., 0], (5, 2))):
         text = f'P{kinds[1]} 48 40 {highest}\n{" ".join(map(str, part.ravel()))}\n'.encode()
         assert np.abs(decoded(pnm(part, highest)).astype(int) - decoded(text)).max() <= 1
 
 
-def test_a_cut_off_pnm_is_refused():
+def test_a_truncated_pnm_is_refused():
     with pytest.raises(decoding.ImageError, match='truncated'):
         decoded(pnm(COLOUR, 200)[:-1])
 

@@ -1,7 +1,7 @@
-"""Pixels of more than 8 bits a channel, as 8: by what the file declares, else by the bits that its highest value takes.
+"""Convert more than 8 bits per channel to 8, scaled by the white level that the file declares, or else by its highest value.
 
-12 bits from a sensor, stored in 16, would be all but black if the 16 counted. A file declares its white by `sBIT` (PNG), the maximum
-in its header (PGM, PPM), BitsPerSample or MaxSampleValue (TIFF); one that is all the stored bits can hold says nothing.
+12 bits from a sensor, stored in 16, would be nearly black if scaled by 16 bits. A file declares its white level by `sBIT` (PNG), the
+maximum in its header (PGM, PPM), BitsPerSample or MaxSampleValue (TIFF); a level that is just the stored range is ignored.
 """
 
 import sys
@@ -12,15 +12,15 @@ from PIL import Image
 
 BITS, MAXIMUM = 258, 281  # TIFF tags
 FULL = 65535
-TOO_DEEP = '16 bits a channel, of a kind that is not read: save it with 8'
-DARK = 64  # of 255: below it 16 bits may be there for the sake of fewer
-# Of 16 bits a channel in colour Pillow keeps the high byte. Read in the other byte order, the same file gives the low byte.
+TOO_DEEP = '16 bits per channel in a layout that is not supported: save it with 8'
+DARK = 64  # of 255: a lower maximum means that fewer than 16 bits may be used
+# Pillow keeps the high byte of 16 bits per channel in colour. Read in the other byte order, the same file gives the low byte.
 OTHER_ORDER = {'L': 'B', 'B': 'L', 'N': 'B' if sys.byteorder == 'little' else 'L'}
 IN_BOTH_ORDERS = ('RGB', 'RGBX', 'RGBA', 'CMYK')
 
 
 class Depth(NamedTuple):
-    """What is known of an image's values before they are decoded. `highest` is what the file declares as white, if it does."""
+    """The range of an image's values. `highest`: the white level that the file declares, or None."""
 
     bits: int = 8
     highest: Optional[int] = None
@@ -30,8 +30,8 @@ class Depth(NamedTuple):
 def prepare(image):
     """The `Depth` of an opened image, before its pixels are decoded.
 
-    A binary PPM of an odd maximum is made ready for Pillow's decoder in C: the one in Python takes a second for a million pixels, in
-    which other threads wait.
+    A binary PPM with an unusual maximum is set up for Pillow's C decoder: its Python decoder takes a second per million pixels and
+    blocks other threads.
     """
     if image.format not in ('PNG', 'TIFF', 'PPM') or not image.tile:
         return Depth()
@@ -55,16 +55,16 @@ def prepare(image):
 
 
 def to_8_bits(image, depth, open_again):
-    """A decoded image in 8 bits a channel.
+    """A decoded image with 8 bits per channel.
 
     Args:
-        depth: what `prepare` gave.
-        open_again: callable, () -> the same image, opened, as a context.
-    Raises: ValueError for 16 bits a channel of which Pillow leaves next to nothing, where the rest cannot be had.
+        depth: from `prepare`.
+        open_again: callable, () -> context with the same image, opened again.
+    Raises: ValueError for 16 bits per channel in a layout whose low bytes Pillow cannot give.
     """
     if image.mode.startswith('I'):
         values = np.asarray(image)
-        if depth.raw_mode == 'I;32N':  # unsigned, which Pillow has no mode for
+        if depth.raw_mode == 'I;32N':  # unsigned: Pillow has no such mode
             values = values.view(np.uint32)
         return Image.fromarray(_scaled(values, depth.highest))
     if depth.bits == 8:
@@ -72,8 +72,8 @@ def to_8_bits(image, depth, open_again):
             return image
         shades = [min(255, round(255 * value / depth.highest)) for value in range(256)]
         return image.point(shades * len(image.getbands()))
-    bands = [slice(0, 3), slice(3, 4)] if image.mode == 'RGBA' else [slice(0, 4)]  # alpha has a range of its own
-    if ';16' not in depth.raw_mode:  # planes of 16 bits, of which Pillow makes a mess
+    bands = [slice(0, 3), slice(3, 4)] if image.mode == 'RGBA' else [slice(0, 4)]  # alpha has its own range
+    if ';16' not in depth.raw_mode:  # planes of 16 bits, which Pillow reads wrongly
         raise ValueError(TOO_DEEP)
     tops = [top for _, top in image.getextrema()]
     if not any(_may_hide(max(tops[some]), depth.highest) for some in bands):
@@ -84,12 +84,12 @@ def to_8_bits(image, depth, open_again):
 
 
 def _may_hide(top, highest):
-    """Whether values with this highest high byte may use fewer than 16 bits."""
+    """Whether values may use fewer than 16 bits; `top`: their largest high byte."""
     return top < DARK or highest is not None and top <= highest >> 8
 
 
 def _both_bytes(high, depth, open_again):
-    """uint16 [height, width, channels] of a file whose high bytes are known."""
+    """uint16 [height, width, channels], from the decoded high bytes and the low bytes of the file."""
     name, _, order = depth.raw_mode.partition(';16')
     with open_again() as image:
         prepare(image)
@@ -106,13 +106,13 @@ def _both_bytes(high, depth, open_again):
 
 
 def _tile(tile, decoder, raw_mode):
-    """A tile of Pillow's, (decoder, extents, offset, arguments), with others."""
+    """A Pillow tile, (decoder, extents, offset, arguments), with another decoder and raw mode."""
     arguments = (raw_mode, *tile[3][1:]) if decoder == tile[0] and not isinstance(tile[3], str) else raw_mode
     return getattr(type(tile), '_make', tuple)((decoder, tile[1], tile[2], arguments))
 
 
 def _scaled(values, highest):
-    """Integers of any type as uint8 of the same shape: 0 to white as 0 to 255, or lowest to highest where some are negative."""
+    """Scale integers to uint8: from 0 to white, or from lowest to highest if some are negative."""
     bottom, top = min(0, int(values.min())), int(values.max())
     if bottom < 0:
         white = top - bottom
@@ -121,14 +121,14 @@ def _scaled(values, highest):
     else:
         white = 4 ** -(-top.bit_length() // 2) - 1  # of 2, 4, ... 10, 12, 14, 16 bits
     scaled = np.empty(values.shape, np.uint8)
-    for row, out in zip(values, scaled):  # one at a time: 8 bytes a value of a large picture are a lot of memory
+    for row, out in zip(values, scaled):  # by row: 8 bytes per value need much memory for a large image
         row = row.astype(np.int64) - bottom
         out[:] = row * 256 // (white + 1) if white > 255 else row * 255 // max(1, white)
     return scaled
 
 
 def _by_png(file):
-    """White by the chunk sBIT, which comes before the pixels; None without."""
+    """The white level of the sBIT chunk, which comes before the pixels; None without one."""
     back, highest = file.tell(), None
     file.seek(8)
     while len(head := file.read(8)) == 8 and head[4:] not in (b'PLTE', b'IDAT'):
@@ -143,7 +143,7 @@ def _by_png(file):
 
 
 def _by_tiff(tags, bits):
-    """White by BitsPerSample, where it is less than what a value is stored in, or MaxSampleValue; None without."""
+    """The white level by BitsPerSample or MaxSampleValue, if less than the stored range; else None."""
     for number in (2 ** _most(tags.get(BITS)) - 1, _most(tags.get(MAXIMUM))):
         if 0 < number < 2**bits - 1:
             return number
@@ -151,6 +151,6 @@ def _by_tiff(tags, bits):
 
 
 def _most(value):
-    """The highest of a tag's numbers, 0 where it has none."""
+    """The highest of a tag's numbers; 0 if it has none."""
     numbers = value if isinstance(value, tuple) else (value,)
     return max((number for number in numbers if isinstance(number, int)), default=0)

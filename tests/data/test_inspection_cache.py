@@ -1,4 +1,4 @@
-"""A second run reads only what has changed, and writes what a first run would have written."""
+"""A second run reads only what has changed, and writes what a first run would write."""
 
 import ast
 import os
@@ -15,18 +15,18 @@ from structure import reachable
 import annotate
 from zodiac.base import sources
 from zodiac.base.errors import UserError
-from zodiac.data import file_facts, inspected, inspection
+from zodiac.data import entry, inspection, inspection_cache
 
 LABELS = ['cat', 'dog']
 INDEX = ('train.txt', 'valid.txt', 'test.txt', 'annotation.json')
-RECORD = Path('signs/.inspected')
+CACHE = Path('signs/.inspected')
 LARGE = (517, 389)
 
 
 @pytest.fixture
 def run(workdir, monkeypatch):
-    """Call annotate.py's main on signs/; returns the paths that were decoded, sorted, those in full once more."""
-    monkeypatch.setattr(file_facts, 'SETTLED', 0)  # the files of these tests have only just been drawn
+    """Call annotate.py's main on signs/; returns the sorted paths that were decoded, twice for those decoded again in full."""
+    monkeypatch.setattr(entry, 'SETTLED', 0)  # the files of these tests are new
     decoded, inspect_all = [], inspection.inspect_all
 
     def counted(paths, *rest):
@@ -51,9 +51,9 @@ def contents():
 
 
 def assert_as_a_first_run(run, *overrides):
-    """What was written is to the byte what a run without a record writes."""
+    """The written files are equal to those of a run without a cache."""
     written = contents()
-    RECORD.unlink()
+    CACHE.unlink()
     assert len(run(*overrides)) > 0
     assert contents() == written
 
@@ -64,7 +64,7 @@ def tree():
     picture(1, mode='L').save('signs/cat/grey.jpg')
     picture(50, LARGE).save('signs/dog/large.jpg')
     picture(51, LARGE).save('signs/dog/larger.jpg')
-    Path('signs/dog/text.jpg').write_text('no image')
+    Path('signs/dog/text.jpg').write_text('not an image')
 
 
 def every_file():
@@ -90,7 +90,7 @@ def replace(path, image, **options):
 
 
 def replace_unnoticed():
-    """Another file of the same size and time of change."""
+    """Another file of the same size and modification time."""
     path = 'signs/cat/cat_1.jpg'
     data, status = bytearray(Path(path).read_bytes()), os.stat(path)
     data[-40] ^= 0xFF
@@ -99,20 +99,20 @@ def replace_unnoticed():
     os.replace('new', path)
 
 
-CHANGES = {  # what is done, and what is to be read
+CHANGES = {  # (change, files to be read)
     'changed': (lambda: picture(77).save('signs/cat/cat_1.jpg'), ['signs/cat/cat_1.jpg']),
     'replaced': (lambda: replace('signs/cat/cat_1.jpg', picture(77)), ['signs/cat/cat_1.jpg']),
-    'replaced by one of its size and time': (replace_unnoticed, ['signs/cat/cat_1.jpg']),
+    'replaced by one of the same size and time': (replace_unnoticed, ['signs/cat/cat_1.jpg']),
     'added': (lambda: picture(77).save('signs/cat/a.jpg'), ['signs/cat/a.jpg']),
     'removed': (lambda: os.unlink('signs/cat/cat_1.jpg'), []),
     'renamed': (lambda: os.rename('signs/cat/cat_1.jpg', 'signs/dog/new.jpg'), ['signs/dog/new.jpg']),
-    'cut off': (lambda: os.truncate('signs/cat/cat_1.jpg', 300), ['signs/cat/cat_1.jpg']),
-    'mended': (lambda: picture(77).save('signs/dog/text.jpg'), ['signs/dog/text.jpg']),
+    'truncated': (lambda: os.truncate('signs/cat/cat_1.jpg', 300), ['signs/cat/cat_1.jpg']),
+    'repaired': (lambda: picture(77).save('signs/dog/text.jpg'), ['signs/dog/text.jpg']),
     'index edited': (lambda: Path('signs/train.txt').write_text('signs/cat/cat_1.jpg\t0\n'), []),
     'annotation.json removed': (lambda: os.unlink('signs/annotation.json'), []),
-    'litter': (lambda: Path('signs/cat/Thumbs.db').write_bytes(b''), []),
+    'junk': (lambda: Path('signs/cat/Thumbs.db').write_bytes(b''), []),
     'a stray file': (lambda: Path('signs/README').write_bytes(b''), []),
-    'a name that cannot stand in an index': (lambda: picture(77).save('signs/cat/a\tb.jpg'), []),
+    'a name that cannot be in an index': (lambda: picture(77).save('signs/cat/a\tb.jpg'), []),
     'now a broken link': (
         lambda: (os.unlink('signs/cat/cat_1.jpg'), os.symlink('gone', 'signs/cat/cat_1.jpg')),
         ['signs/cat/cat_1.jpg'],
@@ -129,7 +129,7 @@ CHANGES = {  # what is done, and what is to be read
 
 
 @pytest.mark.parametrize(('change', 'to_read'), CHANGES.values(), ids=CHANGES)
-def test_a_change_is_seen_and_nothing_else_is_read(run, change, to_read):
+def test_only_what_has_changed_is_read(run, change, to_read):
     tree()
     run()
     change()
@@ -138,7 +138,7 @@ def test_a_change_is_seen_and_nothing_else_is_read(run, change, to_read):
     assert run() == []
 
 
-def test_when_a_twin_is_gone_the_outcome_is_that_of_a_first_run(run):
+def test_without_its_duplicate_the_result_is_that_of_a_first_run(run):
     tree()
     with Image.open('signs/dog/large.jpg') as image:
         image.save('signs/cat/twin.png')
@@ -149,7 +149,7 @@ def test_when_a_twin_is_gone_the_outcome_is_that_of_a_first_run(run):
 
 
 @pytest.mark.parametrize('override', ['seed=3', 'annotate.valid_fraction=0.3', 'data.labels=[dog, cat]'])
-def test_another_setting_gives_other_files_from_what_is_known(run, override):
+def test_another_setting_is_applied_to_the_cached_results(run, override):
     tree()
     run()
     before = contents()
@@ -158,23 +158,23 @@ def test_another_setting_gives_other_files_from_what_is_known(run, override):
     assert_as_a_first_run(run, override)
 
 
-def test_what_is_known_under_another_non_rgb_does_not_count(run):
+def test_results_for_another_non_rgb_are_not_used(run):
     tree()
     run()
     assert run('annotate.non_rgb=convert') == every_file()
     assert_as_a_first_run(run, 'annotate.non_rgb=convert')
 
 
-def test_another_version_of_the_code_or_of_pillow_reads_all_again(run, monkeypatch):
+def test_all_files_are_read_again_with_other_code_or_another_pillow(run, monkeypatch):
     tree()
     run()
-    monkeypatch.setattr(inspected, '_installed', lambda *library: ['of another version'])
+    monkeypatch.setattr(inspection_cache, '_installed', lambda *library: ['of another version'])
     assert run() == every_file()
-    monkeypatch.setattr(inspected.sources, 'code_hash', lambda *modules: 'of other code')
+    monkeypatch.setattr(inspection_cache.sources, 'code_hash', lambda *modules: 'of other code')
     assert run() == every_file()
 
 
-def test_the_key_of_the_record_holds_every_module_and_library_that_decides():
+def test_the_key_covers_every_module_and_library_that_decides():
     modules = {'annotate', *reachable('annotate')}
     assert {'zodiac.data.inspection', 'zodiac.images.bombs', 'zodiac.images.decoding'} < modules
     known = {
@@ -190,25 +190,25 @@ def test_the_key_of_the_record_holds_every_module_and_library_that_decides():
                 imported.add(node.module.partition('.')[0])
     installed = {name for name in imported if (Path(np.__file__).parent.parent / name).exists()}
     assert {'PIL', 'numpy'} <= installed
-    assert installed <= {*inspected.LIBRARIES, 'paddle', 'tqdm', 'yaml'}  # the last three find nothing in a file
+    assert installed <= {*inspection_cache.LIBRARIES, 'paddle', 'tqdm', 'yaml'}  # the last three do not read images
 
 
-def test_the_version_of_a_library_is_in_the_key():
+def test_the_key_covers_the_version_of_a_library():
     from importlib.metadata import version
 
-    for module, package in inspected.LIBRARIES.items():
+    for module, package in inspection_cache.LIBRARIES.items():
         pytest.importorskip(module)
-        assert any(version(package) in name for name in inspected._installed(module, package))
-    assert inspected._installed('no_such_module', 'no-such-package') == []
+        assert any(version(package) in name for name in inspection_cache._installed(module, package))
+    assert inspection_cache._installed('no_such_module', 'no-such-package') == []
 
 
-def test_a_file_that_was_changed_just_before_it_was_read_is_not_trusted(run, monkeypatch):
+def test_a_file_changed_just_before_it_was_read_is_read_again(run, monkeypatch):
     tree()
-    monkeypatch.setattr(file_facts, 'SETTLED', 10**12)
+    monkeypatch.setattr(entry, 'SETTLED', 10**12)
     assert run() == run() == every_file()
 
 
-def test_a_file_of_the_future_is_not_trusted(run):
+def test_a_file_with_a_time_in_the_future_is_read_again(run):
     tree()
     os.utime('signs/cat/cat_1.jpg', (2**33, 2**33))
     run()
@@ -216,13 +216,13 @@ def test_a_file_of_the_future_is_not_trusted(run):
 
 
 @pytest.mark.parametrize('place', [0, 70, 0.1, 0.3, 0.5, 0.9, -1])
-def test_a_damaged_record_counts_as_none(run, place):
+def test_a_damaged_cache_is_ignored(run, place):
     tree()
     run()
-    before, data = contents(), bytearray(RECORD.read_bytes())
+    before, data = contents(), bytearray(CACHE.read_bytes())
     data[int(place * len(data)) if isinstance(place, float) else place] ^= 0x10
-    RECORD.write_bytes(data)
-    Path('signs/README').write_bytes(b'so that the findings are asked for')
+    CACHE.write_bytes(data)
+    Path('signs/README').write_bytes(b'so that the results are needed')
     assert run() == every_file()
     Path('signs/README').unlink()
     assert run() == []
@@ -230,48 +230,48 @@ def test_a_damaged_record_counts_as_none(run, place):
 
 
 @pytest.mark.parametrize('length', [0, 1, 64, 200, 0.5, 0.9])
-def test_a_record_cut_off_counts_as_none(run, length):
+def test_a_truncated_cache_is_ignored(run, length):
     tree()
     run()
-    before, data = contents(), RECORD.read_bytes()
-    RECORD.write_bytes(data[: int(length * len(data)) if isinstance(length, float) else length])
+    before, data = contents(), CACHE.read_bytes()
+    CACHE.write_bytes(data[: int(length * len(data)) if isinstance(length, float) else length])
     os.unlink('signs/train.txt')
     assert run() == every_file()
     assert contents() == before
 
 
 @pytest.mark.parametrize('fault', ['folder', 'text', 'list'])
-def test_what_is_no_record_counts_as_none(run, fault, capsys):
+def test_a_file_that_is_not_a_cache_is_ignored(run, fault, capsys):
     tree()
     run()
-    RECORD.unlink()
+    CACHE.unlink()
     if fault == 'folder':
-        RECORD.mkdir()
+        CACHE.mkdir()
     elif fault == 'text':
-        RECORD.write_text('mine\n' * 100)
+        CACHE.write_text('mine\n' * 100)
     else:  # with the right checksum
-        RECORD.write_text('4f53cda18c2baa0c0354bb5f9a3ecbe5ed12ab4d8e11ba873c2f11161202b945\n[]\n')
+        CACHE.write_text('4f53cda18c2baa0c0354bb5f9a3ecbe5ed12ab4d8e11ba873c2f11161202b945\n[]\n')
     before = contents()
     assert run() == every_file()
     assert contents() == before
     assert ('cannot write' in capsys.readouterr().err) == (fault == 'folder')
 
 
-def test_a_record_that_cannot_be_written_is_said_and_the_index_files_stand(run, monkeypatch, capsys):
+def test_a_cache_that_cannot_be_written_is_reported_after_the_index_files_are_written(run, monkeypatch, capsys):
     tree()
 
     def full(*args):
         raise UserError('signs/.inspected: cannot write (No space left on device)')
 
-    monkeypatch.setattr(inspected, 'save', full)
+    monkeypatch.setattr(inspection_cache, 'save', full)
     run()
     assert len(contents()) == 4
     assert 'signs/.inspected: cannot write' in capsys.readouterr().err
     assert run() == every_file()
 
 
-def test_the_record_is_no_litter_and_not_above_what_is_promised_for_an_image(run):
+def test_the_cache_is_not_listed_as_stray_and_takes_at_most_400_bytes_per_image(run):
     make_tree('signs', LABELS, {'train': 40, 'valid': 1, 'test': 1})
     run()
     assert b'.inspected' not in Path('signs/annotation.json').read_bytes()
-    assert RECORD.stat().st_size < 84 * 400 + 1000
+    assert CACHE.stat().st_size < 84 * 400 + 1000

@@ -1,0 +1,118 @@
+"""The folder that export.py writes: inference.yaml and the hashes of the model files."""
+
+import concurrent.futures
+import hashlib
+import os
+
+import yaml
+
+from zodiac.base import files
+from zodiac.base.errors import UserError
+from zodiac.images import transforms
+
+MANIFEST = 'inference.yaml'
+SEAL = b'# SHA-256 of the lines above: '
+
+
+def is_export(path):
+    """Whether a path is a folder that export.py wrote."""
+    return os.path.isfile(os.path.join(path, MANIFEST))
+
+
+def write_manifest(folder, manifest):
+    """Write inference.yaml. Its last line, a comment, is the SHA-256 of the lines before it."""
+    content = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True).encode()
+    with open(os.path.join(folder, MANIFEST), 'wb') as file:
+        file.write(content + SEAL + hashlib.sha256(content).hexdigest().encode() + b'\n')
+
+
+def read_manifest(folder):
+    """The content of inference.yaml as a dict. Raises UserError when the folder is not an export or the file was changed."""
+    path = os.path.join(folder, MANIFEST)
+    if not os.path.isfile(path):
+        raise UserError(
+            f'{folder}: not an exported model ({MANIFEST} is missing); name the infer/ folder that export.py wrote'
+        )
+    with open(path, 'rb') as file:
+        content, _, digest = file.read().rpartition(SEAL)
+    try:
+        manifest = yaml.safe_load(content) if digest == hashlib.sha256(content).hexdigest().encode() + b'\n' else None
+        valid = _is_valid(manifest)
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError):
+        valid = False
+    if not valid:
+        raise UserError(f'{path}: was changed after export.py wrote it; copy it again, or export the model again')
+    transforms.check(manifest['transform'], path, manifest['input']['shape'][1:])
+    return manifest
+
+
+def _is_valid(manifest):
+    """Whether the entries have the types that export.py writes, and fit together. May raise TypeError, KeyError and the like."""
+    name, labels, digests = (manifest[key] for key in ('name', 'labels', 'sha256'))
+    takes, gives = manifest['input'], manifest['output']
+    return (
+        isinstance(name, str)
+        and isinstance(labels, list)
+        and all(isinstance(label, (str, int, float)) for label in labels)
+        and gives['name'] in ('probabilities', 'logits')
+        and output_names(manifest) in ([gives['name']], ['probabilities', 'logits'])
+        and gives['shape'] == [-1, len(labels)]
+        and takes.get('dtype', 'float32') in ('float32', 'uint8')
+        and len(takes['shape']) == 4
+        and isinstance(digests, dict)
+        and all(os.path.basename(file) == file for file in digests)
+        and f'{name}.pdiparams' in digests
+        and network_file(manifest) is not None
+        and isinstance(manifest.get('trained', {}), dict)
+        and isinstance(manifest.get('parity', {}), dict)
+    )
+
+
+def read_verified(folder, manifest, keep=None):
+    """Check each file against its hash, several at a time.
+
+    Args:
+        keep: name of a file whose content is wanted.
+    Returns: the bytes of that file, exactly those that were hashed; None without `keep`.
+    Raises: UserError when a file is missing, unreadable or changed.
+    """
+    content = None
+
+    def digest(name):
+        nonlocal content
+        path = os.path.join(folder, name)
+        if not os.path.isfile(path):
+            raise UserError(f'{path}: is missing; export the model again')
+        if name != keep:
+            return files.sha256(path)
+        with open(path, 'rb') as file:
+            content = file.read()
+        return hashlib.sha256(content).hexdigest()
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        try:
+            found = dict(zip(manifest['sha256'], pool.map(digest, manifest['sha256'])))
+        except OSError as error:
+            raise UserError(
+                f'{error.filename}: cannot be read ({error.strerror}); copy it again, or export again'
+            ) from None
+    for name, expected in manifest['sha256'].items():
+        if found[name] != expected:
+            if read_manifest(folder) != manifest:
+                raise UserError(f'{folder}: was exported again while it was being read; start again')
+            path = os.path.join(folder, name)
+            raise UserError(
+                f'{path}: was changed after the export (its SHA-256 differs); copy it again, or export again'
+            )
+    return content
+
+
+def output_names(manifest):
+    """The graph's outputs in order. Exports of older versions have one output and no list."""
+    return manifest.get('outputs', [manifest['output']['name']])
+
+
+def network_file(manifest):
+    """File name of the static graph: .json from Paddle 3, .pdmodel from Paddle 2; None without one."""
+    names = [f'{manifest["name"]}{suffix}' for suffix in ('.json', '.pdmodel')]
+    return next((name for name in names if name in manifest['sha256']), None)

@@ -1,0 +1,71 @@
+"""The API as /openapi.json describes it: bodies of requests and answers, and the error statuses."""
+
+from typing import List
+
+from pydantic import BaseModel
+
+
+class Guess(BaseModel):
+    label: str
+    probability: float
+
+
+class Prediction(Guess):
+    """The most probable label of an image, and `top`, the most probable ones in order."""
+
+    top: List[Guess]
+
+
+class Predictions(BaseModel):
+    """Several images, in the order of the request."""
+
+    predictions: List[Prediction]
+
+
+class Problem(BaseModel):
+    detail: str
+
+
+class Ready(BaseModel):
+    model: str
+    classes: int
+
+
+BINARY = {'type': 'string', 'format': 'binary'}
+FORM = {
+    'type': 'object',
+    'required': ['file'],
+    'properties': {'file': {'type': 'array', 'minItems': 1, 'items': BINARY}},
+}
+BODY = {
+    'requestBody': {
+        'required': True,
+        'content': {
+            'multipart/form-data': {'schema': FORM},
+            **{kind: {'schema': BINARY} for kind in ('image/*', 'application/octet-stream')},
+        },
+    }
+}
+PROBLEMS = {
+    400: 'The body is not a valid multipart form, or has no image in the field `file`.',
+    401: 'The token is missing or wrong.',
+    408: 'The request took too long to arrive.',
+    413: 'The body, the number of images or an image exceeds the limit.',
+    415: 'The body is neither a multipart form nor an image, or has a Content-Encoding.',
+    422: 'A file is not a readable image, or a parameter is wrong.',
+    500: 'The model failed on an image.',
+    503: 'Too many requests, or no answer in time; try again.',
+}
+RETRY = {'Retry-After': {'description': 'Seconds to wait before trying again.', 'schema': {'type': 'integer'}}}
+NO_TOKEN = {  # 401 of a route whose other answers are text
+    'description': PROBLEMS[401],
+    'content': {'application/json': {'schema': {'$ref': '#/components/schemas/Problem'}}},
+}
+
+
+def problems(*statuses):
+    """The OpenAPI responses for error statuses."""
+    return {
+        status: {'model': Problem, 'description': PROBLEMS[status], **({'headers': RETRY} if status == 503 else {})}
+        for status in statuses
+    }
