@@ -307,13 +307,13 @@ def load(path=None, overrides=()):
 
     Raises UsageError, which names the key, the value and what is allowed.
     """
-    cfg, given = Config(), set()
+    cfg, given = Config(), []
     for key, value, where in assignments(path or DEFAULT_CONFIG, overrides):
         if not removed.is_ignored(key, value):
             removed.check(key, value, where)
             notebook_names.check(key, where)
             schema.put(cfg, key, value, where)
-            given.add(key)
+            given.append(key)
     preprocessing.resolve(cfg.image, cfg.model.arch, given)
     cfg.data.labels = [unicodedata.normalize('NFC', label) for label in cfg.data.labels]
     rules.check(cfg)

@@ -66,11 +66,13 @@ def test_checkpoints_from_before_fit_and_interpolation_still_match(empty):
     assert preprocessing.identity(image_of('image.fit=pad', path=empty))['fit'] == 'pad'
 
 
-def test_squash_has_two_spellings_that_must_agree(empty):
+def test_squash_has_two_spellings_and_the_last_one_counts(empty):
     old, new = (image_of(setting, path=empty) for setting in ('image.resize=squash', 'image.fit=squash'))
-    assert old.fit == new.fit == 'squash'
-    with pytest.raises(UsageError, match=r'image\.resize = squash'):
-        image_of('image.resize=squash', 'image.fit=pad', path=empty)
+    assert preprocessing.identity(old) == preprocessing.identity(new) and old.fit == new.fit == 'squash'
+    assert image_of('image.resize=squash', 'image.fit=pad', path=empty).fit == 'pad'
+    assert image_of('image.fit=pad', 'image.resize=squash', path=empty).fit == 'squash'
+    with pytest.raises(UsageError, match=r'image\.resize = 256: must be auto unless image\.fit is crop'):
+        image_of('image.fit=pad', 'image.resize=256', path=empty)
 
 
 @pytest.mark.parametrize('shape', [(60, 30), (30, 60), (40, 40)])

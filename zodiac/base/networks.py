@@ -37,9 +37,8 @@ class Network:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # RGB in [0, 1]
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     interpolation: str = 'bilinear'
-    step_mb: tuple[int, int] | None = (
-        None  # peak memory of a training step on a CPU: without images, per image of 224 px
-    )
+    # peak memory of a training step on a CPU: without images, per image of 224 px
+    step_mb: tuple[int, int] | None = None
     imagenet: str | Package | None = None  # where ImageNet weights come from: 'Paddle' downloads its own
 
     @property

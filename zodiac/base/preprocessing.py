@@ -1,27 +1,28 @@
 """Preprocessing that belongs to a network: which values of the section `image` come from the table of networks."""
 
 from zodiac.base import networks
-from zodiac.base.errors import UsageError
 
 OF_NETWORK = ('size', 'mean', 'std', 'interpolation')
 
 
 def resolve(image, arch, given):
-    """Fill the section `image` in place: a setting that is 'auto' or not in `given` (keys such as 'image.size') gets the network's value.
+    """Fill the section `image` in place: a setting that is 'auto' or not given gets the value of the network.
 
-    Raises: UsageError where image.fit contradicts image.resize.
+    Args:
+        given: keys that were set, such as 'image.size', in order: of image.fit and image.resize=squash, which mean the same, the last
+            one counts.
     """
     facts = networks.NETWORKS[arch]
     for name in OF_NETWORK:
         if f'image.{name}' not in given or getattr(image, name) == 'auto':
             value = getattr(facts, name)
             setattr(image, name, list(value) if isinstance(value, tuple) else value)
-    if image.resize == 'squash':  # an older name of image.fit=squash
-        if 'image.fit' in given and image.fit != 'squash':
-            raise UsageError(
-                f'image.resize = squash: means image.fit=squash, but image.fit is {image.fit}; set image.resize=auto'
-            )
-        image.fit = 'squash'
+    if image.resize == 'squash':
+        places = [key for key in given if key in ('image.fit', 'image.resize')]
+        if places[-1] == 'image.resize':
+            image.fit = 'squash'
+        elif image.fit != 'squash':
+            image.resize = 'auto'
 
 
 def identity(image):
