@@ -92,6 +92,15 @@ def test_the_blocks_of_lite1_are_counted_over_its_longer_stages():
     assert found == [name for name in own if re.fullmatch(r'stage.*\.depthwise\.bn\.weight', name)]
 
 
+@pytest.mark.parametrize('name', ['_blocks.0._other.x', 'blocks.1.0.other.x', 'features.1.block.x.y', '_blocks.1', ''])
+def test_names_that_only_begin_like_those_of_a_program_are_left_alone(tmp_path, name):
+    values = {name: np.zeros(1, np.float32), 'features.1.block.0.x': np.zeros(1, np.float32)}
+    path = tmp_path / 'w.pdparams'
+    path.write_bytes(pickle.dumps(values, protocol=4))
+    with pytest.raises(UserError, match='has 0 of the'):
+        pretrained.load_pretrained(builder.build('cifarnet', 3, 32), 'cifarnet', str(path))
+
+
 def of_timm(values):
     """The tensors of a ConvNeXt with timm's names and PyTorch's layouts, as DataParallel saves them."""
     renamed = {}

@@ -77,7 +77,10 @@ def _variants(values):
         prefix = f'{shared}.' if shared else ''
         plain = {name[len(prefix) :]: value for name, value in base.items()}
         for program, rename in RENAMES.items():
-            renamed = {rename(name, plain): value for name, value in plain.items()}
+            try:
+                renamed = {rename(name, plain): value for name, value in plain.items()}
+            except (ValueError, LookupError):  # names of yet another program
+                continue
             if renamed.keys() != plain.keys() and len(renamed) == len(plain):
                 removed = f'prefix {prefix!r} removed' if prefix else ''
                 yield renamed, ', '.join(filter(None, [removed, change, f'renamed from {program}']))
@@ -101,12 +104,7 @@ def _replaced(name, *rules):
     return name
 
 
-def _plus_one(before, after):
-    """A replacement that counts the first group of digits from 1."""
-    return lambda match: f'{before}{int(match[1]) + 1}{after}'
-
-
-LITE_PARTS = {  # of a block: (the convolution in Google's numbering, its BatchNorm)
+LITE_PARTS = {  # of a block
     '_expand_conv': 'expand.conv',
     '_bn0': 'expand.bn',
     '_depthwise_conv': 'depthwise.conv',
@@ -114,12 +112,26 @@ LITE_PARTS = {  # of a block: (the convolution in Google's numbering, its BatchN
     '_project_conv': 'project.conv',
     '_bn2': 'project.bn',
 }
+TIMM_FIRST = {  # of a block of the first stage, which has no expansion
+    'conv_dw': 'depthwise.conv',
+    'bn1': 'depthwise.bn',
+    'conv_pw': 'project.conv',
+    'bn2': 'project.bn',
+}
+TIMM_PARTS = {
+    'conv_pw': 'expand.conv',
+    'bn1': 'expand.bn',
+    'conv_dw': 'depthwise.conv',
+    'bn2': 'depthwise.bn',
+    'conv_pwl': 'project.conv',
+    'bn3': 'project.bn',
+}
 
 
 def _lite(name, values):
-    """EfficientNet-Lite in the names of efficientnet_lite_pytorch, which numbers the blocks of all stages together."""
+    """EfficientNet-Lite of efficientnet_lite_pytorch, which numbers the blocks of all stages together."""
     block = re.match(r'_blocks\.(\d+)\.(\w+)\.', name)
-    if not block or block[2] not in LITE_PARTS:
+    if not block:
         return _replaced(
             name,
             (r'_conv_stem\.', 'stem.conv.'),
@@ -128,35 +140,24 @@ def _lite(name, values):
             (r'_bn1\.', 'last.bn.'),
             (r'_fc\.', 'fc.3.'),
         )
-    count = 1 + max(int(match[1]) for match in map(re.compile(r'_blocks\.(\d+)\.').match, values) if match)
-    depths = next((d for d in map(efficientnet_lite.depths, efficientnet_lite.SCALES) if sum(d) == count), [count])
+    count = 1 + _last(r'_blocks\.(\d+)\.', values)
+    depths = next(d for d in [*map(efficientnet_lite.depths, efficientnet_lite.SCALES), [count]] if sum(d) == count)
     number, stage = int(block[1]), 1
     while number >= depths[stage - 1]:
         number, stage = number - depths[stage - 1], stage + 1
     return f'stage{stage}.{number}.{LITE_PARTS[block[2]]}.{name[block.end() :]}'
 
 
+def _last(pattern, names):
+    """The highest number that the group of a pattern has in these names."""
+    return max(int(match[1]) for match in map(re.compile(pattern).match, names) if match)
+
+
 def _timm_lite(name, values):
-    """EfficientNet-Lite in the names of timm, whose first stage has no expansion."""
-    first = (
-        (r'conv_dw', 'depthwise.conv'),
-        (r'bn1', 'depthwise.bn'),
-        (r'conv_pw', 'project.conv'),
-        (r'bn2', 'project.bn'),
-    )
-    later = (
-        *(
-            (r'conv_pw\b', 'expand.conv'),
-            (r'bn1', 'expand.bn'),
-            (r'conv_dw', 'depthwise.conv'),
-            (r'bn2', 'depthwise.bn'),
-        ),
-        *((r'conv_pwl', 'project.conv'), (r'bn3', 'project.bn')),
-    )
-    block = re.match(r'blocks\.(\d)\.(\d+)\.', name)
+    block = re.match(r'blocks\.(\d)\.(\d+)\.(\w+)\.', name)
     if block:
-        part = _replaced(name[block.end() :], *(later if int(block[1]) else first))
-        return f'stage{int(block[1]) + 1}.{block[2]}.{part}'
+        part = (TIMM_PARTS if block[1] != '0' else TIMM_FIRST)[block[3]]
+        return f'stage{int(block[1]) + 1}.{block[2]}.{part}.{name[block.end() :]}'
     return _replaced(
         name,
         (r'conv_stem\.', 'stem.conv.'),
@@ -168,9 +169,8 @@ def _timm_lite(name, values):
 
 
 def _timm_convnext(name, values):
-    return _replaced(
-        name, (r'stages\.(\d)\.', _plus_one('stage', '.')), (r'head\.norm\.', 'norm.'), (r'head\.fc\.', 'fc.')
-    )
+    stage = (r'stages\.(\d)\.', lambda match: f'stage{int(match[1]) + 1}.')
+    return _replaced(name, stage, (r'head\.norm\.', 'norm.'), (r'head\.fc\.', 'fc.'))
 
 
 def _paddle_mobilenet(name, values):
@@ -178,19 +178,17 @@ def _paddle_mobilenet(name, values):
 
 
 def _torchvision_mobilenet(name, values):
-    """MobileNetV3 of torchvision: numbered layers; a block has an expansion, where it has three convolutions, and may have
-    squeeze-and-excitation."""
+    """MobileNetV3 of torchvision, which numbers the parts of a block. One of three convolutions is an expansion."""
     block = re.match(r'features\.(\d+)\.block\.(\d+)\.', name)
     if not block:
-        last = max((int(match[1]) for match in map(re.compile(r'features\.(\d+)\.').match, values) if match), default=0)
-        return _replaced(
-            name, (r'features\.0\.', 'conv.'), (rf'features\.{last}\.', 'lastconv.'), (r'classifier\.0\.', 'hidden.1.'),
-            (r'classifier\.3\.', 'fc.1.'),
-        )  # fmt: skip
+        number = _last(r'features\.(\d+)\.', values)
+        return _paddle_mobilenet(
+            _replaced(name, (r'features\.0\.', 'conv.'), (rf'features\.{number}\.', 'lastconv.')), values
+        )
     start = name[: block.start(2)]
-    parts = {int(other[len(start) :].partition('.')[0]): other for other in values if other.startswith(start)}
-    squeeze = [part for part in parts if f'{start}{part}.fc1.weight' in values]
-    convolutions = sorted(set(parts) - set(squeeze))
+    parts = {int(other[len(start) :].partition('.')[0]) for other in values if other.startswith(start)}
+    squeeze = {part for part in parts if f'{start}{part}.fc1.weight' in values}
+    convolutions = sorted(parts - squeeze)
     kinds = ['expand_conv', 'bottleneck_conv', 'linear_conv'][-len(convolutions) :]
     kind = 'mid_se' if int(block[2]) in squeeze else kinds[convolutions.index(int(block[2]))]
     return f'blocks.{int(block[1]) - 1}.{kind}.{name[block.end() :]}'
