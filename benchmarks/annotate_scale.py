@@ -1,11 +1,11 @@
-"""Time and memory of annotate.py on up to a million files, without decoding them.
+"""Measure time and memory of annotate.py on up to a million files, without decoding them.
 
     python benchmarks/annotate_scale.py [--entries 10000 100000 1000000]
 
-The files are hard links to a few small ones in a temporary folder. What is simulated is what each file is found to be: the stand-in
-makes up a picture for each, no two alike. Scanning, drawing splits, looking for equal and similar pictures, writing the index files
-and the record, and reading that again are real. Each row is a process of its own. Prints a table and, last, one JSON line: the bytes
-that each entry adds to the peak of the memory, between the last two numbers of entries.
+The files are hard links to a few small ones in a temporary folder. Only their inspection is simulated, with a different made-up image
+for each. Scanning, drawing splits, looking for equal and similar images, writing the index files and the summary, and reading them
+again are real. Each row is a separate process. Prints a table and, last, one JSON line with the bytes that each entry adds to the
+peak memory, between the last two numbers of entries.
 """
 
 import argparse
@@ -19,31 +19,31 @@ import sys
 import tempfile
 import time
 
-from ratios import run
+from ratios import command_line, run
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LABELS = [f'class{number}' for number in range(10)]
 LINKS = 10_000  # to one file; ext4 allows 65,000
-TARGET = 600  # bytes an entry
+TARGET = 600  # bytes per entry
 RUNS = ('first', 'some changed', 'unchanged')
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument('--entries', type=int, nargs='+', default=[10_000, 100_000, 1_000_000])
     parser.add_argument('--run', metavar='ROOT', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
         return annotate(args.run)
     peaks, rows = {}, []
-    print(f'{"entries":>9}  {"run":<13}{"seconds":>8}{"cpu s":>8}{"us an entry":>13}{"peak MB":>9}', flush=True)
+    print(f'{"entries":>9}  {"run":<13}{"seconds":>8}{"cpu s":>8}{"us per entry":>13}{"peak MB":>9}', flush=True)
     for entries in args.entries:
         with tempfile.TemporaryDirectory() as root:
             draw(root, entries)
             for run in RUNS:
                 if run == 'some changed':
                     os.utime(f'{root}/{LABELS[0]}/{0:010d}.jpg', (0, 0))  # and its links: 10,000 at most
-                time.sleep(2.1)  # a file that was changed just now is read again by the next run
+                time.sleep(2.1)  # a file that has just been changed is read again by the next run
                 started = time.perf_counter()
                 done = subprocess.run(
                     [sys.executable, __file__, '--run', root], check=True, stdout=subprocess.PIPE, text=True
@@ -61,7 +61,7 @@ def main():
 
 
 def draw(root, entries):
-    """Files named as a data set's would be, in folders of classes."""
+    """Create the files, in one folder per class."""
     for label in LABELS:
         os.mkdir(f'{root}/{label}')
     for number in range(entries):
@@ -69,24 +69,24 @@ def draw(root, entries):
         if number % LINKS == 0:
             first = path
             with open(path, 'wb') as file:
-                file.write(b'stands for an image')
+                file.write(b'not an image')
         else:
             os.link(first, path)
 
 
 def annotate(root):
-    """annotate.py in this process, with made-up findings; prints the peak of its memory in bytes, and the seconds of CPU."""
+    """Run annotate.py in this process with made-up inspections; print its peak memory in bytes and its CPU seconds."""
     sys.path.insert(0, os.path.dirname(HERE))
     gc.disable()  # as annotate.py does
     import annotate
     from zodiac.data import entry, inspection
 
     def made_up(paths, convert, workers, reduce=True):
-        verdict = entry.Verdict(mode='RGB')
+        found = entry.Verdict(mode='RGB')
         for path in paths:
             made = hashlib.shake_128(path.encode()).digest(entry.HASH_BYTES + entry.SKETCH_BYTES)
-            fingerprint = entry.pack((640, 480), made[: entry.HASH_BYTES], made[entry.HASH_BYTES :])
-            yield entry.Inspection(verdict, fingerprint, entry.stamp_when_read(os.stat(path)))
+            picture = entry.pack((640, 480), made[: entry.HASH_BYTES], made[entry.HASH_BYTES :])
+            yield entry.Inspection(found, picture, entry.stamp_when_read(os.stat(path)))
 
     inspection.inspect_all = made_up
     sys.argv = ['annotate.py', '-o', f'data.root={root}', f'data.labels={json.dumps(LABELS)}']

@@ -1,4 +1,4 @@
-"""Clients that fill the memory of a server: each sends a large body and leaves out its end. For benchmarks/uploads.py."""
+"""Clients that fill a server's memory with large bodies that never end, for benchmarks/uploads.py."""
 
 import collections
 import contextlib
@@ -25,13 +25,13 @@ def bodies(size):
 
 
 def flood(address, process_id, connections, size, good, seconds):
-    """Open `connections` of each kind at a time, one kind after the other, for `seconds` each at most.
+    """Open `connections` connections of each kind of body, one kind after the other, for up to `seconds` each.
 
     Args:
         size: bytes of a body.
-        good: function that sends a good request and returns whether its answer is as it must be.
-    Returns: dict of the growth of the server's resident memory in MB, how many good requests were answered meanwhile and how many
-    were not, and the longest time of /healthz in seconds.
+        good: function that sends a good request and returns whether its answer is right.
+    Returns: dict with the growth of the server's resident memory in MB, how many good requests got a right answer and how many
+    did not, and the longest time of /healthz in seconds.
     """
     stop, found = threading.Event(), collections.Counter()
     before = highest = resident(process_id)

@@ -1,32 +1,29 @@
-"""Time and memory over the number of images: annotate.py, opening an index, and predict.py, drawn as a picture.
+"""Plot time and memory over the number of images, for annotate.py, opening an index, and predict.py.
 
     python benchmarks/growth.py output/demo/infer [--out growth.png] [--predict 100 1000 10000] [--entries 10000 100000 1000000]
 
 Runs benchmarks/annotate_scale.py and benchmarks/index.py, and predict.py on folders of hard links to a few JPEGs of 400 x 300 pixels.
-Memory is the peak of the process, but for the index: of five processes together, without what Paddle takes. Prints a table and, last,
+Memory is the peak of the process; for the index, of five processes together without Paddle. Prints a table and, last,
 one JSON line.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
-from loader import draw_photo
-from ratios import run
+from photos import draw_photo
+from ratios import ROOT, command_line, run
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
+HERE = ROOT / 'benchmarks'
 LINKS = 16  # different photos
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument('infer', help='folder that export.py wrote')
     parser.add_argument('--out', default='growth.png', help='(default: growth.png)')
     parser.add_argument('--predict', type=int, nargs='+', default=[100, 1000, 10_000])
@@ -57,7 +54,7 @@ def rows_of(script, *arguments):
 
 
 def predict(infer, count):
-    """Seconds and the peak of the memory of predict.py on a folder of `count` photos."""
+    """Seconds and peak memory of predict.py on a folder of `count` photos."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(prefix='growth') as folder:
         os.makedirs(f'{folder}/photos')

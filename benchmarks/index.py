@@ -1,11 +1,10 @@
-"""An index of ten million lines: how long it takes to open, and what all loader processes take of memory together.
+"""Measure how long an index of ten million lines takes to open, and the memory of all loader processes together.
 
     python benchmarks/index.py [--lines 100000 1000000 10000000] [--workers 4]
 
-Writes index files of names that lead nowhere into a temporary folder, about 37 bytes a line. A process opens each as ZodiacDataset
-does, shuffles it as a Loader does, and forks `workers` processes that read paths and labels all over it, as loader processes do.
-Memory is the proportional set size of all of them, without what Paddle takes: that of the same processes with an index of
-one line. Prints a table and, last, one JSON line.
+Writes index files into a temporary folder, about 37 bytes per line, without images. A process opens each with ZodiacDataset,
+shuffles it with Loader, and forks `workers` processes that read paths and labels from all over it, as loader processes do. Memory is
+the proportional set size of all of them, minus that with an index of one line, which is Paddle's. Prints a table and, last, one JSON line.
 """
 
 import argparse
@@ -17,16 +16,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from ratios import run
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from ratios import ROOT, command_line, run
 
 TARGET_SECONDS, TARGET_MB = 2.0, 1000
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument('--lines', type=int, nargs='+', default=[10**5, 10**6, 10**7])
     parser.add_argument('--workers', type=int, default=4, help='processes (default: 4)')
     parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
@@ -63,10 +59,8 @@ def write(lines):
 
 def measure(workers):
     """Seconds to open and to shuffle the index, and the memory of this process and its workers in MB."""
-    from zodiac.base import paddle_setup
-
-    paddle_setup.import_paddle()
-    from dataset import Loader, ZodiacDataset, config
+    import config  # these need Paddle, which takes memory, and the parent process does not
+    from dataset import Loader, ZodiacDataset
 
     cfg = config.load(overrides=['data.num_workers=0'])
     start = time.perf_counter()
@@ -97,7 +91,7 @@ def measure(workers):
 
 
 def proportional_set_size(process):
-    """Bytes, memory that is shared counted in equal parts."""
+    """Bytes; shared memory counts in equal parts."""
     text = Path(f'/proc/{process}/smaps_rollup').read_text()
     return next(int(line.split()[1]) for line in text.splitlines() if line.startswith('Pss:')) * 1024
 

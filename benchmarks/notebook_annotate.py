@@ -1,4 +1,4 @@
-"""The notebook's own annotation loop, as the baseline of benchmarks/annotate.py.
+"""The notebook's annotation loop: the baseline of benchmarks/annotate.py.
 
 python benchmarks/notebook_annotate.py DATA_ROOT LABEL,LABEL,...
 """

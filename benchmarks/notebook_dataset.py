@@ -1,4 +1,4 @@
-"""The dataset that goes with the notebook, as its readers write it: Pillow, paddle.vision's transforms, float32 images."""
+"""A dataset as readers of the notebook write it: Pillow, paddle.vision's transforms, float32 images."""
 
 import numpy as np
 import paddle

@@ -1,4 +1,4 @@
-"""The notebook's own prediction of a folder, as the baseline of benchmarks/predict.py.
+"""The notebook's prediction of a folder: a baseline of benchmarks/predict.py.
 
 python benchmarks/notebook_predict.py WEIGHTS FOLDER CLASSES
 """

@@ -1,4 +1,4 @@
-"""A folder through ONNX Runtime as it comes, an image a run, decoded as by predict.py: a baseline of benchmarks/predict.py.
+"""Predict a folder with plain ONNX Runtime, one image per run, decoded as in predict.py: a baseline of benchmarks/predict.py.
 
 python benchmarks/onnx_predict.py INFER_DIR FOLDER
 """
@@ -28,6 +28,6 @@ if __name__ == '__main__':
     paths = sorted(str(path) for path in Path(args.folder).iterdir())
     start = time.perf_counter()
     for path, image in zip(paths, image_batches.read_indexed(paths, manifest['transform'], 1)):
-        (probabilities,) = session.run(None, {'image': image})
+        (probabilities,) = session.run(['probabilities'], {'image': image})
         print(f'{path}\t{probabilities.argmax()}')
     print('seconds', time.perf_counter() - start, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A frozen ResNet50 as a user of Paddle trains its head: plain paddle.Model.fit, as the baseline of benchmarks/transfer.py.
+"""Train the head of a frozen ResNet50 with plain paddle.Model.fit: the baseline of benchmarks/transfer.py.
 
 python benchmarks/plain_transfer.py DATA WEIGHTS SIZE EPOCHS LR
 """
@@ -13,7 +13,7 @@ from notebook_dataset import NotebookDataset
 
 
 class Epochs(paddle.callbacks.Callback):
-    """Says when an epoch ends, validation included, and keeps its accuracy where train.py keeps it."""
+    """Print the validation accuracy at the end of each epoch, and keep it."""
 
     def __init__(self):
         super().__init__()

@@ -1,14 +1,12 @@
-"""A folder of photos through predict.py against the notebook's way and against ONNX Runtime, as whole processes, in turns.
+"""Time predict.py on a folder of photos against the notebook's code and against ONNX Runtime, as whole processes, alternately.
 
     python benchmarks/predict.py WORK_FOLDER [--photos FOLDER] [--pairs 5]
 
-WORK_FOLDER keeps what is made once: photos (drawn, 1200 x 800, JPEG) and a ResNet50 at 224 pixels with random weights as the notebook
-saves it and as export.py writes it, in float32 and in 8-bit integers. Prints a table, and a JSON line a comparison: of whole processes,
-and (`_loop`) of what follows once the model is loaded.
+WORK_FOLDER keeps drawn photos (JPEG, 1200 x 800) and a ResNet50 at 224 pixels with random weights, as the notebook saves it and as
+export.py writes it in fp32 and int8. Prints a table, and one JSON line for each comparison: of whole processes, and (`_loop`) of the
+time after the model is loaded.
 """
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -16,15 +14,13 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from ratios import run, summary
+from photos import draw_photos
+from ratios import command_line, plain_environment, report, run
+
+from zodiac.inference import engines
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
 LABELS = [f'class{number}' for number in range(12)]
-SET_BY_US = ('OMP_NUM_THREADS', 'MKL_DEBUG_CPU_TYPE')
 AGAINST = {'notebook': 8.0, 'onnxruntime': 3.0}  # how many times as fast predict.py should be
 LOOP = """
 import runpy, sys, time
@@ -46,14 +42,13 @@ finally:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('work', type=Path, help='folder for what is made once')
+    parser = command_line(__doc__, pairs=5)
+    parser.add_argument('work', type=Path, help='folder for the photos and the models')
     parser.add_argument('--photos', type=Path, help='a folder of photos instead of drawn ones')
     parser.add_argument('--count', type=int, default=48, help='photos to draw (default: 48)')
-    parser.add_argument('--pairs', type=int, default=5, help='runs of each, in turns (default: 5)')
     parser.add_argument('--prepare', action='store_true', help='only make what is missing')
     args = parser.parse_args()
-    photos = args.photos or draw(args.work / f'photos{args.count}', args.count)
+    photos = args.photos or draw_photos(args.work / f'photos{args.count}', args.count)
     engine = make_models(args.work, photos)
     if args.prepare:
         return
@@ -78,46 +73,22 @@ def main():
     for part, suffix in enumerate(('', '_loop')):
         for theirs, target in AGAINST.items():
             for own in ('ours fp32', 'ours int8'):
-                ratios = [slow[part] / fast[part] for slow, fast in zip(times[theirs], times[own])]
-                line = {
-                    'benchmark': f'predict{suffix}',
-                    'ours': f'{own[5:]} {engine}',
-                    'against': theirs,
-                    **summary(ratios),
-                }
-                print(json.dumps({**line, 'target': target, 'pairs': args.pairs, 'photos': count}))
-
-
-def draw(folder, count):
-    """`count` JPEGs with shapes of all sizes and some noise, about 200 kB each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for seed in range(count):
-        path = folder / f'{seed:04}.jpg'
-        if not path.exists():
-            rng = np.random.default_rng(seed)
-            pixels = np.full((800, 1200, 3), 120, np.float32)
-            for cells, strength in ((4, 90), (12, 40), (40, 25), (150, 12), (500, 8)):
-                for channel in range(3):
-                    blobs = Image.fromarray(rng.normal(0, strength, (cells * 2 // 3, cells)).astype(np.float32))
-                    pixels[..., channel] += np.asarray(blobs.resize((1200, 800), Image.Resampling.BICUBIC))
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
-    return folder
+                seconds = ([pair[part] for pair in times[name]] for name in (theirs, own))
+                names = {'ours': f'{own[5:]} {engine}', 'against': theirs}
+                report(f'predict{suffix}', *seconds, target, **names, photos=count)
 
 
 def make_models(work, photos):
-    """Write work/resnet50.pdparams, work/fp32/ and work/int8/ where they are not there yet; returns the engine that is best for both."""
-    from zodiac.inference import engines
-
+    """Write work/resnet50.pdparams, work/fp32/ and work/int8/ if they do not exist; returns the best engine for them."""
     engine = 'openvino' if engines.installed('openvino') else 'onnxruntime'
     if (work / 'int8' / 'inference.yaml').exists():
         return engine
-    import config
+    import config  # these need Paddle; later runs do not
     import export
-    from zodiac.base import paddle_setup
+    from zodiac.base.paddle_setup import paddle
     from zodiac.inference import image_batches
     from zodiac.models import wrappers
 
-    paddle = paddle_setup.import_paddle()
     paddle.seed(0)
     network = paddle.vision.models.resnet50(num_classes=len(LABELS))
     paddle.Model(network).save(str(work / 'resnet50'), training=True)
@@ -134,14 +105,11 @@ def make_models(work, photos):
 
 
 def measure(command):
-    """Seconds of a process, and of what it did once its model was loaded."""
-    environment = {name: value for name, value in os.environ.items() if name not in SET_BY_US}
+    """Seconds of a process, and of its work after the model was loaded."""
     start = time.perf_counter()
-    done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        sys.exit(done.stderr)
-    return seconds, float(done.stderr.split()[-1])
+    command = list(map(str, command))
+    done = subprocess.run(command, env=plain_environment(), check=True, capture_output=True, text=True)
+    return time.perf_counter() - start, float(done.stderr.split()[-1])
 
 
 if __name__ == '__main__':

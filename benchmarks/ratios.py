@@ -1,31 +1,64 @@
-"""What the benchmarks say of a comparison in turns, and how they end."""
+"""Shared by the benchmarks: their command line, their table, their JSON lines, and how they end."""
 
+import argparse
+import json
+import os
 import shlex
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-from zodiac.base import errors
+from zodiac.base import errors  # noqa: E402
+
+SET_BY_US = ('OMP_NUM_THREADS', 'MKL_DEBUG_CPU_TYPE', 'MALLOC_MMAP_MAX_', 'MALLOC_TRIM_THRESHOLD_')
 
 
-def summary(ratios):
-    """The median and the range of the ratios of each turn, for the JSON line."""
+def command_line(doc, pairs=None):
+    """A parser that shows `doc`; with --pairs, runs of each, if a default is given."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if pairs:
+        parser.add_argument('--pairs', type=int, default=pairs, help=f'runs of each, alternately (default: {pairs})')
+    return parser
+
+
+def plain_environment():
+    """The environment variables of this process without those that this project sets for Paddle."""
+    return {name: value for name, value in os.environ.items() if name not in SET_BY_US}
+
+
+def table(title, rows, width=32):
+    """Print minimum, median and maximum of each row, {name: numbers}."""
+    print(f'{title:<{width}}{"min":>9}{"median":>9}{"max":>9}')
+    for name, values in rows.items():
+        numbers = (min(values), statistics.median(values), max(values))
+        print(f'{name:<{width}}' + ''.join(f'{number:>9.{3 if number < 10 else 1}f}' for number in numbers))
+
+
+def report(benchmark, above, below, target, /, **more):
+    """Print the JSON line of a comparison, with the ratios of two lists of numbers, one per turn.
+
+    Args:
+        above, below: rates of ours and theirs, or times of theirs and ours: a ratio above 1 means that ours is faster.
+    """
+    ratios = [one / other for one, other in zip(above, below)]
     found = {'ratio': statistics.median(ratios), 'ratio_min': min(ratios), 'ratio_max': max(ratios)}
-    return {name: round(value, 2) for name, value in found.items()}
+    found = {name: round(value, 2) for name, value in found.items()}
+    print(json.dumps({'benchmark': benchmark, **found, 'target': target, 'pairs': len(ratios), **more}))
 
 
 def run(main):
-    """`errors.run`, where a script that was measured and has failed is told in a line too."""
+    """As `errors.run`, with one line for a measured script that fails."""
 
-    def told():
+    def guarded():
         try:
             return main()
         except subprocess.CalledProcessError as error:
-            said = str(error.stderr or '').strip().splitlines()[-1:]
+            last = str(error.stderr or '').strip().splitlines()[-1:]
             command = shlex.join(map(str, error.cmd))
-            raise errors.UserError(': '.join([f'{command} ended with status {error.returncode}', *said])) from None
+            raise errors.UserError(': '.join([f'{command} ended with status {error.returncode}', *last])) from None
 
-    errors.run(told)
+    errors.run(guarded)

@@ -1,16 +1,14 @@
-"""serve.py with dynamic batches against one image at a time, at several loads, in turns.
+"""Measure the throughput of serve.py with dynamic batches against one image at a time, at several loads, alternately.
 
     python benchmarks/serve.py output/demo/infer [--clients 1 4 16 64] [--seconds 5] [--pairs 3] [--size 256]
     python benchmarks/serve.py output/demo_int8/infer:openvino --against output/demo/infer:paddle
 
-Each client sends the next JPEG over its own connection as soon as it has the answer to the last. Prints a table and, last, one
-JSON line a load: requests a second of ours over theirs, and our p99. --against is another model, or engine, for the one at a time.
+Each client sends a JPEG over its own connection as soon as it has the answer to the last one. Prints a table and, last, one JSON line
+per load: the ratio of requests per second, and our p99. --against names another model, or engine, for one image at a time.
 """
 
-import argparse
 import http.client
 import io
-import json
 import statistics
 import threading
 import time
@@ -18,30 +16,29 @@ import urllib.parse
 
 import numpy as np
 from PIL import Image
-from ratios import run, summary
+from ratios import command_line, report, run
 from served import serving
 
 WITHOUT = ['--batch-size', '1', '--max-delay', '0']
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('infer_dir', metavar='FOLDER[:ENGINE]', help='folder that export.py wrote, and what runs it')
-    parser.add_argument('--against', metavar='FOLDER[:ENGINE]', help='what runs one at a time (default: the same)')
+    parser = command_line(__doc__, pairs=3)
+    parser.add_argument('infer_dir', metavar='FOLDER[:ENGINE]', help='folder that export.py wrote, and its engine')
+    parser.add_argument('--against', metavar='FOLDER[:ENGINE]', help='for one image at a time (default: the same)')
     parser.add_argument('--clients', type=int, nargs='+', default=[1, 4, 16, 64], help='(default: 1 4 16 64)')
     parser.add_argument('--seconds', type=float, default=5, help='length of a run (default: 5)')
-    parser.add_argument('--pairs', type=int, default=3, help='runs of each, in turns (default: 3)')
     parser.add_argument('--size', type=int, default=256, help='pixels a side of the JPEGs (default: 256)')
     args = parser.parse_args()
     photos = [jpeg(seed, args.size) for seed in range(16)]
-    lines = []
+    results = []
     print(f'{"clients":>7}  {"":<8}{"requests/s":>12}{"min":>8}{"max":>8}{"p50 ms":>9}{"p99 ms":>9}')
     ours, theirs = model(args.infer_dir), model(args.against or args.infer_dir)
     with serving(*ours) as (batched, _, _), serving(*theirs, *WITHOUT) as (single, _, _):
         for clients in args.clients:
             runs = {'batches': [], 'single': []}
             for address in (batched, single):
-                load(address, clients, 1, photos)  # to warm up
+                load(address, clients, 1, photos)  # warm up
             for _ in range(args.pairs):
                 runs['batches'].append(load(batched, clients, args.seconds, photos))
                 runs['single'].append(load(single, clients, args.seconds, photos))
@@ -54,11 +51,11 @@ def main():
                     f'{middle:>9.1f}{last:>9.1f}',
                     flush=True,
                 )
-            ratios = [len(mine) / len(one) for mine, one in zip(runs['batches'], runs['single'])]
             last = np.percentile(np.concatenate(runs['batches']) * 1000, 99)
-            result = {'benchmark': 'serve', 'clients': clients, **summary(ratios), 'p99_ms': round(last, 1)}
-            lines.append({**result, 'target': 4.0, 'pairs': args.pairs})
-    print('\n'.join(map(json.dumps, lines)))
+            counts = ([len(times) for times in found] for found in runs.values())
+            results.append((counts, {'clients': clients, 'p99_ms': round(last, 1)}))
+    for counts, about in results:
+        report('serve', *counts, 4.0, **about)
 
 
 def model(name):
@@ -75,7 +72,7 @@ def jpeg(seed, size):
 
 
 def load(address, clients, seconds, photos):
-    """Seconds of each request that `clients` get answered in a time, float [N]."""
+    """Seconds of each request that `clients` clients send within `seconds`: float [N]."""
     where = urllib.parse.urlsplit(address)
     times, end = [], time.perf_counter() + seconds
 

@@ -1,4 +1,4 @@
-"""A small exported model, and serve.py running with it: for the benchmarks and the tests of serving."""
+"""Export a small model and run serve.py with it, for the benchmarks and the tests of serving."""
 
 import contextlib
 import re
@@ -8,22 +8,18 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from ratios import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from zodiac.base.errors import UserError
 
-from zodiac.base.errors import UserError  # noqa: E402
-
-COLOURS = {'红': (230, 30, 30), 'green': (30, 200, 30), 'blue': (30, 30, 230)}  # a picture of each, by its mean
+COLOURS = {'红': (230, 30, 30), 'green': (30, 200, 30), 'blue': (30, 30, 230)}  # by the mean of an image
 
 
 def export_colours(folder):
-    """Write an export that tells red, green and blue pictures apart; returns its folder."""
-    import config
+    """Export a model that classifies images as red, green or blue; returns the folder."""
+    import config  # these need Paddle, and a benchmark with --infer does not
     import export
-    from zodiac.base import paddle_setup
-
-    paddle = paddle_setup.import_paddle()
+    from zodiac.base.paddle_setup import paddle
     from zodiac.models import wrappers
 
     class Colours(paddle.nn.Layer):
@@ -47,16 +43,16 @@ def export_colours(folder):
 
 @contextlib.contextmanager
 def serving(infer_dir, *arguments, env=None):
-    """serve.py with a model, as (address, process, file of its stderr); ended afterwards, whatever happens."""
+    """Run serve.py with a model for the block: yields (address, process, file of its stderr)."""
     command = [sys.executable, str(ROOT / 'serve.py'), str(infer_dir), '--port', '0', *map(str, arguments)]
-    with tempfile.TemporaryFile('w+') as said:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=env)
+    with tempfile.TemporaryFile('w+') as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=env)
         try:
             line = process.stdout.readline()
             if not line:
-                said.seek(0)
-                raise UserError(f'serve.py did not start; {said.read().strip()}')
-            yield re.search(r'http://\S+', line)[0], process, said
+                log.seek(0)
+                raise UserError(f'serve.py did not start; {log.read().strip()}')
+            yield re.search(r'http://\S+', line)[0], process, log
         finally:
             process.kill()
             process.communicate()

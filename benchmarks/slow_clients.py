@@ -1,4 +1,4 @@
-"""Clients that never come to an end: a byte now and then, or an answer that they do not read. For benchmarks/uploads.py."""
+"""Clients that send a byte now and then, or do not read the answer, for benchmarks/uploads.py."""
 
 import contextlib
 import socket
@@ -18,9 +18,9 @@ EVERY = 0.2  # seconds between two bytes
 
 @contextlib.contextmanager
 def at_work(address, count, patience):
-    """`count` slow clients while the block runs; yields a list that at its end holds the seconds of each of their connections.
+    """Run `count` slow clients during the block; yields a list that holds the seconds of each of their connections at the end.
 
-    Each waits to be cut off, also after the block, but for `patience` seconds at most.
+    Each waits until it is disconnected, also after the block, but at most `patience` seconds.
     """
     stop, held = threading.Event(), []
     threads = [
@@ -40,7 +40,7 @@ def at_work(address, count, patience):
 def _dawdle(address, start, reads, patience, stop, held):
     while True:
         begin = time.monotonic()
-        with contextlib.suppress(OSError):  # closed: only sending tells so of a connection that is not read
+        with contextlib.suppress(OSError):  # closed; a client that does not read notices when it sends
             _draw_out(address, start, reads, begin + patience)
         held.append(time.monotonic() - begin)
         if stop.wait(EVERY):

@@ -1,8 +1,8 @@
-"""Training steps of ResNet50 by PyTorch on the CPU, fp32 and channels last: a baseline of benchmarks/training.py.
+"""Time training steps of ResNet50 with PyTorch, fp32 and channels last: a baseline of benchmarks/training.py.
 
     python benchmarks/torch_step.py [--size 224] [--batch 32] [--steps 4]
 
-Prints images a second, the median over the steps. Needs PyTorch alone.
+Prints images per second, the median over the steps. Needs PyTorch only.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def parse():
     return parser.parse_args()
 
 
-ARGS = parse()  # --help comes without PyTorch
+ARGS = parse()  # --help needs no PyTorch
 
 try:
     import torch

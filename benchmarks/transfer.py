@@ -1,34 +1,27 @@
-"""Transfer learning on a CPU, the backbone frozen: train.views (its features computed once) against running it in every step, in turns.
-
-Every step as train.py does it, or with --plain as paddle.Model.fit does it for a user (benchmarks/plain_transfer.py).
+"""Time transfer learning on a CPU with train.views, which computes the features of the frozen backbone once, against running it in
+every step, alternately: as train.py does, or with --plain as paddle.Model.fit does (benchmarks/plain_transfer.py).
 
     python benchmarks/transfer.py data/flowers --pretrained output/natural_images.pdparams --size 50 --views 1 2 4 --turns 3
     python benchmarks/transfer.py data/flowers --pretrained output/natural_images.pdparams --size 112 --epochs-timed 2 --turns 1 --plain
 
-DATA is a folder that annotate.py has been through, of the classes in --config. Each run is train.py from its start to its end, in
-a folder of its own without a cache, so the computing of the features counts; turn N has the seed N. With --epochs-timed the
-runs without features stop after so many epochs, and their time is extrapolated. Prints a table and, last, one JSON line for each
-number of views.
+DATA is an annotated folder with the classes of --config. Each run is a whole train.py, in a new folder without a cache, so computing
+the features counts; turn N has the seed N. With --epochs-timed the runs without features stop after that many epochs, and their
+time is extrapolated. Prints a table and, last, one JSON line for each number of views.
 """
 
-import argparse
 import csv
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
-from ratios import run, summary
-
-ROOT = Path(__file__).resolve().parent.parent
+from ratios import ROOT, command_line, report, run
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument(
         'data', help='folder with train.txt and valid.txt, the paths in these relative to the working directory'
     )
@@ -71,43 +64,38 @@ def main():
     for views, results in runs.items():
         print(f'{views:<8}' + '{:>10.1f}{:>12.4f}{:>12.4f}'.format(*map(statistics.median, zip(*results))))
     for views in args.views:
-        result = {
-            'benchmark': 'transfer',
-            **summary([theirs[0] / ours[0] for theirs, ours in zip(runs[0], runs[views])]),
-            'target': 20.0,
-            'turns': args.turns,
+        more = {
             'views': views,
             'size': args.size,
             'epochs': args.epochs,
             'head': args.head,
             'against': 'plain fit' if args.plain else 'train.py without views',
-            'seconds': [round(ours[0], 1) for ours in runs[views]],
-            'theirs': [round(theirs[0], 1) for theirs in runs[0]],
             'valid_top1': [round(ours[2], 4) for ours in runs[views]],
         }
         if args.epochs_timed:
-            result['note'] = f'theirs extrapolated from {args.epochs_timed} epochs'
+            more['note'] = f'theirs extrapolated from {args.epochs_timed} epochs'
         else:
-            result['theirs_valid_top1'] = [round(theirs[2], 4) for theirs in runs[0]]
-        print(json.dumps(result))
+            more['theirs_valid_top1'] = [round(theirs[2], 4) for theirs in runs[0]]
+        theirs, ours = ([round(result[0], 1) for result in runs[number]] for number in (0, views))
+        report('transfer', theirs, ours, 20.0, seconds=ours, theirs=theirs, **more)
 
 
 def train(args, command, epochs):
-    """(seconds of all epochs, best and last validation top-1) of a training of `epochs`; extrapolated where these are not all."""
+    """(seconds of all epochs, best and last validation top-1) of a training of `epochs`, extrapolated if these are not all."""
     with tempfile.TemporaryDirectory(prefix='transfer') as folder:
         os.symlink(os.path.abspath(args.data.split('/')[0]), f'{folder}/{args.data.split("/")[0]}')
         command = [sys.executable, str(ROOT / command[0]), *command[1:]]
-        ends, said, started = [], [], time.perf_counter()
+        ends, printed, started = [], [], time.perf_counter()
         with subprocess.Popen(
             command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as process:
             for line in process.stderr:
-                said.append(line)
+                printed.append(line)
                 if line.startswith('epoch '):
                     ends.append(time.perf_counter())
         seconds = time.perf_counter() - started
         if process.returncode:
-            sys.exit(''.join(said[-5:]))
+            sys.exit(''.join(printed[-5:]))
         with open(f'{folder}/output/run/log.csv', encoding='utf-8', newline='') as file:
             scores = [float(row['valid_top1']) for row in csv.DictReader(file)]
     if epochs < args.epochs:

@@ -1,18 +1,16 @@
-"""What a served model does with hostile clients: malformed requests by the thousand, with good ones in between.
+"""Send serve.py thousands of malformed requests, with good ones in between.
 
     python benchmarks/uploads.py                                  # a small network
     python benchmarks/uploads.py --infer output/demo/infer        # your own model
     python benchmarks/uploads.py --malformed 300 --good 500       # a part
 
 Starts serve.py. Clients then send empty, cut off, damaged, oversized and mistyped images, decompression bombs, broken multipart
-forms and broken HTTP, bodies without an end, while others send a byte now and then, or ask for much and read nothing. What must
-hold: every answer is 4xx or 503, the server lives and cuts the slow clients off, every good request in between gets the answer
-that it got before, and good requests leave its memory as it was. Another server, with the limits of serve.py, then gets 16 MB on each
-of --flood connections at a time: its memory must grow by no more than --max-total-mb, and good requests be answered. Prints a table
-and, last, one JSON line; exit status 1 when something did not hold.
+forms and broken HTTP, and bodies without an end, while others send a byte now and then, or request much and read nothing. Every answer
+must be 4xx or 503, the server must stay alive and disconnect slow clients, every good request must get the same answer as before, and
+memory must not grow with good requests. A second server then gets 16 MB on each of --flood connections at a time: its memory may grow
+by --max-total-mb, and good requests must be answered. Prints a table and, last, one JSON line; exit status 1 if a check fails.
 """
 
-import argparse
 import collections
 import concurrent.futures
 import io
@@ -31,34 +29,36 @@ import httpx
 import numpy as np
 import slow_clients
 from PIL import Image
-from ratios import run
+from ratios import command_line, run
 from served import COLOURS, export_colours, serving
 
 CLIENTS = 8
 HANG_UP = 'we hang up'
 GOOD_EVERY = 5  # malformed requests
 LIMITS = ['--max-mb', '2', '--max-megapixels', '4', '--timeout', '10']
-MAX_HELD = 25  # seconds of a slow client: --timeout, then connections.WAIT_SECONDS for the rest of its body, and a busy machine
+MAX_HELD = (
+    25  # seconds of a slow client: --timeout, connections.WAIT_SECONDS for the rest of its body, and a busy machine
+)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument('--infer', metavar='INFER_DIR', help='folder that export.py wrote (default: a small network)')
     parser.add_argument('--malformed', type=int, default=5000, help='malformed requests (default: 5000)')
-    parser.add_argument('--slow', type=int, default=50, help='slow clients meanwhile (default: 50)')
-    parser.add_argument('--good', type=int, default=10000, help='good requests for the memory (default: 10000)')
+    parser.add_argument('--slow', type=int, default=50, help='slow clients at the same time (default: 50)')
     parser.add_argument(
-        '--flood', type=int, default=500, help='connections that fill the memory; 0: none (default: 500)'
+        '--good', type=int, default=10000, help='good requests while memory is watched (default: 10000)'
     )
+    parser.add_argument('--flood', type=int, default=500, help='connections that fill the memory, or 0 (default: 500)')
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix='uploads') as folder:
         infer = args.infer or export_colours(folder)
-        with serving(infer, *LIMITS) as (address, process, said):
+        with serving(infer, *LIMITS) as (address, process, log):
             found = attack(address, args.malformed, args.slow)
             found['memory_growth'] = round(grow(address, args.good), 4)
             found['alive'] = process.poll() is None
-            said.seek(0)
-            found['tracebacks'] = said.read().count('Traceback')
+            log.seek(0)
+            found['tracebacks'] = log.read().count('Traceback')
         if args.flood:
             found['flood'] = fill(infer, args.flood)
     print(f'{"request":<24}{"sent":>7}  answers')
@@ -73,7 +73,7 @@ def main():
 
 
 def attack(address, count, slow):
-    """Send `count` malformed requests and good ones in between, with `slow` slow clients beside; count the answers."""
+    """Send `count` malformed requests and good ones in between, beside `slow` slow clients; count the answers."""
     kinds, wrong, good = collections.defaultdict(collections.Counter), [], [0]
     expected = [answer_to_good(address, colour) for colour in COLOURS]
 
@@ -106,7 +106,7 @@ def attack(address, count, slow):
 
 
 def grow(address, count):
-    """Growth of the server's resident memory over `count` good requests, as a share, after a tenth of them to settle."""
+    """Relative growth of the server's resident memory over `count` good requests, after a tenth as many to warm up."""
     with httpx.Client(base_url=address) as client:
 
         def memory():
@@ -123,15 +123,8 @@ def grow(address, count):
 
 
 def fill(infer, connections, most=16, total=512, seconds=40):
-    """What `connections` clients do to a server that take `most` MB each, where all together may take `total`."""
-    limits = [
-        '--max-mb',
-        most,
-        '--max-total-mb',
-        total,
-        '--max-requests',
-        connections // 4 + 3,
-    ]  # four connections for each
+    """Flood a server with `connections` clients of `most` MB each, where `total` MB are allowed for all."""
+    limits = ['--max-mb', most, '--max-total-mb', total, '--max-requests', connections // 4 + 3]
     with serving(infer, *limits) as (address, process, _):
         expected = answer_to_good(address, 'blue')
 
@@ -147,7 +140,7 @@ def answer_to_good(address, colour):
 
 
 def same(one, other):
-    """Whether two answers agree; a batch of another size may round the probabilities differently."""
+    """Whether two answers agree up to rounding, which depends on the batch size."""
     if one.get('label') != other.get('label') or 'top' not in one:
         return False
     first, second = ({guess['label']: guess['probability'] for guess in answer['top']} for answer in (one, other))
@@ -159,7 +152,7 @@ def png(colour, size):
 
 
 def photo(number):
-    """A JPEG of random blocks; its size changes with its number."""
+    """A JPEG of random blocks, whose size depends on the number."""
     rng = np.random.default_rng(number)
     blocks = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     return encode(blocks.resize((64 + number % 200, 64 + number % 150), Image.Resampling.BILINEAR), 'JPEG')
@@ -176,7 +169,7 @@ BOMB = encode(Image.new('1', (20000, 20000)), 'PNG')
 
 
 def many_scans(count, side):
-    """A progressive JPEG in colour, each scan of which costs a decoder a pass over all pixels, and us 15 bytes."""
+    """A progressive JPEG in colour whose scans of 15 bytes each cost a decoder a pass over all pixels."""
 
     def segment(marker, content):
         return b'\xff' + marker + struct.pack('>H', 2 + len(content)) + content
@@ -226,7 +219,7 @@ def noise(rng, count):
 
 
 def damaged(rng):
-    """A JPEG or PNG with its header changed so that no decoder takes it, and other bytes flipped."""
+    """A JPEG or PNG with a broken header and other bits flipped."""
     content = bytearray(photo(rng.randrange(1000)) if rng.random() < 0.5 else png((1, 2, 3), (50, 50)))
     for _ in range(20):
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
@@ -283,14 +276,14 @@ def connect(address):
 
 
 def send_raw(address, content, hang_up):
-    """The status that the server answers with, as text."""
+    """The status of the answer, as text."""
     with connect(address) as link:
         try:
             link.sendall(content)
             if hang_up:
                 return HANG_UP
         except OSError:
-            pass  # it has answered and closed already, without a word at worst
+            pass  # it may have answered and closed already
         received = b''
         try:
             while b'\r\n' not in received and (got := link.recv(4096)):

@@ -1,4 +1,4 @@
-"""Small drawn data sets and a way to run the scripts as a user does."""
+"""Draw small data sets, and run the scripts as a user does."""
 
 import os
 import re
@@ -16,7 +16,11 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-os.environ.setdefault('OMP_NUM_THREADS', '1')  # several tests at a time share the cores
+os.environ.pop(
+    'PYTHONDONTWRITEBYTECODE', None
+)  # compile the scripts and the tests once, not in each of the many processes
+sys.dont_write_bytecode = False
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # tests that run in parallel share the cores
 
 SIZES = [  # width, height: landscape, portrait, square, odd, very long, tiny
     (48, 40),
@@ -39,7 +43,7 @@ SIZES = [  # width, height: landscape, portrait, square, odd, very long, tiny
 
 ENGLISH = ['ox', 'tiger', 'rabbit']
 CHINESE = ['牛', '老虎', '兔子']
-AWKWARD = ['$5$', '$_$ & x^', 'a,"b"\'c']  # what a plotting or a table program could take for its own language
+AWKWARD = ['$5$', '$_$ & x^', 'a,"b"\'c']  # special characters of plotting and table programs
 
 
 LONGEST = (
@@ -61,12 +65,12 @@ LONGEST = (
 
 
 def pytest_configure(config):
-    if hasattr(config.option, 'loadscopereorder'):  # of pytest-xdist, which would begin with the files of most tests
+    if hasattr(config.option, 'loadscopereorder'):  # pytest-xdist would start with the files with most tests
         config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the files that take longest: several processes then end at about the same time."""
+    """Start with the slowest files, so that parallel processes end at about the same time."""
     first = {f'test_{name}.py': place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: first.get(item.path.name, len(first)))
 
@@ -76,13 +80,13 @@ def shape_name(size):
 
 
 def picture(seed, size=(48, 40), mode='RGB'):
-    """A PIL image of random blocks; another seed gives another picture."""
+    """A PIL image of random blocks, which depends on the seed."""
     small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(small).resize(size, Image.Resampling.BILINEAR).convert(mode)
 
 
 def make_tree(root, labels, counts, suffix='.jpg'):
-    """Draw `counts[split]` pictures a class into root/<split>/<label>/; split '' means one folder a class."""
+    """Draw `counts[split]` images per class into root/<split>/<label>/, or root/<label>/ for the split ''."""
     seed = 0
     for split, count in counts.items():
         for label in labels:
@@ -94,7 +98,7 @@ def make_tree(root, labels, counts, suffix='.jpg'):
 
 
 def everything_below(folder):
-    """{relative path: bytes, or None for a folder}, hidden ones included."""
+    """{relative path: bytes, or None for a folder}, including hidden ones."""
     found = {}
     for base, folders, names in os.walk(folder):
         for name in folders:
@@ -124,7 +128,7 @@ def run_script(name, *arguments, cwd, env=None, timeout=240):
 
 @pytest.fixture
 def call_script(monkeypatch, capsys):
-    """Like `run_script`, but in this process, which has Paddle imported: for what needs no process of its own."""
+    """As `run_script`, but in this process, which has Paddle imported."""
     import config
     from zodiac.base import paddle_setup
 
@@ -142,14 +146,14 @@ def call_script(monkeypatch, capsys):
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        said = capsys.readouterr()
-        return SimpleNamespace(returncode=ended.value.code or 0, stdout=said.out, stderr=said.err)
+        output = capsys.readouterr()
+        return SimpleNamespace(returncode=ended.value.code or 0, stdout=output.out, stderr=output.err)
 
     return call
 
 
 def assert_message(result, status, *words):
-    """The script ended with `status`, without a traceback, and its stderr names all `words`."""
+    """Assert that the script ended with `status` and no traceback, and that its stderr contains all `words`."""
     assert result.returncode == status, result.stderr + result.stdout
     assert 'Traceback' not in result.stderr, result.stderr
     for word in words:
@@ -157,12 +161,12 @@ def assert_message(result, status, *words):
 
 
 def without_pictures(page):
-    """An HTML page without its base64, which may hold any four letters."""
+    """An HTML page without base64 images, which may contain any word."""
     return re.sub(r'data:image/[^"]*', '', page)
 
 
 def read_page(page):
-    """The texts of an HTML page, and the addresses of what it loads."""
+    """The texts of an HTML page, and the addresses that it loads or links."""
     texts, addresses = [], []
 
     class Reader(HTMLParser):
@@ -211,7 +215,7 @@ def decoder(request, monkeypatch):
 
 @pytest.fixture
 def workdir(tmp_path, monkeypatch):
-    """An empty working directory; the active configuration is reset."""
+    """An empty working directory, with no active configuration."""
     import config
 
     monkeypatch.chdir(tmp_path)

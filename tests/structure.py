@@ -18,7 +18,7 @@ WINGS = {  # of zodiac/, each with those that it may import
     'data': {'images', 'base'},
     'models': {'base'},
     'report': {'images', 'base'},
-    'training': {'models', 'data', 'inference', 'report', 'base'},
+    'training': {'models', 'data', 'inference', 'base'},
     'doctor': {'data', 'base'},
 }
 

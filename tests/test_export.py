@@ -11,7 +11,7 @@ from conftest import ROOT
 from small_export import HAS_OPENVINO, ONNX, Photos, network_of, settings, write
 
 import export
-from zodiac.base import device, packages
+from zodiac.base import device
 from zodiac.base.errors import UserError
 from zodiac.base.paddle_setup import paddle
 from zodiac.inference import engines, export_folder, exported_model, image_batches
@@ -190,21 +190,3 @@ def test_quantization_is_not_blamed_for_a_training_image_that_cannot_be_read(tmp
     images = image_batches.read_indexed([str(tmp_path / 'gone.jpg')], transform, 8)
     with pytest.raises(UserError, match='gone.jpg: no such file; .*annotate.py again$'):
         convert.quantize_onnx(shutil.copy(tmp_path / 'small.onnx', tmp_path / 'copy.onnx'), images)
-
-
-def test_the_reason_why_no_onnx_can_be_written_and_the_next_step(monkeypatch):
-    installed = {'paddle2onnx': '2.1.0', 'onnx': '1.17.0', 'onnxruntime': '1.20'}
-    monkeypatch.setattr(packages, 'installed_version', lambda *names: installed.get(names[0], ''))
-    monkeypatch.setattr(paddle, '__version__', '3.3.1')
-    assert convert.why_no_onnx() == ()
-    monkeypatch.setattr(paddle, '__version__', '2.6.2')
-    assert convert.why_no_onnx()[0] == 'paddle2onnx 2.1.0 is not for Paddle 2.6.2'
-    monkeypatch.setattr(sys, 'version_info', (3, 12, 1))
-    del installed['onnx']
-    why, step = convert.why_no_onnx()
-    assert why == 'not installed: onnx' and 'requirements-deploy.txt' in step
-    monkeypatch.setattr(sys, 'version_info', (3, 13, 0))
-    assert convert.why_no_onnx() == (
-        'paddle2onnx and onnx are not published for Python 3.13',
-        'export with Python 3.12 or older',
-    )

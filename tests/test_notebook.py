@@ -148,7 +148,7 @@ model_2.save('infer/zodiac', training=False)
 """
 
 
-def test_the_notebooks_cells_run_unchanged_from_annotation_to_the_static_model(workdir):
+def test_the_notebook_cells_run_unchanged(workdir):
     import config
 
     make_tree(workdir / 'signs', config.ZODIAC, {'train': 2, 'valid': 1, 'test': 26})

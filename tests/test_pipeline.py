@@ -27,13 +27,7 @@ ONNX = pytest.mark.skipif(
     importlib.util.find_spec('paddle2onnx') is None, reason='requirements-deploy.txt is not installed'
 )
 SETTINGS = ['-o', 'name=small', 'data.root=photos', 'data.labels=[cat,dog,猫]', 'image.size=32', 'model.arch=cifarnet']
-TRAINING = [
-    *SETTINGS,
-    'model.pretrained=false',
-    'train.epochs=2',
-    'train.batch_size=4',
-    'optim.lr=0.0005',
-]
+TRAINING = [*SETTINGS, 'model.pretrained=false', 'train.epochs=2', 'train.batch_size=4', 'optim.lr=0.0005']
 
 
 @pytest.fixture(scope='module')
@@ -63,7 +57,7 @@ def copy_of(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / 'copy', copy_function=link_or_copy)
 
 
-def test_what_is_printed_of_a_run_can_be_pasted_whatever_its_name(finished, tmp_path, call_script):
+def test_printed_commands_can_be_pasted_for_any_run_name(finished, tmp_path, call_script):
     cwd = copy_of(finished, tmp_path)
     os.rename(cwd / 'output' / 'small', cwd / 'output' / 'two words')
     settings = [*SETTINGS, 'name=two words']
@@ -88,7 +82,7 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-def test_training_leaves_the_files_of_a_run(finished):
+def test_training_writes_the_files_of_a_run(finished):
     run = finished / 'output' / 'small'
     rows = read_csv(run / 'log.csv')
 
@@ -125,11 +119,11 @@ def test_visualdl_holds_the_pictures_of_the_evaluation(finished):
     assert set(LogReader(file_path=str(file)).get_tags()['image']) >= {'confusion matrix', 'pr curves', 'predictions'}
 
 
-def test_training_tells_its_size_and_its_start(finished):
+def test_training_prints_its_images_parameters_and_initial_weights(finished):
     said = (finished / 'said' / 'train.py').read_text(encoding='utf-8')
 
-    assert '18 training and 9 validation images, 3 classes, on ' in said
-    assert 'cifarnet starts from scratch' in said
+    assert 'training images: 18, validation images: 9, classes: 3, device: ' in said
+    assert 'cifarnet is trained from scratch' in said
     assert 'cifarnet: 1,973,304 parameters' in said
     assert 'Warning' not in said
 
@@ -212,7 +206,7 @@ def test_evaluation_writes_a_page_with_every_part(finished):
     assert page.count('src="data:image/') > 15 and 'http' not in without_pictures(page)
 
 
-def test_a_run_compared_with_itself_is_not_better(finished):
+def test_a_run_compared_with_itself_shows_no_difference(finished):
     result = run_script('evaluate.py', '--compare', 'small', 'output/small', cwd=finished)
     assert_message(result, 0)
     assert 'p = 1: the difference may be chance' in result.stdout
@@ -262,7 +256,7 @@ def test_a_second_run_of_the_same_name_keeps_the_first_one(finished, tmp_path):
     assert len(read_csv(cwd / 'output/small/log.csv')) == 1
 
 
-def test_checkpoints_every_so_many_steps_are_kept_beside_those_of_the_epochs(finished, tmp_path):
+def test_save_steps_adds_checkpoints_to_those_of_the_epochs(finished, tmp_path):
     shutil.copytree(finished / 'photos', tmp_path / 'photos')
 
     result = run_script('train.py', *TRAINING, 'train.save_steps=3', 'train.keep_checkpoints=4', cwd=tmp_path)
@@ -275,7 +269,7 @@ def test_checkpoints_every_so_many_steps_are_kept_beside_those_of_the_epochs(fin
         assert weights.read(path / 'model.pdopt')['LR_Scheduler']['last_epoch'] == state['step']
 
 
-def test_equal_seeds_give_equal_logs_whatever_the_number_of_workers(finished, tmp_path):
+def test_equal_seeds_give_equal_logs_with_any_number_of_workers(finished, tmp_path):
     logs = []
     for workers in (0, 2):
         cwd = tmp_path / str(workers)
@@ -311,7 +305,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_can_be_evaluated(call_script, finished,
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-def test_a_picture_that_went_bad_after_annotation_ends_the_run_with_its_name(finished, tmp_path, workers):
+def test_an_image_damaged_after_annotation_ends_the_run_with_its_name(finished, tmp_path, workers):
     cwd = copy_of(finished, tmp_path)
     path = cwd / 'photos/train/dog/dog_1.jpg'
     path.write_bytes(path.read_bytes()[:200])
@@ -321,7 +315,7 @@ def test_a_picture_that_went_bad_after_annotation_ends_the_run_with_its_name(fin
     assert_message(result, 1, 'photos/train/dog/dog_1.jpg', 'truncated or damaged', 'annotate.py')
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(call_script, finished, tmp_path):
+def test_a_non_finite_loss_stops_the_run_and_names_the_step(call_script, finished, tmp_path):
     cwd = copy_of(finished, tmp_path)
 
     result = call_script('train.py', *TRAINING, 'optim.lr=1e30', cwd=cwd)
@@ -387,7 +381,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(call_script, finished,
     assert_message(result, 1, 'output/small', 'cannot write')
 
 
-def test_predict_refuses_what_is_no_export(call_script, finished, tmp_path):
+def test_predict_refuses_a_folder_that_is_not_an_export(call_script, finished, tmp_path):
     (tmp_path / 'empty').mkdir()
     image = finished / 'photos/test/cat/cat_0.jpg'
 
@@ -445,7 +439,7 @@ def test_predict_names_folders_without_images_and_files_that_cannot_be_read(call
     assert mixed.stdout.startswith('mixed/猫 1.png\t')
 
 
-def test_evaluation_of_the_export_gives_the_numbers_of_the_network(finished, tmp_path, call_script):
+def test_evaluating_the_export_gives_the_metrics_of_the_network(finished, tmp_path, call_script):
     cwd = copy_of(finished, tmp_path)
     expected = json.loads((cwd / 'output/small/report/metrics.json').read_text(encoding='utf-8'))
     overrides = [*SETTINGS, 'evaluate.weights=output/small/infer']
@@ -460,7 +454,7 @@ def test_evaluation_of_the_export_gives_the_numbers_of_the_network(finished, tmp
     assert_message(other, 1, 'output/small/infer', 'data.labels', '(new: tiger; gone: 猫)')
 
 
-def test_an_export_that_does_not_agree_fails_and_leaves_the_old_one(call_script, finished, tmp_path):
+def test_an_export_that_fails_parity_keeps_the_old_one(call_script, finished, tmp_path):
     cwd = copy_of(finished, tmp_path)
     infer = cwd / 'output/small/infer'
     before = {name: (infer / name).read_bytes() for name in os.listdir(infer)}
@@ -473,7 +467,7 @@ def test_an_export_that_does_not_agree_fails_and_leaves_the_old_one(call_script,
 
 
 @ONNX
-def test_openvino_where_it_disagrees_is_left_to_those_who_name_it(call_script, finished, tmp_path, monkeypatch):
+def test_openvino_is_not_the_default_where_it_disagrees(call_script, finished, tmp_path, monkeypatch):
     from zodiac.inference import engines
 
     cwd = copy_of(finished, tmp_path)
@@ -491,7 +485,7 @@ def test_openvino_where_it_disagrees_is_left_to_those_who_name_it(call_script, f
 
 
 @ONNX
-def test_an_export_in_8_bit_integers_is_smaller_and_measured_on_its_own(call_script, finished, tmp_path, monkeypatch):
+def test_an_int8_export_is_smaller_and_has_its_own_limits(call_script, finished, tmp_path, monkeypatch):
     cwd = copy_of(finished, tmp_path)
     infer = cwd / 'output/small/infer'
     before = (infer / 'small.onnx').stat().st_size
@@ -528,7 +522,7 @@ def test_an_export_in_8_bit_integers_is_smaller_and_measured_on_its_own(call_scr
     assert (infer / 'small.onnx').read_bytes() == kept
 
 
-def test_a_precision_that_cannot_be_had_here_is_refused(call_script, finished, tmp_path, monkeypatch):
+def test_an_unavailable_precision_is_refused(call_script, finished, tmp_path, monkeypatch):
     from zodiac.base import device
     from zodiac.models import convert
 
@@ -551,9 +545,7 @@ def test_a_damaged_checkpoint_is_refused(call_script, finished, tmp_path):
     assert_message(call_script('evaluate.py', *SETTINGS, cwd=cwd), 1, 'best/model.pdparams', 'damaged')
 
 
-def test_an_image_that_is_gone_since_annotation_is_told_with_the_next_step_by_export_and_evaluation(
-    call_script, finished, tmp_path
-):
+def test_export_and_evaluation_name_a_missing_image_and_the_next_step(call_script, finished, tmp_path):
     cwd = copy_of(finished, tmp_path)
     before = sorted(os.listdir(cwd / 'output/small'))
     (cwd / 'photos/valid/dog/dog_0.jpg').unlink()
@@ -566,7 +558,7 @@ def test_an_image_that_is_gone_since_annotation_is_told_with_the_next_step_by_ex
     assert sorted(os.listdir(cwd / 'output/small')) == before
 
 
-def test_integers_without_training_images_are_refused_before_the_work(call_script, finished, tmp_path, monkeypatch):
+def test_int8_without_training_images_is_refused_at_the_start(call_script, finished, tmp_path, monkeypatch):
     from zodiac.models import convert
 
     cwd = copy_of(finished, tmp_path)
@@ -578,7 +570,7 @@ def test_integers_without_training_images_are_refused_before_the_work(call_scrip
     assert 'quantize' not in result.stderr and '.part' not in result.stderr
 
 
-def test_an_export_that_lacks_the_onnx_file_of_the_older_one_says_so(call_script, finished, tmp_path, monkeypatch):
+def test_an_export_without_the_earlier_onnx_file_gives_a_warning(call_script, finished, tmp_path, monkeypatch):
     from zodiac.models import convert
 
     cwd = copy_of(finished, tmp_path)
@@ -591,9 +583,7 @@ def test_an_export_that_lacks_the_onnx_file_of_the_older_one_says_so(call_script
     assert 'was removed' not in second.stderr
 
 
-def test_an_export_that_finds_the_disk_full_names_the_folder_that_the_user_knows(
-    call_script, finished, tmp_path, monkeypatch
-):
+def test_a_full_disk_during_export_names_the_user_visible_path(call_script, finished, tmp_path, monkeypatch):
     import paddle
 
     def full(layer, path, **how):
@@ -606,7 +596,7 @@ def test_an_export_that_finds_the_disk_full_names_the_folder_that_the_user_knows
     assert '.part' not in result.stderr
 
 
-def test_bf16_is_refused_where_the_cpu_lacks_it_though_there_is_a_gpu(call_script, finished, tmp_path, monkeypatch):
+def test_bf16_is_refused_without_cpu_support_even_with_a_gpu(call_script, finished, tmp_path, monkeypatch):
     from zodiac.base import device
 
     monkeypatch.setattr(device, 'has_bf16', lambda: False)

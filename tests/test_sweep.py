@@ -1,4 +1,4 @@
-"""sweep.py: what it tries, how it goes on, what it writes. A small script stands in for train.py."""
+"""sweep.py: what it tries, how it resumes, what it writes. A small script replaces train.py."""
 
 import csv
 import json
@@ -8,6 +8,8 @@ import sys
 
 import pytest
 from conftest import files_below
+
+pytest.importorskip('optuna')
 
 import config
 import sweep
@@ -22,7 +24,7 @@ cfg = config.use(sys.argv[2], sys.argv[4:])
 with open('calls.txt', 'a') as file:
     print(cfg.name, cfg.optim.lr, cfg.seed, os.environ.get('OMP_NUM_THREADS'), file=file)
 if cfg.train.resume == 'auto':
-    open(f'{{cfg.name}} goes on', 'w')
+    open(f'{{cfg.name}} resumed', 'w')
 if os.path.exists('fail') and cfg.optim.lr == 0.1:
     sys.exit('error: the loss is nan')
 if os.path.exists('usage'):
@@ -39,13 +41,12 @@ GRID = ['-s', 'optim.lr=[0.1, 0.01]', 'seed=[0, 1]']
 
 @pytest.fixture
 def runs(workdir, monkeypatch):
-    """Run sweep.main with arguments; what train.py was called with is in calls()."""
+    """Run sweep.main with arguments; calls() has the calls of train.py."""
     (workdir / 'fake').mkdir()
     (workdir / 'fake' / 'train.py').write_text(TRAIN.format(root=sweep.HERE))
     (workdir / 'a.yaml').write_text('name: a\nmodel: {pretrained: false}\n')
     monkeypatch.setattr(sweep, 'HERE', str(workdir / 'fake'))
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
-    pytest.importorskip('optuna')
 
     def run(*arguments):
         monkeypatch.setattr(sys, 'argv', ['sweep.py', '-c', 'a.yaml', *arguments])
@@ -75,7 +76,7 @@ def test_every_combination_of_a_grid_is_run_once(runs, workdir):
     assert len({name for name, *_ in calls(workdir)}) == 4
 
 
-def test_the_table_has_the_best_run_first_and_the_mean_over_the_seeds(runs, workdir, capsys):
+def test_the_table_is_sorted_and_has_the_mean_over_the_seeds(runs, workdir, capsys):
     runs(*GRID)
     rows = table(workdir)
     assert [(row['optim.lr'], row['seed']) for row in rows] == [
@@ -90,7 +91,7 @@ def test_the_table_has_the_best_run_first_and_the_mean_over_the_seeds(runs, work
     assert f'the best run is output/{rows[0]["run"]}' in said
 
 
-def test_seeds_alone_give_a_mean_too(runs, capsys):
+def test_seeds_alone_give_a_mean(runs, capsys):
     runs('-s', 'seed=[0, 1, 2]')
     assert '| 3 | 0.02875 | 0.01875 | 0.03875 |' in capsys.readouterr().out
 
@@ -100,7 +101,7 @@ def test_a_loss_is_better_when_lower(runs, workdir):
     assert [row['optim.lr'] for row in table(workdir)] == ['0.1', '0.01']
 
 
-def test_a_finished_sweep_runs_nothing_again(runs, workdir):
+def test_a_finished_sweep_is_not_run_again(runs, workdir):
     runs(*GRID)
     before = table(workdir)
     runs(*GRID)
@@ -108,31 +109,31 @@ def test_a_finished_sweep_runs_nothing_again(runs, workdir):
     assert table(workdir) == before
 
 
-def test_a_stopped_sweep_goes_on_with_the_run_that_was_stopped(runs, workdir):
+def test_a_stopped_sweep_resumes_the_run_that_was_stopped(runs, workdir):
     (workdir / 'stop').touch()
     with pytest.raises(KeyboardInterrupt):
         runs('-s', 'optim.lr=[0.01, 0.1, 0.2]')
     stopped, *_ = calls(workdir)[-1]
     (workdir / 'output' / stopped).mkdir()
-    (workdir / 'output' / stopped / 'config.yaml').touch()  # as train.py does at its start
+    (workdir / 'output' / stopped / 'config.yaml').touch()  # like train.py at its start
     (workdir / 'stop').unlink()
     runs('-s', 'optim.lr=[0.01, 0.1, 0.2]')
     assert sorted(row['optim.lr'] for row in table(workdir)) == ['0.01', '0.1', '0.2']
     assert sorted(lr for _, lr, *_ in calls(workdir)) == ['0.01', '0.1', '0.1', '0.2']
     assert [name for name, *_ in calls(workdir)].count(stopped) == 2
-    assert [path.name for path in workdir.glob('*goes on')] == [f'{stopped} goes on']
+    assert [path.name for path in workdir.glob('*resumed')] == [f'{stopped} resumed']
 
 
 @pytest.mark.parametrize(
     ('place', 'after'),
     [
-        ('optuna.samplers.GridSampler.before_trial', False),  # a trial is there, without a combination
-        ('sweep.suggest', False),  # it has its combination; no setting is known
+        ('optuna.samplers.GridSampler.before_trial', False),  # the trial exists, without a combination
+        ('zodiac.training.study.suggest', False),  # with its combination, without settings
         ('subprocess.Popen', False),
-        ('subprocess.Popen', True),  # its run is there
+        ('subprocess.Popen', True),  # after its run
     ],
 )
-def test_a_sweep_that_was_killed_runs_each_choice_once(runs, workdir, monkeypatch, place, after):
+def test_a_killed_sweep_runs_each_combination_once(runs, workdir, monkeypatch, place, after):
     work, reached = pkgutil.resolve_name(place), []
 
     def die(*arguments, **named):
@@ -153,7 +154,7 @@ def test_a_sweep_that_was_killed_runs_each_choice_once(runs, workdir, monkeypatc
     assert len(calls(workdir)) == 3 + after
 
 
-def test_a_run_of_a_removed_sweep_is_not_gone_on_with(runs, workdir, monkeypatch):
+def test_the_run_of_a_removed_sweep_is_not_resumed(runs, workdir, monkeypatch):
     old = workdir / 'output/a-000/config.yaml'
     old.parent.mkdir(parents=True)
     old.touch()
@@ -163,19 +164,19 @@ def test_a_run_of_a_removed_sweep_is_not_gone_on_with(runs, workdir, monkeypatch
         raise SystemError('killed')
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, 'suggest', die)
+        patch.setattr(sweep.study, 'suggest', die)
         with pytest.raises(SystemError):
             runs('-s', 'optim.lr=[0.1]')
     runs('-s', 'optim.lr=[0.1]')
-    assert len(calls(workdir)) == 1 and not list(workdir.glob('*goes on'))
+    assert len(calls(workdir)) == 1 and not list(workdir.glob('*resumed'))
 
 
-def test_a_value_that_is_written_twice_is_tried_once(runs, workdir):
+def test_a_duplicate_value_is_tried_once(runs, workdir):
     runs('-s', 'optim.lr=[0.1, 0.10]')
     assert len(calls(workdir)) == 1
 
 
-def test_a_sweep_of_a_name_that_is_being_worked_on_is_refused(runs, workdir, monkeypatch):
+def test_a_sweep_that_is_already_running_is_refused(runs, workdir, monkeypatch):
     monkeypatch.setattr(locks, '_take', lambda path: (None, 'process 7 on here'))
     with pytest.raises(UserError, match=r'output/a.sweep: is being worked on by another process \(process 7 on here\)'):
         runs(*GRID)
@@ -196,14 +197,14 @@ def test_a_failed_run_is_reported_with_its_log_and_tried_again(runs, workdir, ca
     assert len(calls(workdir)) == 6
 
 
-def test_a_wrong_setting_that_train_finds_stops_the_sweep(runs, workdir):
+def test_a_usage_error_of_train_stops_the_sweep(runs, workdir):
     (workdir / 'usage').touch()
     with pytest.raises(UsageError, match='model.head: wrong'):
         runs(*GRID)
     assert len(calls(workdir)) == 1
 
 
-def test_a_range_is_searched_within_its_ends(runs, workdir):
+def test_a_search_stays_within_its_range(runs, workdir):
     runs('-s', 'optim.lr={low: 0.001, high: 0.1, log: true}', '--trials', '6')
     rates = [float(lr) for _, lr, *_ in calls(workdir)]
     assert len(set(rates)) == 6
@@ -212,12 +213,12 @@ def test_a_range_is_searched_within_its_ends(runs, workdir):
     assert len(calls(workdir)) == 8
 
 
-def test_a_whole_number_stays_one_in_a_search(runs, workdir):
+def test_integers_stay_integers_in_a_search(runs, workdir):
     runs('-s', 'seed={low: 3, high: 5}', '--trials', '3')
     assert {seed for *_, seed, _ in calls(workdir)} <= {'3', '4', '5'}
 
 
-def test_several_runs_at_a_time_share_the_cores(runs, workdir, monkeypatch):
+def test_parallel_runs_share_the_cores(runs, workdir, monkeypatch):
     monkeypatch.setattr(sweep.device, 'cores', lambda: 6)
     runs(*GRID, '--jobs', '3')
     assert len(calls(workdir)) == 4
@@ -229,7 +230,7 @@ def test_a_list_can_be_a_value(runs, workdir):
     assert sorted(row['augment'] for row in table(workdir)) == ['["resize", {"affine": {"rotation": 9}}]', '["resize"]']
 
 
-def test_a_sweep_goes_on_after_an_update_that_brought_new_settings(runs, workdir):
+def test_a_sweep_resumes_after_an_update_with_new_settings(runs, workdir):
     runs('-s', 'optim.lr=[0.1, 0.01]')
     study = sweep.open_study(config.load('a.yaml'), {'optim.lr': [0.1, 0.01]})
     about = study.user_attrs['about']
@@ -267,17 +268,17 @@ def test_another_sweep_of_the_same_name_is_refused(runs, workdir):
         (['-s', 'optim.lr'], 'write it as key='),
         (['-s', 'optim.lr=[]'], 'write it as key='),
         (['-s', 'optim.lr={low: 1}'], 'write it as key='),
-        (['-s', 'optim.lr={low: 2, high: 1}'], 'low the smaller'),
-        (['-s', 'optim.momentum={low: 0, high: 1, log: true}'], 'above 0 with log'),
-        (['-s', 'model.pretrained={low: false, high: true}'], 'two numbers'),
-        (['-s', 'name=[a, b]'], 'a name of its own'),
+        (['-s', 'optim.lr={low: 2, high: 1}'], 'low < high'),
+        (['-s', 'optim.momentum={low: 0, high: 1, log: true}'], 'low > 0 with log'),
+        (['-s', 'model.pretrained={low: false, high: true}'], 'must be numbers'),
+        (['-s', 'name=[a, b]'], 'its own name'),
         (['-s', 'optim.lr=[0.1'], 'not valid YAML'),
         (['-s', 'optim.lr=[0.1]', '--trials', '0'], '--trials'),
         (['-s', 'optim.lr=[0.1]', '--jobs', '-1'], '--jobs'),
-        ([], 'say what to try'),
+        ([], 'name the values to try'),
     ],
 )
-def test_a_sweep_that_makes_no_sense_is_refused_before_anything_runs(runs, workdir, arguments, said):
+def test_an_invalid_sweep_is_refused_before_anything_runs(runs, workdir, arguments, said):
     with pytest.raises(UsageError) as caught:
         runs(*arguments)
     assert said in str(caught.value)
@@ -291,7 +292,7 @@ def test_a_damaged_study_is_named(runs, workdir):
         runs(*GRID)
 
 
-def test_the_folder_of_a_sweep_that_cannot_be_made_is_named(runs, workdir):
+def test_a_sweep_folder_that_cannot_be_created_is_named(runs, workdir):
     (workdir / 'output').write_text('a file')
     with pytest.raises(UserError, match='output'):
         runs(*GRID)

@@ -1,4 +1,4 @@
-"""What no script does unasked: call a host, keep an identifier of the user, let a library of C++ talk on the terminal."""
+"""No script contacts a host, stores an identifier of the user, or lets a C++ library print to the terminal."""
 
 import re
 import shutil
@@ -23,63 +23,53 @@ def can_watch():
 
 
 needs_a_namespace = pytest.mark.skipif(
-    not can_watch(), reason='needs unshare, ip and bash, and the right to make a network namespace'
+    not can_watch(), reason='needs unshare, ip, bash, and permission to make a network namespace'
 )
 
 SETTINGS = [
-    *(
-        'name=small',
-        'data.root=photos',
-        'data.labels=[cat,dog]',
-        'data.num_workers=0',
-        'image.size=32',
-        'model.arch=cifarnet',
-    ),
-    *('model.pretrained=false', 'train.epochs=1', 'train.batch_size=4', 'optim.lr=0.0005'),
-    *(
-        'export.agreement=0.01',
-        'export.logit_tolerance=100',
-        'export.loss_tolerance=100',
-    ),  # what it learns does not count
+    *('name=small', 'data.root=photos', 'data.labels=[cat,dog]', 'data.num_workers=0', 'image.size=32'),
+    *('model.arch=cifarnet', 'model.pretrained=false', 'train.epochs=1', 'train.batch_size=4', 'optim.lr=0.0005'),
+    *('export.agreement=0.01', 'export.logit_tolerance=100', 'export.loss_tolerance=100'),  # whatever it learns
 ]
-DOORS = """
-run() { "$PYTHON" "$ROOT/$@" > said/"$1.${NUMBER:-1}.out" 2> said/"$1.${NUMBER:-1}.err" || { cat said/"$1.${NUMBER:-1}.err" >&2; exit 1; } }
+SCRIPTS = """
+run() {
+  local to=printed/"$1.${NUMBER:-1}"
+  "$PYTHON" "$ROOT/$@" > "$to.out" 2> "$to.err" || { cat "$to.err" >&2; exit 1; }
+}
 run annotate.py -o "${SETTINGS[@]}"
-run train.py --nproc 2 -o "${SETTINGS[@]}"
+run train.py -o "${SETTINGS[@]}"
 run evaluate.py -o "${SETTINGS[@]}"
 run export.py -o "${SETTINGS[@]}" export.precision=$PRECISION
 for engine in $ENGINES; do NUMBER=$engine run predict.py output/small/infer photos/test --engine $engine; done
 run doctor.py --no-self-test -o "${SETTINGS[@]}"
-[ $SWEEP = 0 ] || run sweep.py -o "${SETTINGS[@]}" -s optim.lr=[0.001]
-"$PYTHON" "$ROOT/serve.py" output/small/infer --port 8000 > said/serve.out 2> said/serve.err & server=$!
+"$PYTHON" "$ROOT/serve.py" output/small/infer --port 8000 > printed/serve.out 2> printed/serve.err & server=$!
 for attempt in {1..300}; do (exec 3<>/dev/tcp/127.0.0.1/8000) 2> /dev/null && break; sleep 0.2; done
 kill -TERM $server; wait $server || [ $? = 143 ]
 """
 
 
 @pytest.fixture(scope='module')
-def doors(tmp_path_factory):
-    """(what the scripts printed, by file; the hosts that they tried; the home folder afterwards), all doors on a small run."""
-    cwd = tmp_path_factory.mktemp('doors')
+def scripts(tmp_path_factory):
+    """(what the scripts printed, by file; the hosts that they tried; the home folder afterwards), from a small run."""
+    cwd = tmp_path_factory.mktemp('scripts')
     make_tree(cwd / 'photos', ['cat', 'dog'], {'train': 4, 'valid': 2, 'test': 2})
-    (cwd / 'said').mkdir()
+    (cwd / 'printed').mkdir()
     (cwd / 'home').mkdir()
-    there = [name for name in ('onnxruntime', 'openvino') if convert.can_save_onnx() and engines.installed(name)]
+    engines_here = [name for name in ('onnxruntime', 'openvino') if convert.can_save_onnx() and engines.installed(name)]
     values = {
         'PYTHON': sys.executable,
         'ROOT': str(ROOT),
-        'ENGINES': ' '.join(['paddle', *there]),
-        'PRECISION': 'int8' if there else 'fp32',
-        'SWEEP': str(int(engines.installed('optuna'))),
+        'ENGINES': ' '.join(['paddle', *engines_here]),
+        'PRECISION': 'int8' if engines_here else 'fp32',
     }
     given = ' '.join(f"'{setting}'" for setting in SETTINGS)
     head = '\n'.join(['set -e', *(f"{name}='{value}'" for name, value in values.items()), f'SETTINGS=({given})'])
-    (cwd / 'doors.sh').write_text(head + DOORS)
+    (cwd / 'scripts.sh').write_text(head + SCRIPTS)
     environment = {'HOME': str(cwd / 'home'), 'PATH': '/usr/bin:/bin:/usr/sbin:/sbin', 'LC_ALL': 'C.UTF-8'}
-    done = subprocess.run([*WATCHED, 'bash', 'doors.sh'], cwd=cwd, env=environment, capture_output=True, text=True)
+    done = subprocess.run([*WATCHED, 'bash', 'scripts.sh'], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    said = {path.name: path.read_text(encoding='utf-8') for path in (cwd / 'said').iterdir()}
-    return said, done.stdout.split(), [path.name for path in (cwd / 'home').rglob('*')]
+    printed = {path.name: path.read_text(encoding='utf-8') for path in (cwd / 'printed').iterdir()}
+    return printed, done.stdout.split(), [path.name for path in (cwd / 'home').rglob('*')]
 
 
 @needs_a_namespace
@@ -98,8 +88,8 @@ for address in ('192.0.2.7', '127.0.0.1'):
 
 
 @needs_a_namespace
-def test_no_script_calls_a_host_or_keeps_an_identifier(doors):
-    _, hosts, home = doors
+def test_no_script_contacts_a_host_or_stores_an_identifier(scripts):
+    _, hosts, home = scripts
     assert hosts == []
     assert not [name for name in home if re.search('deviceid|onnxruntime|openvino|_cid$|telemetry', name)]
 
@@ -110,16 +100,16 @@ LIBRARIES = re.compile(
 
 
 @needs_a_namespace
-def test_no_library_talks_on_the_terminal(doors):
-    said, *_ = doors
-    assert len(said) >= 2 * 7
-    words = {name: [line for line in text.splitlines() if LIBRARIES.search(line)] for name, text in said.items()}
-    assert not any(words.values()), words
+def test_no_library_prints_to_the_terminal(scripts):
+    printed, *_ = scripts
+    assert len(printed) >= 2 * 7
+    noise = {name: [line for line in text.splitlines() if LIBRARIES.search(line)] for name, text in printed.items()}
+    assert not any(noise.values()), noise
     for name in ('annotate.py.1.err', 'evaluate.py.1.err', 'export.py.1.err', 'predict.py.paddle.err', 'serve.err'):
-        assert said[name] in ('', 'interrupted\n'), name
+        assert printed[name] in ('', 'interrupted\n'), name
 
 
-def test_what_a_library_says_is_kept_from_the_terminal_and_shown_where_it_fails(capfd):
+def test_the_output_of_a_library_is_hidden_unless_it_fails(capfd):
     echo = ['sh', '-c', 'echo of C++ >&2']
     with device.quiet():
         subprocess.run(echo)

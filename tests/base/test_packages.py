@@ -14,7 +14,6 @@ from conftest import ROOT
 from structure import reachable
 
 from zodiac.base import packages
-from zodiac.doctor import check_packages
 
 SCRIPTS = [f'{name}.py' for name in ('annotate', 'train', 'evaluate', 'export', 'predict', 'serve', 'sweep', 'demo')]
 # Packages that scripts can do without, or that only some settings need.
@@ -76,14 +75,14 @@ def test_a_script_without_packages_names_all_that_it_needs_and_one_command_that_
     files, command = pasted(done.stderr, tmp_path)
     inner = [name for file in files for name in re.findall(r'^-r (\S+)', (ROOT / file).read_text(), re.MULTILINE)]
     assert {packages.package_of(name) for name in asked(script)} <= {
-        package for file in (*files, *inner) for package in packages.listed(file)
+        package for file in (*files, *inner) for package in packages.requirements(file)
     }, command
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
 def test_a_script_checks_for_every_package_that_it_imports(script):
     files = (packages.BASE, packages.SERVE, packages.DEPLOY, packages.DEVELOP, 'requirements-cpu.txt')
-    listed = {packages.module_of(name) for file in files for name in packages.listed(file)}
+    listed = {packages.module_of(name) for file in files for name in packages.requirements(file)}
     without_paddle = {'paddle'} if script in ('annotate.py', 'predict.py', 'serve.py') else set()
     reached = set()
     for module in reachable(script[:-3]):
@@ -166,8 +165,41 @@ def test_a_folder_with_a_space_is_quoted(tmp_path, monkeypatch):
     assert packages.here('requirements-base.txt') == "'a b/requirements-base.txt'"
 
 
+def test_the_bounds_of_requirements_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(packages, 'ROOT', str(tmp_path))
+    lines = [
+        "onnx>=1.16.1,<1.18; python_version < '3.13'  # why",
+        '-r other.txt',
+        'numpy>=1.24,<3  # Paddle 2: numpy<2',
+        'Pillow',
+    ]
+    (tmp_path / 'some.txt').write_text('\n'.join(lines), encoding='utf-8')
+    monkeypatch.setattr(sys, 'version_info', (3, 12, 9))
+    assert packages.requirements('some.txt') == {'onnx': '>=1.16.1,<1.18', 'numpy': '>=1.24,<3', 'pillow': ''}
+    monkeypatch.setattr(sys, 'version_info', (3, 13, 0))
+    assert list(packages.requirements('some.txt')) == ['numpy', 'pillow']
+    assert packages.requirements('absent.txt') == {}
+
+
 def test_a_package_has_the_same_version_bounds_in_every_file():
     bounds = {}
     for path in ROOT.glob('requirements*.txt'):
-        for name, limits in check_packages.requirements(path.read_text(encoding='utf-8')).items():
+        found = packages.requirements(path.name)
+        assert found and all(found.values()), path.name
+        for name, limits in found.items():
             assert bounds.setdefault(name, limits) == limits, f'{path.name}: {name}'
+
+
+def test_the_reason_for_no_onnx_file_comes_with_the_next_step(monkeypatch):
+    installed = {'paddlepaddle': '3.3.1', 'paddle2onnx': '2.1.0', 'onnx': '1.17.0', 'onnxruntime': '1.20'}
+    monkeypatch.setattr(packages, 'installed_version', lambda *names: installed.get(names[0], ''))
+    monkeypatch.setattr(sys, 'version_info', (3, 12, 1))
+    assert packages.why_no_onnx() == ()
+    installed['paddlepaddle'] = '2.6.2'
+    assert packages.why_no_onnx()[0] == 'paddle2onnx 2.1.0 is not for Paddle 2.6.2'
+    del installed['onnx'], installed['paddle2onnx']
+    why, step = packages.why_no_onnx()
+    assert why == 'not installed: paddle2onnx, onnx' and 'requirements-deploy.txt' in step
+    monkeypatch.setattr(sys, 'version_info', (3, 13, 0))
+    why, step = packages.why_no_onnx()
+    assert why == 'paddle2onnx and onnx are not published for Python 3.13' and 'Python 3.12 or older' in step

@@ -1,7 +1,5 @@
 """Frozen parts of a network do not change; unfrozen, they learn."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from conftest import clock_of
@@ -35,7 +33,8 @@ def trainer_of(arch, freeze, *overrides):
     settings = [f'model.arch={arch}', f'model.freeze={freeze}', 'model.pretrained=false', 'data.labels=[a, b, c, d]']
     cfg = config.load(overrides=[*settings, 'image.size=32', 'optim.schedule=constant', *overrides])
     paddle.seed(0)
-    return train.build_trainer(cfg, SimpleNamespace(labels=np.arange(4)), steps=1)
+    network, frozen = train.build_network(cfg, None)
+    return train.build_trainer(cfg, network, frozen, cfg.optim.lr, np.arange(4)), frozen
 
 
 def learn(trainer, steps=1):

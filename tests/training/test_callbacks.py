@@ -1,32 +1,31 @@
-"""What happens during a training: `train.py` in this process, with small networks of our own on pictures of 8 px."""
+"""Callbacks in training runs of small networks: accumulation, validation, EMA, best epoch, clock, signals, freezing."""
 
 import contextlib
-import csv
 import gc
 import json
 import signal
-import sys
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import paddle
 import pytest
-from conftest import clock_of, picture
-from paddle import nn
-from paddle.nn import functional
+from conftest import clock_of
+from small_runs import SETTINGS, log_of, run_train, write_index
 
 import train
 from dataset import Loader, ZodiacDataset
 from zodiac.base.errors import Stopped
+from zodiac.base.paddle_setup import paddle
 from zodiac.models import freezing, prediction, weights
 from zodiac.training import callbacks, optim, run_log
+from zodiac.training.trainer import Trainer
 
-SETTINGS = [
-    *('name=run', 'data.root=.', 'data.labels=[a,b,c]', 'data.num_workers=0', 'image.size=8', 'image.resize=8'),
-    *('augment=[resize]', 'device=cpu', 'model.pretrained=false', 'train.batch_size=8', 'train.epochs=3'),
-    *('optim.name=sgd', 'optim.schedule=step', 'optim.step_epochs=1000', 'optim.lr=0.1', 'optim.weight_decay=0'),
+nn, functional = paddle.nn, paddle.nn.functional
+
+PLAIN = [
+    *('augment=[resize]', 'train.batch_size=8', 'optim.name=sgd', 'optim.schedule=step', 'optim.step_epochs=1000'),
+    *('optim.lr=0.1', 'optim.weight_decay=0'),
 ]
 TRAIN, VALID = 24, 7
 
@@ -57,45 +56,33 @@ def differ(state, other):
     return any(not np.array_equal(state[name], other[name]) for name in state)
 
 
-def write_index(split, count, labels):
-    folder = Path(split)
-    folder.mkdir(exist_ok=True)
-    for number in range(count):
-        seed = number + 1000 * (split == 'valid')
-        picture(seed, (8, 8)).save(folder / f'{number}.png')
-    lines = [f'{split}/{number}.png\t{labels[number]}\n' for number in range(count)]
-    Path(f'{split}.txt').write_text(''.join(lines), encoding='utf-8')
-
-
 @pytest.fixture
 def fit(workdir, monkeypatch):
-    """Call train.py's main with a network of our own.
+    """Run train.py with the network of `make()`.
 
-    Returns what it left and did: `start`, the state of the network before; `steps`, its state after each step of the
-    optimizer; `validated`, its state during each validation; `rows` of log.csv; `network`, `folder`.
+    Returns: `start`, the initial state of the network; `steps`, its state after each optimizer step; `validated`, its state in each
+    validation; `rows` of log.csv; `network`; `folder`.
     """
     rng = np.random.default_rng(0)
-    write_index('train', TRAIN, rng.permutation(np.arange(TRAIN) % 3))
-    write_index('valid', VALID, rng.integers(0, 3, VALID))
-    before = signal.getsignal(signal.SIGINT)
+    write_index('train', rng.permutation(np.arange(TRAIN) % 3))
+    write_index('valid', rng.integers(0, 3, VALID))
 
     def call(make, *overrides, on_validation=None):
-        run = SimpleNamespace(steps=[], validated=[], rows=[])
+        run = call.last = SimpleNamespace(steps=[], validated=[], rows=[])
 
-        def build(cfg, *_):
+        def watched_network():
             run.network = make()
-            frozen = freezing.freeze(run.network, cfg.model.freeze)
             run.start = state_of(run.network)
-            run.network.register_forward_post_hook(looked_at)
-            return run.network, frozen
+            run.network.register_forward_post_hook(on_forward)
+            return run.network
 
-        def looked_at(layer, given, output):
+        def on_forward(layer, given, output):
             if not layer.training and len(given[0]) == VALID:
                 run.validated.append(state_of(layer))
                 if on_validation:
                     on_validation(len(run.validated))
 
-        def watched(*args, **kwargs):
+        def watched_optimizer(*args, **kwargs):
             optimizer = made(*args, **kwargs)
             step = optimizer.minimize
 
@@ -109,22 +96,12 @@ def fit(workdir, monkeypatch):
 
         made = optim.optimizer
         with monkeypatch.context() as patch:
-            patch.setattr(train, 'build_network', build)
-            patch.setattr(optim, 'optimizer', watched)
-            patch.setattr(sys, 'argv', ['train.py', '-o', *SETTINGS, *overrides])
-            call.last = run
-            train.main()
-        run.folder = Path(train.config.active().run_dir)
-        run.rows = read_log(run.folder)
+            patch.setattr(optim, 'optimizer', watched_optimizer)
+            run.folder = run_train(monkeypatch, watched_network, [*PLAIN, *overrides])
+        run.rows = log_of(run.folder)
         return run
 
-    yield call
-    signal.signal(signal.SIGINT, before)
-
-
-def read_log(folder):
-    with open(folder / 'log.csv', encoding='utf-8', newline='') as file:
-        return list(csv.DictReader(file))
+    return call
 
 
 def checkpoints(folder):
@@ -137,7 +114,7 @@ def checkpoints(folder):
 
 
 def averages(start, steps, decay):
-    """The documented average after each step."""
+    """The average after each step, by its formula."""
     average, result = {name: value.astype(float) for name, value in start.items()}, []
     for number, state in enumerate(steps, 1):
         d = min(decay, (1 + number) / (10 + number))
@@ -147,7 +124,7 @@ def averages(start, steps, decay):
 
 
 def training_batches(epoch, *overrides):
-    cfg = train.config.load(overrides=[*SETTINGS, *overrides])
+    cfg = train.config.load(overrides=[*SETTINGS, *PLAIN, *overrides])
     loader = Loader(ZodiacDataset('train', cfg=cfg), cfg.train.batch_size, cfg, shuffle=True)
     loader.set_epoch(epoch)
     return list(loader)
@@ -165,7 +142,7 @@ def gradient(make, state, images, labels):
 # Accumulated gradients
 
 
-def test_accumulated_batches_move_the_weights_as_one_batch_of_all_their_images_does(fit):
+def test_accumulated_batches_step_like_one_large_batch(fit):
     for extra in ([], ['optim.name=momentum', 'train.label_smoothing=0.1', 'optim.clip_norm=0.5']):
         whole = fit(plain, 'train.batch_size=12', *extra)
         parts = fit(plain, 'train.batch_size=6', 'train.accumulate=2', *extra)
@@ -180,7 +157,7 @@ def test_accumulated_batches_move_the_weights_as_one_batch_of_all_their_images_d
 
 
 @pytest.mark.parametrize(('size', 'parts'), [(8, 2), (5, 3), (4, 4)])
-def test_a_step_of_batches_that_do_not_fill_it_is_the_mean_over_its_own_images(fit, size, parts):
+def test_a_step_with_fewer_images_is_the_mean_over_them(fit, size, parts):
     """24 images: two steps of 12, not of 16 and 8."""
     settings = ['train.epochs=2', 'train.class_weights=balanced', 'train.label_smoothing=0.1']
     whole = fit(plain, f'train.batch_size={size * parts}', *settings)
@@ -196,7 +173,7 @@ def test_a_step_of_batches_that_do_not_fill_it_is_the_mean_over_its_own_images(f
 # Validation
 
 
-def test_validation_is_the_plain_cross_entropy_whatever_training_does(fit):
+def test_validation_loss_is_plain_cross_entropy_with_any_training_loss(fit):
     soft = ['train.label_smoothing=0.3', 'train.mixup=0.5', 'train.class_weights=balanced', 'train.accumulate=3']
     run = fit(plain, *soft)
     loader = Loader(ZodiacDataset('valid'), 8, train.config.active())
@@ -209,7 +186,7 @@ def test_validation_is_the_plain_cross_entropy_whatever_training_does(fit):
         assert float(row['valid_top1']) == pytest.approx((logits.argmax(1) == labels).numpy().mean(), rel=1e-5)
 
 
-def test_validation_and_prediction_do_not_wait_for_the_device_in_each_batch(monkeypatch):
+def test_validation_and_prediction_do_not_sync_with_the_device_per_batch(monkeypatch):
     reads = []
     numpy = paddle.Tensor.numpy
     monkeypatch.setattr(
@@ -217,7 +194,7 @@ def test_validation_and_prediction_do_not_wait_for_the_device_in_each_batch(monk
     )  # float() and the rest use it
     assert float(paddle.ones([])) == 1 and len(reads) == 1
     network = nn.Linear(4, 3)
-    trainer = SimpleNamespace(network=network, auto_cast=contextlib.nullcontext)
+    trainer = Trainer(network)
     images = paddle.arange(20 * 4, dtype='float32').reshape([20, 4]) / 80
     labels = paddle.arange(20) % 3
     for size in (20, 1):
@@ -239,11 +216,14 @@ def test_validation_and_prediction_do_not_wait_for_the_device_in_each_batch(monk
         assert probabilities == pytest.approx(numpy(functional.softmax(network(images))), abs=1e-6)
         own = probabilities[range(20), numpy(labels)]
         assert seen == [
-            {'loss': pytest.approx(-np.log(own).mean()), 'top1': (probabilities.argmax(1) == numpy(labels)).mean()}
+            {
+                'valid_loss': pytest.approx(-np.log(own).mean()),
+                'valid_top1': (probabilities.argmax(1) == numpy(labels)).mean(),
+            }
         ]
 
 
-def test_class_weights_and_smoothing_are_in_the_training_loss(fit):
+def test_training_loss_includes_class_weights_and_label_smoothing(fit):
     Path('train.txt').write_text(''.join(f'train/{n}.png\t{int(n > 8) + int(n > 20)}\n' for n in range(TRAIN)))
     settings = ['train.batch_size=24', 'train.epochs=1']
     run = fit(plain, *settings, 'train.label_smoothing=0.1', 'train.class_weights=balanced')
@@ -256,62 +236,10 @@ def test_class_weights_and_smoothing_are_in_the_training_loss(fit):
     assert float(run.rows[0]['train_loss']) == pytest.approx((losses * weight).sum() / weight.sum(), rel=1e-4)
 
 
-def test_the_first_validation_measures_the_untrained_network(fit):
-    run = fit(with_batch_norm, 'train.evaluate_first=true')
-    assert [(row['epoch'], row['step']) for row in run.rows] == [('0', '0'), ('1', '3'), ('2', '6'), ('3', '9')]
-    first = run.rows[0]
-    for column in ('lr', 'train_loss', 'train_top1', 'seconds', 'images_per_second'):
-        assert first[column] == ''
-    assert_same(run.validated[0], run.start)
-
-    network = with_batch_norm()
-    network.set_state_dict(run.start)
-    network.eval()
-    dataset = ZodiacDataset('valid')
-    probabilities = prediction.predict(network, Loader(dataset, 8, train.config.active()), VALID)
-    own = probabilities[range(VALID), dataset.labels]
-    assert float(first['valid_loss']) == pytest.approx(-np.log(own).mean(), rel=1e-4)
-    assert float(first['valid_top1']) == pytest.approx((probabilities.argmax(1) == dataset.labels).mean(), rel=1e-4)
+# Exponential moving average
 
 
-def test_the_first_validation_changes_nothing_of_the_training(fit):
-    without = fit(with_dropout)
-    run = fit(with_dropout, 'train.evaluate_first=true')
-    for state, expected in zip(run.steps, without.steps):
-        assert_same(state, expected)
-    numbers = [column for column in run.rows[0] if column not in ('seconds', 'images_per_second')]
-    assert [[row[name] for name in numbers] for row in run.rows[1:]] == [
-        [row[name] for name in numbers] for row in without.rows
-    ]
-
-
-def test_visualdl_holds_the_first_validation_at_step_0(fit):
-    from visualdl import LogReader
-
-    run = fit(plain, 'train.evaluate_first=true')
-    (file,) = (run.folder / 'visualdl').iterdir()
-    reader = LogReader(file_path=str(file))
-    for tag in ('valid/loss', 'valid/top1'):
-        assert [record.id for record in reader.get_data('scalar', tag)] == [0, 3, 6, 9]
-    assert [record.id for record in reader.get_data('scalar', 'train/loss')] == list(range(1, 10))
-    assert [record.id for record in reader.get_data('scalar', 'train/images_per_second')] == [3, 6, 9]
-    assert len(reader.get_tags()['image']) == 8
-
-
-@pytest.mark.parametrize('monitor', ['valid_loss', 'valid_top1', 'train_loss', 'train_top1'])
-def test_the_untrained_network_is_never_the_best(fit, monitor):
-    settings = ['train.evaluate_first=true', 'optim.lr=30', 'train.epochs=2', f'train.monitor={monitor}']
-    run = fit(plain, *settings, 'train.patience=5')  # at this rate every epoch is worse than none
-    assert float(run.rows[0]['valid_loss']) < min(float(row['valid_loss']) for row in run.rows[1:])
-    best = json.loads((run.folder / 'best' / 'state.json').read_text())
-    assert best['epoch'] in (1, 2)
-    assert_same(weights.read(run.folder / 'best' / 'model.pdparams'), run.validated[best['epoch']])
-
-
-# Averaged weights
-
-
-def test_the_average_follows_its_formula_and_is_what_validation_sees(fit):
+def test_ema_follows_its_formula_and_is_what_is_validated(fit):
     run = fit(with_batch_norm, 'train.ema=0.3', 'train.accumulate=2', 'train.epochs=4')
     assert len(run.steps) == 8
     expected = averages(run.start, run.steps, 0.3)
@@ -323,13 +251,13 @@ def test_the_average_follows_its_formula_and_is_what_validation_sees(fit):
 
 
 @pytest.mark.parametrize('parts', [1, 2, 3, 5])
-def test_the_average_takes_a_step_with_each_step_of_the_optimizer(fit, parts):
+def test_ema_is_updated_once_per_optimizer_step(fit, parts):
     run = fit(plain, 'train.ema=0.99', f'train.accumulate={parts}')
     assert len(run.steps) == 3 * -(-3 // parts)
     assert_same(run.validated[-1], averages(run.start, run.steps, 0.99)[-1], 1e-5)
 
 
-def test_training_goes_on_from_its_own_weights_as_if_nothing_were_averaged(fit):
+def test_ema_does_not_change_the_training_weights(fit):
     with_average = fit(with_batch_norm, 'train.ema=0.9')
     without = fit(with_batch_norm)
     assert len(without.steps) == 9
@@ -337,7 +265,7 @@ def test_training_goes_on_from_its_own_weights_as_if_nothing_were_averaged(fit):
         assert_same(state, expected)
 
 
-def test_checkpoints_hold_the_average_and_beside_it_the_weights_that_training_goes_on_from(fit):
+def test_checkpoints_hold_the_average_and_the_training_weights(fit):
     run = fit(with_batch_norm, 'train.ema=0.5', 'train.keep_checkpoints=9')
     expected = averages(run.start, run.steps, 0.5)[2::3]
     kept = checkpoints(run.folder)
@@ -352,7 +280,7 @@ def test_checkpoints_hold_the_average_and_beside_it_the_weights_that_training_go
     assert_same(weights.read('output/run.pdparams'), expected[-1], 1e-5)
 
 
-def test_without_an_average_there_is_one_set_of_weights(fit):
+def test_without_ema_checkpoints_hold_one_set_of_weights(fit):
     run = fit(plain, 'train.epochs=1')
     ((facts, contents),) = checkpoints(run.folder)
     assert set(contents) == {'model.pdparams'}
@@ -360,7 +288,7 @@ def test_without_an_average_there_is_one_set_of_weights(fit):
     assert_same(weights.read('output/run.pdparams'), run.steps[-1])
 
 
-def test_an_optimizer_without_a_state_is_kept_without_a_warning(fit):
+def test_an_optimizer_without_state_is_saved_without_a_warning(fit):
     fit(plain, 'optim.name=sgd', 'optim.schedule=constant', 'train.epochs=1')
 
 
@@ -374,7 +302,7 @@ def test_a_checkpoint_within_an_epoch_holds_the_average_after_its_step(fit):
 
 
 @pytest.mark.parametrize('ema', [0, 0.5])
-def test_an_interrupted_validation_keeps_the_weights_that_training_goes_on_from(fit, capsys, ema):
+def test_a_validation_that_is_interrupted_saves_the_training_weights(fit, capsys, ema):
     def stop(count):
         if count == 2:
             raise Stopped(signal.SIGINT)
@@ -395,7 +323,7 @@ def test_an_interrupted_validation_keeps_the_weights_that_training_goes_on_from(
 
 
 def judged(monitor, values, patience=0):
-    """Epochs that were the best so far, the best one, and the epoch after which the run was to stop or None."""
+    """The epochs that were the best so far, the best epoch, and the epoch after which the run stops or None."""
     log = SimpleNamespace(rows=[], run_dir='run')
     best = run_log.Best(log, monitor, patience)
     trainer = SimpleNamespace(stop_training=False)
@@ -416,9 +344,7 @@ def judged(monitor, values, patience=0):
     ('monitor', 'improved'),
     [('valid_loss', [1, 3]), ('train_loss', [1, 3]), ('valid_top1', [1, 2, 5]), ('train_top1', [1, 2, 5])],
 )
-def test_a_loss_is_better_when_lower_and_an_accuracy_when_higher_and_of_equal_epochs_the_first_counts(
-    monitor, improved
-):
+def test_best_is_the_lowest_loss_or_highest_accuracy_and_the_first_of_equals(monitor, improved):
     assert judged(monitor, [0.5, 0.7, 0.2, 0.7, 0.8, 0.2, 0.8]) == (improved, improved[-1], None)
 
 
@@ -428,30 +354,30 @@ def test_patience_counts_the_epochs_since_the_best_one(capsys):
     assert judged('valid_loss', losses, patience=2) == ([1, 2, 4], 4, 6)
     assert judged('valid_loss', losses, patience=3) == ([1, 2, 4], 4, 7)
     assert capsys.readouterr().err.splitlines()[-1] == (
-        'stopping: valid_loss has not been better than 0.3000 (epoch 4) for 3 epochs (train.patience = 3)'
+        'stopping: no better valid_loss than 0.3000 (epoch 4) for 3 epochs (train.patience = 3)'
     )
     assert judged('valid_loss', losses, patience=4) == ([1, 2, 4, 8], 8, None)
     assert judged('valid_top1', losses, patience=4) == ([1, 3, 7], 7, None)
     assert capsys.readouterr().err == ''
 
 
-def test_an_epoch_with_a_number_is_better_than_one_with_none():
+def test_any_number_is_better_than_nan():
     assert judged('valid_loss', [float('nan'), 0.5, 0.4])[1] == 3
 
 
-def test_a_standstill_stops_the_run_and_keeps_its_first_epoch(fit, capsys):
+def test_without_improvement_the_run_stops_and_the_first_epoch_is_best(fit, capsys):
     run = fit(plain, 'optim.lr=1.0e-30', 'train.epochs=9', 'train.patience=2')
     assert [row['epoch'] for row in run.rows] == ['1', '2', '3']
     assert len(run.steps) == 9
     assert json.loads((run.folder / 'best' / 'state.json').read_text())['epoch'] == 1
     captured = capsys.readouterr()
-    assert captured.err.count('stopping: valid_top1 has not been better than') == 1
+    assert captured.err.count('stopping: no better valid_top1 than') == 1
     assert '(epoch 1) for 2 epochs' in captured.err
     assert 'best epoch 1: validation top-1' in captured.out
 
 
 @pytest.mark.parametrize('monitor', ['valid_loss', 'valid_top1', 'train_loss', 'train_top1'])
-def test_best_holds_the_weights_of_the_epoch_that_the_log_names(fit, capsys, monitor):
+def test_best_holds_the_weights_of_the_best_epoch_of_the_log(fit, capsys, monitor):
     run = fit(plain, f'train.monitor={monitor}', 'optim.lr=2', 'train.epochs=6')
     values = [float(row[monitor]) for row in run.rows]
     expected = values.index(min(values) if monitor.endswith('loss') else max(values))
@@ -467,7 +393,7 @@ def test_best_holds_the_weights_of_the_epoch_that_the_log_names(fit, capsys, mon
 # The clock
 
 
-def test_random_draws_of_the_network_are_a_function_of_seed_epoch_and_batch():
+def test_dropout_is_a_function_of_seed_epoch_and_batch():
     def drawn(seed, epoch, batch):
         clock = clock_of(seed)
         clock.start_from(epoch, 2 * batch, 4 * epoch + batch)
@@ -481,7 +407,7 @@ def test_random_draws_of_the_network_are_a_function_of_seed_epoch_and_batch():
     assert [drawn(*place) for place in reversed(places)] == draws[::-1]
 
 
-def test_random_draws_of_the_network_are_the_same_when_a_run_goes_on_within_an_epoch():
+def test_dropout_is_the_same_after_resuming_within_an_epoch():
     def walk(clock, steps):
         draws = []
         for step in range(steps):
@@ -501,7 +427,7 @@ def test_random_draws_of_the_network_are_the_same_when_a_run_goes_on_within_an_e
     assert walk(later, 1) == expected[3:]
 
 
-def test_the_clock_tells_the_epoch_and_what_is_behind():
+def test_the_clock_counts_epochs_images_and_steps():
     clock = clock_of(steps=2)
     assert (clock.epoch, clock.done, clock.step, clock.steps, clock.epochs) == (0, 0, 0, 2, 3)
     seen = []
@@ -518,7 +444,7 @@ def test_the_clock_tells_the_epoch_and_what_is_behind():
 @pytest.mark.parametrize(
     ('epochs', 'step', 'done'), [(0, 0, 0), (0, 3, 3), (0, 4, 4), (1, 4, 0), (1, 5, 1), (1, 8, 4), (2, 8, 0)]
 )
-def test_the_clock_of_a_run_that_goes_on_leaves_out_the_batches_behind(epochs, step, done):
+def test_the_clock_of_a_resumed_run_skips_the_batches_already_done(epochs, step, done):
     clock = clock_of()
     clock.start_from(epochs, 2 * done, step)
     assert (clock.epoch, clock.done, clock.step) == (epochs, done, step)
@@ -533,7 +459,7 @@ def test_the_clock_of_a_run_that_goes_on_leaves_out_the_batches_behind(epochs, s
 
 
 @pytest.mark.parametrize(('parts', 'between'), [(1, []), (2, [1, 3, 5]), (3, [1, 2, 4, 5]), (9, [1, 2, 3, 4, 5])])
-def test_gradients_wait_until_the_optimizer_moves_and_it_always_moves_at_the_end_of_an_epoch(parts, between):
+def test_gradients_accumulate_until_the_step_and_each_epoch_ends_with_a_step(parts, between):
     clock = clock_of(steps=6, parts=parts)  # 12 images in batches of 2
     clock.on_epoch_begin(0)
     waiting = []
@@ -549,7 +475,7 @@ def test_gradients_wait_until_the_optimizer_moves_and_it_always_moves_at_the_end
 
 @pytest.fixture
 def came():
-    """What signals do outside of a training: their numbers are kept here."""
+    """The signals that reach the handlers from before the training."""
     came = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
@@ -559,7 +485,7 @@ def came():
         signal.signal(number, handler)
 
 
-def test_within_a_training_a_second_signal_does_what_it_did_before(came):
+def test_a_second_signal_during_training_is_handled_as_before_training(came):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(Stopped), callbacks.Interrupts(clock_of()) as interrupts:
         signal.raise_signal(signal.SIGINT)
@@ -580,14 +506,14 @@ def test_a_signal_after_the_last_step_is_not_lost(came, error):
     assert came == [signal.SIGINT]
 
 
-def test_without_a_signal_nothing_comes_after_a_training(came):
+def test_without_a_signal_none_is_raised_after_training(came):
     with callbacks.Interrupts(clock_of()):
         pass
     assert came == []
 
 
 @pytest.mark.parametrize(('parts', 'last'), [(1, 1), (2, 2), (3, 3), (9, 6)])
-def test_ctrl_c_waits_until_the_optimizer_has_moved(parts, last):
+def test_ctrl_c_waits_for_the_optimizer_step(parts, last):
     clock = clock_of(steps=6, parts=parts)
     interrupts = callbacks.Interrupts(clock)
     interrupts.asked = signal.SIGINT
@@ -599,7 +525,7 @@ def test_ctrl_c_waits_until_the_optimizer_has_moved(parts, last):
     assert clock.step == last
 
 
-def test_a_network_with_dropout_trains_to_the_same_bytes_again(fit):
+def test_training_with_dropout_is_reproducible_to_the_bit(fit):
     runs = []
     for name in ('first', 'second'):
         runs.append(fit(with_dropout, f'name={name}'))
@@ -613,7 +539,7 @@ def test_a_network_with_dropout_trains_to_the_same_bytes_again(fit):
     assert_same(weights.read('output/first.pdparams'), weights.read('output/second.pdparams'))
 
 
-# Freezing for some epochs
+# Unfreezing
 
 
 def two_stages():
@@ -630,7 +556,7 @@ def two_stages():
 
 
 @pytest.mark.parametrize('unfreeze', [0, 1, 2])
-def test_what_is_frozen_stands_still_until_its_epoch(fit, unfreeze):
+def test_frozen_parameters_do_not_change_before_unfreeze_epoch(fit, unfreeze):
     run = fit(two_stages, 'model.freeze=backbone', f'model.unfreeze_epoch={unfreeze}', 'train.epochs=2')
     still = 6 if unfreeze == 0 else 3 * (unfreeze - 1)
     for number, state in enumerate(run.steps, 1):
@@ -638,7 +564,7 @@ def test_what_is_frozen_stands_still_until_its_epoch(fit, unfreeze):
         assert moved == ({'fc'} if number <= still else {'fc', 'stage'})
 
 
-def test_several_processes_keep_the_old_exchange_of_gradients_alive(monkeypatch):
+def test_unfreezing_keeps_the_replaced_data_parallel_alive(monkeypatch):
     class Exchange:
         def __init__(self, network):
             self.network = network
@@ -646,7 +572,8 @@ def test_several_processes_keep_the_old_exchange_of_gradients_alive(monkeypatch)
     network = two_stages()
     old = Exchange(network)
     alive = weakref.ref(old)
-    trainer = SimpleNamespace(network=network, _adapter=SimpleNamespace(_nranks=2, ddp_model=old))
+    trainer = Trainer(network)
+    trainer._adapter = SimpleNamespace(_nranks=2, ddp_model=old)
     del old
     monkeypatch.setattr(paddle, 'DataParallel', Exchange)
     watcher = callbacks.Unfreeze(clock_of(), 1, freezing.freeze(network, 'backbone'))

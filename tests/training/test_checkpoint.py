@@ -1,4 +1,4 @@
-"""The classes that weights were trained for stay with them, whichever way they are named."""
+"""Loading weights by any path: their classes are checked, damage is found, pretrained heads are used or not."""
 
 import pickle
 import shutil
@@ -8,12 +8,11 @@ import pytest
 
 import config
 import train
-from zodiac.base import files, paddle_setup, provenance
+from zodiac.base import files, provenance
 from zodiac.base.errors import UserError
+from zodiac.base.paddle_setup import paddle
 from zodiac.models import builder, weights
 from zodiac.training import checkpoint
-
-paddle = paddle_setup.import_paddle()
 
 SETTINGS = ['name=run', 'model.arch=cifarnet', 'image.size=32', 'image.resize=32', 'model.pretrained=false']
 LABELS = ['red', 'green', 'blue']
@@ -29,18 +28,18 @@ def new_network(cfg):
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """A working directory with a run of LABELS, as train.py leaves it; and its network."""
+    """A working directory with a run of LABELS, as train.py writes it, and its network."""
     folder = tmp_path_factory.mktemp('work')
     cfg = settings()
     network = new_network(cfg)
     facts = {'identity': cfg.identity, 'pretrained': False, 'epoch': 2}
     for name in ('best', 'checkpoints/step_0000004'):
         checkpoint.save(str(folder / 'output' / 'run' / name), {checkpoint.WEIGHTS: network.state_dict()}, facts)
-    last = weights.dump(network.state_dict(), checkpoint.told(facts))
+    last = weights.dump(network.state_dict(), checkpoint.facts_in_file(facts))
     (folder / 'output' / 'run.pdparams').write_bytes(last)
     (folder / 'output' / 'run' / 'config.yaml').write_text(cfg.to_yaml(), encoding='utf-8')
     shutil.copy(folder / 'output' / 'run' / 'best' / 'model.pdparams', folder / 'copy.pdparams')
-    # of an older version: the file alone does not tell its classes, its folder does
+    # of an older version: only the folder records the classes, not the file
     old = folder / 'old' / 'best'
     shutil.copytree(folder / 'output' / 'run' / 'best', old)
     (old / 'model.pdparams').write_bytes(weights.dump(network.state_dict()))
@@ -62,7 +61,7 @@ def here(run, monkeypatch):
 
 
 @pytest.mark.parametrize('way', WAYS)
-def test_weights_of_the_same_classes_are_loaded_and_nothing_is_warned_of(here, capsys, way):
+def test_weights_of_the_same_classes_are_loaded_without_a_warning(here, capsys, way):
     network, facts = checkpoint.load_network('output/run', way, settings().identity)
     assert facts['epoch'] == 2 and facts['pretrained'] is False
     assert all((network.state_dict()[name] == value).all() for name, value in here.state_dict().items())
@@ -86,25 +85,27 @@ def test_weights_of_classes_in_another_order_are_refused(here, way):
         assert '-c output/run/config.yaml' in str(caught.value)
 
 
-def test_classes_that_were_kept_as_macos_spells_them_are_those_of_the_settings(tmp_path):
+def test_class_names_are_compared_after_unicode_normalisation(tmp_path):
     cfg = settings(['café', 'thé'])
     facts = {
         'identity': {**cfg.identity, 'data.labels': [unicodedata.normalize('NFD', name) for name in ('café', 'thé')]}
     }
     contents = {checkpoint.WEIGHTS: new_network(cfg).state_dict()}
     checkpoint.save(str(tmp_path / 'best'), contents, facts)
-    (tmp_path / 'last.pdparams').write_bytes(weights.dump(contents[checkpoint.WEIGHTS], checkpoint.told(facts)))
+    (tmp_path / 'last.pdparams').write_bytes(
+        weights.dump(contents[checkpoint.WEIGHTS], checkpoint.facts_in_file(facts))
+    )
     for path in ('best', 'last.pdparams'):
         assert checkpoint.find('none', str(tmp_path / path))[1]['identity'] == cfg.identity
 
 
 @pytest.mark.parametrize('way', ['output/run.pdparams', 'copy.pdparams'])
-def test_a_file_is_refused_with_other_pixels_too(here, way):
+def test_a_weight_file_trained_with_another_normalisation_is_refused(here, way):
     with pytest.raises(UserError, match='image.*mean'):
         checkpoint.load_network('output/run', way, settings(LABELS, 'image.mean=[0.5,0.5,0.5]').identity)
 
 
-def test_a_file_that_does_not_tell_its_classes_is_taken_in_their_order_and_that_is_said(here, tmp_path, capsys):
+def test_a_weight_file_without_classes_is_loaded_with_a_warning(here, tmp_path, capsys):
     path = str(tmp_path / 'theirs.pdparams')
     paddle.save(here.state_dict(), path)
     checkpoint.load_network('output/run', path, settings().identity)
@@ -112,7 +113,7 @@ def test_a_file_that_does_not_tell_its_classes_is_taken_in_their_order_and_that_
     assert f'warning: {path}' in said and 'red, green, blue' in said
 
 
-def test_a_damaged_checkpoint_is_refused_also_by_the_name_of_its_file(here, tmp_path):
+def test_a_damaged_checkpoint_is_refused_by_folder_and_by_file_name(here, tmp_path):
     shutil.copytree('output/run/best', tmp_path / 'best')
     with open(tmp_path / 'best' / 'model.pdparams', 'ab') as file:
         file.write(b'0')
@@ -121,7 +122,7 @@ def test_a_damaged_checkpoint_is_refused_also_by_the_name_of_its_file(here, tmp_
             checkpoint.locate(str(path))
 
 
-def test_a_place_without_weights_is_named(here, tmp_path):
+def test_a_path_without_weights_is_named(here, tmp_path):
     for which in ('gone.pdparams', str(tmp_path / 'nothing')):
         with pytest.raises(UserError, match=f'{which}: no weights there.*evaluate.weights'):
             checkpoint.find('output/run', which)
@@ -132,7 +133,7 @@ def test_a_place_without_weights_is_named(here, tmp_path):
         checkpoint.locate(str(tmp_path))
 
 
-def test_paddle_reads_a_file_that_tells_its_classes(here, tmp_path):
+def test_paddle_loads_a_weight_file_that_records_its_classes(here, tmp_path):
     loaded = paddle.load('output/run.pdparams')
     assert sorted(loaded) == sorted(here.state_dict())
     again = paddle.Model(new_network(settings()))
@@ -155,7 +156,7 @@ def test_half_precision_is_written_as_float32(tmp_path):
         assert all(str(value.dtype).endswith(kind) for value in half.state_dict().values())
 
 
-def test_the_notebook_is_told_of_other_classes_when_it_asks_where_the_weights_are(here, recwarn):
+def test_model_save_dir_warns_when_the_weights_have_other_classes(here, recwarn):
     for labels, warned in ((LABELS, 0), (['blue', 'red', 'green'], 1)):
         config.use(overrides=[*SETTINGS, f'data.labels={labels}'])
         assert config.get('model_save_dir') == 'output/run'
@@ -188,7 +189,7 @@ def pretrained(capsys, source, labels):
         (['cat', 'dog'], 'new head (3 -> 2 classes)'),
     ],
 )
-def test_a_run_that_starts_from_another_takes_its_head_for_the_same_classes_only(here, capsys, source, labels, said):
+def test_pretrained_weights_of_a_run_include_the_head_only_for_the_same_classes(here, capsys, source, labels, said):
     network, told = pretrained(capsys, source, labels)
     assert said in told and 'does not tell' not in told
     head = builder.head_of(network)
@@ -197,7 +198,7 @@ def test_a_run_that_starts_from_another_takes_its_head_for_the_same_classes_only
     assert (ours.shape == theirs.shape and bool((ours == theirs).all())) == (labels == LABELS)
 
 
-def test_a_head_of_unknown_classes_is_taken_and_that_is_said(here, tmp_path, capsys):
+def test_a_head_of_unknown_classes_is_loaded_with_a_note(here, tmp_path, capsys):
     path = str(tmp_path / 'theirs.pdparams')
     paddle.save(here.state_dict(), path)
     assert 'head loaded too (the file does not name its classes' in pretrained(capsys, path, ['cat', 'dog', 'pig'])[1]
@@ -209,8 +210,7 @@ def test_a_head_of_unknown_classes_is_taken_and_that_is_said(here, tmp_path, cap
 @pytest.mark.parametrize(
     'content',
     [
-        b'',
-        b'short',
+        *(None, b'', b'short'),
         pickle.dumps({'a': 1}),
         provenance.appended({})[:-1],
         b'no json' + provenance.TAIL.pack(7, provenance.MARK),
@@ -218,15 +218,12 @@ def test_a_head_of_unknown_classes_is_taken_and_that_is_said(here, tmp_path, cap
         provenance.appended([1, 2]),
     ],
 )
-def test_a_file_without_facts_has_none(tmp_path, content):
-    (tmp_path / 'w').write_bytes(content)
-    assert provenance.read(tmp_path / 'w') == {}
-
-
-def test_a_missing_file_has_no_facts(tmp_path):
+def test_a_missing_file_or_one_without_facts_has_none(tmp_path, content):
+    if content is not None:
+        (tmp_path / 'w').write_bytes(content)
     assert provenance.read(tmp_path / 'w') == {}
 
 
 @pytest.mark.parametrize('identity', [None, [], {}, {'data.labels': 3}, {'data.labels': [{}]}])
-def test_facts_that_make_no_sense_tell_no_classes(tmp_path, identity):
+def test_invalid_facts_give_no_classes(tmp_path, identity):
     assert provenance.labels({'identity': identity}) is None

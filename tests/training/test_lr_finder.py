@@ -1,4 +1,4 @@
-"""The learning-rate range test: the rates that it tries, the losses that it tells, where it stops, what it proposes."""
+"""The learning-rate range test: rates, smoothed losses, where it stops, what it proposes."""
 
 import itertools
 import math
@@ -10,17 +10,16 @@ import pytest
 from conftest import make_tree
 
 import config
-from zodiac.base import paddle_setup
+import train
+from zodiac.base.paddle_setup import paddle
+from zodiac.report import plots
 from zodiac.training import lr_finder, optim
-
-paddle = paddle_setup.import_paddle()
-
-from zodiac.training.soft_labels import Loss  # noqa: E402
-from zodiac.training.trainer import Trainer  # noqa: E402
+from zodiac.training.soft_labels import Loss
+from zodiac.training.trainer import Trainer
 
 
 class Scripted:
-    """A loss whose value, but not whose gradient, is read from a list; keeps the labels that it was called with."""
+    """A loss whose values come from a list, but not its gradients; records the labels of its calls."""
 
     def __init__(self, values):
         self.values = iter(values)
@@ -44,7 +43,7 @@ def toy_trainer(loss=None, seed=0, **settings):
 
 
 def toy_batches(count=1, size=24):
-    """Batches of points about one centre a class."""
+    """Batches of points around one centre per class."""
     rng = np.random.default_rng(0)
     labels = np.arange(size) % 3
     centres = rng.normal(0, 1, (3, 4))
@@ -60,7 +59,7 @@ def numbered_batches(count):
 
 
 def bias_corrected(losses):
-    """By its definition: weights 0.9^k on the loss k steps ago, over their sum."""
+    """By definition: the mean with weight 0.9^k on the loss k steps ago."""
     return [
         sum(0.9**k * losses[n - k] for k in range(n + 1)) / sum(0.9**k for k in range(n + 1))
         for n in range(len(losses))
@@ -70,7 +69,7 @@ def bias_corrected(losses):
 # sweep
 
 
-def test_the_rates_rise_from_low_to_high_by_the_same_factor():
+def test_the_rates_rise_geometrically_from_low_to_high():
     trainer = toy_trainer(Scripted([1.0] * 30))
     rates, losses = lr_finder.sweep(trainer, numbered_batches(3), low=1e-4, high=1e-1, steps=30)
     assert rates == pytest.approx(np.geomspace(1e-4, 1e-1, 30), rel=1e-6)
@@ -78,7 +77,7 @@ def test_the_rates_rise_from_low_to_high_by_the_same_factor():
 
 
 @pytest.mark.parametrize('name', ['sgd', 'momentum', 'adam', 'adamw'])
-def test_each_step_moves_the_weights_by_the_rate_that_is_told(name):
+def test_each_step_uses_the_reported_rate(name):
     trainer = toy_trainer(Scripted([1.0] * 8), name=name, momentum=0.0)
     bias = trainer.network.bias
     seen = []
@@ -91,11 +90,11 @@ def test_each_step_moves_the_weights_by_the_rate_that_is_told(name):
     rates, _ = lr_finder.sweep(trainer, watched(), low=1e-3, high=1.0, steps=8)
     seen.append(bias.numpy().astype('float64'))
     moved = np.abs(np.diff(seen, axis=0)).max(1)[:8]
-    slope = 1 / 3 if name in ('sgd', 'momentum') else 1.0  # Adam goes by the sign of a gradient that stays the same
+    slope = 1 / 3 if name in ('sgd', 'momentum') else 1.0  # Adam normalises a constant gradient to its sign
     assert moved == pytest.approx(rates * slope, rel=1e-3)
 
 
-def test_a_backbone_keeps_its_share_of_the_rate():
+def test_backbone_lr_keeps_its_ratio_to_lr():
     settings = config.Optim(name='sgd', lr=0.1, backbone_lr=0.01, weight_decay=0.0, schedule='constant')
     network = paddle.nn.Linear(4, 3)
     start = {name: parameter.numpy().astype('float64') for name, parameter in network.named_parameters()}
@@ -107,7 +106,7 @@ def test_a_backbone_keeps_its_share_of_the_rate():
         np.testing.assert_allclose(start[name] - getattr(network, name).numpy(), share * rates.sum() / 3, rtol=1e-3)
 
 
-def test_weights_shrink_by_the_rate_that_is_told_under_decoupled_decay():
+def test_decoupled_decay_uses_the_reported_rate():
     trainer = toy_trainer(Scripted([1.0] * 4), name='sgd', decoupled_decay=True, weight_decay=0.5)
     start = trainer.network.weight.numpy().astype('float64')
     batches = [(paddle.zeros([2, 4]), paddle.to_tensor([0, 0]))]  # no gradient on the weight
@@ -121,7 +120,7 @@ def test_the_losses_are_the_bias_corrected_mean():
     assert losses == pytest.approx(bias_corrected(raw), rel=1e-5)
 
 
-def test_it_stops_where_the_smoothed_loss_is_more_than_four_times_its_lowest():
+def test_it_stops_when_the_smoothed_loss_exceeds_four_times_its_lowest():
     raw = [2.0] * 10 + [1.0] * 10 + [3.0 * 1.5**n for n in range(80)]
     rates, losses = lr_finder.sweep(toy_trainer(Scripted(raw)), numbered_batches(5))
     expected = bias_corrected(raw)
@@ -148,17 +147,11 @@ def test_it_stops_before_the_first_loss_that_is_not_finite(bad, good):
     assert len(loss.labels) == good + 1
 
 
-def test_few_batches_are_gone_through_again():
-    loss = Scripted([1.0] * 10)
-    rates, _ = lr_finder.sweep(toy_trainer(loss), numbered_batches(3), steps=10)
-    assert len(rates) == 10
-    assert loss.labels == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
-
-
-def test_no_more_batches_are_read_than_there_are_steps():
-    loss = Scripted([1.0] * 5)
-    lr_finder.sweep(toy_trainer(loss), numbered_batches(50), steps=5)
-    assert loss.labels == [0, 1, 2, 0, 1]
+@pytest.mark.parametrize(('batches', 'steps'), [(3, 10), (50, 5)])
+def test_each_step_reads_one_batch_and_few_batches_are_repeated(batches, steps):
+    loss = Scripted([1.0] * steps)
+    lr_finder.sweep(toy_trainer(loss), numbered_batches(batches), steps=steps)
+    assert loss.labels == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0][:steps]
 
 
 def test_a_loader_without_batches_ends():
@@ -191,24 +184,21 @@ RATES = np.geomspace(1e-6, 1.0, 100)
 
 
 def falling_curve(middle, width=0.3):
-    """A loss that falls from 2.5 to 1, fastest over log10 rate at `middle`, and grows a decade and a half later."""
+    """A loss that falls from 2.5 to 1, steepest at log10 rate = `middle`, and rises 1.5 decades later."""
     place = np.log10(RATES) - middle
     return 2.5 - 1.5 / (1 + np.exp(-place / width)) + np.expm1(5 * np.maximum(place - 1.5, 0))
 
 
 @pytest.mark.parametrize('middle', [-4.0, -3.0, -2.0, -1.0])
 def test_the_proposal_is_where_the_loss_falls_fastest(middle):
-    assert np.log10(lr_finder.propose(RATES, falling_curve(middle))) == pytest.approx(middle, abs=0.04)
+    proposal = lr_finder.propose(RATES, falling_curve(middle))
+    assert type(proposal) is float and np.log10(proposal) == pytest.approx(middle, abs=0.04)
 
 
-def test_a_fall_behind_the_lowest_loss_does_not_count():
+def test_a_fall_after_the_lowest_loss_is_ignored():
     losses = falling_curve(-3.0)
-    losses[90:] = [90, 80, 30, 10, 9, 8, 7, 6, 5, 4]  # a steep one, where training has long diverged
+    losses[90:] = [90, 80, 30, 10, 9, 8, 7, 6, 5, 4]  # steep, but after divergence
     assert np.log10(lr_finder.propose(RATES, losses)) == pytest.approx(-3.0, abs=0.04)
-
-
-def test_a_proposal_is_a_plain_number():
-    assert type(lr_finder.propose(RATES, falling_curve(-2.0))) is float
 
 
 @pytest.mark.parametrize(
@@ -220,7 +210,7 @@ def test_there_is_no_proposal_where_the_loss_never_falls(losses):
     assert lr_finder.propose(RATES[: len(losses)], losses) is None
 
 
-def test_the_noise_of_the_first_batches_is_not_taken_for_a_fall():
+def test_noise_in_the_first_batches_does_not_mislead_the_proposal():
     proposals = []
     for seed in range(100):
         raw = falling_curve(-2.0) + np.random.default_rng(seed).normal(0, 0.1, 100)
@@ -237,26 +227,24 @@ class Epochs(list):
         pass
 
 
-def test_the_proposal_does_not_depend_on_how_many_batches_are_a_step_of_the_training(monkeypatch, workdir):
-    import train
-    from zodiac.report import plots
-
+def test_the_proposal_does_not_depend_on_accumulate(monkeypatch, workdir):
     curves = {}
     ((images, labels),) = toy_batches()
     loader = Epochs([(images * 5, paddle.nn.functional.one_hot(labels, 3))])
-    loader.images = types.SimpleNamespace(labels=labels.numpy())
+    loader.images, loader.batch_sampler = types.SimpleNamespace(labels=labels.numpy()), None
     for parts in (1, 4):
         paddle.seed(0)
         network = paddle.nn.Linear(4, 3)
+        monkeypatch.setattr(train, 'build_loaders', lambda cfg: (loader, loader))
         monkeypatch.setattr(train, 'build_network', lambda *args, network=network: (network, []))
         monkeypatch.setattr(lr_finder, 'propose', lambda *curve, parts=parts: curves.setdefault(parts, curve) and 0.1)
         monkeypatch.setattr(plots, 'plot_lr_finder', lambda *args: None)
         cfg = config.load(overrides=['data.labels=[a,b,c]', f'train.accumulate={parts}', 'optim.schedule=constant'])
-        train.find_lr(cfg, loader)
+        train.find_lr(cfg)
     np.testing.assert_allclose(curves[1][1], curves[4][1], rtol=1e-6)
 
 
-def test_find_lr_draws_the_curve_and_proposes_a_rate(call_script, tmp_path):
+def test_find_lr_plots_the_curve_and_proposes_a_rate(call_script, tmp_path):
     labels = ['cat', 'dog']
     make_tree(tmp_path / 'photos', labels, {'': 4})
     lines = [f'photos/{label}/{label}_{n}.jpg\t{number}\n' for number, label in enumerate(labels) for n in range(4)]
@@ -277,7 +265,7 @@ def test_find_lr_draws_the_curve_and_proposes_a_rate(call_script, tmp_path):
     assert (tmp_path / 'output/tiny.lr_finder.png').read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
 
 
-def test_one_run_does_not_both_find_a_rate_and_draw_the_schedule(call_script, tmp_path):
+def test_find_lr_and_plot_schedule_exclude_each_other(call_script, tmp_path):
     result = call_script('train.py', '--find-lr', '--plot-schedule', cwd=tmp_path)
     assert result.returncode == 2
     assert 'not allowed with' in result.stderr

@@ -1,6 +1,5 @@
-"""Two processes that share a run on the CPU give what one gives; each is started as a user does, by Paddle's launcher."""
+"""Runs of several processes on the CPU, started by Paddle's launcher or --nproc, equal runs of one."""
 
-import csv
 import json
 import os
 import signal
@@ -11,38 +10,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_message, make_tree, picture, run_script
+import small_runs
+from conftest import ROOT, assert_message, make_tree, run_script
+from small_runs import log_of, write_index
 
-import config
-import train
 from zodiac.base import device
 from zodiac.models import weights
 from zodiac.training import processes
 
 SETTINGS = [
-    *('data.root=.', 'data.labels=[a,b,c]', 'data.num_workers=0', 'image.size=8', 'image.resize=8', 'device=cpu'),
-    *(
-        'augment=[random_resized_crop,horizontal_flip]',
-        'model.pretrained=false',
-        'train.batch_size=5',
-        'train.epochs=2',
-    ),
-    *(
-        'optim.name=momentum',
-        'optim.lr=0.05',
-        'train.evaluate_first=true',
-        'train.save_steps=1',
-        'train.keep_checkpoints=9',
-    ),
+    *(*small_runs.SETTINGS, 'train.batch_size=5', 'train.epochs=2', 'optim.name=momentum', 'train.save_steps=1'),
+    'train.keep_checkpoints=9',
 ]
 RUNS = """
 import json, sys
 sys.path.insert(0, {root!r})
-from zodiac.base import device, paddle_setup
-paddle = paddle_setup.import_paddle()
-from paddle import nn
 import train
-from zodiac.base import errors; from zodiac.models import freezing; from zodiac.training import callbacks
+from zodiac.base import device, errors
+from zodiac.base.paddle_setup import paddle
+from zodiac.models import freezing
+from zodiac.training import callbacks
+nn = paddle.nn
 
 class Network(nn.Layer):
     def __init__(self, norm):
@@ -60,14 +48,14 @@ class Interrupts(callbacks.Interrupts):
 
 callbacks.Interrupts = Interrupts
 for name, norm, asked, arguments in json.load(open('runs.json')):
-    def build(cfg, *_):
+    def build(cfg, *_, **__):
         paddle.seed(0)
         network = Network(norm)
         return network, freezing.freeze(network, 'none')
     train.build_network = build
     sys.argv = ['train.py', *arguments, '-o', *{settings!r}, 'name=' + name]
     try:
-        with paddle.utils.unique_name.guard():  # as in a process of its own
+        with paddle.utils.unique_name.guard():  # as in a new process
             train.main()
     except errors.Stopped as stop:
         assert asked and stop.status == 143
@@ -75,14 +63,14 @@ for name, norm, asked, arguments in json.load(open('runs.json')):
 WEIGHTED = ['train.class_weights=balanced', 'optim.schedule=constant']
 CUT = {
     'weighted': WEIGHTED,
-    # 14 images in steps of 7 and 7, in batches of 4 and 3; two processes have 7 at once, or one of them would get a single image
+    # 14 images in steps of 7, in batches of 4 and 3; in one batch of 7 for two processes, where one would get a single image
     'weighted and smoothed in two batches': [*WEIGHTED, 'train.label_smoothing=0.2', 'train.accumulate=2'],
 }
 LAUNCH = ['-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', 'logs']
 
 
 def start(folder, runs, prefix=(), settings=(), wait=True):
-    """Run `runs`, each (name, with BatchNorm and dropout?, step at which one process gets SIGTERM or 0, flags)."""
+    """Run `runs`, each (name, with BatchNorm and dropout, step at which one process gets SIGTERM or 0, flags)."""
     (folder / 'runs.json').write_text(json.dumps(runs))
     (folder / 'runs.py').write_text(RUNS.format(root=str(ROOT), settings=[*SETTINGS, *settings]))
     process = subprocess.Popen(
@@ -105,13 +93,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp('processes')
     rng = np.random.default_rng(0)
     for split, count in (('train', 14), ('valid', 7)):
-        (path / split).mkdir()
-        for number in range(count):
-            picture(number + 1000 * (split == 'valid'), (12, 12)).save(path / split / f'{number}.png')
-        lines = [
-            f'{split}/{number}.png\t{label}\n' for number, label in enumerate(rng.permutation(np.arange(count) % 3))
-        ]
-        (path / f'{split}.txt').write_text(''.join(lines))
+        write_index(split, rng.permutation(np.arange(count) % 3), path)
     start(
         path, [['one', False, 0, []], *(['one ' + name, False, 0, ['-o', *settings]] for name, settings in CUT.items())]
     )
@@ -124,25 +106,17 @@ def folder(tmp_path_factory):
     return path
 
 
-def log_of(folder, name):
-    with open(folder / f'output/{name}/log.csv', encoding='utf-8', newline='') as file:
-        return [
-            {key: value for key, value in row.items() if key not in ('seconds', 'images_per_second')}
-            for row in csv.DictReader(file)
-        ]
-
-
 def assert_same(folder, name, expected):
     for file in sorted((folder / f'output/{expected}').rglob('*.pd*')) + [folder / f'output/{expected}.pdparams']:
         ours = Path(str(file).replace(f'output/{expected}', f'output/{name}'))
         for key, value in weights.read(str(file)).items():
             assert np.array_equal(weights.read(str(ours))[key], value), (file, key)
-    assert log_of(folder, name) == log_of(folder, expected)
+    assert log_of(folder / 'output' / name) == log_of(folder / 'output' / expected)
 
 
 def assert_nearly_same(folder, name, expected):
-    """The same numbers in the log and the same last weights, but for rounding."""
-    ours, theirs = log_of(folder, name), log_of(folder, expected)
+    """The log and the last weights are the same up to rounding."""
+    ours, theirs = log_of(folder / 'output' / name), log_of(folder / 'output' / expected)
     assert len(ours) == len(theirs)
     for row, other in zip(ours, theirs):
         for key in ('train_loss', 'train_top1', 'valid_loss', 'valid_top1'):
@@ -153,34 +127,34 @@ def assert_nearly_same(folder, name, expected):
         assert value == pytest.approx(trained[key], abs=1e-6), key
 
 
-def test_two_processes_train_what_one_trains(folder):
-    assert [row['step'] for row in log_of(folder, 'two')] == ['0', '3', '6']
-    assert [row['lr'] for row in log_of(folder, 'two')] == [row['lr'] for row in log_of(folder, 'one')]
+def test_two_processes_train_like_one(folder):
+    assert [row['step'] for row in log_of(folder / 'output/two')] == ['3', '6']
+    assert [row['lr'] for row in log_of(folder / 'output/two')] == [row['lr'] for row in log_of(folder / 'output/one')]
     assert_nearly_same(folder, 'two', 'one')
 
 
 @pytest.mark.parametrize('name', CUT)
-def test_class_weights_count_over_the_whole_step_whatever_shares_it(folder, name):
+def test_class_weights_are_normalised_over_the_whole_step(folder, name):
     for number in ('two', 'three'):
         assert_nearly_same(folder, f'{number} {name}', f'one {name}')
 
 
-def test_two_processes_that_are_stopped_go_on_as_if_they_were_not(folder):
+def test_resuming_two_processes_is_exact(folder):
     assert_same(folder, 'stopped', 'whole')
 
 
-def test_one_process_goes_on_with_the_run_of_two(folder):
-    """The images of the epoch that are behind stay behind, and the log counts them."""
+def test_one_process_resumes_a_run_of_two(folder):
+    """The images already done in the epoch are not repeated, and the log counts them."""
     before = json.loads((folder / 'output/shrunk/checkpoints/step_0000004/state.json').read_text())
     start(folder, [['shrunk', True, 0, ['--resume']]])
     after = json.loads((folder / 'output/shrunk/checkpoints/step_0000005/state.json').read_text())
     assert (before['images'], after['images']) == (5, 10)
     assert [state['sums']['images'] for state in (before, after)] == [5, 10]
-    assert [row['step'] for row in log_of(folder, 'shrunk')] == ['0', '3', '6']
+    assert [row['step'] for row in log_of(folder / 'output/shrunk')] == ['3', '6']
 
 
-def test_processes_that_are_killed_lose_no_more_than_a_step(folder):
-    process = start(folder, [['killed', True, 0, []]], LAUNCH, ['train.epochs=40'], wait=False)
+def test_killed_processes_lose_at_most_one_step(folder):
+    process = start(folder, [['killed', True, 0, []]], LAUNCH, ['train.epochs=12'], wait=False)
     reached = folder / 'output/killed/checkpoints/step_0000007'
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None and not reached.is_dir():
@@ -190,43 +164,41 @@ def test_processes_that_are_killed_lose_no_more_than_a_step(folder):
         if os.path.realpath(f'/proc/{child}/cwd') == str(folder):
             os.kill(int(child), signal.SIGKILL)
     process.communicate(timeout=60)
-    start(folder, [['killed', True, 0, ['--resume']], ['alive', True, 0, []]], LAUNCH, ['train.epochs=40'])
+    start(folder, [['killed', True, 0, ['--resume']], ['alive', True, 0, []]], LAUNCH, ['train.epochs=12'])
     assert_same(folder, 'killed', 'alive')
 
 
 # train.py --nproc
 
 
-@pytest.mark.parametrize(
-    ('cores', 'batch', 'expected'),
-    [(2, 32, 2), (1, 32, 1), (8, 32, 2), (8, 128, 8), (2, 16, 1), (2, 1, 1), (3, 500, 3)],
-)
-def test_on_a_cpu_a_process_a_core_is_the_default_while_each_has_images_enough(monkeypatch, cores, batch, expected):
-    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+def suited(folder, monkeypatch, cores, batch, training=99, validation=99, setting='cpu', threads=''):
+    """The default number of processes on a machine with `cores`, for so many images."""
+    monkeypatch.setenv('OMP_NUM_THREADS', threads)
     monkeypatch.setattr(device, 'cores', lambda: cores)
-    assert processes.suited('cpu', batch) == expected
-
-
-def test_one_process_is_the_default_on_a_gpu_and_where_the_threads_are_set(monkeypatch):
-    monkeypatch.setattr(device, 'cores', lambda: 8)
-    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
-    assert processes.suited('gpu', 512) == 1
-    monkeypatch.setenv('OMP_NUM_THREADS', '4')
-    assert processes.suited('cpu', 512) == 1
+    for split, count in (('train', training), ('valid', validation)):
+        (folder / f'{split}.txt').write_text(''.join(f'{number}.png\t0\n' for number in range(count)))
+    return processes.suited(setting, batch, folder / 'train.txt', folder / 'valid.txt')
 
 
 @pytest.mark.parametrize(
-    ('training', 'validation', 'expected'), [(40, 40, 4), (40, 3, 3), (5, 9, 2), (3, 9, 1), (40, 1, 1)]
+    ('cores', 'batch', 'training', 'validation', 'expected'),
+    [
+        *((2, 32, 99, 99, 2), (1, 32, 99, 99, 1), (8, 32, 99, 99, 2), (8, 128, 99, 99, 8), (3, 500, 99, 99, 3)),
+        *((2, 16, 99, 99, 1), (2, 1, 99, 99, 1)),  # at least 16 images of a batch each
+        *((4, 64, 40, 40, 4), (4, 64, 40, 3, 3), (4, 64, 5, 9, 2), (4, 64, 3, 9, 1), (4, 64, 40, 1, 1)),
+    ],
 )
-def test_the_default_leaves_each_process_images_enough_of_both_splits(
-    tmp_path, monkeypatch, training, validation, expected
+def test_the_default_on_a_cpu_is_one_process_per_core_with_enough_images_each(
+    tmp_path, monkeypatch, cores, batch, training, validation, expected
 ):
-    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
-    monkeypatch.setattr(device, 'cores', lambda: 4)
-    for split, count in (('train', training), ('valid', validation)):
-        (tmp_path / f'{split}.txt').write_text(''.join(f'{number}.png\t0\n' for number in range(count)))
-    cfg = config.load(overrides=[f'data.root={tmp_path}', 'train.batch_size=64', 'device=cpu'])
-    assert train.suited_processes(cfg) == expected
+    assert suited(tmp_path, monkeypatch, cores, batch, training, validation) == expected
+
+
+def test_the_default_is_one_process_on_a_gpu_with_omp_num_threads_or_without_an_index(tmp_path, monkeypatch):
+    assert suited(tmp_path, monkeypatch, 8, 512) == 8
+    assert suited(tmp_path, monkeypatch, 8, 512, setting='gpu') == 1
+    assert processes.suited('cpu', 512, 'nowhere', 'nowhere') == 1
+    assert suited(tmp_path, monkeypatch, 8, 512, threads='4') == 1
 
 
 SMALL = [
@@ -250,22 +222,35 @@ def photos(tmp_path_factory):
     return path
 
 
-def test_nproc_starts_the_processes_and_tells_the_results_once(photos):
+def test_nproc_starts_the_processes_and_prints_the_results_once(photos):
     result = run_script('train.py', '--nproc', 2, *SMALL, cwd=photos)
     assert_message(result, 0, 'epoch 1/2: train loss', 'epoch 2/2: train loss')
     assert [line.split(':')[0].split()[0] for line in result.stdout.splitlines()] == ['best', 'last', 'curves']
-    assert [row['step'] for row in log_of(photos, 'zodiac')] == ['3', '6']
+    assert [row['step'] for row in log_of(photos / 'output/zodiac')] == ['3', '6']
 
 
-def test_an_error_of_all_processes_is_told_once_with_its_status(photos):
+def test_the_process_that_launches_the_others_does_not_import_paddle(photos):
+    code = f"""
+import runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+from zodiac.training import processes
+processes.launch = lambda *_: print('launched', 'paddle' in sys.modules) or 3
+sys.argv = [{str(ROOT / 'train.py')!r}, '--nproc', '2', *{SMALL}]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+    done = subprocess.run([sys.executable, '-c', code], cwd=photos, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, 'launched False\n'), done.stderr
+
+
+def test_an_error_of_all_processes_is_printed_once_with_its_status(photos):
     result = run_script('train.py', '--nproc', 2, *SMALL, 'optim.schedule=one_cycle', 'train.batch_size=99', cwd=photos)
     assert_message(result, 2, 'one_cycle')
     assert result.stderr.count('error: ') == 1 and result.stdout == ''
 
 
-def test_an_error_of_another_process_than_the_first_one_is_told(photos):
+def test_an_error_of_the_second_process_is_printed(photos):
     images = [line.split('\t')[0] for line in (photos / 'photos/valid.txt').read_text().splitlines()]
-    bad = photos / images[-1]  # in the share of the second process
+    bad = photos / images[-1]  # goes to the second process
     content = bad.read_bytes()
     bad.write_bytes(content[:100])
     try:
@@ -276,7 +261,7 @@ def test_an_error_of_another_process_than_the_first_one_is_told(photos):
     assert result.stderr.count('error: ') == 1
 
 
-def test_a_batch_for_several_processes_starts_them_unasked(photos):
+def test_a_large_batch_starts_several_processes_by_default(photos):
     settings = ['train.batch_size=32', 'train.epochs=1', 'name=unasked']
     result = run_script('train.py', *SMALL, *settings, cwd=photos, env={'OMP_NUM_THREADS': ''})
     assert_message(result, 0, 'epoch 1/1')
@@ -305,7 +290,7 @@ def test_sigterm_stops_all_processes_between_two_steps(photos):
     process.send_signal(signal.SIGTERM)
     results, said = process.communicate(timeout=60)
     assert process.returncode == 143, said
-    assert 'the same command with --resume goes on' in said and 'Traceback' not in said and results == ''
+    assert 'the same command with --resume resumes the run' in said and 'Traceback' not in said and results == ''
     result = run_script('train.py', '--nproc', 2, *SMALL, 'train.epochs=1', 'name=stopped', '--resume', cwd=photos)
     assert_message(result, 0, 'changed since: train.epochs: 5000 -> 1')
 

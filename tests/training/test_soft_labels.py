@@ -1,38 +1,37 @@
-"""Whole training batches: soft labels, mixup, CutMix, the loss of them, and how often each class is drawn."""
+"""Soft labels, mixup, CutMix, their loss, class weights and balanced sampling."""
 
 import numpy as np
-import paddle
 import pytest
 from conftest import picture
-from paddle.nn import functional
 from PIL import Image
 
 import config
-import train
 from dataset import Loader, ZodiacDataset
 from zodiac.base.errors import UsageError
+from zodiac.base.paddle_setup import paddle
 from zodiac.data.sampler import balanced_order
-from zodiac.training.soft_labels import Loss, Mixer
+from zodiac.training.soft_labels import Loss, Mixer, balanced_weights, build_mixer
 
+functional = paddle.nn.functional
 KINDS = pytest.mark.parametrize('kind', ['mixup', 'cutmix'])
 
 
 def numbered(count, height=20, width=14):
-    """Images of one value each, their number, and as labels the numbers too."""
+    """Images whose pixels all have the image's number, and the numbers as labels."""
     values = np.arange(count, dtype=np.float32)
     images = np.broadcast_to(values[:, None, None, None], (count, 3, height, width))
     return paddle.to_tensor(images.copy()), paddle.arange(count, dtype='int64')
 
 
 def mixed(count=6, seed=0, height=20, width=14, **settings):
-    """Images and shares, as arrays, that a mixer of `count` classes makes of numbered images."""
+    """Images and labels, as arrays, after mixing numbered images with `count` classes."""
     images, labels = numbered(count, height, width)
     images, shares = Mixer(count, **settings)(images, labels, np.random.default_rng(seed))
     return images.numpy(), shares.numpy()
 
 
 def partners(shares):
-    """The share of the first image of each pair and the number of the second, read from labels of one class an image."""
+    """The weight of the first image of each pair and the number of the second, from labels where each image has its own class."""
     for row, values in enumerate(shares):
         assert np.count_nonzero(values) <= 2 and values[row] > 0
     others = [int(np.argmax(np.delete(values, row, 0))) for row, values in enumerate(shares)]
@@ -55,7 +54,7 @@ class Draws:
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1, 0.5])
-def test_smoothing_spreads_its_share_over_all_classes(smoothing):
+def test_smoothing_spreads_probability_over_all_classes(smoothing):
     images, labels = numbered(3)
     same, shares = Mixer(4, smoothing)(images, labels, np.random.default_rng(0))
     expected = np.full((3, 4), smoothing / 4)
@@ -67,7 +66,7 @@ def test_smoothing_spreads_its_share_over_all_classes(smoothing):
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.2])
 @KINDS
-def test_the_shares_of_an_image_sum_to_one(kind, smoothing):
+def test_the_probabilities_of_a_label_sum_to_one(kind, smoothing):
     for seed in range(5):
         _, shares = mixed(seed=seed, smoothing=smoothing, **{kind: 1.0})
         assert shares.sum(1) == pytest.approx(np.ones(6), abs=1e-6)
@@ -75,7 +74,7 @@ def test_the_shares_of_an_image_sum_to_one(kind, smoothing):
 
 
 @KINDS
-def test_smoothed_labels_are_mixed_by_the_same_share_as_plain_ones(kind):
+def test_smoothed_labels_are_mixed_with_the_same_weight_as_plain_ones(kind):
     for seed in range(5):
         plain_images, plain = mixed(seed=seed, **{kind: 1.0})
         images, shares = mixed(seed=seed, smoothing=0.3, **{kind: 1.0})
@@ -86,7 +85,7 @@ def test_smoothed_labels_are_mixed_by_the_same_share_as_plain_ones(kind):
 # Images
 
 
-def test_mixup_blends_pairs_of_images_and_their_labels_by_one_share():
+def test_mixup_blends_images_and_labels_with_the_same_weight():
     rng = np.random.default_rng(3)
     pixels = rng.normal(size=(6, 3, 5, 4)).astype(np.float32)
     for seed in range(8):
@@ -102,15 +101,15 @@ def test_mixup_blends_pairs_of_images_and_their_labels_by_one_share():
 
 
 @pytest.mark.parametrize('alpha', [0.2, 1.0, 4.0])
-def test_the_share_of_mixup_is_of_the_beta_distribution(alpha):
+def test_the_weight_of_mixup_is_beta_distributed(alpha):
     drawn = np.array([mixed(2, seed, 1, 1, mixup=alpha)[0].ravel()[0] for seed in range(600)])
-    drawn = drawn[drawn > 0]  # the others are batches in which each image is its own partner
+    drawn = drawn[drawn > 0]  # otherwise each image was its own partner
     assert 200 < len(drawn) < 400
     assert drawn.mean() == pytest.approx(0.5, abs=0.1)
     assert drawn.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.25)
 
 
-def test_cutmix_pastes_one_box_and_counts_its_pixels_in_the_label():
+def test_cutmix_pastes_one_box_and_weights_the_label_by_its_area():
     areas = []
     for seed in range(30):
         images, shares = mixed(seed=seed, cutmix=1.0, height=64, width=48)
@@ -133,13 +132,13 @@ def test_cutmix_pastes_one_box_and_counts_its_pixels_in_the_label():
 
 
 @pytest.mark.parametrize('share', [0.0, 0.25, 0.75, 0.99])
-def test_a_cutmix_box_that_fits_covers_about_the_share_that_was_drawn(share):
+def test_a_cutmix_box_covers_about_the_drawn_share_of_the_area(share):
     seen = []
     for seed in range(40):
         images, labels = numbered(4, 40, 40)
         _, shares = Mixer(4, cutmix=1.0)(images, labels, Draws(share, seed))
         seen.append(partners(shares.numpy())[0] if shares.numpy().max() < 1 else 1.0)
-    assert all(left >= share - 0.02 for left in seen)  # a box over the edge is cut off
+    assert all(left >= share - 0.02 for left in seen)  # a box across the edge is clipped
     if share >= 0.75:
         assert min(seen) == pytest.approx(share, abs=0.02)
 
@@ -151,12 +150,12 @@ def test_a_cutmix_box_without_a_pixel_changes_nothing():
     assert np.array_equal(shares.numpy(), np.eye(4, dtype=np.float32))
 
 
-def test_cutmix_of_a_small_alpha_runs():
+def test_cutmix_works_with_a_small_alpha():
     for seed in range(20):
         mixed(seed=seed, cutmix=0.1)
 
 
-def test_with_both_on_each_batch_is_of_one_kind():
+def test_with_mixup_and_cutmix_each_batch_gets_one_of_them():
     kinds = []
     for seed in range(40):
         images, shares = mixed(seed=seed, mixup=1.0, cutmix=1.0, height=32, width=32)
@@ -170,14 +169,14 @@ def test_with_both_on_each_batch_is_of_one_kind():
 
 
 @pytest.mark.parametrize('settings', [{'mixup': 0.4}, {'cutmix': 1.0}, {'mixup': 0.4, 'cutmix': 1.0}])
-def test_a_mix_is_a_function_of_the_generator(settings):
+def test_mixing_is_a_function_of_the_generator(settings):
     first, again, other = (mixed(seed=seed, smoothing=0.1, **settings) for seed in (7, 7, 8))
     assert all(np.array_equal(*pair) for pair in zip(first, again))
     assert not any(np.array_equal(*pair) for pair in zip(first, other))
 
 
 @KINDS
-def test_the_batch_that_came_in_is_left_alone(kind):
+def test_the_input_batch_is_not_changed(kind):
     images, labels = numbered(6)
     Mixer(6, 0.1, **{kind: 1.0})(images, labels, np.random.default_rng(0))
     assert np.array_equal(images.numpy(), numbered(6)[0].numpy())
@@ -185,7 +184,7 @@ def test_the_batch_that_came_in_is_left_alone(kind):
 
 
 @KINDS
-def test_an_image_alone_in_its_batch_stays_as_it_is(kind):
+def test_a_batch_of_one_image_is_not_changed(kind):
     image, label = paddle.to_tensor(np.full((1, 3, 20, 14), 3, np.float32)), paddle.to_tensor([2])
     images, shares = Mixer(4, **{kind: 1.0})(image, label, np.random.default_rng(0))
     assert images.numpy() == pytest.approx(image.numpy(), rel=1e-6)
@@ -209,7 +208,7 @@ def soft(images=5, classes=4, seed=1):
 
 
 def value_and_gradient(loss, logits, labels):
-    """The weighted mean of a `Loss` over its images, or what a function of Paddle gives, and its gradient."""
+    """The weighted mean of a `Loss` over its images, or the value of a Paddle function, and its gradient."""
     logits = paddle.to_tensor(logits, stop_gradient=False)
     value = loss(logits, paddle.to_tensor(labels))
     if isinstance(value, tuple):
@@ -218,7 +217,7 @@ def value_and_gradient(loss, logits, labels):
     return float(value), logits.grad.numpy()
 
 
-def test_the_loss_of_class_numbers_and_of_their_one_hot_shares_is_paddles():
+def test_hard_and_one_hot_labels_give_paddles_cross_entropy():
     logits, labels = logits_of(), np.array([0, 3, 1, 1, 2])
     expected = value_and_gradient(functional.cross_entropy, logits, labels)
     for given in (labels, np.eye(4, dtype=np.float32)[labels]):
@@ -227,7 +226,7 @@ def test_the_loss_of_class_numbers_and_of_their_one_hot_shares_is_paddles():
         assert gradient == pytest.approx(expected[1], abs=1e-6)
 
 
-def test_the_loss_of_soft_labels_is_the_cross_entropy():
+def test_soft_labels_give_the_cross_entropy():
     logits, shares = logits_of(), soft()
     value, gradient = value_and_gradient(Loss(), logits, shares)
     assert value == pytest.approx(-(shares * log_softmax(logits)).sum(1).mean(), rel=1e-5)
@@ -240,7 +239,7 @@ def test_huge_logits_give_a_finite_loss():
     assert value > 50 and np.isfinite(value) and np.isfinite(gradient).all()
 
 
-def test_class_weights_count_an_image_by_the_classes_in_its_label():
+def test_class_weights_apply_to_soft_labels():
     logits, weights = logits_of(), [0.5, 1, 2, 8]
     for shares in (soft(), np.eye(4, dtype=np.float32)[[0, 3, 1, 1, 2]]):
         value, _ = value_and_gradient(Loss(weights), logits, shares)
@@ -249,7 +248,7 @@ def test_class_weights_count_an_image_by_the_classes_in_its_label():
         assert value == pytest.approx(expected, rel=1e-5)
 
 
-def test_class_weights_of_plain_labels_are_those_of_paddle():
+def test_class_weights_of_hard_labels_match_paddle():
     logits, labels, weights = logits_of(), np.array([0, 3, 1, 1, 2]), [0.5, 1.0, 2.0, 8.0]
 
     def paddles(logits, labels):
@@ -263,7 +262,7 @@ def test_class_weights_of_plain_labels_are_those_of_paddle():
 
 
 @pytest.mark.parametrize('weights', [None, [0.5, 1, 2, 8]])
-def test_the_loss_comes_as_a_sum_over_the_images_and_the_sum_of_their_weights(weights):
+def test_the_loss_returns_the_weighted_sum_and_the_sum_of_weights(weights):
     labels = np.array([0, 3, 1, 1, 2])
     for given in (labels, np.eye(4, dtype=np.float32)[labels]):
         loss, weight = Loss(weights)(paddle.to_tensor(logits_of()), paddle.to_tensor(given))
@@ -283,26 +282,25 @@ def settings(*overrides):
     return config.load(overrides=['data.labels=[a,b,c]', 'image.size=16', 'data.num_workers=0', *overrides])
 
 
-def test_labels_stay_class_numbers_where_no_setting_needs_shares():
-    assert train.build_mixer(settings('train.accumulate=2', 'train.class_weights=balanced')) is None
-    assert train.build_mixer(settings('train.label_smoothing=0.1')).alphas == {}
-    mixer = train.build_mixer(settings('train.label_smoothing=0.1', 'train.mixup=0.2', 'train.cutmix=1'))
+def test_labels_stay_class_numbers_without_soft_label_settings():
+    assert build_mixer(settings('train.accumulate=2', 'train.class_weights=balanced').train, 3) is None
+    assert build_mixer(settings('train.label_smoothing=0.1').train, 3).alphas == {}
+    mixer = build_mixer(settings('train.label_smoothing=0.1', 'train.mixup=0.2', 'train.cutmix=1').train, 3)
     assert (mixer.num_classes, mixer.smoothing, mixer.alphas) == (3, 0.1, {'mixup': 0.2, 'cutmix': 1.0})
 
 
 @KINDS
-def test_pairs_need_a_batch_of_two(kind):
+def test_mixing_needs_a_batch_of_two(kind):
     with pytest.raises(UsageError, match=rf'train\.{kind}.*train\.batch_size'):
-        train.build_mixer(settings(f'train.{kind}=0.2', 'train.batch_size=1'))
-    train.build_mixer(settings(f'train.{kind}=0.2', 'train.batch_size=2'))
+        build_mixer(settings(f'train.{kind}=0.2', 'train.batch_size=1').train, 3)
+    build_mixer(settings(f'train.{kind}=0.2', 'train.batch_size=2').train, 3)
 
 
-def test_balanced_class_weights_are_inverse_to_the_images_of_a_class():
+def test_balanced_class_weights_are_inverse_to_class_counts():
     labels = np.array([0] * 6 + [1] * 3 + [2])
-    weights = train.class_weights(settings('train.class_weights=balanced'), labels)
+    weights = balanced_weights(labels, 3)
     assert weights == pytest.approx([10 / 18, 10 / 9, 10 / 3])
     assert (weights * np.bincount(labels)).sum() == pytest.approx(10)
-    assert train.class_weights(settings(), labels) is None
 
 
 # Balanced sampling
@@ -328,13 +326,13 @@ def balanced_loader(*overrides, augment=False, mixer=None):
 
 
 def one_pass(loader, epoch=0):
-    """Numbers of the grey images that a pass hands out, and their labels."""
+    """Numbers of the grey images in one pass, and their labels."""
     loader.set_epoch(epoch)
     parts = [(np.round(images.numpy()[:, 0, 8, 8] * 127.5).astype(int), labels.numpy()) for images, labels in loader]
     return tuple(np.concatenate(part) for part in zip(*parts))
 
 
-def test_each_class_and_each_image_within_it_is_drawn_about_equally_often():
+def test_balanced_sampling_draws_classes_and_images_within_them_evenly():
     labels = np.array([0] * 900 + [1] * 100)
     drawn = np.stack([balanced_order(labels, np.random.default_rng(seed)) for seed in range(50)])
     assert drawn.shape == (50, 1000)
@@ -347,12 +345,12 @@ def test_each_class_and_each_image_within_it_is_drawn_about_equally_often():
     assert times[:900].min() > 0.1 and times[900:].min() > 3 and times[900:].max() < 7
 
 
-def test_a_class_without_images_is_left_out_of_balanced_sampling():
+def test_balanced_sampling_skips_a_class_without_images():
     drawn = balanced_order(np.array([0] * 50 + [2] * 50), np.random.default_rng(0))
     assert len(drawn) == 100
 
 
-def test_a_balanced_epoch_is_as_long_as_another_and_its_labels_belong_to_its_images(workdir):
+def test_a_balanced_epoch_has_the_usual_length_and_matching_labels(workdir):
     labels = [0] * 90 + [1] * 10
     draw_index(labels, greys(100))
     numbers, drawn = one_pass(balanced_loader())
@@ -371,17 +369,17 @@ def test_a_balanced_order_is_a_function_of_seed_and_epoch(workdir):
     assert len(set(map(tuple, passes))) == 4
 
 
-def test_an_image_that_is_drawn_again_is_augmented_anew(workdir):
+def test_an_image_drawn_twice_is_augmented_differently(workdir):
     draw_index([0, 1], [picture(0, (40, 40)), picture(1, (40, 40))])
     loader = balanced_loader('augment=[random_resized_crop]', augment=None)
-    loader.images.order = [1, 1]
+    loader.images.use_order([1, 1])
     loader.images.epoch = 0
     images, labels = next(iter(loader))
     assert labels.numpy().tolist() == [1, 1]
     assert not np.array_equal(images[0].numpy(), images[1].numpy())
 
 
-def test_the_mix_of_a_loader_is_a_function_of_seed_and_epoch(workdir):
+def test_mixing_in_a_loader_is_a_function_of_seed_and_epoch(workdir):
     draw_index([0, 1, 2] * 20, greys(60))
 
     def passed(seed, epoch):
@@ -394,4 +392,4 @@ def test_the_mix_of_a_loader_is_a_function_of_seed_and_epoch(workdir):
     assert all(np.array_equal(*pair) for batch in zip(first, again) for pair in zip(*batch))
     for other in (passed(0, 1), passed(1, 0)):
         assert not any(np.array_equal(*pair) for batch in zip(first, other) for pair in zip(*batch))
-    assert first[0][1].max(1).tolist() != first[1][1].max(1).tolist()  # each batch draws its own share
+    assert first[0][1].max(1).tolist() != first[1][1].max(1).tolist()  # drawn anew for each batch

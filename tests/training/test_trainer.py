@@ -1,4 +1,4 @@
-"""Training steps that leave their numbers on the device: read late, they are the same."""
+"""Trainer: steps over several batches and processes, mixed precision, metrics that are read late."""
 
 import contextlib
 import csv
@@ -9,16 +9,12 @@ import numpy as np
 import pytest
 from conftest import assert_message, make_tree
 
-from zodiac.base import paddle_setup
 from zodiac.base.errors import UserError
-from zodiac.training import callbacks
-
-paddle = paddle_setup.import_paddle()
-
-from zodiac.data.sampler import BatchSampler  # noqa: E402
-from zodiac.training import processes, run_log  # noqa: E402
-from zodiac.training.soft_labels import Loss, Mixer  # noqa: E402
-from zodiac.training.trainer import Trainer  # noqa: E402
+from zodiac.base.paddle_setup import paddle
+from zodiac.data.sampler import BatchSampler
+from zodiac.training import callbacks, collectives, run_log
+from zodiac.training.soft_labels import Loss, Mixer
+from zodiac.training.trainer import Trainer
 
 
 def toy(seed=0, **amp):
@@ -34,7 +30,7 @@ def batch(seed, size=8):
     return [paddle.to_tensor(rng.normal(size=(size, 4)), 'float32')], [paddle.to_tensor(rng.integers(0, 3, size))]
 
 
-def test_a_step_is_that_of_a_paddle_model():
+def test_a_step_equals_that_of_paddle_model():
     ours, theirs = toy(), paddle.Model(toy().network)
     theirs.prepare(
         paddle.optimizer.SGD(0.1, parameters=theirs.network.parameters()),
@@ -50,7 +46,7 @@ def test_a_step_is_that_of_a_paddle_model():
     assert ours.network.weight.numpy() == pytest.approx(theirs.network.weight.numpy(), abs=1e-6)
 
 
-def test_what_is_read_is_gone_and_nothing_is_lost():
+def test_read_returns_each_batch_once():
     often, rarely = toy(), toy()
     seen = []
     for seed in range(6):
@@ -75,7 +71,7 @@ LABELS = {  # class weights, and the labels of 3 classes
 
 
 def step_trainer(class_weights):
-    """A trainer of a small network without BatchNorm and dropout, the same each time."""
+    """A trainer of a small network without BatchNorm and dropout, from a fixed seed."""
     paddle.seed(0)
     network = paddle.nn.Sequential(
         paddle.nn.Flatten(), paddle.nn.Linear(48, 8), paddle.nn.Tanh(), paddle.nn.Linear(8, 3)
@@ -93,7 +89,7 @@ def weights_of(trainer):
 
 
 def steps_by_autograd(class_weights, given):
-    """Weights after steps on the weighted means of whole batches, written down as the formula says; what is read of them."""
+    """Weights and metrics after steps on the weighted means of whole batches, by the formula."""
     trainer = step_trainer(class_weights)
     weights, read = paddle.to_tensor(class_weights or [1.0] * 3), []
     for images, labels in given:
@@ -102,15 +98,15 @@ def steps_by_autograd(class_weights, given):
         losses = -(shares * paddle.nn.functional.log_softmax(logits)).sum(1)
         weight = (shares * weights).sum(1)
         ((losses * weight).sum() / weight.sum()).backward()
-        trainer._optimizer.step()
-        trainer._optimizer.clear_grad()
+        trainer.optimizer.step()
+        trainer.optimizer.clear_grad()
         hits = (logits.argmax(1) == shares.argmax(1)).astype('int64').sum()
         read.append([float((losses * weight).sum()), float(weight.sum()), int(hits), len(labels)])
     return weights_of(trainer), read
 
 
 def steps_in_shares(monkeypatch, class_weights, given, number, accumulate):
-    """The same by processes that exchange their gradients as Paddle does, and by batches that add up."""
+    """The same with several processes, whose exchange of gradients is simulated, and accumulated batches."""
     trainers = [step_trainer(class_weights) for _ in range(number)]
     first, *others = trainers
 
@@ -125,12 +121,12 @@ def steps_in_shares(monkeypatch, class_weights, given, number, accumulate):
         for rank, trainer in reversed(list(enumerate(trainers))):
             trainer._adapter._nranks, trainer._adapter.ddp_model = number, trainer.network
             shares = list(BatchSampler(count, -(-24 // accumulate), number, rank, accumulate))
-            assert accumulate - 1 <= len(shares) <= accumulate  # where images would get too few, there is a batch less
+            assert accumulate - 1 <= len(shares) <= accumulate  # one batch less where it would get too few images
             for part, share in enumerate(shares):
                 trainer.waiting = part < len(shares) - 1 or trainer is not first
                 with monkeypatch.context() as patch:
                     if number > 1:
-                        patch.setattr(processes, 'add_up', exchange)
+                        patch.setattr(collectives, 'add_up', exchange)
                     share = paddle.to_tensor(share)
                     trainer.train_batch([images.index_select(share)], [labels.index_select(share)])
         read.append(sum(trainer.read().sum(0) for trainer in trainers))
@@ -143,7 +139,7 @@ def steps_in_shares(monkeypatch, class_weights, given, number, accumulate):
 
 @pytest.mark.parametrize('count', [24, 23])
 @pytest.mark.parametrize('labels', LABELS)
-def test_a_step_is_the_mean_over_its_images_however_processes_and_batches_share_them(monkeypatch, labels, count):
+def test_a_step_does_not_depend_on_how_processes_and_batches_divide_it(monkeypatch, labels, count):
     class_weights, mix = LABELS[labels]
     rng = np.random.default_rng(5)
     given = []
@@ -159,7 +155,7 @@ def test_a_step_is_the_mean_over_its_images_however_processes_and_batches_share_
             np.testing.assert_allclose(read, expected_read, rtol=1e-5, err_msg=f'{number} x {accumulate}')
 
 
-def test_gradients_wait_until_an_update():
+def test_gradients_accumulate_until_the_update():
     trainer = toy()
     before = trainer.network.weight.numpy()
     trainer.train_batch(*batch(0), update=False)
@@ -173,9 +169,9 @@ def test_gradients_wait_until_an_update():
     assert trainer.network.weight.numpy() == pytest.approx(single.network.weight.numpy(), abs=1e-6)
 
 
-def test_labels_as_shares_of_the_classes_count_hits_by_the_largest():
+def test_hits_of_soft_labels_use_the_most_probable_class():
     trainer = toy()
-    trainer._loss = lambda logits, labels: ((logits * labels).sum(), paddle.ones([]))
+    trainer.prepare(trainer.optimizer, lambda logits, labels: ((logits * labels).sum(), paddle.ones([])))
     images, labels = batch(0)
     shares = paddle.nn.functional.one_hot(labels[0], 3) * 0.9 + 0.1 / 3
     hits = (trainer.network(images[0]).argmax(1) == labels[0]).sum()
@@ -184,19 +180,19 @@ def test_labels_as_shares_of_the_classes_count_hits_by_the_largest():
 
 
 @pytest.mark.parametrize(('dtype', 'scaled'), [('float16', True), ('bfloat16', False)])
-def test_mixed_precision_asks_paddle_for_its_kind_and_scales_the_loss_of_float16_only(monkeypatch, dtype, scaled):
+def test_only_float16_uses_loss_scaling(monkeypatch, dtype, scaled):
     asked = []
     monkeypatch.setattr(paddle.amp, 'GradScaler', lambda init_loss_scaling: 'a scaler')
     monkeypatch.setattr(paddle.amp, 'auto_cast', lambda **how: asked.append(how) or contextlib.nullcontext())
     trainer = toy(amp='O1', amp_dtype=dtype)
-    trainer.auto_cast()
+    trainer.logits(batch(0)[0][0])
     assert asked == [{'enable': True, 'level': 'O1', 'dtype': dtype}]
     assert trainer._scaler == ('a scaler' if scaled else None)
 
 
 def test_mixed_precision_keeps_weights_average_and_optimizer_in_float32(monkeypatch):
     class Halves(paddle.nn.Linear):
-        def forward(self, x):  # as under auto_cast, which Paddle has for GPUs alone
+        def forward(self, x):  # like auto_cast, which needs a GPU
             return super().forward(x).astype('bfloat16')
 
     monkeypatch.setattr(paddle.amp, 'auto_cast', lambda **how: contextlib.nullcontext())
@@ -210,13 +206,13 @@ def test_mixed_precision_keeps_weights_average_and_optimizer_in_float32(monkeypa
     for step in range(3):
         trainer.train_batch(*batch(step))
         ema.on_train_batch_end(step)
-    optimizer = [value for value in trainer._optimizer.state_dict().values() if hasattr(value, 'dtype')]
+    optimizer = [value for value in trainer.optimizer.state_dict().values() if hasattr(value, 'dtype')]
     kept = [*network.state_dict().values(), *ema.average.values(), *optimizer]
     assert {value.dtype for value in kept} == {paddle.float32}
 
 
-def test_an_average_moves_although_each_step_is_a_ten_thousandth():
-    """Such steps are lost in float16."""
+def test_ema_updates_of_a_ten_thousandth_are_not_lost():
+    """They would be lost in float16."""
     network = paddle.nn.Linear(4, 3)
     ema = callbacks.Ema(SimpleNamespace(between_updates=False), 0.9999)
     ema.set_model(SimpleNamespace(network=network))
@@ -229,17 +225,17 @@ def test_an_average_moves_although_each_step_is_a_ten_thousandth():
     assert ema.average['weight'].numpy() == pytest.approx(1.01 - 0.01 * 0.9999**100, abs=1e-5)
 
 
-# In the log
+# The log
 
 
 def a_log(every, losses):
-    """A RunLog over an epoch whose steps have come to these losses, 2 hits of 4 images each."""
+    """A RunLog after an epoch with these losses of its steps, each with 2 hits of 4 images."""
     unread = []
     clock = SimpleNamespace(epoch=0, images=0, step=0, done=0, steps=len(losses), reading=False, epochs=1)
     log = run_log.RunLog(None, clock)
     log.model = SimpleNamespace(
         read=lambda: np.array([unread.pop(0) for _ in range(len(unread))]).reshape(-1, 4),
-        _optimizer=SimpleNamespace(get_lr=lambda: 0.5),
+        optimizer=SimpleNamespace(get_lr=lambda: 0.5),
     )
     log.on_epoch_begin(0)
     for loss in losses:
@@ -254,7 +250,7 @@ def a_log(every, losses):
 
 
 @pytest.mark.parametrize('every', [2, 3, 10])
-def test_numbers_read_late_make_the_same_row(every):
+def test_metrics_read_late_give_the_same_row(every):
     losses = [1.5, 0.25, 2.0, 0.5, 1.0, 0.125, 3.0]
     rows = [a_log(each, losses).row for each in (1, every)]
     for row in rows:
@@ -265,25 +261,25 @@ def test_numbers_read_late_make_the_same_row(every):
 
 
 @pytest.mark.parametrize('every', [1, 4])
-def test_a_loss_that_is_not_finite_is_told_with_its_own_step(every):
+def test_a_non_finite_loss_is_reported_with_its_step(every):
     with pytest.raises(UserError, match=r'the loss is nan at epoch 1, step 3 of that epoch'):
         a_log(every, [1.0, 1.0, math.nan, math.nan, 1.0])
 
 
-def test_a_checkpoint_within_an_epoch_asks_for_what_is_unread():
+def test_a_checkpoint_within_an_epoch_reads_pending_metrics():
     log = a_log(10, [1.0, 2.0])
     log.unread, log.model.read = [0.5], lambda: np.array([[math.inf, 4, 0, 4]])
     with pytest.raises(UserError, match='the loss is inf'):
         log.sums()
 
 
-def test_the_log_goes_on_with_what_an_earlier_version_counted_in_each_process():
+def test_the_log_restores_the_sums_of_an_earlier_version():
     log = a_log(1, [1.0])
-    log.go_on([], {'by_process': [[3, 4.5, 1], [2, 3.0, 2]], 'lr': 0.1, 'seconds': 2.0}, {})
+    log.restore([], {'by_process': [[3, 4.5, 1], [2, 3.0, 2]], 'lr': 0.1, 'seconds': 2.0}, {})
     assert log.so_far == {'loss_sum': 7.5, 'weight': 5, 'hits': 3, 'images': 5, 'lr': 0.1, 'seconds': 2.0}
 
 
-def test_the_clock_reads_every_so_many_steps_and_at_the_last_of_an_epoch():
+def test_metrics_are_read_every_n_steps_and_at_the_end_of_an_epoch():
     class Loader:
         def __len__(self):
             return 7
@@ -295,7 +291,7 @@ def test_the_clock_reads_every_so_many_steps_and_at_the_last_of_an_epoch():
     assert seen == [False, False, True, False, False, True, True]
 
 
-def test_a_run_that_reads_rarely_gives_the_same_log_and_weights(tmp_path, call_script):
+def test_read_steps_does_not_change_the_log(tmp_path, call_script):
     make_tree(tmp_path / 'photos', ['cat', 'dog'], {'train': 6, 'valid': 2, 'test': 1})
     shared = ['-o', 'data.root=photos', 'data.labels=[cat,dog]', 'image.size=32', 'model.arch=cifarnet', 'device=cpu']
     shared += ['model.pretrained=false', 'data.num_workers=0', 'train.epochs=2', 'train.batch_size=3']
@@ -309,9 +305,3 @@ def test_a_run_that_reads_rarely_gives_the_same_log_and_weights(tmp_path, call_s
         with open(tmp_path / f'output/every{every}/log.csv', newline='') as file:
             rows.append([list(row.values())[:7] for row in csv.DictReader(file)])
     assert rows[0] == rows[1] == rows[2]
-
-
-def test_the_tuning_of_kernels_is_for_a_gpu(tmp_path, call_script):
-    make_tree(tmp_path / 'signs', ['cat', 'dog'], {'train': 2, 'valid': 2, 'test': 1})
-    result = call_script('train.py', '-o', 'device=cpu', 'train.autotune=true', cwd=tmp_path)
-    assert_message(result, 1, 'train.autotune = true', 'set train.autotune=false')

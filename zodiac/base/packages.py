@@ -1,6 +1,6 @@
 """Find missing and broken packages, and the command that installs or repairs them.
 
-Uses only the standard library and the syntax of Python 3.8, because it must work where nothing else can be imported.
+Uses the standard library only, because it must work where nothing else can be imported.
 """
 
 import importlib.machinery
@@ -12,10 +12,11 @@ import shutil
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BASE, SERVE, DEPLOY, DEVELOP = (f'requirements-{name}.txt' for name in ('base', 'serve', 'deploy', 'dev'))
+BASE, SERVE, DEPLOY, DEVELOP, WEIGHTS = (
+    f'requirements-{name}.txt' for name in ('base', 'serve', 'deploy', 'dev', 'weights')
+)
 BUILDS = ('paddlepaddle', 'paddlepaddle-gpu')
 MODULES = {'pillow': 'PIL', 'pyyaml': 'yaml', 'scikit-learn': 'sklearn', 'paddlepaddle': 'paddle'}
-NEWEST_FOR_ONNX = (3, 12)  # newest Python for which paddle2onnx, and the onnx that it needs, are published
 LIBRARIES = {'libgomp.so.1': 'libgomp1', 'libGL.so.1': 'libgl1', 'libstdc++.so.6': 'libstdc++6'}  # packages of Debian
 INCOMPATIBLE = (  # (parts of a message, any of them; how to fix it)
     (('Descriptors cannot',), "{pip} install 'protobuf>=3.20.2,<4'; see docs/troubleshooting.md#protobuf"),
@@ -85,12 +86,12 @@ def broken(error):
     package = package or package_of(module)
     place = getattr(importlib.util.find_spec(module), 'origin', None) or ''
     name = ' '.join(filter(None, [package, installed_version(package)]))
-    return f'{name} cannot be imported ({message}); {remedy(message, place, pip(), reinstall(package))}'
+    return f'{name} cannot be imported ({message}); {remedy(message, place, package)}'
 
 
 def _package_being_imported(error):
     """The outermost package outside this project that was being imported when an exception was raised; '' if there is none."""
-    known = {'paddle', *(module_of(name) for file in (BASE, SERVE, DEPLOY) for name in listed(file))}
+    known = {'paddle', *(module_of(name) for file in (BASE, SERVE, DEPLOY) for name in requirements(file))}
     trace = error.__traceback__
     while trace:
         code, name = trace.tb_frame.f_code, trace.tb_frame.f_globals.get('__name__', '')
@@ -102,23 +103,46 @@ def _package_being_imported(error):
     return ''
 
 
-def remedy(message, place, pip, again):
+def remedy(message, place, package):
     """How to repair a package that cannot be imported.
 
     Args:
         message: the exception; place: the file that Python found for the package, '' if unknown.
-        pip: the user's command for pip; again: the command that reinstalls the package, used if the cause is unknown.
     """
     library = next((file for file in LIBRARIES if file in message), None)
     if place and '-packages' not in place:
         return f'rename {place}, which hides the package'
-    return fix_versions(message, pip) or (f'apt-get install {LIBRARIES[library]}' if library else again)
+    if 'SIGILL' in message:
+        return 'this processor lacks instructions that the package needs, such as AVX: use another machine'
+    fix = fix_versions(message, pip())
+    return fix or (f'apt-get install {LIBRARIES[library]}' if library else reinstall(package))
 
 
 def fix_versions(message, pip):
     """The command that repairs incompatible versions of packages, from the message of an exception; '' for others."""
     found = (fix for words, fix in INCOMPATIBLE if any(word in message for word in words))
     return next(found, '').format(pip=pip)
+
+
+def why_no_onnx():
+    """(why no ONNX file can be written here, how to fix it); () if one can.
+
+    paddle2onnx 2 converts models of Paddle 3, paddle2onnx 1 those of Paddle 2.
+    """
+    versions = {name: installed_version(name) for name in ('paddle2onnx', 'onnx', 'onnxruntime')}
+    missing = [name for name, version in versions.items() if not version]
+    unpublished = [name for name in missing if name not in (*requirements(DEPLOY), *requirements(SERVE))]
+    if unpublished:  # requirements-deploy.txt limits them to older versions of Python
+        here = '.'.join(map(str, sys.version_info[:2]))
+        return f'{" and ".join(unpublished)} are not published for Python {here}', 'export with Python 3.12 or older'
+    if missing:
+        return f'not installed: {", ".join(missing)}', install(missing, DEPLOY)
+    paddle = installed_version(*BUILDS)
+    old = paddle.startswith('2.')
+    if versions['paddle2onnx'].startswith(('0.', '1.')) == old:
+        return ()
+    right = "'paddle2onnx<2'" if old else "'paddle2onnx>=2,<3'"
+    return f'paddle2onnx {versions["paddle2onnx"]} is not for Paddle {paddle}', f'{pip()} install {right}'
 
 
 # The commands
@@ -138,7 +162,7 @@ def install(missing, file=BASE):
     """
     files, others = [], []
     for module in missing:
-        having = [name for name in (file, BASE, SERVE, DEPLOY, DEVELOP) if package_of(module) in listed(name)]
+        having = [name for name in (file, BASE, SERVE, DEPLOY, DEVELOP) if package_of(module) in requirements(name)]
         if module == 'paddle':
             files.insert(0, paddle_set())
         elif having:
@@ -187,14 +211,22 @@ def here(name):
     return shlex.quote(min(os.path.relpath(path), path, key=len))
 
 
-def listed(file):
-    """The packages listed in a requirements file, in order; [] if the file does not exist, as on a server."""
+def requirements(file):
+    """{package: its bounds, such as '>=1.24,<3'} of a requirements file, empty if there is no such file, as on a server.
+
+    Lines for older versions of Python than this one are left out.
+    """
+    line = re.compile(r"([A-Za-z][\w.-]*)([<>=!][^;#\s]*)?(?:\s*;\s*python_version < '(\d+)\.(\d+)')?")
     try:
         with open(os.path.join(ROOT, file), encoding='utf-8') as lines:
-            found = [re.match(r'[A-Za-z][\w.-]*', line) for line in lines]
+            found = [match for match in map(line.match, lines) if match]
     except OSError:
-        return []
-    return [match.group().lower() for match in found if match]
+        return {}
+    return {
+        name.lower().replace('_', '-'): bounds or ''
+        for name, bounds, *below in (match.groups() for match in found)
+        if not below[0] or sys.version_info < tuple(map(int, below))
+    }
 
 
 def installed_version(*names):

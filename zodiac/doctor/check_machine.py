@@ -1,26 +1,27 @@
-"""The machine, its disks and the images (see `probe`), judged as in `check_packages`: pure functions, and syntax of Python 3.8."""
+"""Check the machine, its disks and the images, from what `probe` finds."""
 
+import os
 import re
 import shlex
 
-from zodiac.base import networks
+from zodiac.base import device, files, networks
 from zodiac.doctor.check_packages import FAILURE, OK, WARNING, Finding
 
 GB, MB = 1 << 30, 1 << 20
+LOOKED_AT = 500  # paths of an index
 
 
 def threads(machine):
-    """Cores, and what keeps Paddle from using them: see `probe.machine`."""
+    """Whether Paddle can use all cores; machine: of `probe.machine`."""
     cores, quota, omp = machine['cores'], machine['quota'], machine['omp']
     usable = cores if quota is None else max(1, min(cores, round(quota)))
+    see = '; see docs/troubleshooting.md#slow-cpu'
     if omp and (not omp.isdigit() or int(omp) < usable):
-        found = f'OMP_NUM_THREADS={omp}: one process of fewer threads than the {usable} cores'
-        return Finding('cores', WARNING, found, 'unset OMP_NUM_THREADS; see docs/troubleshooting.md#slow-cpu')
+        found = f'OMP_NUM_THREADS={omp} uses fewer threads than the {usable} cores'
+        return Finding('cores', WARNING, found, 'unset OMP_NUM_THREADS' + see)
     if usable < cores and (not omp or int(omp) > usable):
-        found = f'the container may use {quota:g} of {cores} cores, and Paddle would start {omp or cores} threads'
-        return Finding(
-            'cores', WARNING, found, f'export OMP_NUM_THREADS={usable}; see docs/troubleshooting.md#slow-cpu'
-        )
+        found = f'the container may use {quota:g} of {cores} cores, but Paddle would start {omp or cores} threads'
+        return Finding('cores', WARNING, found, f'export OMP_NUM_THREADS={usable}' + see)
     return Finding('cores', OK, f'{usable}')
 
 
@@ -33,171 +34,117 @@ def step_bytes(arch, size, batch, processes=1):
 
 
 def memory(machine, arch, size, batch, processes):
-    """Free memory against what a step needs; processes: that share it, 0 where a GPU does the work with memory of its own."""
+    """Compare the free memory with what a step needs; processes: how many share the batch, 0 if it is trained on a GPU."""
     free, total = machine['available'], machine['memory']
     if not free or not total:
-        return Finding('memory', OK, f'not known on {machine["system"]}')
+        return Finding('memory', OK, f'unknown on {machine["system"]}')
     text = f'{free / GB:.1f} of {total / GB:.1f} GB free'
     need = step_bytes(arch, size, batch, processes) if processes else None
     if need is None or need < free:
-        return Finding('memory', OK, text + (f'; a step needs about {need / GB:.1f}' if need else ''))
+        return Finding('memory', OK, text + (f'; a step needs about {need / GB:.1f} GB' if need else ''))
     smaller = batch
     while smaller > 1 and step_bytes(arch, size, smaller) > 0.8 * free:
         smaller //= 2
-    fits = step_bytes(arch, size, smaller) < free
-    mend = (
-        f'train.py --nproc 1 -o train.batch_size={smaller}'
-        if fits
-        else '-o model.arch=resnet18, or close other programs'
-    )
-    found = f'{text}; {arch} on {batch} images of {size} pixels needs about {need / GB:.1f}'
-    return Finding('memory', FAILURE if need > total else WARNING, found, mend)
+    fix = f'train.py --nproc 1 -o train.batch_size={smaller}'
+    if step_bytes(arch, size, smaller) >= free:
+        fix = '-o model.arch=resnet18, or close other programs'
+    found = f'{text}; {arch} with {batch} images of {size} pixels needs about {need / GB:.1f} GB'
+    return Finding('memory', FAILURE if need > total else WARNING, found, fix)
 
 
-def shared_memory(shm, workers, batch_bytes, setting):
-    """/dev/shm against the batches that wait there.
-
-    Args:
-        shm: `probe.space` of it, None where there is none; setting: data.shared_memory.
-    """
-    need = 2 * workers * batch_bytes
-    if setting is False or not workers or shm is None:
-        return Finding(
-            'shared memory', OK, 'not used: ' + ('data.shared_memory=false' if setting is False else 'no need of it')
-        )
-    free = shm['free'] or 0
-    text = f'/dev/shm has {free / MB:.0f} MB free; {workers} loading processes want {2 * need / MB:.0f}'
-    if not shm['problem'] and free > 2 * need:
-        return Finding('shared memory', OK, text)
-    mend = f'docker run --shm-size={max(1, -(-2 * need // GB))}g' + (
-        ', or -o data.shared_memory=auto' if setting is True else ''
-    )
-    state, what = (FAILURE, 'and are killed') if setting is True else (WARNING, 'so batches take a slower way')
-    return Finding('shared memory', state, f'{text}, {what}', mend + '; see docs/troubleshooting.md#small-devshm')
+def shared_memory(need, setting):
+    """Check that the batches in transit fit in /dev/shm; need: their bytes; setting: data.shared_memory."""
+    if setting is False or not need:
+        return Finding('shared memory', OK, 'not used')
+    if device.shared_memory_fits('auto', need):
+        return Finding('shared memory', OK, f'/dev/shm has room for {need / MB:.0f} MB of batches')
+    found = f'/dev/shm has no room for twice the {need / MB:.0f} MB of batches in transit'
+    fix = f'docker run --shm-size={max(1, -(-2 * need // GB))}g; see docs/troubleshooting.md#small-devshm'
+    if setting is True:
+        return Finding('shared memory', FAILURE, found, f'-o data.shared_memory=auto, or {fix}')
+    return Finding('shared memory', WARNING, f'{found}, so they take a slower way', fix)
 
 
 def run_bytes(arch, keep):
-    """What output/<name> comes to: weights and momentum of the checkpoints and of one being written, best/, the last, the export."""
+    """Size of output/<name>: weights and momentum of the checkpoints and of one being written, best/, the last weights, the export."""
     return int(networks.NETWORKS[arch].weights_mb * (2 * (keep + 1) + 5) * MB)
 
 
-def disk(name, place, need, mend):
-    """Free space and the right to write at `place` `probe.space`; need: bytes."""
-    folder, free = place['folder'], place['free']
+def disk(name, place, need, fix):
+    """Check free space and the right to write; place: of `probe.space`; need: bytes."""
+    folder, free, fix = place['folder'], place['free'], f'{fix}; see docs/troubleshooting.md#disk'
     if place['problem']:
-        return Finding(
-            name, FAILURE, f'{folder}: cannot write ({place["problem"]})', mend + '; see docs/troubleshooting.md#disk'
-        )
+        return Finding(name, FAILURE, f'{folder}: cannot write ({place["problem"]})', fix)
     if free is None:
-        return Finding(name, OK, f'{folder}: free space not known')
-    text = f'{folder}: {free / GB:.1f} GB free'
-    if free < need:
-        return Finding(name, FAILURE, f'{text}, {need / GB:.1f} GB wanted', mend + '; see docs/troubleshooting.md#disk')
+        return Finding(name, OK, f'{folder}: free space unknown')
+    found = f'{folder}: {free / GB:.1f} GB free'
     if free < 3 * need:
-        return Finding(
-            name, WARNING, f'{text}, {need / GB:.1f} GB wanted for a run', mend + '; see docs/troubleshooting.md#disk'
-        )
-    return Finding(name, OK, text)
+        state = FAILURE if free < need else WARNING
+        return Finding(name, state, f'{found}, {need / GB:.1f} GB needed', fix)
+    return Finding(name, OK, found)
 
 
 def home(problem):
-    """The home folder; problem: of `zodiac.base.home`."""
+    """problem: of `zodiac.base.home`."""
     if not problem:
-        return Finding('home', OK, 'can be written to')
-    found = f'{problem}; what Paddle keeps there, such as ImageNet weights, goes to a temporary folder'
+        return Finding('home', OK, 'writable')
+    found = f'{problem}; Paddle keeps its files, such as ImageNet weights, in a temporary folder instead'
     return Finding('home', WARNING, found, 'export HOME=FOLDER')
 
 
 def fonts(labels, about):
-    """Fonts for Chinese class names in the pictures; about: what `probe.imports` tells of Matplotlib."""
-    if about.get('fonts'):
-        return Finding('fonts', OK, about['fonts'][0])
+    """Check for a font for Chinese class names; about: the entry of Matplotlib in `probe.imports`."""
     if 'fonts' not in about:
-        return Finding('fonts', OK, 'not known without Matplotlib')
+        return Finding('fonts', OK, 'unknown without Matplotlib')
     chinese = [label for label in labels if re.search('[\u2e80-\u9fff\uf900-\ufaff]', label)]
-    if not chinese:
-        return Finding('fonts', OK, 'none for Chinese, and no class name needs one')
-    mend = (
-        f'apt-get install fonts-noto-cjk && rm -f {shlex.quote(about["cache"])}/fontlist-*.json'
-        + '; see docs/troubleshooting.md#chinese-fonts'
-    )
-    return Finding('fonts', WARNING, f'none for Chinese: pictures show boxes for {chinese[0]}', mend)
+    if about['fonts'] or not chinese:
+        return Finding('fonts', OK, (about['fonts'] or ['no class name needs a Chinese one'])[0])
+    fix = f'apt-get install fonts-noto-cjk && rm -f {shlex.quote(about["cache"])}/fontlist-*.json'
+    found = f'none for Chinese: plots show boxes instead of {chinese[0]}'
+    return Finding('fonts', WARNING, found, f'{fix}; see docs/troubleshooting.md#chinese-fonts')
 
 
-def images(root, labels, tree, place, annotate):
-    """The folders of the images `probe.images`; place: of `probe.space`; annotate: the command."""
+def images(root, labels, tree, annotate):
+    """Check the image folders; tree: of `probe.images`; annotate: the command."""
     if tree is None:
-        mend = f'put the images into {root}/<class>/, or set data.root; then {annotate}'
-        return Finding('images', WARNING, f'{root}: no such folder yet', mend)
-    if place['problem']:
-        found = f'{root}: cannot write ({place["problem"]}), and annotate.py puts the index files there'
-        return Finding(
-            'images', WARNING, found, 'make the folder writable, or link its class folders into another data.root'
-        )
+        fix = f'put the images into {root}/<class>/, or set data.root; then {annotate}'
+        return Finding('images', WARNING, f'{root}: no such folder yet', fix)
     if tree['problem']:
         return Finding('images', FAILURE, tree['problem'], f'then {annotate}')
     empty = [label for label in labels if label not in tree['found']]
     if empty:
-        found = (
-            f'{root}: no files for {", ".join(empty[:5])}{" ..." if len(empty) > 5 else ""}, of {len(labels)} classes'
-        )
-        return Finding('images', FAILURE, found, 'add images of each class, or leave the class out of data.labels')
-    return Finding('images', OK, f'{root}: {sum(tree["found"].values())} files in {len(labels)} classes')
+        found = f'{root}: no files for {", ".join(empty[:5])}{" ..." if len(empty) > 5 else ""}'
+        return Finding('images', FAILURE, found, 'add images of each class, or remove the class from data.labels')
+    return Finding('images', OK, f'{root}: {sum(tree["found"].values())} files in {len(tree["found"])} classes')
 
 
-def index(root, labels, tree, splits, annotation, annotate):
-    """The index files that train.py reads.
+def index(root, tree, splits, annotate):
+    """Check that the images of the index files exist, and that there are no new ones.
 
     Args:
-        tree: of `probe.images`; splits: {split: of `probe.index`}; annotation: of `probe.annotation`; annotate: the command.
+        tree: of `probe.images`; splits: {split: its paths}; annotate: the command.
     """
-
-    def broken(found, mend=annotate):
-        return Finding('index', FAILURE, found, mend)
-
-    absent = [f'{root}/{split}.txt' for split, lines in splits.items() if lines is None]
-    if len(absent) == len(splits):
-        return Finding('index', WARNING, f'{root}: not annotated yet', annotate)
-    if absent:
-        return broken(f'{", ".join(absent)}: missing')
-    annotation_labels = (annotation or {}).get('labels', labels)
-    if annotation_labels != labels:
-        found = f'{root}: annotated with {len(annotation_labels)} other classes than the {len(labels)} of data.labels'
-        return broken(found if len(annotation_labels) != len(labels) else f'{root}: annotated with other data.labels')
-    for split, lines in splits.items():
-        path = f'{root}/{split}.txt'
-        if lines['bad']:
-            return broken(f'{path}, {lines["bad"]}: not "path, tab, number from 0 to {len(labels) - 1}"')
-        if not lines['lines']:
-            return broken(f'{path}: empty')
-        counts = (annotation or {}).get('splits', {}).get(split)
-        if counts and lines['lines'] != sum(count['accepted'] for count in counts.values()):
-            return broken(f'{path}: has {lines["lines"]} images, annotation.json tells of another number')
-        if lines['missing']:
-            found = f'{path}: {len(lines["missing"])} of {lines["looked_at"]} images looked for are gone, {lines["missing"][0]} one'
-            return broken(found, f'run in the folder that annotate.py was run in, or {annotate}')
-    untaught = [label for number, label in enumerate(labels) if number not in splits['train']['classes']]
-    if untaught:
-        return broken(f'{root}/train.txt: no image of {", ".join(untaught[:5])}', f'add some, then {annotate}')
-    if annotation == {}:
-        return broken(f'{root}/annotation.json: cannot be read')
-    text = ', '.join(f'{lines["lines"]} {split}' for split, lines in splits.items())
-    if annotation and tree and 'accepted' in annotation:
-        seen, there = annotation['accepted'] + len(annotation.get('rejected', ())), sum(tree['found'].values())
-        if seen != there:
-            return Finding('index', WARNING, f'{text}; {there} files now, {seen} when annotate.py read them', annotate)
-    return Finding('index', OK, text)
+    for split, paths in splits.items():
+        some = paths[:: 1 + len(paths) // LOOKED_AT]
+        gone = [path for path in some if not os.path.isfile(path)]
+        if gone:
+            found = f'{root}/{split}.txt: {len(gone)} of {len(some)} images looked for are gone, such as {gone[0]}'
+            return Finding('index', FAILURE, found, f'work in the folder where annotate.py was run, or {annotate}')
+    annotation = files.read_json(f'{root}/annotation.json')
+    found = ', '.join(f'{len(paths)} {split}' for split, paths in splits.items())
+    if tree and isinstance(annotation, dict) and 'accepted' in annotation:
+        before, now = annotation['accepted'] + len(annotation.get('rejected', ())), sum(tree['found'].values())
+        if before != now:
+            found = f'{found}; {now} files now, {before} when annotate.py was run'
+            return Finding('index', WARNING, found, annotate)
+    return Finding('index', OK, found)
 
 
-def self_test(status, seconds, what):
-    """status: exit status of the run, None where time was up; what: the last it has said of an error."""
+def self_test(status, seconds, error):
+    """status: exit status of the self-test, None if it took too long; error: the last error that it printed."""
     if status == 0:
-        return Finding('self-test', OK, f'drawn, trained, exported and predicted in {seconds:.0f} s')
-    anchor = (
-        '; see docs/troubleshooting.md#onednn'
-        if any(word in what for word in ('onednn', 'oneDNN', 'mkldnn', 'Paddle Inference'))
-        else ''
-    )
-    return Finding(
-        'self-test', FAILURE, what or 'failed without a word', 'python demo.py shows all that it says' + anchor
-    )
+        return Finding('self-test', OK, f'drew, trained, exported and predicted in {seconds:.0f} s')
+    known = '.md#' in error or not re.search('one?dnn|mkldnn|Paddle Inference', error, re.IGNORECASE)
+    anchor = '' if known else '; see docs/troubleshooting.md#onednn'
+    fix = f'python demo.py shows the whole output{anchor}'
+    return Finding('self-test', FAILURE, error or 'failed with no output', fix)

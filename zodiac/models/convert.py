@@ -52,23 +52,8 @@ def can_save_onnx():
 
 
 def why_no_onnx():
-    """(why no ONNX file can be written, the next step), or () if it can. paddle2onnx 2 is for Paddle 3, paddle2onnx 1 for Paddle 2."""
-    installed = {name: packages.installed_version(name) for name in ('paddle2onnx', 'onnx', 'onnxruntime')}
-    missing = [name for name, version in installed.items() if not version]
-    if missing and sys.version_info[:2] > packages.NEWEST_FOR_ONNX and missing != ['onnxruntime']:
-        newest = '.'.join(map(str, packages.NEWEST_FOR_ONNX))
-        return (
-            f'paddle2onnx and onnx are not published for Python {sys.version_info[0]}.{sys.version_info[1]}',
-            f'export with Python {newest} or older',
-        )
-    if missing:
-        return f'not installed: {", ".join(missing)}', packages.install(missing, packages.DEPLOY)
-    old = paddle.__version__.startswith('2.')
-    if installed['paddle2onnx'].startswith(('0.', '1.')) == old:
-        return ()
-    right = "'paddle2onnx<2'" if old else "'paddle2onnx>=2,<3'"
-    why = f'paddle2onnx {installed["paddle2onnx"]} is not for Paddle {paddle.__version__}'
-    return why, f'{packages.pip()} install {right}'
+    """(why no ONNX file can be written here, how to fix it); () if one can."""
+    return packages.why_no_onnx()
 
 
 def save_onnx(path, outputs):
@@ -103,9 +88,9 @@ def quantize_onnx(path, batches):
         batches: network inputs [N, ...] from training images, which set the range of each layer.
     Raises: UserError when it fails.
     """
-    try:  # optional packages
-        import onnxruntime
-        from onnxruntime import quantization
+    try:
+        import onnxruntime  # optional package
+        from onnxruntime import quantization  # the same
     except ImportError as error:
         raise UserError(
             f'export.precision=int8 needs more packages; {packages.diagnose(error, packages.DEPLOY)}'

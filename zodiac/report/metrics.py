@@ -199,8 +199,3 @@ def paired_interval(only_first, only_second, n):
     total, differing, more = n + 2, only_first + only_second + 1, only_second - only_first
     half = norm.ppf(0.975) * np.sqrt(differing - more * more / total)
     return [float(max(-1.0, (more - half) / total)), float(min(1.0, (more + half) / total))]
-
-
-def lower_is_better(name):
-    """Whether less is better in a column of log.csv: in a loss, not in an accuracy."""
-    return name.endswith('loss')

@@ -4,9 +4,8 @@ import csv
 import os
 import sys
 
+from zodiac.base import columns
 from zodiac.base.errors import one_line
-
-COLUMNS = ('epoch', 'step', 'lr', 'train_loss', 'train_top1', 'valid_loss', 'valid_top1', 'images_per_second')
 
 
 def read(path):
@@ -25,5 +24,5 @@ def read(path):
 
 
 def _parse(row):
-    values = {column: None if row[column] == '' else float(row[column]) for column in COLUMNS[2:]}
+    values = {column: None if row[column] == '' else float(row[column]) for column in columns.TAGS}
     return {'epoch': int(row['epoch']), 'step': int(row['step']), **values}

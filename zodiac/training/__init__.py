@@ -1,5 +1,5 @@
-"""Training: steps, loss, optimizers, callbacks, checkpoints, resume, several processes.
+"""Training: steps, loss, optimizers, callbacks, checkpoints, resuming, several processes.
 
-Imports: models, data, inference, report (for metrics), base.
-Start with: callbacks.py (what happens during `fit`), then run_log.py (a logged column is made there) and checkpoint.py.
+Imports: models, data, inference, base.
+Start with: callbacks.py (what happens during `fit`), run_log.py (log.csv, with the columns of zodiac.base.columns), checkpoint.py.
 """

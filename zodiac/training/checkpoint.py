@@ -1,8 +1,7 @@
-"""Checkpoints: folders of weights, optimizer state and facts, written whole or not at all, verified when read.
+"""Checkpoints: folders of weights, optimizer state and facts, written atomically and verified when read.
 
-A checkpoint holds model.pdparams, the weights to use; state.json, what made them; SHA256SUMS of all its files, which
-`sha256sum -c` reads; and, but for best/, model.pdopt, the state of the optimizer. Where the weights to use are averaged ones
-(train.ema), learning.pdparams has those that training goes on from.
+Files: model.pdparams, the weights to use; state.json, how they were made; SHA256SUMS of all files, for `sha256sum -c`; except in
+best/, model.pdopt, the optimizer state; with train.ema, where the weights to use are averages, learning.pdparams, the training weights.
 """
 
 import json
@@ -14,6 +13,7 @@ import warnings
 
 from zodiac.base import class_names, files, provenance
 from zodiac.base.errors import UserError
+from zodiac.base.paddle_setup import paddle
 from zodiac.models import builder, pretrained, weights, wrappers
 
 STATE = 'state.json'
@@ -22,11 +22,11 @@ WEIGHTS = 'model.pdparams'
 OPTIMIZER = 'model.pdopt'
 LEARNING = 'learning.pdparams'
 PARTS = {STATE, WEIGHTS, OPTIMIZER, LEARNING}
-TOLD = ('identity', 'epoch', 'pretrained')  # facts that a weight file carries with it
+IN_FILE = ('identity', 'epoch', 'pretrained')  # facts that are written into a weight file, too
 
 
 def save(folder, contents, state):
-    """Write a checkpoint folder, replacing an older one of that name only when the new one is whole.
+    """Write a checkpoint folder; one of that name is replaced when the new one is complete.
 
     Args:
         contents: {file name: state dict of a network or an optimizer}.
@@ -36,16 +36,29 @@ def save(folder, contents, state):
     with files.atomic_folder(folder) as temporary:
         for name, values in contents.items():
             with open(os.path.join(temporary, name), 'wb') as file:
-                file.write(weights.dump(values, told(state)) if name != OPTIMIZER else weights.dump(values))
+                file.write(weights.dump(values, facts_in_file(state)) if name != OPTIMIZER else weights.dump(values))
         with open(os.path.join(temporary, STATE), 'w', encoding='utf-8') as file:
             json.dump(state, file, ensure_ascii=False, indent=1)
         with open(os.path.join(temporary, SUMS), 'w', encoding='utf-8', newline='\n') as file:
             file.write(_sums({name: files.sha256(os.path.join(temporary, name)) for name in [*contents, STATE]}))
 
 
-def told(facts):
-    """Those facts of a run that its weight files carry, see `provenance`."""
-    return {name: facts[name] for name in TOLD if name in facts}
+def facts_in_file(facts):
+    """The facts of a run that are written into its weight files, see `provenance`."""
+    return {name: facts[name] for name in IN_FILE if name in facts}
+
+
+def save_last(run_dir, values, optimizer, facts):
+    """Write <run_dir>.pdparams and .pdopt, where `paddle.Model.load(run_dir)` finds them.
+
+    Args:
+        values: state dict of the network; optimizer: of the optimizer.
+        facts: as for `save`.
+    """
+    parts = ('.pdparams', values, facts_in_file(facts)), ('.pdopt', optimizer, None)
+    for suffix, state_dict, with_facts in parts:
+        with files.atomic_write(run_dir + suffix, binary=True) as file:
+            file.write(weights.dump(state_dict, with_facts))
 
 
 def _sums(hashes):
@@ -53,7 +66,7 @@ def _sums(hashes):
 
 
 def verify(folder):
-    """The facts of a checkpoint whose files are as they were written. Raises UserError naming what is missing or damaged."""
+    """Verify the hashes of a checkpoint and return its facts. Raises UserError naming the file that is missing or damaged."""
     try:
         with open(os.path.join(folder, SUMS), encoding='utf-8', newline='\n') as file:
             text = file.read()
@@ -63,7 +76,7 @@ def verify(folder):
         damaged += [name for name, digest in expected.items() if files.sha256(os.path.join(folder, name)) != digest]
         if damaged:
             name = os.path.join(folder, damaged[0])
-            raise UserError(f'{name}: is damaged (it is not what {SUMS} says); choose another checkpoint')
+            raise UserError(f'{name}: is damaged (its hash is not the one in {SUMS}); choose another checkpoint')
         with open(os.path.join(folder, STATE), encoding='utf-8') as file:
             return provenance.normal(json.load(file))
     except (OSError, ValueError) as error:
@@ -71,11 +84,11 @@ def verify(folder):
 
 
 def find(run_dir, which):
-    """Path of a weight file and its facts.
+    """Path of a weight file, and its facts.
 
     Args:
-        which: 'best', 'last', or a path as `locate` takes it.
-    Raises: UserError when there is none, or it is damaged.
+        which: 'best', 'last', or a path for `locate`.
+    Raises: UserError when the file is missing or damaged.
     """
     newest = epochs(run_dir)[-1:]
     path = {'best': f'{run_dir}/best', 'last': '/'.join([f'{run_dir}/checkpoints', *newest])}.get(which, which)
@@ -87,15 +100,15 @@ def find(run_dir, which):
 
 
 def locate(path):
-    """A weight file, and the facts of it that are known, for a path.
+    """Path of a weight file, and its facts as far as they are known.
 
     Args:
-        path: a weight file, also one of a checkpoint; a checkpoint's folder; or a run's, which stands for its best/.
-    Raises: UserError where the checkpoint is damaged, or the folder is none.
+        path: a weight file, the folder of a checkpoint, or that of a run, for its best/.
+    Raises: UserError where the folder is not an intact checkpoint.
     """
     if os.path.isdir(path):
         if os.path.isfile(f'{path}/inference.yaml'):
-            raise UserError(f'{path}: holds an exported model; name the weights that it was exported from')
+            raise UserError(f'{path}: is an exported model; name the weights that it was exported from')
         folder = f'{path}/best' if os.path.isdir(f'{path}/best') else path.rstrip('/')
         return os.path.join(folder, WEIGHTS), verify(folder)
     folder, name = os.path.split(path)
@@ -105,8 +118,8 @@ def locate(path):
 
 
 def config_of(path):
-    """The config.yaml of the run that a weight file lies in or beside; None where there is none."""
-    place = os.path.splitext(path)[0]  # output/pets.pdparams is of the run output/pets
+    """Path of the config.yaml of the run that a weight file belongs to; None where there is none."""
+    place = os.path.splitext(path)[0]  # output/pets.pdparams belongs to output/pets
     for _ in range(4):
         if os.path.isfile(f'{place}/config.yaml'):
             return f'{place}/config.yaml'
@@ -115,7 +128,7 @@ def config_of(path):
 
 
 def latest(run_dir, say):
-    """The newest checkpoint of a run that is whole: (folder, facts), or (None, {}) when there is none.
+    """The newest intact checkpoint of a run: (folder, facts), or (None, {}) when there is none.
 
     Args:
         say: called with a message for each newer one that is damaged.
@@ -125,22 +138,22 @@ def latest(run_dir, say):
         try:
             return folder, verify(folder)
         except UserError as error:
-            say(f'{error}; the one before is tried')
+            say(f'{error}; trying the one before')
     return None, {}
 
 
 def kept(run_dir):
-    """{epoch: folder} of the weights that a run has: those of its checkpoints at the end of an epoch, and best/."""
+    """{epoch: folder} of the weights that a run has kept: its checkpoints at the end of an epoch, and best/."""
     folders = [*(f'{run_dir}/checkpoints/{name}' for name in epochs(run_dir)), f'{run_dir}/best']
     states = {folder: files.read_json(os.path.join(folder, STATE)) or {} for folder in folders}
     return {state['epoch']: folder for folder, state in states.items() if 'epoch' in state and not state.get('images')}
 
 
 def restore(folder, network, optimizer):
-    """Put the weights that training goes on from, and the state of the optimizer but for its schedule, back in place.
+    """Restore the training weights and the state of the optimizer, without its learning-rate schedule.
 
     Args:
-        optimizer: None leaves its state out.
+        optimizer: None to restore the weights only.
     Returns: the averaged weights {name: Tensor}, or None where the checkpoint has none.
     """
     averaged = os.path.isfile(os.path.join(folder, LEARNING))
@@ -151,42 +164,37 @@ def restore(folder, network, optimizer):
 
 
 def copy_weights(folder, to, facts):
-    """Write a checkpoint `to` of the weights to use of another one, with these facts. Raises UserError where that one is damaged."""
+    """Write a checkpoint `to` with the weights to use of another one, and these facts. Raises UserError where that one is damaged."""
     verify(folder)
     save(to, {WEIGHTS: _tensors(os.path.join(folder, WEIGHTS))}, facts)
 
 
 def _tensors(path):
-    import paddle
-
     return {name: paddle.to_tensor(value) for name, value in weights.read(path).items()}
 
 
 def _restore_optimizer(path, network, optimizer):
-    import paddle
-    from paddle.base.layer_helper import LayerHelper
-
     state = weights.read(path)
     state.pop('LR_Scheduler', None)
     if not isinstance(optimizer._learning_rate, float):
-        state['LR_Scheduler'] = optimizer._learning_rate.state_dict()  # Paddle asks for it
+        state['LR_Scheduler'] = optimizer._learning_rate.state_dict()  # Paddle requires it
     with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message='There are some unused values')  # Paddle's own, of every warm-up
+        warnings.filterwarnings('ignore', message='There are some unused values')  # of any warm-up
         optimizer.set_state_dict(state)
-    # Paddle hands the state out at the next step, and then wants it for each parameter that learns: not for those that are
-    # let loose only now; and Paddle 2 saves none of it until then.
+    # Paddle would use the state at the next step, and require it for each parameter that learns: it has none for those that have
+    # been unfrozen since. And Paddle 2 would not save it before that step.
     known = [p for p in network.parameters() if any(name.startswith(f'{p.name}_') for name in state)]
-    optimizer.helper = optimizer.helper or LayerHelper(type(optimizer).__name__)
+    optimizer.helper = optimizer.helper or paddle.base.layer_helper.LayerHelper(type(optimizer).__name__)
     optimizer._create_accumulators(paddle.static.default_main_program().global_block(), known)
     optimizer._accumulators_holder = {}
 
 
 def load_network(run_dir, which, identity, flip_average=False):
-    """The network of a run with the weights that `which` names, see `find`.
+    """The network of a run with the weights `which`, see `find`.
 
     Args:
+        identity: the settings that the weights must have been trained with, see `Config.identity`.
         flip_average: wrap it so that it averages over an image and its mirror image.
-        identity: the settings that the weights must have been trained with, as `Config.identity` gives them.
     Returns: (Layer in eval mode, {'weights': path, 'epoch': ..., 'pretrained': ...}).
     Raises: UserError when the weights are missing or damaged, or were trained with other settings.
     """
@@ -203,11 +211,11 @@ def load_network(run_dir, which, identity, flip_average=False):
 
 
 def _require_identity(path, facts, identity):
-    """Raise UserError where weights were trained with other settings; say so where they do not tell their classes."""
+    """Raise UserError where weights were trained with other settings; warn where their classes are unknown."""
     labels = identity['data.labels']
     if not provenance.labels(facts):
         print(
-            f'warning: {path}: does not tell its classes; they are taken to be data.labels, in this order: {", ".join(labels)}',
+            f'warning: {path}: does not record its classes; assuming data.labels, in this order: {", ".join(labels)}',
             file=sys.stderr,
         )
         return

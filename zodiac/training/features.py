@@ -1,7 +1,7 @@
-"""The features of a frozen backbone, computed once and kept on disk, so that an epoch of training runs the head alone.
+"""Features of a frozen backbone, computed once and cached on disk, so that each epoch runs only the head.
 
-View v of an image is what the training transform draws of it in epoch v; epoch e trains on view e modulo the number of views.
-A folder for each view of a list of images: whole or absent, checked when it is opened, safe to delete between runs.
+View v of an image is its augmentation in epoch v; epoch e trains on view e modulo the number of views. The cache has a folder per view
+of a list of images, written atomically and verified when opened; it can be deleted between runs.
 """
 
 import functools
@@ -15,29 +15,31 @@ import weakref
 import zlib
 
 import numpy as np
-import paddle
 from tqdm import tqdm
 
 from zodiac.base import files, stops
 from zodiac.base.errors import UserError
+from zodiac.base.paddle_setup import paddle
 from zodiac.data import cache
 from zodiac.inference import paddle_engine
 from zodiac.models import builder, convert
 
-BATCH = 32  # images in one run of the backbone
-CHECKED = 4  # images on which the features must lead to the logits of the network
-TOLERANCE = 1e-3  # of these logits, as a share of the largest
+BATCH = 32  # images per run of the backbone
+CHECKED = 4  # images on which head and features are compared with the network
+TOLERANCE = 1e-3  # of their logits, relative to the largest
 BLOCK = 1 << 24  # bytes
 
 
 class Backbone:
-    """What model.freeze=backbone keeps as it is, and the layers of the head before the first that learns or draws.
+    """The part of a network that does not change in training: its backbone, and the head up to the first layer that learns or is
+    random.
 
     Args:
-        network: as model.build gives it, with its final weights.
+        network: as builder.build returns it, with its final weights.
 
-    Attributes: network; layer, float32 [N, 3, H, W] -> float32 [N, ...], a copy of that part in eval mode; rest, the network's
-        own layers behind it, features -> logits.
+    Attributes:
+        layer: float32 [N, 3, H, W] -> features float32 [N, ...], a copy of that part in eval mode.
+        rest: features -> logits, the layers of the network behind it, not copied.
     """
 
     def __init__(self, network):
@@ -46,7 +48,7 @@ class Backbone:
 
     @functools.cached_property
     def identity(self):
-        """What the features depend on beside the images, JSON-ready."""
+        """JSON-ready: what the features depend on besides the images."""
         digest = hashlib.sha256(f'{type(self.network).__name__} {self.layer!r}'.encode())
         for name, value in sorted(self.layer.state_dict().items()):
             digest.update(f'{name} {value.shape} {value.dtype}'.encode())
@@ -55,7 +57,7 @@ class Backbone:
 
     @functools.cached_property
     def run(self):
-        """A callable, Tensor [N, 3, H, W] -> features, float32 array; on the CPU by Paddle Inference."""
+        """A function, Tensor [N, 3, H, W] -> features as float32 array; on the CPU it uses Paddle Inference."""
         if paddle.device.get_device() != 'cpu':
             return self._run_network
         folder = tempfile.mkdtemp(prefix='backbone')
@@ -69,9 +71,8 @@ class Backbone:
         def run_on(images):
             return run(images.numpy())[0]
 
-        weakref.finalize(
-            run_on, shutil.rmtree, folder, ignore_errors=True
-        )  # until then: where oneDNN fails, Paddle reads it again
+        # not earlier: where oneDNN fails, the files are read again
+        weakref.finalize(run_on, shutil.rmtree, folder, ignore_errors=True)
         return run_on
 
     def _run_network(self, images):
@@ -79,11 +80,11 @@ class Backbone:
             return self.layer(images).numpy()
 
     def check(self, images):
-        """Raise UserError unless the rest of the network makes of the features what the network makes of the images."""
+        """Raise UserError unless head and features give the logits of the network."""
         before = [parameter.clone() for parameter in self.rest.parameters()]
         self.network.eval()
         with paddle.no_grad():
-            for parameter in self.rest.parameters():  # biases start at zero, and would hide a factor behind the head
+            for parameter in self.rest.parameters():  # a bias of zero would hide a factor behind the head
                 parameter.set_value(parameter + 0.1)
             expected, found = self.network(images).numpy(), self.rest(paddle.to_tensor(self.run(images))).numpy()
             for parameter, value in zip(self.rest.parameters(), before):
@@ -92,22 +93,22 @@ class Backbone:
         difference = np.abs(expected - found).max() / max(1, np.abs(expected).max())
         if not difference <= TOLERANCE:
             raise UserError(
-                'train.views: the head gives other logits on the features than the network on the images (by '
+                'train.views: the head gives other logits on the features than the network on the images (relative difference '
                 f'{difference:.1e}); set train.views=0'
             )
 
 
 def keep(backbone, images, views, loader, folder, limit, say):
-    """The features of the images, from `folder` or computed now.
+    """The features of the images, from the cache or computed now.
 
     Args:
-        images: dataset of pictures, a dataset.ZodiacDataset: `paths`, `transform`, `stored`, `seed`, `augment`, `epoch`.
-        views: how many.
-        loader: its images in batches, in order; `set_epoch(view)` chooses what is drawn.
-        folder: holds caches of all kinds; limit: bytes that it may take. The oldest make room.
-        say: takes a text for the user.
-    Returns: list of float32 [n, ...], one a view, mapped into memory.
-    Raises: UserError where an image cannot be read, or the features cannot be kept.
+        images: a dataset.ZodiacDataset of n images.
+        views: number of views.
+        loader: yields the images in batches, in order; `set_epoch(view)` chooses the augmentation.
+        folder: the cache, which also holds other things; limit: its largest size in bytes, for which the oldest are deleted.
+        say: called with messages for the user.
+    Returns: list of float32 [n, ...], memory-mapped, one per view.
+    Raises: UserError where an image cannot be read, or the features cannot be written.
     """
     drawn = [['view', images.seed, view] if images.augment else [] for view in range(views)]
     how = [*backbone.identity, repr(images.transform), repr(images.stored)]
@@ -126,11 +127,11 @@ def keep(backbone, images, views, loader, folder, limit, say):
             found.append(cache.find_or_make(place, lambda place: _load(place, len(images)), make, say))
         except OSError as error:
             raise UserError(
-                f'{folder}: the features cannot be kept there ({error.strerror}); set data.cache=FOLDER, or train.views=0'
+                f'{folder}: the features cannot be written there ({error.strerror}); set data.cache=FOLDER, or train.views=0'
             ) from None
     size = sum(values.nbytes for values in found)
     say(
-        f'features: {views} views of {len(images)} images, {size / 2**30:.2f} GB in {folder}; '
+        f'features in {folder}: images {len(images)}, views {views}, {size / 1e9:.2f} GB; '
         f'{len(computed)} computed now, in {time.monotonic() - started:.0f} s'
     )
     return found
@@ -142,7 +143,7 @@ def _load(place, count):
     values = np.memmap(f'{place}/values', np.float32, 'r', shape=tuple(about['shape']))
     whole = values.nbytes == os.path.getsize(f'{place}/values') and len(values) == count
     if not whole or _crc(values.reshape(-1)) != about['crc']:
-        raise ValueError('values is not what was written')
+        raise ValueError('values has another size or checksum than was written')
     return values.view(np.ndarray)
 
 
@@ -154,7 +155,7 @@ def _crc(values):
 
 
 def _make(place, backbone, loader, title, missing, limit, say):
-    """Compute one view; `missing` of them, with this one, are to come and must fit."""
+    """Compute one view; there must be room for `missing` views, this one included."""
     count, about = len(loader.images), None
     bar = tqdm(total=count, desc=f'features, {title}', unit='image', leave=False, disable=None)
     with files.atomic_folder(place) as folder, open(f'{folder}/values', 'wb') as file, bar:
@@ -166,7 +167,7 @@ def _make(place, backbone, loader, title, missing, limit, say):
                 about = {'shape': [count, *values.shape[1:]], 'crc': 0}
                 _require_room(os.path.dirname(place), count * values[0].nbytes * missing, limit)
                 if bar.disable:
-                    say(f'features, {title}: computing those of {count} images')
+                    say(f'features, {title}: computing (images: {count})')
             file.write(values)
             about['crc'] = zlib.crc32(values, about['crc'])
             bar.update(len(values))
@@ -175,10 +176,10 @@ def _make(place, backbone, loader, title, missing, limit, say):
 
 
 def _require_room(folder, wanted, limit):
-    room = cache.make_room(folder, wanted, limit) if wanted <= limit else limit  # else nothing has to go for it
+    room = cache.make_room(folder, wanted, limit) if wanted <= limit else limit  # else delete nothing
     if wanted > room:
         raise UserError(
-            f'train.views: the features need {wanted / 1e9:.3g} GB, and {folder} has room for {max(0, room) / 1e9:.3g} GB '
-            f'(data.cache_gb = {limit / 1e9:g}, and what the disk has left); raise data.cache_gb, set data.cache to a folder on '
+            f'train.views: the features need {wanted / 1e9:.3g} GB, {folder} has room for {max(0, room) / 1e9:.3g} GB '
+            f'(data.cache_gb = {limit / 1e9:g}, and the free space of the disk); raise data.cache_gb, set data.cache to a folder on '
             'another disk, lower train.views, or set train.views=0'
         )

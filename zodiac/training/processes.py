@@ -1,6 +1,5 @@
-"""The processes that share a run: started by Paddle's launcher, and what they tell each other; a single one needs nothing."""
+"""Start child processes: several that share a training, through Paddle's launcher, or other scripts. Does not import Paddle."""
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -9,37 +8,60 @@ import time
 
 from zodiac.base import device, home, stops
 
-IMAGES_EACH = 16  # of a batch, that a process should have: BatchNorm takes its statistics from them
+IMAGES_EACH = 16  # images of a batch that each process should have, for BatchNorm's statistics
 
 
-def suited(device_setting, batch_size):
-    """Number of processes that a training on this machine is faster with: one a core of a CPU, as long as a batch has enough
-    images for each; one where there is a GPU, or where OMP_NUM_THREADS says what the user wants."""
+def suited(device_setting, batch_size, train_index=None, valid_index=None):
+    """Number of processes for a training on this machine.
+
+    On a CPU one per core, as long as each gets IMAGES_EACH images of a batch, two training images (for BatchNorm) and one validation
+    image. One on a GPU, where OMP_NUM_THREADS is set, and where an index file is missing.
+
+    Args:
+        train_index, valid_index: paths of the index files; None for any number of images.
+    """
     if os.environ.get('OMP_NUM_THREADS') or not device.is_cpu(device_setting):
         return 1
-    return max(1, min(device.cores(), batch_size // IMAGES_EACH))
+    number = min(device.cores(), batch_size // IMAGES_EACH)
+    if number > 1 and train_index:
+        number = min(number, _lines(train_index) // 2, _lines(valid_index))
+    return max(1, number)
+
+
+def _lines(path):
+    """Number of lines of a file that are not empty; 0 where there is no such file."""
+    try:
+        with open(path, 'rb') as file:
+            return sum(1 for line in file if line.strip())
+    except OSError:
+        return 0
+
+
+def launched():
+    """Whether this process was started by Paddle's launcher."""
+    return 'PADDLE_TRAINER_ID' in os.environ
 
 
 def launch(arguments, number, logs):
     """Run a script as several processes on this machine, through Paddle's launcher; returns its exit status.
 
-    What the first process prints comes out on stderr; of the others, the error that has ended them. SIGINT and SIGTERM are
-    handed on; the status is then 128 + the signal's number, as that of one process. Once there are any: until then, Paddle's
-    launcher has nothing to stop, and would print a traceback.
+    The output of the first process goes to stderr; of the others, only the error that ended them. SIGINT and SIGTERM are passed
+    on, and the status is then 128 + the signal's number. They are held back until all processes have started: before that, Paddle's
+    launcher would end with a traceback.
 
     Args:
         arguments: list of str, the script and its arguments.
-        logs: folder for what each process prints.
+        logs: folder for the output of each process.
     """
     launcher = ['-m', 'paddle.distributed.launch', '--nproc_per_node', str(number), '--log_level', 'CRITICAL']
     home.ensure()  # for the launcher, too, which imports Paddle
     environment = {**os.environ, 'PYTHONWARNINGS': 'ignore:No ccache found'}
     shutil.rmtree(logs, ignore_errors=True)
-    said = [os.path.join(logs, f'workerlog.{rank}') for rank in range(number)]
+    outputs = [os.path.join(logs, f'workerlog.{rank}') for rank in range(number)]
     shown, started = 0, []
 
-    def ready():  # a process that the launcher is about to start it would leave behind
-        if not started and os.path.isfile(said[-1]):
+    def ready():  # the launcher would leave behind a process that it is about to start
+        if not started and os.path.isfile(outputs[-1]):
             started.append(time.monotonic())
         return started and time.monotonic() - started[0] > 1
 
@@ -48,19 +70,19 @@ def launch(arguments, number, logs):
             [sys.executable, *launcher, '--log_dir', logs, *arguments], env=environment, stdout=subprocess.DEVNULL
         )
         for _ in while_running([process], asked, ready):
-            shown += _show(_read(said[0], shown).partition('Traceback')[0])
+            shown += _show(_read(outputs[0], shown).partition('Traceback')[0])
     errors = {
-        text.splitlines()[-1] for text in map(_read, said) if text and text.splitlines()[-1].startswith('error: ')
+        text.splitlines()[-1] for text in map(_read, outputs) if text and text.splitlines()[-1].startswith('error: ')
     }
-    rest = _read(said[0], shown)
-    # where another process has ended with an error, or first at a signal, this one only tells that it has lost the other
+    rest = _read(outputs[0], shown)
+    # where another process failed, or was the first to stop, the traceback of this one only reports the lost connection
     shown += _show(rest.partition('Traceback')[0] if errors or asked else rest)
     if process.returncode and not asked:
         errors = errors or {
-            f'error: a process has failed or was killed; see what each has printed in {logs}/, and the memory of the machine; see '
+            f'error: a process failed or was killed; look at its output in {logs}/ and at the free memory; see '
             'docs/troubleshooting.md#out-of-memory'
         }
-        for error in errors - set(_read(said[0]).splitlines()):
+        for error in errors - set(_read(outputs[0]).splitlines()):
             print(error, file=sys.stderr)
     if asked:
         return 128 + asked[0]
@@ -68,25 +90,29 @@ def launch(arguments, number, logs):
 
 
 def start(command, **options):
-    """Start a command that gets SIGINT and SIGTERM from here only, also where a terminal sends them to a whole group."""
+    """Start a command in a session of its own: a terminal's Ctrl-C does not reach it, see `while_running`."""
     return subprocess.Popen(command, start_new_session=True, **options)
 
 
 def while_running(children, asked, ready=lambda: True):
-    """Yield every tenth of a second until all the children of `start` have ended; hand on to them what comes in `asked`, the list
-    of `stops.noted`, when they are `ready()` for it."""
-    handed_on = 0
+    """Yield ten times per second until all children of `start` have ended, and pass signals on to them.
+
+    Args:
+        asked: the signals so far, the list that `stops.noted` yields.
+        ready: called before a signal is passed on; it waits until this returns true.
+    """
+    passed_on = 0
     while any(child.poll() is None for child in children):
         yield
         time.sleep(0.1)
-        for number in asked[handed_on:] if ready() else ():
+        for number in asked[passed_on:] if ready() else ():
             for child in children:
                 child.send_signal(number)
-            handed_on += 1
+            passed_on += 1
 
 
 def call(command):
-    """Run a command; returns its exit status, or 128 + the number of the signal that has come meanwhile."""
+    """Run a command; returns its exit status, or 128 + the number of a signal that came meanwhile."""
     with stops.noted() as asked:
         child = start(command)
         for _ in while_running([child], asked):
@@ -95,7 +121,7 @@ def call(command):
 
 
 def _read(path, start=0):
-    """The text of a file from a byte on, '' where there is none."""
+    """The text of a file from a byte on; '' where there is no such file."""
     if not os.path.isfile(path):
         return ''
     with open(path, encoding='utf-8', errors='surrogateescape') as file:
@@ -108,59 +134,3 @@ def _show(text):
     sys.stderr.write(text)
     sys.stderr.flush()
     return len(text.encode('utf-8', 'surrogateescape'))
-
-
-def launched():
-    """Whether this process was started by Paddle's launcher."""
-    return 'PADDLE_TRAINER_ID' in os.environ
-
-
-def count():
-    """Number of processes."""
-    import paddle
-
-    return paddle.distributed.get_world_size()
-
-
-def add_up(tensor):
-    """Set a tensor, in place, to its sum over the processes, and return it; all of them must call it. Waits for no device."""
-    import paddle
-
-    if count() > 1:
-        paddle.distributed.all_reduce(tensor)
-    return tensor
-
-
-@contextlib.contextmanager
-def meeting():
-    """While Paddle connects the processes: where one has been stopped, the others wait for it in C++."""
-    if count() == 1:
-        yield
-        return
-    with stops.unhandled():
-        yield
-
-
-def highest(value):
-    """The highest of a number over the processes; all of them must call it."""
-    import paddle
-
-    if count() == 1:
-        return float(value)
-    number = paddle.to_tensor([float(value)], 'float64')
-    paddle.distributed.all_reduce(number, paddle.distributed.ReduceOp.MAX)
-    return number.tolist()[0]
-
-
-def average(tensors):
-    """Set float tensors, in place, to their mean over the processes; all of them must call it."""
-    import paddle
-
-    if count() == 1 or not tensors:
-        return
-    with paddle.no_grad():
-        flat = paddle.concat([tensor.reshape([-1]) for tensor in tensors])
-        paddle.distributed.all_reduce(flat)
-        flat = flat / count()
-        for tensor, mean in zip(tensors, flat.split([tensor.size for tensor in tensors])):
-            tensor.set_value(mean.reshape(tensor.shape))

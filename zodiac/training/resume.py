@@ -1,4 +1,4 @@
-"""Going on with a stopped run: what a checkpoint says of it, what must not have changed, and everything back in its place."""
+"""Resume a stopped run: what its checkpoints record, what must not have changed, and restoring the training state."""
 
 import dataclasses
 import hashlib
@@ -6,23 +6,23 @@ import os
 import platform
 import shlex
 
+import numpy as np
+import PIL
+
 from zodiac.base import device, files, schema
 from zodiac.base.errors import UserError
+from zodiac.base.paddle_setup import paddle
 from zodiac.training import checkpoint, optim
 
 FORMAT = 1  # of the facts in a checkpoint
-SIZED = 10_000  # images of an index, spread over it, whose sizes tell whether they are still the same
+SIZED = 10_000  # images of an index, evenly spread, whose file sizes are compared
 
 
 def facts(cfg, train_set, valid_set):
-    """What each checkpoint says of its origin, as JSON-ready values.
+    """What each checkpoint records about its run, as JSON-ready values.
 
-    `identity`, `data`, `validation` and `sizes` are what a run must keep to go on; `config` holds every setting.
+    A run is resumed only with the same `identity`, `data`, `validation` and `sizes`; `config` holds all settings.
     """
-    import numpy
-    import paddle
-    import PIL
-
     index, valid_index = (f'{cfg.data.root}/{images.mode}.txt' for images in (train_set, valid_set))
     return {
         'format': FORMAT,
@@ -43,7 +43,7 @@ def facts(cfg, train_set, valid_set):
         'config': dataclasses.asdict(cfg),
         'versions': {
             'python': platform.python_version(),
-            **{module.__name__: module.__version__ for module in (paddle, numpy, PIL)},
+            **{module.__name__: module.__version__ for module in (paddle, np, PIL)},
         },
     }
 
@@ -55,16 +55,28 @@ def _sizes(images):
     return hashlib.sha256(repr(sizes).encode()).hexdigest()[:16]
 
 
-def refuse_changes(folder, state, origin, run_dir, accept=False):
-    """Raise UserError where a checkpoint is of other classes, another network, other images or another order of them, unless
-    the user accepts that; or of another version.
+def find(run_dir, origin, required, accept_changes, say):
+    """The newest intact checkpoint of a run: (folder, its facts), or (None, {}) when there is none.
 
     Args:
-        state: facts of the checkpoint, see `checkpoint.verify`.
-        origin: `facts` of the run that wants to go on.
+        origin: `facts` of the run now.
+        required: raise UserError when there is none.
+        accept_changes: do not raise UserError for another network, other classes or images.
+        say: called with messages for the user.
     """
+    folder, state = checkpoint.latest(run_dir, say)
+    if folder:
+        _refuse_changes(folder, state, origin, run_dir, accept_changes)
+    elif required:
+        raise UserError(
+            f'{run_dir}: has no checkpoint to resume from; leave --resume out to start a run; see docs/troubleshooting.md#resume'
+        )
+    return folder, state
+
+
+def _refuse_changes(folder, state, origin, run_dir, accept):
     if state.get('format') != FORMAT:
-        raise UserError(f'{folder}: was written by another version of this project, which can go on from it')
+        raise UserError(f'{folder}: was written by another version of this project; resume the run with that version')
     before, now = {}, {}
     for part in ('identity', 'data', 'validation', 'sizes'):
         now.update(origin[part])
@@ -72,57 +84,60 @@ def refuse_changes(folder, state, origin, run_dir, accept=False):
     for setting, ours in now.items():
         if before.get(setting) != ours and not accept:
             raise UserError(
-                f'{folder}: was trained with {setting} = {before.get(setting)}, now it is {ours}; put that back (the settings are in '
-                f'-c {shlex.quote(f"{run_dir}/config.yaml")}), go on with --accept-changes, or start a run under another name; see '
-                'docs/troubleshooting.md#resume'
+                f'{folder}: was trained with {setting} = {before.get(setting)}, now it is {ours}; restore the former (the settings are in '
+                f'-c {shlex.quote(f"{run_dir}/config.yaml")}), accept the change with --accept-changes, or start a run under another '
+                'name; see docs/troubleshooting.md#resume'
             )
 
 
-def changed_settings(state, origin):
-    """List of 'key: before -> now' of the settings that differ."""
-    before, now = (dict(schema.flatten(one['config'])) for one in (state, origin))
-    return [f'{key}: {before.get(key)} -> {value}' for key, value in now.items() if before.get(key) != value]
+def restore(cfg, found, origin, trainer, clock, log, best, ema, accept_changes, say):
+    """Restore the training state from the checkpoint `found`, see `find`; tell the user what has changed since.
 
-
-def go_on(cfg, folder, state, origin, trainer, clock, log, ema=None):
-    """Put network, optimizer, schedule, log and average back as they were at a checkpoint; for the best epoch see `restore_best`.
-
-    Where the images are others (a change that the user has accepted), the epoch that was stopped begins again.
+    After a change of the images that the user has accepted, the epoch starts again from its beginning.
     Raises UserError when the weights are those of another network.
     """
-    import numpy as np
-
+    folder, state = found
+    if log.run_dir:
+        for place in (cfg.run_dir, f'{cfg.run_dir}/checkpoints'):
+            files.clear_leftovers(place)
+    _restore_best(cfg.run_dir, state, origin, best, say, accept_changes)
     same_optimizer = state['config']['optim']['name'] == cfg.optim.name
-    averaged = checkpoint.restore(folder, trainer.network, trainer._optimizer if same_optimizer else None)
+    averaged = checkpoint.restore(folder, trainer.network, trainer.optimizer if same_optimizer else None)
     if ema and averaged:
-        ema.average, ema.step = averaged, state['ema_step']
-    if state.get('loss_scale') and trainer._scaler:
-        scale = np.array([state['loss_scale']['scale']], np.float32)
-        trainer._scaler.load_state_dict({**state['loss_scale'], 'scale': scale})
+        ema.restore(averaged, state['ema_step'])
+    trainer.restore_loss_scale(state.get('loss_scale'))
     same_images = state['data'] == origin['data']
     clock.start_from(state['epoch'], state['images'] if same_images else 0, state['step'])
     rate = optim.schedule(cfg.optim, clock.steps, cfg.train.epochs)
     if not isinstance(rate, float):
         for _ in range(clock.epoch * clock.steps + clock.done):
             rate.step()
-        trainer._optimizer.set_lr_scheduler(rate)
-    log.go_on(state['rows'], state.get('sums'), state['written'])
+        trainer.optimizer.set_lr_scheduler(rate)
+    log.restore(state['rows'], state.get('sums'), state['written'])
+    for change in _changed_settings(state, origin):
+        say(f'changed since: {change}')
+    say(f'resuming from {folder}: epoch {clock.epoch + 1}, step {clock.step}')
 
 
-def restore_best(run_dir, state, origin, best, say, accept=False):
-    """Take up the comparison of the epochs, and let best/ hold the best of them where train.monitor is another now.
+def _changed_settings(state, origin):
+    """List of 'key: before -> now' of the settings that differ."""
+    before, now = (dict(schema.flatten(one['config'])) for one in (state, origin))
+    return [f'{key}: {before.get(key)} -> {value}' for key, value in now.items() if before.get(key) != value]
+
+
+def _restore_best(run_dir, state, origin, best, say, accept):
+    """Restore the best epoch so far; where train.monitor has changed, find it again and update best/.
 
     Args:
-        state: facts of the checkpoint that the run goes on from; origin: `facts` of the run now.
-        accept: compare only the epochs whose weights are kept, rather than raise UserError, where those of the best are not.
+        accept: where the weights of the best epoch are gone, choose among the others instead of raising UserError.
     """
-    rows = [row for row in state['rows'] if row['epoch']]
+    rows = [row for row in state['rows'] if row['epoch']]  # runs of earlier versions may have an epoch 0
     before, now = state['config']['train']['monitor'], best.monitor
     if now.startswith('valid') and state.get('validation', origin['validation']) != origin['validation']:
-        say('the images to validate on are others: best/ and train.patience begin anew with the next epoch')
+        say('the validation images have changed: best/ and train.patience start again with the next epoch')
         return
     if before == now and 'best' in state:
-        best.row = state['best']
+        best.restore(state['best'])
         return
     for row in rows:
         best.consider(row)
@@ -133,17 +148,17 @@ def restore_best(run_dir, state, origin, best, say, accept=False):
     if not equal and not accept:
         epochs = ', '.join(str(row['epoch']) for row in rows if row['epoch'] in there)
         raise UserError(
-            f'{run_dir}/best: train.monitor was {before}, and the weights of epoch {best.row["epoch"]}, the best by {now}, are not kept; '
-            f'go on with train.monitor={before}, or with --accept-changes to compare only the epochs that are ({epochs})'
+            f'{run_dir}/best: train.monitor was {before}, and the weights of epoch {best.row["epoch"]}, the best by {now}, were not kept; '
+            f'resume with train.monitor={before}, or with --accept-changes to choose among the epochs that were kept ({epochs})'
         )
-    best.row = None
+    best.restore(None)
     for row in equal or rows:
         if row['epoch'] in there:
             best.consider(row)
     if best.row is None:
         return
-    of_kept = '' if equal else ' of those that are kept'
-    say(f'train.monitor was {before}: best/ holds epoch {best.row["epoch"]} now, the best by {now}{of_kept}')
+    of_kept = '' if equal else ' of those that were kept'
+    say(f'train.monitor was {before}: best/ is now epoch {best.row["epoch"]}, the best by {now}{of_kept}')
     source = there[best.row['epoch']]
     if source != f'{run_dir}/best' and device.rank() == 0:
         checkpoint.copy_weights(source, f'{run_dir}/best', {**origin, **best.row})

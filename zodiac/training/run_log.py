@@ -1,4 +1,4 @@
-"""The numbers of a run while it trains: log.csv, VisualDL, and which epoch is the best."""
+"""The log of a training: log.csv, VisualDL, and the best epoch. The columns are declared in zodiac/base/columns.py."""
 
 import contextlib
 import csv
@@ -8,33 +8,20 @@ import os
 import sys
 import time
 
-from paddle.callbacks import Callback
-
-from zodiac.base import files
+from zodiac.base import columns, files
 from zodiac.base.errors import UserError
-from zodiac.report import metrics
+from zodiac.base.paddle_setup import paddle
 
-LOG_COLUMNS = (
-    'epoch',
-    'step',
-    'lr',
-    'train_loss',
-    'train_top1',
-    'valid_loss',
-    'valid_top1',
-    'seconds',
-    'images_per_second',
-)
-COUNTED = ('loss_sum', 'weight', 'hits', 'images')  # of an epoch so far, as Trainer.read has them of a batch
+COUNTED = ('loss_sum', 'weight', 'hits', 'images')  # of an epoch so far, as Trainer.read returns them for a batch
 
 
-class RunLog(Callback):
-    """Writes log.csv and VisualDL scalars, tells the scores of each epoch, and ends the run at a loss that is not finite.
+class RunLog(paddle.callbacks.Callback):
+    """Writes log.csv and VisualDL's curves, prints the scores of each epoch, and ends the run when the loss is not finite.
 
     Args:
-        run_dir: folder of the run; None on a process that does not write.
+        run_dir: folder of the run; None in a process that does not write.
         clock: the `Clock` of the run.
-        samples: uint8 array [N, height, width, 3] of training images for VisualDL.
+        samples: uint8 [N, height, width, 3], training images for VisualDL.
     """
 
     def __init__(self, run_dir, clock, samples=()):
@@ -43,14 +30,19 @@ class RunLog(Callback):
         self.run_dir = run_dir
         self.samples = samples
         self.rows = []
-        self.row = {'epoch': 0, 'step': 0}  # of a validation before the first step
-        self.so_far = {}  # what the row of this epoch is made of, see `sums`
-        self.unread = []  # learning rates of the steps that are not in it yet
-        self.loss = self.top1 = math.nan  # of the step last read, and of the epoch up to there
+        self.so_far = {}  # see `sums`
+        self.unread = []  # learning rates of the steps whose metrics have not been read
+        self.loss = self.top1 = math.nan  # of the last step that was read, and of the epoch up to it
         self.writer = None
 
-    def go_on(self, rows, sums, written):
-        """Take up the log of a stopped run: its rows, what `sums` gave if it was stopped within an epoch, and `written`."""
+    def restore(self, rows, sums, written):
+        """Continue the log of a stopped run.
+
+        Args:
+            rows: its rows.
+            sums: what `sums` returned, if it was stopped within an epoch; else None.
+            written: what `written` returned.
+        """
         self.rows = list(rows)
         if sums:
             sums = dict(sums)
@@ -65,40 +57,37 @@ class RunLog(Callback):
                 os.unlink(f'{self.run_dir}/visualdl/{name}')
 
     def sums(self):
-        """What the row of this epoch is made of so far, as JSON-ready values; all processes must call it."""
+        """The sums of this epoch so far, as JSON-ready values. Every process must call it."""
         self.read()
         return self.so_far
 
     def written(self):
-        """{file: bytes} of what VisualDL has of the run so far."""
+        """{file: bytes} that VisualDL has written for this run."""
         if not self.writer:
             return {}
         self.writer._get_file_writer().flush()
         return self._records()
 
     def _records(self):
-        """{name: bytes} of VisualDL's files of the run; evaluate.py has a folder of its own among them."""
+        """{name: bytes} of VisualDL's files; not of the subfolder, which is evaluate.py's."""
         folder = f'{self.run_dir}/visualdl'
         names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
         paths = {name: f'{folder}/{name}' for name in names}
         return {name: os.path.getsize(path) for name, path in paths.items() if os.path.isfile(path)}
 
-    def _open(self):
-        if not self.run_dir or self.writer:
+    def on_train_begin(self, logs=None):
+        if not self.run_dir:
             return
-        from visualdl import LogWriter
+        from visualdl import LogWriter  # its import fails with some versions of protobuf, which errors.run explains
 
-        folder, first = f'{self.run_dir}/visualdl', 'vdlrecords.0000000000.log'
-        # a run that goes on adds to its file: of several in a folder VisualDL's page shows the last one alone
-        with contextlib.redirect_stdout(io.StringIO()):  # it says that there is a file
-            self.writer = LogWriter(folder, file_name=max(self._records(), default=first))
+        # a resumed run appends to its file: VisualDL's page shows only the last file of a folder
+        name = max(self._records(), default='vdlrecords.0000000000.log')
+        with contextlib.redirect_stdout(io.StringIO()):  # VisualDL prints that the file exists
+            self.writer = LogWriter(f'{self.run_dir}/visualdl', file_name=name)
         if self.clock.step == 0:
             for number, image in enumerate(self.samples):
                 self.writer.add_image(f'train images/{number}', image, step=0)
         self._write_csv()
-
-    def on_train_begin(self, logs=None):
-        self._open()
 
     def on_train_end(self, logs=None):
         if self.writer:
@@ -110,7 +99,7 @@ class RunLog(Callback):
         self.started = time.perf_counter() - self.so_far['seconds']
 
     def on_train_batch_begin(self, step, logs=None):
-        self.lr = self.model._optimizer.get_lr()  # the rate of this step; the schedule moves on right after it
+        self.lr = self.model.optimizer.get_lr()  # of this step; the schedule moves on right after it
 
     def on_train_batch_end(self, step, logs=None):
         self.unread.append(self.lr)
@@ -118,8 +107,8 @@ class RunLog(Callback):
             self.read()
 
     def read(self):
-        """Take up the steps that have not been read yet. Raises UserError for a loss that is not finite, before a checkpoint of
-        it is kept."""
+        """Read the metrics of the steps since the last call. Raises UserError for a loss that is not finite, before a checkpoint
+        of it is saved."""
         first = self.clock.step - len(self.unread) + 1
         for number, (lr, counted) in enumerate(zip(self.unread, self.model.read().tolist())):
             loss = counted[0] / counted[1]
@@ -127,12 +116,12 @@ class RunLog(Callback):
                 back = len(self.unread) - 1 - number
                 raise UserError(
                     f'the loss is {loss} at epoch {self.clock.epoch + 1}, step {self.clock.done - back} of that epoch; lower '
-                    'optim.lr, raise optim.warmup_epochs or check the images. The checkpoints of the epochs before are kept'
+                    'optim.lr, raise optim.warmup_epochs, or check the images. The checkpoints of earlier epochs are kept'
                 )
             sums = {name: self.so_far[name] + value for name, value in zip(COUNTED, counted)}
             self.so_far = {**self.so_far, **sums, 'lr': lr}
             self.loss, self.top1 = loss, sums['hits'] / sums['images']
-            self._scalars({'train/loss': loss, 'train/top1': self.top1, 'train/lr': lr}, first + number)
+            self._draw({'train_loss': loss, 'train_top1': self.top1, 'lr': lr}, first + number)
         self.so_far['seconds'] = time.perf_counter() - self.started
         self.unread = []
 
@@ -149,36 +138,29 @@ class RunLog(Callback):
             'images_per_second': images / seconds,
         }
 
-    def on_eval_begin(self, logs=None):
-        self._open()
-
     def on_eval_end(self, logs=None):
-        row = {**self.row, 'valid_loss': logs['loss'], 'valid_top1': logs['top1']}
+        row = {**self.row, **logs}
         self.rows.append(row)
-        self._scalars({'valid/loss': row['valid_loss'], 'valid/top1': row['valid_top1']})
-        if row['epoch']:
-            self._scalars({'train/images_per_second': row['images_per_second']})
+        speed = row['images_per_second']
+        self._draw({**logs, 'images_per_second': speed}, self.clock.step)
         if not self.run_dir:
             return
         self._write_csv()
-        train = (
-            f'train loss {row["train_loss"]:.4f} top1 {row["train_top1"]:.4f}, {row["images_per_second"]:.1f} images/s, '
-            if row['epoch']
-            else ''
-        )
         print(
-            f'epoch {row["epoch"]}/{self.clock.epochs}: {train}valid loss {row["valid_loss"]:.4f} top1 {row["valid_top1"]:.4f}',
+            f'epoch {row["epoch"]}/{self.clock.epochs}: train loss {row["train_loss"]:.4f} top1 {row["train_top1"]:.4f}, '
+            f'{speed:.1f} images/s, valid loss {row["valid_loss"]:.4f} top1 {row["valid_top1"]:.4f}',
             file=sys.stderr,
         )
 
-    def _scalars(self, values, step=None):
+    def _draw(self, values, step):
+        """Add values of columns to their curves in VisualDL."""
         if self.writer:
-            for tag, value in values.items():
-                self.writer.add_scalar(tag, float(value), self.clock.step if step is None else step)
+            for name, value in values.items():
+                self.writer.add_scalar(columns.TAGS[name], float(value), step)
 
     def _write_csv(self):
         with files.atomic_write(f'{self.run_dir}/log.csv') as file:
-            table = csv.DictWriter(file, LOG_COLUMNS, lineterminator='\n')
+            table = csv.DictWriter(file, columns.NAMES, lineterminator='\n')
             table.writeheader()
             table.writerows(
                 {key: f'{value:.6g}' if isinstance(value, float) else value for key, value in row.items()}
@@ -186,11 +168,14 @@ class RunLog(Callback):
             )
 
 
-class Best(Callback):
-    """Remembers the best epoch by one column of log.csv, and stops the run when `patience` epochs bring no better one.
+class Best(paddle.callbacks.Callback):
+    """Finds the best epoch by one column of log.csv, and stops the run after `patience` epochs without a better one.
 
-    A loss is better when it is lower, an accuracy when it is higher. After each validation `improved` tells whether it was
-    the best so far; `row` is the row of log.csv of the best one.
+    Attributes, after each validation: improved, whether it was the best so far; row, the row of log.csv of the best epoch.
+
+    Args:
+        log: the `RunLog` of the run.
+        monitor: one of `columns.SCORES`.
     """
 
     def __init__(self, log, monitor, patience=0):
@@ -198,9 +183,13 @@ class Best(Callback):
         self.log = log
         self.monitor = monitor
         self.patience = patience
-        self.sign = -1 if metrics.lower_is_better(monitor) else 1
+        self.sign = -1 if columns.LOWER_IS_BETTER[monitor] else 1
         self.row = None
         self.improved = False
+
+    def restore(self, row):
+        """Continue with the best epoch of a stopped run; None if there is none."""
+        self.row = row
 
     def on_eval_end(self, logs=None):
         self.consider(self.log.rows[-1])
@@ -218,11 +207,11 @@ class Best(Callback):
 
     @property
     def exhausted(self):
-        """Why the run is to stop, a text for the user: `patience` epochs have passed without a better one. '' where they have not."""
+        """Why the run should stop, a text for the user: `patience` epochs without a better one. '' if it should not."""
         waited = self.log.rows[-1]['epoch'] - self.row['epoch'] if self.row else 0
         if not self.patience or waited < self.patience:
             return ''
         return (
-            f'{self.monitor} has not been better than {self.row[self.monitor]:.4f} (epoch {self.row["epoch"]}) for '
-            f'{waited} epochs (train.patience = {self.patience})'
+            f'no better {self.monitor} than {self.row[self.monitor]:.4f} (epoch {self.row["epoch"]}) for {waited} '
+            f'epoch{"s" * (waited > 1)} (train.patience = {self.patience})'
         )

@@ -1,19 +1,36 @@
-"""What is done to a whole training batch: soft labels, mixup, CutMix; and the loss that takes such labels."""
+"""Soft labels: label smoothing, mixup, CutMix, and the loss for them; class weights."""
 
-import paddle
-from paddle import nn
-from paddle.nn import functional
+import numpy as np
+
+from zodiac.base.errors import UsageError
+from zodiac.base.paddle_setup import paddle
+
+functional = paddle.nn.functional
+
+
+def build_mixer(settings, num_classes):
+    """The `Mixer` for the section `train` of a configuration; None where labels stay class numbers."""
+    for name in ('mixup', 'cutmix'):
+        if getattr(settings, name) and settings.batch_size < 2:
+            raise UsageError(f'train.{name}: mixes pairs of images; set train.batch_size to 2 or more')
+    if not (settings.label_smoothing or settings.mixup or settings.cutmix):
+        return None
+    return Mixer(num_classes, settings.label_smoothing, settings.mixup, settings.cutmix)
+
+
+def balanced_weights(labels, num_classes):
+    """float [num_classes]: n / (num_classes * images of the class), for int [n] labels."""
+    return len(labels) / (num_classes * np.bincount(labels, minlength=num_classes))
 
 
 class Mixer:
-    """Turns class numbers into shares of the classes, and mixes pairs of images where that is asked for.
+    """Turns class numbers into class probabilities, and mixes pairs of images of a batch.
 
     Args:
         smoothing: share of each label that is spread evenly over all classes (Szegedy et al. 2016, section 7).
-        mixup: alpha of Beta(alpha, alpha), from which the share of the first image of a pair is drawn (Zhang et al. 2018);
-            0 for off.
-        cutmix: the same for CutMix, where the share is that of the area (Yun et al. 2019); with both on, each batch draws
-            one of the two.
+        mixup: alpha of Beta(alpha, alpha), which gives the weight of the first image of a pair (Zhang et al. 2018); 0 for off.
+        cutmix: the same for CutMix, where the weight is its share of the area (Yun et al. 2019); 0 for off. With both on, one of
+            them is drawn for each batch.
     """
 
     def __init__(self, num_classes, smoothing=0.0, mixup=0.0, cutmix=0.0):
@@ -39,27 +56,27 @@ class Mixer:
 
 
 def _paste(images, others, share, rng):
-    """A box of about 1 - `share` of the area from `others`, its middle anywhere in the image.
+    """Paste a box of about 1 - `share` of the area from `others`, centred anywhere in the image.
 
-    Returns: images, the share that is left of the first ones.
+    Returns: the images, and the share of the area that is left of the first ones.
     """
     height, width = images.shape[2:]
     side = (1 - share) ** 0.5
     y, x = int(rng.integers(height)), int(rng.integers(width))
     top, bottom = max(0, round(y - side * height / 2)), min(height, round(y + side * height / 2))
     left, right = max(0, round(x - side * width / 2)), min(width, round(x + side * width / 2))
-    if top >= bottom or left >= right:  # Paddle cannot assign to nothing
+    if top >= bottom or left >= right:  # Paddle cannot assign to an empty slice
         return images, 1.0
     images = images.clone()
     images[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
     return images, 1 - (bottom - top) * (right - left) / (height * width)
 
 
-class Loss(nn.Layer):
-    """Cross-entropy, in nats, of logits against class numbers or shares of the classes.
+class Loss(paddle.nn.Layer):
+    """Cross-entropy, in nats, of logits with class numbers or class probabilities.
 
     Args:
-        class_weights: float [classes]; an image counts by the sum of its shares times these. None: all count alike.
+        class_weights: float [classes]; the weight of an image is their mean under its label. None: each has weight 1.
     """
 
     def __init__(self, class_weights=None):
@@ -67,8 +84,8 @@ class Loss(nn.Layer):
         self.class_weights = None if class_weights is None else paddle.to_tensor(class_weights, 'float32')
 
     def forward(self, logits, labels):
-        """Logits float32 [N, classes], labels int64 [N] or float32 [N, classes] -> sum over the images of their losses times
-        their weights, sum of the weights; float32 []."""
+        """Logits float32 [N, classes], labels int64 [N] or float32 [N, classes] -> sum over the images of weight * loss, and sum of
+        the weights, each float32 []."""
         if labels.ndim == 1:
             losses = functional.cross_entropy(logits, labels, reduction='none')
             weights = None if self.class_weights is None else self.class_weights[labels]

@@ -1,53 +1,70 @@
-"""`paddle.Model` whose training steps do not wait for the device: what they have come to is read when it is asked for."""
+"""`paddle.Model` with steps that several batches and processes can share, and metrics that are computed lazily."""
 
 import numpy as np
-import paddle
 
-from zodiac.training import processes
+from zodiac.base.paddle_setup import paddle
+from zodiac.training import collectives
 
-LOSS_SCALE = 2.0**10  # to begin with, of float16: Paddle's 2 ** 16 is for the mean over a batch, this is for the sum
+LOSS_SCALE = (
+    2.0**10
+)  # initial loss scale of float16; Paddle's default of 2 ** 16 is for a mean over the batch, ours is for a sum
 
 
 class Trainer(paddle.Model):
-    """A paddle.Model whose step is the mean over all of its images, and whose `train_batch` leaves its numbers where they were
-    computed.
+    """A paddle.Model whose optimizer steps by the mean over all images of a step, and whose `train_batch` does not wait for the device.
 
-    The images of a step may come in several batches, and from several processes: the gradients of their summed losses add
-    up, and are divided by the sum of the weights before the optimizer moves. So a step does not depend on how it was cut.
+    A step can have several batches (gradient accumulation) and several processes. The gradients of the summed losses add up and are
+    divided by the sum of the weights before the optimizer steps, so the result does not depend on how the step was divided.
 
     Args:
         network: float32 [N, 3, H, W] -> logits float32 [N, classes].
-        amp: 'O0', or 'O1' for mixed precision, see paddle.amp.auto_cast; weights and optimizer stay in float32.
-        amp_dtype: 'float16', whose loss is scaled, or 'bfloat16', which needs no scaling.
+        amp: 'O0', or 'O1' for mixed precision (see paddle.amp.auto_cast); weights and optimizer state stay in float32.
+        amp_dtype: 'float16' with loss scaling, or 'bfloat16' without.
 
-    Attribute `waiting`: whether the gradients of the batch at hand are kept for the next one.
+    Attribute `waiting`: true while the gradients of the current batch are kept for the next one.
     """
 
     def __init__(self, network, amp='O0', amp_dtype='float16'):
-        with processes.meeting():
+        with collectives.connecting():
             super().__init__(network)
         self._amp = {'enable': amp != 'O0', 'level': 'O1', 'dtype': amp_dtype}
+        self._head = None
         self._weight, self._unread = 0.0, []
         self.waiting = False
 
     def prepare(self, optimizer=None, loss=None):
-        """Take an optimizer and a loss, (logits, labels) -> (sum over the images, sum of their weights), see soft_labels.Loss."""
+        """Set the optimizer and the loss, (logits, labels) -> (sum over the images, sum of their weights), see soft_labels.Loss."""
         super().prepare(optimizer, loss)
         scaled = self._amp['enable'] and self._amp['dtype'] == 'float16'
         self._scaler = paddle.amp.GradScaler(init_loss_scaling=LOSS_SCALE) if scaled else None
 
-    def auto_cast(self):
-        """The context in which the network runs."""
-        return paddle.amp.auto_cast(**self._amp)
+    @property
+    def optimizer(self):
+        return self._optimizer
+
+    def train_on_features(self, head):
+        """From now on batches hold features instead of images, and only `head` runs, a part of the network."""
+        self._head = head
+
+    def logits(self, images):
+        """float32 [N, classes] of a batch, float32 [N, 3, H, W] or features."""
+        return self._run(self._head or self.network, images)
+
+    def _run(self, network, images):
+        with paddle.amp.auto_cast(**self._amp):
+            return network(images).astype('float32')
 
     def train_batch(self, inputs, labels=None, update=True):
-        """A batch, as lists of one Tensor each, float32 [N, 3, H, W] and labels as the loss takes them, and a step of the
-        optimizer, unless it is `waiting`. Returns no number of it, which would have to be waited for: see `read`."""
+        """Add the gradients of a batch; then step the optimizer, unless the trainer is `waiting`.
+
+        Args:
+            inputs, labels: lists of one Tensor each: float32 [N, 3, H, W], and labels as the loss takes them.
+        Returns: [0.0], for paddle.Model; `read` gives the metrics.
+        """
         self.network.train()
         (images,), (labels,) = inputs, labels
-        with self.auto_cast():
-            network = self._adapter.ddp_model if self._adapter._nranks > 1 else self.network
-            logits = network(paddle.to_tensor(images)).astype('float32')
+        network = self._adapter.ddp_model if self._adapter._nranks > 1 else self._head or self.network
+        logits = self._run(network, paddle.to_tensor(images))
         labels = paddle.to_tensor(labels)
         loss, weight = self._loss(logits, labels)
         scaled = self._scaler.scale(loss) if self._scaler else loss
@@ -63,8 +80,8 @@ class Trainer(paddle.Model):
 
     def _step(self, scaled):
         with paddle.no_grad():
-            # Paddle's exchange has averaged the gradients over the processes
-            factor = self._adapter._nranks / processes.add_up(self._weight)
+            # Paddle has averaged the gradients over the processes
+            factor = self._adapter._nranks / collectives.add_up(self._weight)
             for parameter in self.network.parameters():
                 if parameter.grad is not None:
                     parameter.grad.multiply_(factor)
@@ -76,9 +93,26 @@ class Trainer(paddle.Model):
         self._weight = 0.0
 
     def read(self):
-        """What the batches since the last call have come to over all processes, all of which must call it: float64
-        [batches, 4], the sum of the losses, that of the weights, hits, images. Waits for the device, once."""
+        """Metrics of the batches since the last call, summed over the processes: float64 [batches, 4], columns sum of losses (nats),
+        sum of weights, hits, images. Waits for the device. Every process must call it."""
         batches, self._unread = self._unread, []
         if not batches:
             return np.zeros((0, 4))
-        return processes.add_up(paddle.stack(batches)).numpy().astype(np.float64)
+        return collectives.add_up(paddle.stack(batches)).numpy().astype(np.float64)
+
+    def exchange_all_gradients(self):
+        """Let several processes exchange the gradients of parameters too that began to learn after the start."""
+        if self._adapter._nranks > 1:
+            self._replaced = self._adapter.ddp_model  # Paddle's hooks on the parameters need it to stay alive
+            self._adapter.ddp_model = paddle.DataParallel(self.network)
+
+    def loss_scale(self):
+        """State of the loss scaling, as a JSON-ready dict; None without."""
+        if not self._scaler:
+            return None
+        return {name: np.asarray(value).item() for name, value in self._scaler.state_dict().items()}
+
+    def restore_loss_scale(self, state):
+        """Set what `loss_scale` returned."""
+        if state and self._scaler:
+            self._scaler.load_state_dict({**state, 'scale': np.array([state['scale']], np.float32)})
