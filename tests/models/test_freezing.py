@@ -192,7 +192,7 @@ def test_everything_learns_from_the_epoch_of_unfreeze(epoch):
     trainer, names = trainer_of('resnet9', 'backbone', *OPTIMIZERS['adam'])
     recorder = Recorder()
     clock = clock_of(steps=1)
-    fit(trainer, 2, [clock, callbacks.Unfreeze(clock, epoch, names), recorder])
+    fit(trainer, 2, [clock, callbacks.Unfreeze(clock, {epoch: names}), recorder])
     for number in (1, 2):
         expected = set(recorder.states[0])
         if number < epoch:

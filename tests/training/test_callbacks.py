@@ -576,7 +576,7 @@ def test_unfreezing_keeps_the_replaced_data_parallel_alive(monkeypatch):
     trainer._adapter = SimpleNamespace(_nranks=2, ddp_model=old)
     del old
     monkeypatch.setattr(paddle, 'DataParallel', Exchange)
-    watcher = callbacks.Unfreeze(clock_of(), 1, freezing.freeze(network, 'backbone'))
+    watcher = callbacks.Unfreeze(clock_of(), {1: freezing.freeze(network, 'backbone')})
     watcher.set_model(trainer)
     watcher.on_epoch_begin(0)
     gc.collect()
