@@ -307,9 +307,9 @@ def test_one_stage_after_another_begins_to_learn(batch_norm, capsys):
         still = of_stages(after, stages[:frozen]) | (statistics(after) if batch_norm == 'keep' else set())
         assert moved(before, after) == set(after) - still, number + 1
     assert [line for line in capsys.readouterr().err.splitlines() if line.startswith('from epoch')] == [
-        'from epoch 2 on, r1 learns too',
-        'from epoch 4 on, con2 learns too',
-        'from epoch 6 on, con1 learns too',
+        'from epoch 2 on, these layers learn too: r1',
+        'from epoch 4 on, these layers learn too: con2',
+        'from epoch 6 on, these layers learn too: con1',
     ]
 
 

@@ -210,8 +210,8 @@ class Unfreeze(Callback):
         for number in due:
             names = self.parts.pop(number)
             freezing.unfreeze(self.model.network, names, self.keep_statistics)
-            children = ', '.join(dict.fromkeys(name.split('.')[0] for name in names))
-            progress.note(f'from epoch {number} on, {children} learn{"s" * (", " not in children)} too')
+            children = dict.fromkeys(name.split('.')[0] for name in names)
+            progress.note(f'from epoch {number} on, these layers learn too: {", ".join(children)}')
         if due:
             self.model.exchange_all_gradients()
 
