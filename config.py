@@ -19,7 +19,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import List, Literal, Optional, Union
 
-from zodiac.base import columns, device, networks, notebook_names, removed, rules, schema, settings_page
+from zodiac.base import columns, device, networks, notebook_names, preprocessing, removed, rules, schema, settings_page
 from zodiac.base.errors import UsageError, run
 from zodiac.base.options import assignments, overrides_of, parser
 from zodiac.base.schema import setting
@@ -52,18 +52,35 @@ class Data:
 
 @dataclass
 class ImageSize:
-    """Size and normalization of the images that the network gets."""
+    """Size and normalization of the images that the network gets; auto and settings that are left out come from the network."""
 
-    size: int = setting(224, 'Width and height in pixels.', low=8, high=4096)
+    size: Union[Auto, int] = setting(
+        224,
+        'Width and height in pixels; auto: of `model.arch`, see [recipes.md](recipes.md#networks).',
+        low=8,
+        high=4096,
+    )
+    fit: Literal['crop', 'squash', 'pad'] = setting(
+        'crop',
+        'For evaluation: crop cuts out the center; squash resizes both sides to size; pad resizes the long side to size '
+        'and adds borders of the mean color.',
+    )
     resize: Union[Literal['auto', 'squash'], int] = setting(
         'auto',
-        'For evaluation, the short side in pixels before the center crop; auto: size * 256 / 224; squash: resize both '
-        'sides to size, without a crop.',
+        'With image.fit=crop, the short side in pixels before the crop; auto: size / 0.875; squash: the same as '
+        'image.fit=squash.',
         low=8,
         high=8192,
     )
-    mean: List[float] = setting([0.485, 0.456, 0.406], 'Mean of the RGB channels in [0, 1]; default: of ImageNet.')
-    std: List[float] = setting([0.229, 0.224, 0.225], 'Standard deviation of the RGB channels.', above=0)
+    mean: Union[Auto, List[float]] = setting(
+        [0.485, 0.456, 0.406], 'Mean of the RGB channels in [0, 1]; auto: of `model.arch`.'
+    )
+    std: Union[Auto, List[float]] = setting(
+        [0.229, 0.224, 0.225], 'Standard deviation of the RGB channels; auto: of `model.arch`.', above=0
+    )
+    interpolation: Literal['auto', 'bilinear', 'bicubic'] = setting(
+        'bilinear', 'Interpolation when images are resized; auto: of `model.arch`.'
+    )
 
 
 @dataclass
@@ -283,7 +300,7 @@ class Config:
             'model.arch': self.model.arch,
             'model.head': self.model.head,
             'data.labels': self.data.labels,
-            'image': dataclasses.asdict(self.image),
+            'image': preprocessing.identity(self.image),
         }
 
     def to_yaml(self):
@@ -301,12 +318,14 @@ def load(path=None, overrides=()):
 
     Raises UsageError, which names the key, the value and what is allowed.
     """
-    cfg = Config()
+    cfg, given = Config(), []
     for key, value, where in assignments(path or DEFAULT_CONFIG, overrides):
         if not removed.is_ignored(key, value):
             removed.check(key, value, where)
             notebook_names.check(key, where)
             schema.put(cfg, key, value, where)
+            given.append(key)
+    preprocessing.resolve(cfg.image, cfg.model.arch, given)
     cfg.data.labels = [unicodedata.normalize('NFC', label) for label in cfg.data.labels]
     rules.check(cfg)
     return cfg

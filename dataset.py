@@ -149,13 +149,15 @@ def require_same_order(cfg):
 def train_transform(cfg):
     """The training transform: the `augment` list of a configuration, then the normalisation of evaluation."""
     reduced = [transforms.REDUCED] if cfg.data.reduced_decoding else []
-    return [*reduced, *augment.build(cfg.augment, cfg.image.size), eval_transform(cfg)[-1]]
+    return [*reduced, *augment.build(cfg.augment, cfg.image.size, cfg.image.interpolation), eval_transform(cfg)[-1]]
 
 
 def eval_transform(cfg):
     """The transform of evaluation, export and prediction, as data."""
     image = cfg.image
-    return transforms.eval_transform(image.size, image.mean, image.std, image.resize, cfg.data.reduced_decoding)
+    return transforms.eval_transform(
+        image.size, image.mean, image.std, image.resize, cfg.data.reduced_decoding, image.fit, image.interpolation
+    )
 
 
 def before_random(transform, short):

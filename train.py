@@ -121,7 +121,7 @@ if __name__ == '__main__' and ends_without_paddle():
 import contextlib
 
 from dataset import Loader, ZodiacDataset
-from zodiac.base import provenance
+from zodiac.base import preprocessing, provenance
 from zodiac.base.paddle_setup import paddle
 from zodiac.models import builder, freezing, pretrained
 from zodiac.report import plots
@@ -212,6 +212,8 @@ def build_network(cfg, train_set, resumed=False):
         if isinstance(source, str):
             source, facts = checkpoint.locate(source)
         note(pretrained.load_pretrained(network, cfg.model.arch, source, provenance.labels(facts), cfg.data.labels))
+        for text in preprocessing.differences(cfg.image, cfg.model.arch, (facts.get('identity') or {}).get('image')):
+            note(f'warning: {text}: expect a lower accuracy')
     elif not resumed:
         note(f'{cfg.model.arch} is trained from scratch (model.pretrained=false)')
         if hasattr(network, 'learn_from'):

@@ -1,4 +1,4 @@
-"""Time exported models per image, in turns.
+"""Time exported models per image, alternately.
 
     python benchmarks/engines.py output/demo/infer output/demo/infer:onnxruntime [--batches 1 8] [--rounds 15]
 
@@ -22,7 +22,7 @@ def main():
     parser = command_line(__doc__)
     parser.add_argument('models', nargs='+', metavar='FOLDER[:ENGINE]', help='exports and their engines')
     parser.add_argument('--batches', type=int, nargs='+', default=[1, 8], help='images per run (default: 1 8)')
-    parser.add_argument('--rounds', type=int, default=15, help='runs of each, in turns (default: 15)')
+    parser.add_argument('--rounds', type=int, default=15, help='runs of each, alternately (default: 15)')
     args = parser.parse_args()
     models = {name: load(name) for name in args.models}
     print(f'{"model":<48}{"batch":>6}{"ms/image":>10}{"min":>8}{"max":>8}{"ratio":>8}{"min":>7}{"max":>7}')

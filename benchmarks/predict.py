@@ -1,4 +1,4 @@
-"""Time predict.py on a folder of photos against the notebook's code and against ONNX Runtime, as whole processes, in turns.
+"""Time predict.py on a folder of photos against the notebook's code and against ONNX Runtime, as whole processes, alternately.
 
     python benchmarks/predict.py WORK_FOLDER [--photos FOLDER] [--pairs 5]
 

@@ -1,4 +1,4 @@
-"""Train on the CPU with one process for all cores and with one process per core, in turns.
+"""Train on the CPU with one process for all cores and with one process per core, alternately.
 
     python benchmarks/processes.py [--pairs 5] [--size 64] [--batch 32] [--arch resnet50] [--steps 4]
 

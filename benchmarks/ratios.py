@@ -21,7 +21,7 @@ def command_line(doc, pairs=None):
     """A parser that shows `doc`; with --pairs, runs of each, if a default is given."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if pairs:
-        parser.add_argument('--pairs', type=int, default=pairs, help=f'runs of each, in turns (default: {pairs})')
+        parser.add_argument('--pairs', type=int, default=pairs, help=f'runs of each, alternately (default: {pairs})')
     return parser
 
 

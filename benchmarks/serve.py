@@ -1,4 +1,4 @@
-"""Measure the throughput of serve.py with dynamic batches against one image at a time, at several loads, in turns.
+"""Measure the throughput of serve.py with dynamic batches against one image at a time, at several loads, alternately.
 
     python benchmarks/serve.py output/demo/infer [--clients 1 4 16 64] [--seconds 5] [--pairs 3] [--size 256]
     python benchmarks/serve.py output/demo_int8/infer:openvino --against output/demo/infer:paddle

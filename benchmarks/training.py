@@ -1,4 +1,4 @@
-"""Train ResNet50 with train.py, with Paddle as imported and, if there is one, with PyTorch in fp32, in turns.
+"""Train ResNet50 with train.py, with Paddle as imported and, if there is one, with PyTorch in fp32, alternately.
 
     python benchmarks/training.py [--pairs 5] [--size 224] [--batch 32] [--torch PYTHON_WITH_PYTORCH]
     python benchmarks/training.py --device gpu --amp O1 --size 224 --batch 128 --steps 30       # never run: there was no GPU

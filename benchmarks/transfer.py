@@ -1,5 +1,5 @@
 """Time transfer learning on a CPU with train.views, which computes the features of the frozen backbone once, against running it in
-every step, in turns: as train.py does, or with --plain as paddle.Model.fit does (benchmarks/plain_transfer.py).
+every step, alternately: as train.py does, or with --plain as paddle.Model.fit does (benchmarks/plain_transfer.py).
 
     python benchmarks/transfer.py data/flowers --pretrained output/natural_images.pdparams --size 50 --views 1 2 4 --turns 3
     python benchmarks/transfer.py data/flowers --pretrained output/natural_images.pdparams --size 112 --epochs-timed 2 --turns 1 --plain

@@ -190,9 +190,10 @@ STRANGERS = {
     'page': (b'\n<!DOCTYPE html>\n<html><title>404 Not Found</title>', 'web page.*download'),
     'error': (b'{"error": "Entry not found"}', 'text .*Entry not found.*download'),
     'chinese text': ('权重\n'.encode() * 200, 'text .*权重'),
-    'pytorch': (zipped('archive/data.pkl', 'archive/version'), 'PyTorch file.*safetensors.*#other-weights'),
-    'old pytorch': (b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.', 'PyTorch file'),
-    'pickle of pytorch': (pickled_by_pytorch(), 'PyTorch file'),
+    'pytorch': (zipped('archive/data.pkl', 'archive/version'), 'PyTorch file that cannot be read.*again'),
+    'torchscript': (zipped('archive/data.pkl', 'archive/constants.pkl'), 'TorchScript.*state_dict.*#other-weights'),
+    'old pytorch': (b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.', 'cut off after 21 bytes'),
+    'pickle of pytorch': (pickled_by_pytorch(), 'PyTorch file of more than weights.*state_dict'),
     'cut off pytorch': (zipped('archive/data.pkl')[:60], 'cut off.*PyTorch.*again'),
     'npz': (zipped('a.npy', 'b.npy'), 'NumPy'),
     'zip': (zipped('readme.txt'), 'archive; unpack'),
@@ -237,6 +238,17 @@ def test_a_hostile_safetensors_header_is_refused(tmp_path, entry):
     path.write_bytes(struct.pack('<Q', len(text)) + text + bytes(8))
     with pytest.raises(UserError, match=re.escape(str(path))):
         weights.read(path)
+
+
+@pytest.mark.parametrize('kind', [list, tuple, dict])
+def test_containers_that_repeat_themselves_take_no_time(tmp_path, kind):
+    content = {'x': 1}
+    for _ in range(60):
+        content = dict.fromkeys('abcdefgh', content) if kind is dict else kind([content, content])
+    path = tmp_path / 'w.pdparams'
+    path.write_bytes(pickle.dumps({'a': content}, protocol=4))
+    with pytest.raises(UserError, match='has 0 of the'):
+        loaded(path)
 
 
 @pytest.mark.parametrize('depth', [300, 5000])

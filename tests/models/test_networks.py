@@ -2,17 +2,23 @@
 
 import functools
 import math
+import os
 
 import numpy as np
 import pytest
+import sklearn.datasets
 from conftest import ROOT
 
 import config
-from zodiac.base import networks
+from dataset import eval_transform
+from zodiac.base import networks, packages
 from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
-from zodiac.models import builder, heads, wrappers
+from zodiac.images import transforms
+from zodiac.models import builder, convert, convnext, efficientnet_lite, freezing, heads, pretrained, wrappers
+from zodiac.models.mobilenet_v3 import MobileNetV3
 from zodiac.models.resnet9 import Conv
+from zodiac.report import gradcam
 from zodiac.training import checkpoint
 
 nn = paddle.nn
@@ -52,8 +58,6 @@ def test_the_table_has_the_parameters_and_features_of_the_built_network(arch):
     assert sum(parameter.size for parameter in network.parameters() if not parameter.stop_gradient) == facts.parameters
     head = [layer for layer in network.sublayers() if isinstance(layer, nn.Linear)][-1]
     assert head.weight.shape == [facts.features, 1000]
-    if facts.imagenet == 'Paddle':
-        assert paddle.vision.models.resnet.model_urls[arch][0].startswith('https://')
 
 
 def test_docs_have_the_table_of_networks():
@@ -300,6 +304,118 @@ def test_a_second_network_in_a_process_has_the_same_parameter_names():
     first, second = ([parameter.name for parameter in builder.build('resnet18', 3).parameters()] for _ in range(2))
     assert first == second
     assert len(set(first)) == len(first)
+
+
+# Networks for photos
+
+PHOTO = [f'efficientnet_lite{number}' for number in range(3)] + ['mobilenet_v3_large', 'convnext_tiny']
+
+
+@functools.lru_cache(None)
+def for_photos(arch):
+    """A network of 3 classes in eval mode, settled on 64 px."""
+    paddle.seed(0)
+    return settled(builder.build(arch, 3, 64), 64)
+
+
+@pytest.mark.parametrize('arch', PHOTO)
+def test_backbone_and_rest_give_what_the_network_gives(arch):
+    network, images = for_photos(arch), paddle.to_tensor(random_images(2, 64))
+    backbone, rest = builder.split(network)
+    with paddle.no_grad():
+        features = backbone(images)
+        np.testing.assert_allclose(rest(features).numpy(), network(images).numpy(), rtol=1e-4, atol=1e-5)
+    assert features.shape == [2, networks.NETWORKS[arch].features]
+
+
+@pytest.mark.parametrize(
+    ('arch', 'until'), [('efficientnet_lite0', 'stage4'), ('mobilenet_v3_large', 'hidden'), ('convnext_tiny', 'stage2')]
+)
+def test_networks_for_photos_train_a_step_above_a_frozen_stage(arch, until):
+    network = builder.build(arch, 3, 64)
+    frozen = freezing.freeze(network, until)
+    before = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+    optimizer = paddle.optimizer.SGD(0.1, parameters=network.parameters())
+    nn.functional.cross_entropy(
+        network(paddle.to_tensor(random_images(4, 64))), paddle.to_tensor([0, 1, 2, 0])
+    ).backward()
+    optimizer.step()
+    stages = [name for name, child in network.named_children() if child.parameters()]
+    kept = stages[: stages.index(until) + 1]
+    for name, parameter in network.named_parameters():
+        if '_mean' not in name and '_variance' not in name:
+            assert (parameter.grad is None) == (name.split('.')[0] in kept) == (name in frozen), name
+    after = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    assert all(np.array_equal(after[name], before[name]) for name in after if name.split('.')[0] in kept)
+    assert not any(np.array_equal(after[name], before[name]) for name in after if name.startswith('fc.'))
+
+
+class SideBySide(nn.Layer):
+    """The logits of several networks: one file for ONNX instead of several."""
+
+    def __init__(self, parts):
+        super().__init__()
+        self.parts = nn.LayerList(parts)
+
+    def forward(self, x):
+        return paddle.concat([part(x) for part in self.parts], 1)
+
+
+@pytest.mark.skipif(not convert.can_save_onnx(), reason='requirements-deploy.txt is not installed')
+def test_networks_for_photos_give_the_same_logits_as_onnx(tmp_path, monkeypatch):
+    import onnxruntime
+
+    monkeypatch.setattr(convnext, 'WIDTHS', (8, 16, 24, 32))  # the same operations in less time
+    monkeypatch.setattr(convnext, 'DEPTHS', (1, 1, 2, 1))
+
+    paddle.seed(0)
+    with paddle.utils.unique_name.guard():  # one for all: parameters of a static graph need different names
+        parts = [efficientnet_lite.EfficientNetLite('efficientnet_lite0', 3), MobileNetV3(3), convnext.ConvNeXt(3)]
+    network, path = settled(SideBySide(parts), 64), str(tmp_path / 'a')
+    convert.save_static(network, path, [-1, 3, 64, 64], 'float32')
+    convert.save_onnx(path, ['logits'])
+    session = onnxruntime.InferenceSession(f'{path}.onnx')
+    for count in (3, 1):
+        images = random_images(count, 64)
+        (logits,) = session.run(None, {'image': images})
+        np.testing.assert_allclose(logits, logits_of(network, images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('arch', [*PHOTO[:1], *PHOTO[3:]])
+def test_grad_cam_shows_the_last_map_of_networks_for_photos(arch):
+    heat = gradcam.heat(for_photos(arch), random_images(2, 128))
+    assert heat.shape == (2, 4, 4) and heat.max() == 1
+
+
+@pytest.mark.parametrize(
+    ('kernel', 'stride', 'size'), [(3, 1, 7), (3, 2, 8), (3, 2, 7), (5, 2, 14), (5, 2, 15), (5, 1, 4)]
+)
+def test_same_padding_is_tensorflows(kernel, stride, size):
+    layer = efficientnet_lite.ConvNorm(2, 4, kernel, stride).conv
+    images = paddle.rand([1, 2, size, size])
+    total = max(0, (math.ceil(size / stride) - 1) * stride + kernel - size)  # the larger half comes after
+    padded = nn.functional.pad(images, [total // 2, total - total // 2] * 2)
+    expected = nn.functional.conv2d(padded, layer.weight, stride=stride)
+    np.testing.assert_allclose(layer(images).numpy(), expected.numpy(), atol=1e-5)
+
+
+def test_a_list_head_goes_on_efficientnet_lite_too():
+    network = builder.build('efficientnet_lite0', 3, 64, FLAT_HEAD)
+    assert network.fc[1].weight.shape == [4 * 1280, 3]
+    assert logits_of(network, random_images(2, 64)).shape == (2, 3)
+
+
+@pytest.mark.parametrize('arch', PHOTO[:3])
+def test_imagenet_weights_know_a_palace(arch):
+    """A photo of the Summer Palace, which scikit-learn contains; 698 is the ImageNet class "palace"."""
+    if not packages.is_there(networks.NETWORKS[arch].imagenet.module):
+        pytest.skip('requirements-weights.txt is not installed')
+    cfg = config.load(os.devnull, [f'model.arch={arch}'])
+    network = builder.build(arch, 1000, cfg.image.size)
+    pretrained.load_pretrained(network, arch, True)
+    network.eval()
+    photo = os.path.join(os.path.dirname(sklearn.datasets.__file__), 'images', 'china.jpg')
+    assert logits_of(network, transforms.read(eval_transform(cfg), photo)[None]).argmax() == 698
 
 
 # Heads

@@ -181,7 +181,7 @@ def test_one_process_resumes_a_run_of_two(folder):
 
 
 def test_killed_processes_lose_at_most_one_step(folder):
-    process = start(folder, [['killed', True, 0, []]], LAUNCH, ['train.epochs=40'], wait=False)
+    process = start(folder, [['killed', True, 0, []]], LAUNCH, ['train.epochs=12'], wait=False)
     reached = folder / 'output/killed/checkpoints/step_0000007'
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None and not reached.is_dir():
@@ -191,7 +191,7 @@ def test_killed_processes_lose_at_most_one_step(folder):
         if os.path.realpath(f'/proc/{child}/cwd') == str(folder):
             os.kill(int(child), signal.SIGKILL)
     process.communicate(timeout=60)
-    start(folder, [['killed', True, 0, ['--resume']], ['alive', True, 0, []]], LAUNCH, ['train.epochs=40'])
+    start(folder, [['killed', True, 0, ['--resume']], ['alive', True, 0, []]], LAUNCH, ['train.epochs=12'])
     assert_same(folder, 'killed', 'alive')
 
 

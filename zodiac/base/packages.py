@@ -12,7 +12,9 @@ import shutil
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BASE, SERVE, DEPLOY, DEVELOP = (f'requirements-{name}.txt' for name in ('base', 'serve', 'deploy', 'dev'))
+BASE, SERVE, DEPLOY, DEVELOP, WEIGHTS = (
+    f'requirements-{name}.txt' for name in ('base', 'serve', 'deploy', 'dev', 'weights')
+)
 BUILDS = ('paddlepaddle', 'paddlepaddle-gpu')
 MODULES = {'pillow': 'PIL', 'pyyaml': 'yaml', 'scikit-learn': 'sklearn', 'paddlepaddle': 'paddle'}
 LIBRARIES = {'libgomp.so.1': 'libgomp1', 'libGL.so.1': 'libgl1', 'libstdc++.so.6': 'libstdc++6'}  # packages of Debian

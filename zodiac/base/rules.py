@@ -23,8 +23,10 @@ def _rules(cfg):
 
     for key in ('image.mean', 'image.std'):
         yield key, len(schema.get(cfg, key)) == 3, 'three numbers: red, green, blue'
-    large_enough = image.resize in ('auto', 'squash') or image.resize >= image.size
+    by_itself = image.resize in ('auto', 'squash')
+    large_enough = by_itself or image.resize >= image.size
     yield 'image.resize', large_enough, f'auto, squash, or at least image.size ({image.size})'
+    yield 'image.resize', image.fit == 'crop' or by_itself, 'auto unless image.fit is crop'
 
     known = annotate.encoding == 'auto' or _is_encoding(annotate.encoding)
     yield 'annotate.encoding', known, 'auto, or an encoding that Python knows, such as gbk'

@@ -28,13 +28,14 @@ class Resize:
     """Scale to size x size; the aspect ratio is not kept."""
 
     size: int = 0
+    interpolation: str = 'bilinear'
     enough = 1.0  # reduced decoding must leave this share of `size` per side
 
     def part(self, shape, rng):
         return transforms.whole(shape, self.size)
 
     def __call__(self, image, rng):
-        return transforms.scale(image, self.part(image.size, rng), self.size)
+        return transforms.scale(image, self.part(image.size, rng), self.size, self.interpolation)
 
 
 @dataclass
@@ -45,6 +46,7 @@ class RandomResizedCrop:
     """
 
     size: int = 0
+    interpolation: str = 'bilinear'
     scale: List[float] = setting([0.08, 1.0], above=0, high=1)
     ratio: List[float] = setting([0.75, 4 / 3], above=0)
     enough = 0.75  # see Resize; less, as it is scaled up as often as down
@@ -64,7 +66,7 @@ class RandomResizedCrop:
         return left, top, left + w, top + h
 
     def __call__(self, image, rng):
-        return transforms.scale(image, self.part(image.size, rng), self.size)
+        return transforms.scale(image, self.part(image.size, rng), self.size, self.interpolation)
 
 
 @dataclass
@@ -196,7 +198,7 @@ OPS = {
 }
 
 
-def build(items, size):
+def build(items, size, interpolation='bilinear'):
     """Operations from a configuration's list: a name, or {name: {setting: value}}.
 
     Args:
@@ -212,7 +214,9 @@ def build(items, size):
             raise UsageError(
                 f'{where}: {item!r}: write a name or {{name: {{setting: value}}}}, names: {", ".join(OPS)}'
             )
-        result.append(schema.build(OPS[name], values, f'{where}: {name}', fixed={'size': size}))
+        result.append(
+            schema.build(OPS[name], values, f'{where}: {name}', fixed={'size': size, 'interpolation': interpolation})
+        )
         for field in ('scale', 'ratio'):
             pair = getattr(result[-1], field, [0, 0])
             if len(pair) != 2 or pair[0] > pair[1]:

