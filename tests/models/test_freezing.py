@@ -110,9 +110,11 @@ def test_only_the_head_of_a_frozen_backbone_learns(head):
         ('resnet18', [['conv1', 'bn1'], ['layer1'], ['layer2'], ['layer3'], ['layer4'], ['fc']]),
         ('resnet9', [['con1'], ['con2'], ['r1'], ['con3'], ['con4'], ['r2'], ['classifier']]),
         ('cifarnet', [['whiten'], ['groups'], ['classifier']]),
+        ('efficientnet_lite0', [['stem'], *([f'stage{n}'] for n in range(1, 8)), ['last'], ['fc']]),
+        ('convnext_tiny', [['stem'], ['stage1'], ['stage2'], ['stage3'], ['stage4', 'norm'], ['fc']]),
     ],
 )
-def test_a_batch_norm_belongs_to_the_stage_before_it(arch, stages):
+def test_a_normalisation_belongs_to_the_stage_before_it(arch, stages):
     assert freezing.stages(builder.build(arch, 4, 32)) == stages
 
 

@@ -176,7 +176,7 @@ class Best(paddle.callbacks.Callback):
     Args:
         log: the `RunLog` of the run.
         monitor: one of `columns.SCORES`.
-        waits_for: the epoch from which patience counts.
+        waits_for: the first epoch that counts for patience.
     """
 
     def __init__(self, log, monitor, patience=0, waits_for=1):
