@@ -170,6 +170,17 @@ def test_a_step_with_fewer_images_is_the_mean_over_them(fit, size, parts):
             assert float(row[column]) == pytest.approx(float(expected[column]), rel=1e-4)
 
 
+@pytest.mark.parametrize(('size', 'parts'), [(1, 12), (4, 3)])
+def test_kept_batch_norm_statistics_make_a_step_independent_of_its_batches(fit, size, parts):
+    settings = ['train.batch_norm=keep', 'model.pretrained=true', 'train.epochs=2']
+    whole = fit(two_stages, 'train.batch_size=12', *settings)
+    added = fit(two_stages, f'train.batch_size={size}', f'train.accumulate={parts}', *settings)
+    assert len(whole.steps) == len(added.steps) == 4
+    assert differ(whole.start, whole.steps[-1])
+    for state, expected in zip(added.steps, whole.steps):
+        assert_same(state, expected, 1e-5)
+
+
 # Validation
 
 

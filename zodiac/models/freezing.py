@@ -10,17 +10,17 @@ BATCH_NORMS = (nn.BatchNorm1D, nn.BatchNorm2D, nn.SyncBatchNorm)
 def stages(network):
     """The children of a network that have parameters, from its input to its head.
 
-    Returns: list of lists of names. The head comes last. A normalisation belongs to the layer before it: a ResNet begins with
-        ['conv1', 'bn1'].
+    Returns: list of lists of names. The last child is the head. A normalisation belongs to the layer before it: a ResNet begins
+        with ['conv1', 'bn1'].
     """
-    *below, (head, _) = network.named_children()
+    children = list(network.named_children())
     found = []
-    for name, child in below:
+    for name, child in children[:-1]:
         if found and isinstance(child, (*BATCH_NORMS, nn.LayerNorm)):
             found[-1].append(name)
         elif child.parameters():
             found.append([name])
-    return [*found, [head]]
+    return found + [[name] for name, _ in children[-1:]]
 
 
 def of_stage(names, stage):
