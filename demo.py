@@ -29,7 +29,7 @@ import time
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 import config
-from zodiac.base import files, packages, stops
+from zodiac.base import files, networks, packages, stops
 from zodiac.base.errors import UsageError, UserError, run
 from zodiac.training import processes
 
@@ -87,9 +87,9 @@ def main():
     with open(f'{cfg.run_dir}/report/metrics.json', encoding='utf-8') as file:
         scores = json.load(file)
     low, high = scores['top1_interval_95']
-    start = 'with pretrained weights' if scores['pretrained'] else 'from scratch'
+    start = networks.initial_weights(cfg.model.arch, scores['pretrained'])
     print(
-        f'\n{cfg.model.arch} {start} on drawings: test top-1 {scores["top1"]:.1%} (95% interval {low:.1%} to {high:.1%}, '
+        f'\n{cfg.model.arch} from {start}, on drawings: test top-1 {scores["top1"]:.1%} (95% interval {low:.1%} to {high:.1%}, '
         f'{scores["n"]} held-out images), {time.perf_counter() - started:.0f} s in total'
     )
     print(f'look at: {cfg.run_dir}/report/predictions.png, confusion_matrix.png and curves.png')

