@@ -175,7 +175,12 @@ class Train:
         0.0, 'Decay per step of averaged weights, which are then evaluated and saved; 0: off.', low=0, high=0.99999
     )
     monitor: Literal[columns.SCORES] = setting('valid_top1', 'Column of `log.csv` by which the best epoch is chosen.')
-    patience: int = setting(0, 'Stop after this many epochs without a better train.monitor; 0: never.', low=0)
+    patience: int = setting(
+        0,
+        'Stop after this many epochs without a better train.monitor; 0: never. Epochs before model.unfreeze_epoch do '
+        'not count.',
+        low=0,
+    )
     resume: Literal['never', 'auto'] = setting('never', 'auto: resume from the newest checkpoint of the run, if any.')
     save_steps: int = setting(0, 'Save a checkpoint every so many steps too; 0: only at the end of each epoch.', low=0)
     save_minutes: float = setting(0.0, 'Save a checkpoint every so many minutes too; 0: off.', low=0)
