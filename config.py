@@ -138,7 +138,12 @@ class Model:
     freeze: str = setting(
         'none', 'Layers that are not trained: none, backbone (all but the head), or all up to a stage such as layer2.'
     )
-    unfreeze_epoch: int = setting(0, 'Epoch from which all layers are trained, counted from 1; 0: never.', low=0)
+    unfreeze_epoch: int = setting(
+        0, 'Epoch from which the layers in model.freeze are trained too, counted from 1; 0: never.', low=0
+    )
+    unfreeze_every: int = setting(
+        0, 'Epochs from one stage to the next when they are unfrozen, the last one first; 0: all at once.', low=0
+    )
     zero_init_residual: bool = setting(
         False, 'With random weights, initialize the last BatchNorm weight of each residual block to zero.'
     )
@@ -166,6 +171,9 @@ class Train:
         'Read loss and accuracy from the device once in this many steps; auto: 1 on the CPU, 10 on a GPU.',
         low=1,
     )
+    batch_norm: Literal['learn', 'keep'] = setting(
+        'learn', 'keep: use the BatchNorm statistics of the pretrained weights and leave them as they are.'
+    )
     sync_batch_norm: bool = setting(False, 'With several GPUs, compute BatchNorm statistics over the whole batch.')
     sampling: Literal['shuffle', 'balanced'] = setting(
         'shuffle', 'balanced: draw images of each class equally often, with replacement.'
@@ -180,7 +188,12 @@ class Train:
         0.0, 'Decay per step of averaged weights, which are then evaluated and saved; 0: off.', low=0, high=0.99999
     )
     monitor: Literal[columns.SCORES] = setting('valid_top1', 'Column of `log.csv` by which the best epoch is chosen.')
-    patience: int = setting(0, 'Stop after this many epochs without a better train.monitor; 0: never.', low=0)
+    patience: int = setting(
+        0,
+        'Stop after this many epochs without a better train.monitor; 0: never. Epochs before model.unfreeze_epoch do '
+        'not count.',
+        low=0,
+    )
     resume: Literal['never', 'auto'] = setting('never', 'auto: resume from the newest checkpoint of the run, if any.')
     save_steps: int = setting(0, 'Save a checkpoint every so many steps too; 0: only at the end of each epoch.', low=0)
     save_minutes: float = setting(0.0, 'Save a checkpoint every so many minutes too; 0: off.', low=0)
@@ -195,6 +208,9 @@ class Optim:
     lr: float = setting(0.00375, 'Highest learning rate of the schedule.', above=0)
     backbone_lr: float = setting(
         0.0, 'Learning rate of the layers in model.freeze once they are trained; 0: same as optim.lr.', low=0
+    )
+    layer_decay: float = setting(
+        1.0, 'Factor of the learning rate per stage, from the head down; 1: off.', above=0, high=1
     )
     momentum: float = setting(0.9, 'Momentum coefficient of the optimizer momentum.', low=0, high=1)
     nesterov: bool = setting(False, 'Nesterov momentum.')

@@ -219,7 +219,7 @@ def build_network(cfg, train_set, resumed=False):
         note(f'{cfg.model.arch} is trained from scratch (model.pretrained=false)')
         if hasattr(network, 'learn_from'):
             network.learn_from(paddle.to_tensor(sample_images.inputs(train_set, 1000)))
-    frozen = freezing.freeze(network, cfg.model.freeze)
+    frozen = freezing.freeze(network, cfg.model.freeze, cfg.train.batch_norm == 'keep')
     if cfg.train.sync_batch_norm and collectives.count() > 1:
         freezing.sync_batch_norm(network)
     total, learning = freezing.count_parameters(network)
@@ -253,11 +253,13 @@ def fit(cfg, trainer, frozen, train_loader, valid_loader, origin, found, accept_
     clock = callbacks.Clock(train_loader, cfg.train.epochs, every)
     samples = sample_images.pictures(train_loader.images, 8) if run_dir and not resumed else ()
     log = run_log.RunLog(run_dir, clock, samples)
-    best = run_log.Best(log, cfg.train.monitor, cfg.train.patience)
+    unfreezing = freezing.unfreezing(trainer.network, frozen, cfg.model.unfreeze_epoch, cfg.model.unfreeze_every)
+    all_learn = max((epoch for epoch in unfreezing if epoch <= cfg.train.epochs), default=1)
+    best = run_log.Best(log, cfg.train.monitor, cfg.train.patience, waits_for=all_learn)
     ema = callbacks.Ema(clock, cfg.train.ema) if cfg.train.ema else None
     if resumed:
         resume.restore(cfg, found, origin, trainer, clock, log, best, ema, accept_changes, note)
-    for warning in checks.unreached(cfg):
+    for warning in checks.unreached(cfg, unfreezing):
         note(f'warning: {warning}')
     if cfg.train.views:
         use_features(cfg, trainer, train_loader.images, valid_loader.images)
@@ -266,8 +268,8 @@ def fit(cfg, trainer, frozen, train_loader, valid_loader, origin, found, accept_
 
     # Schedule and average come first: a checkpoint after a step then holds their values for the next one.
     watchers = [clock, callbacks.BatchNormAverage(), paddle.callbacks.LRScheduler(), *([ema] if ema else []), log, best]
-    if cfg.model.unfreeze_epoch:
-        watchers.append(callbacks.Unfreeze(clock, cfg.model.unfreeze_epoch, frozen))
+    if unfreezing:
+        watchers.append(callbacks.Unfreeze(clock, unfreezing, cfg.train.batch_norm == 'keep'))
     if run_dir:
         watchers.append(callbacks.ProgressBar(clock, log))
     checkpoints = callbacks.Checkpoints(run_dir, clock, cfg.train, origin, log, best, ema)

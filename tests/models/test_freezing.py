@@ -28,10 +28,11 @@ OPTIMIZERS = {
 }
 
 
-def trainer_of(arch, freeze, *overrides):
+def trainer_of(arch, freeze, *overrides, batch_norm='learn'):
     """train.py's trainer for 4 classes of 32 px images, and the names of its frozen parameters."""
     settings = [f'model.arch={arch}', f'model.freeze={freeze}', 'model.pretrained=false', 'data.labels=[a, b, c, d]']
     cfg = config.load(overrides=[*settings, 'image.size=32', 'optim.schedule=constant', *overrides])
+    cfg.train.batch_norm = batch_norm  # keep is for pretrained weights only
     paddle.seed(0)
     network, frozen = train.build_network(cfg, None)
     return train.build_trainer(cfg, network, frozen, cfg.optim.lr, np.arange(4)), frozen
@@ -101,6 +102,100 @@ def test_only_the_head_of_a_frozen_backbone_learns(head):
     trainer, _ = trainer_of('resnet18', 'backbone', f'model.head={head}', *OPTIMIZERS['adam'])
     before, after = learn(trainer, steps=2)
     assert moved(before, after) == {name for name in after if name.startswith('fc.')}
+
+
+@pytest.mark.parametrize(
+    ('arch', 'stages'),
+    [
+        ('resnet18', [['conv1', 'bn1'], ['layer1'], ['layer2'], ['layer3'], ['layer4'], ['fc']]),
+        ('resnet9', [['con1'], ['con2'], ['r1'], ['con3'], ['con4'], ['r2'], ['classifier']]),
+        ('cifarnet', [['whiten'], ['groups'], ['classifier']]),
+        ('efficientnet_lite0', [['stem'], *([f'stage{n}'] for n in range(1, 8)), ['last'], ['fc']]),
+        ('convnext_tiny', [['stem'], ['stage1'], ['stage2'], ['stage3'], ['stage4', 'norm'], ['fc']]),
+    ],
+)
+def test_a_normalisation_belongs_to_the_stage_before_it(arch, stages):
+    assert freezing.stages(builder.build(arch, 4, 32)) == stages
+
+
+@pytest.mark.parametrize(
+    ('freeze', 'epoch', 'every', 'expected'),
+    [
+        ('backbone', 0, 0, {}),
+        ('none', 3, 1, {}),
+        ('backbone', 3, 0, {3: ['conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4']}),
+        ('backbone', 3, 2, {3: ['layer4'], 5: ['layer3'], 7: ['layer2'], 9: ['layer1'], 11: ['conv1', 'bn1']}),
+        ('layer2', 1, 1, {1: ['layer2'], 2: ['layer1'], 3: ['conv1', 'bn1']}),
+        ('conv1', 2, 4, {2: ['conv1']}),
+    ],
+)
+def test_stages_begin_to_learn_from_the_head_down(freeze, epoch, every, expected):
+    network = builder.build('resnet18', 4, 32)
+    frozen = freezing.freeze(network, freeze)
+    found = freezing.unfreezing(network, frozen, epoch, every)
+    children = {number: list(dict.fromkeys(name.split('.')[0] for name in names)) for number, names in found.items()}
+    assert children == expected
+    assert sorted(sum(found.values(), [])) == sorted(frozen if epoch else [])
+
+
+def statistics(names):
+    return {name for name in names if name.endswith(('._mean', '._variance'))}
+
+
+@pytest.mark.parametrize('name', OPTIMIZERS)
+@pytest.mark.parametrize(
+    ('arch', 'head', 'freeze'),
+    [
+        ('resnet9', 'auto', 'none'),
+        ('resnet9', 'auto', 'r1'),
+        ('resnet18', '[flatten, {linear: 16}, batch_norm, linear]', 'layer2'),
+    ],
+)
+def test_kept_statistics_stand_still_while_all_weights_and_biases_learn(arch, head, freeze, name):
+    trainer, names = trainer_of(arch, freeze, f'model.head={head}', *OPTIMIZERS[name], batch_norm='keep')
+    before, after = learn(trainer, steps=2)
+    frozen = of_stages(after, kept_stages(arch, freeze))
+    assert moved(before, after) == set(after) - frozen - statistics(after)
+    freezing.unfreeze(trainer.network, names, keep_statistics=True)
+    before, after = learn(trainer)
+    assert moved(before, after) == set(after) - statistics(after)
+
+
+@pytest.mark.parametrize('count', [1, 3])
+def test_batch_norm_with_kept_statistics_has_the_gradients_of_a_fixed_affine_function(count):
+    rng = np.random.default_rng(0)
+    norm = paddle.nn.BatchNorm2D(4, epsilon=1e-3)
+    mean, variance, weight, bias = (rng.uniform(0.5, 2, 4).astype('float32') for _ in range(4))
+    norm.set_state_dict({'_mean': mean, '_variance': variance, 'weight': weight, 'bias': bias})
+    network = paddle.nn.Sequential(norm, paddle.nn.Flatten(), paddle.nn.Linear(4, 2))
+    freezing.freeze(network, 'none', keep_statistics=True)
+    x, slope = (rng.standard_normal((count, 4, 1, 1), dtype='float32') for _ in range(2))
+    images = paddle.to_tensor(x, stop_gradient=False)
+    network.train()
+    result = norm(images)
+    (result * paddle.to_tensor(slope)).sum().backward()
+
+    def per_channel(values):
+        return np.reshape(values, (1, 4, 1, 1))
+
+    scale = 1 / np.sqrt(variance + 1e-3)
+    normal = (x - per_channel(mean)) * per_channel(scale)
+    for found, expected in (
+        (result, normal * per_channel(weight) + per_channel(bias)),
+        (images.grad, slope * per_channel(weight * scale)),
+        (norm.weight.grad, (slope * normal).sum((0, 2, 3))),
+        (norm.bias.grad, slope.sum((0, 2, 3))),
+    ):
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert np.array_equal(norm._mean.numpy(), mean) and np.array_equal(norm._variance.numpy(), variance)
+
+
+def test_sync_batch_norm_leaves_kept_statistics_alone():
+    network = builder.build('resnet18', 3, 32)
+    freezing.freeze(network, 'none', keep_statistics=True)
+    freezing.sync_batch_norm(network)
+    assert not any(isinstance(layer, paddle.nn.SyncBatchNorm) for layer in network.sublayers())
+    assert freezing.moving_statistics(network) == []
 
 
 def learning(network):
@@ -192,12 +287,41 @@ def test_everything_learns_from_the_epoch_of_unfreeze(epoch):
     trainer, names = trainer_of('resnet9', 'backbone', *OPTIMIZERS['adam'])
     recorder = Recorder()
     clock = clock_of(steps=1)
-    fit(trainer, 2, [clock, callbacks.Unfreeze(clock, epoch, names), recorder])
+    fit(trainer, 2, [clock, callbacks.Unfreeze(clock, {epoch: names}), recorder])
     for number in (1, 2):
         expected = set(recorder.states[0])
         if number < epoch:
             expected -= of_stages(expected, STAGES['resnet9'])
         assert moved(*recorder.states[number - 1 : number + 1]) == expected
+
+
+@pytest.mark.parametrize('batch_norm', ['learn', 'keep'])
+def test_one_stage_after_another_begins_to_learn(batch_norm, capsys):
+    trainer, names = trainer_of('resnet9', 'r1', *OPTIMIZERS['adam'], batch_norm=batch_norm)
+    capsys.readouterr()
+    recorder = Recorder()
+    clock = clock_of(steps=1, epochs=7)
+    parts = freezing.unfreezing(trainer.network, names, 2, 2)
+    fit(trainer, 7, [clock, callbacks.Unfreeze(clock, parts, batch_norm == 'keep'), recorder])
+    stages = STAGES['resnet9']
+    for number, frozen in enumerate([3, 2, 2, 1, 1, 0, 0]):
+        before, after = recorder.states[number : number + 2]
+        still = of_stages(after, stages[:frozen]) | (statistics(after) if batch_norm == 'keep' else set())
+        assert moved(before, after) == set(after) - still, number + 1
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith('from epoch')] == [
+        'from epoch 2 on, these layers learn too: r1',
+        'from epoch 4 on, these layers learn too: con2',
+        'from epoch 6 on, these layers learn too: con1',
+    ]
+
+
+def test_kept_statistics_are_not_averaged():
+    trainer, _ = trainer_of('resnet9', 'none', *OPTIMIZERS['adam'], batch_norm='keep')
+    clock = clock_of(steps=1)
+    recorder, ema = Recorder(), callbacks.Ema(clock, 0.9)
+    fit(trainer, 3, [clock, recorder, ema])
+    average = {name: value.numpy() for name, value in ema.average.items()}
+    assert moved(recorder.states[0], average) == set(average) - statistics(average)
 
 
 def test_averaged_weights_of_a_frozen_part_do_not_change():

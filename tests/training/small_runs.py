@@ -39,7 +39,7 @@ def run_train(monkeypatch, make, arguments, asked=None):
 
     def build(cfg, *_, **__):
         network = make()
-        return network, freezing.freeze(network, cfg.model.freeze)
+        return network, freezing.freeze(network, cfg.model.freeze, cfg.train.batch_norm == 'keep')
 
     class Interrupts(callbacks.Interrupts):
         def on_train_batch_begin(self, step, logs=None):

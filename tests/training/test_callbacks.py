@@ -170,6 +170,17 @@ def test_a_step_with_fewer_images_is_the_mean_over_them(fit, size, parts):
             assert float(row[column]) == pytest.approx(float(expected[column]), rel=1e-4)
 
 
+@pytest.mark.parametrize(('size', 'parts'), [(1, 12), (4, 3)])
+def test_kept_batch_norm_statistics_make_a_step_independent_of_its_batches(fit, size, parts):
+    settings = ['train.batch_norm=keep', 'model.pretrained=true', 'train.epochs=2']
+    whole = fit(two_stages, 'train.batch_size=12', *settings)
+    added = fit(two_stages, f'train.batch_size={size}', f'train.accumulate={parts}', *settings)
+    assert len(whole.steps) == len(added.steps) == 4
+    assert differ(whole.start, whole.steps[-1])
+    for state, expected in zip(added.steps, whole.steps):
+        assert_same(state, expected, 1e-5)
+
+
 # Validation
 
 
@@ -322,10 +333,10 @@ def test_a_validation_that_is_interrupted_saves_the_training_weights(fit, capsys
 # The best epoch
 
 
-def judged(monitor, values, patience=0):
+def judged(monitor, values, patience=0, waits_for=1):
     """The epochs that were the best so far, the best epoch, and the epoch after which the run stops or None."""
     log = SimpleNamespace(rows=[], run_dir='run')
-    best = run_log.Best(log, monitor, patience)
+    best = run_log.Best(log, monitor, patience, waits_for)
     trainer = SimpleNamespace(stop_training=False)
     best.set_model(trainer)
     improved = []
@@ -359,6 +370,14 @@ def test_patience_counts_the_epochs_since_the_best_one(capsys):
     assert judged('valid_loss', losses, patience=4) == ([1, 2, 4, 8], 8, None)
     assert judged('valid_top1', losses, patience=4) == ([1, 3, 7], 7, None)
     assert capsys.readouterr().err == ''
+
+
+def test_patience_counts_from_the_epoch_in_which_all_stages_learn():
+    losses = [0.5, 0.4, 0.6, 0.7, 0.8, 0.9, 0.9, 0.1]
+    assert judged('valid_loss', losses, patience=2, waits_for=1) == ([1, 2], 2, 4)
+    assert judged('valid_loss', losses, patience=2, waits_for=3) == ([1, 2], 2, 4)
+    assert judged('valid_loss', losses, patience=2, waits_for=5) == ([1, 2], 2, 6)
+    assert judged('valid_loss', losses, patience=2, waits_for=7) == ([1, 2, 8], 8, None)
 
 
 def test_any_number_is_better_than_nan():
@@ -564,6 +583,57 @@ def test_frozen_parameters_do_not_change_before_unfreeze_epoch(fit, unfreeze):
         assert moved == ({'fc'} if number <= still else {'fc', 'stage'})
 
 
+HEAD_FIRST = ['model.freeze=backbone', 'model.unfreeze_epoch=3', 'train.epochs=6', 'train.monitor=valid_loss']
+
+
+@pytest.mark.parametrize('ema', [0, 0.5])
+@pytest.mark.parametrize('batch_norm', ['learn', 'keep'])
+def test_best_keeps_the_head_on_the_frozen_backbone_when_fine_tuning_makes_it_worse(fit, ema, batch_norm):
+    settings = [f'train.ema={ema}', f'train.batch_norm={batch_norm}', 'model.pretrained=true']
+    run = fit(
+        two_stages,
+        *HEAD_FIRST,
+        *settings,
+        'optim.lr=0.001',
+        'optim.backbone_lr=50',
+        'optim.clip_norm=1',
+        'train.epochs=4',
+    )
+    losses = [float(row['valid_loss']) for row in run.rows]
+    expected = losses.index(min(losses))
+    assert expected < 2 and max(losses[2:]) > min(losses) + 0.01
+    best = weights.read(run.folder / 'best' / 'model.pdparams')
+    assert_same(best, run.validated[expected])
+    for name in best:
+        assert np.array_equal(best[name], run.start[name]) == name.startswith('stage.'), name
+
+
+@pytest.mark.parametrize('ema', [0, 0.5])
+def test_best_is_of_the_fine_tuning_when_that_improves(fit, ema):
+    settings = [f'train.ema={ema}', 'train.batch_norm=keep', 'model.pretrained=true']
+    run = fit(two_stages, *HEAD_FIRST, *settings, 'optim.lr=0.0001', 'optim.backbone_lr=0.002')
+    losses = [float(row['valid_loss']) for row in run.rows]
+    expected = losses.index(min(losses))
+    assert expected >= 2
+    best = weights.read(run.folder / 'best' / 'model.pdparams')
+    assert_same(best, run.validated[expected])
+    assert not np.array_equal(best['stage.0.weight'], run.start['stage.0.weight'])
+    assert np.array_equal(best['stage.1._mean'], run.start['stage.1._mean'])
+
+
+def test_patience_does_not_end_a_run_before_all_stages_learn(fit):
+    settings = ['model.freeze=backbone', 'model.unfreeze_epoch=4', 'train.epochs=9', 'train.patience=1']
+    run = fit(two_stages, *settings, 'optim.lr=1.0e-30')
+    assert [row['epoch'] for row in run.rows] == ['1', '2', '3', '4']
+
+
+def test_single_images_can_be_learned_from_with_kept_statistics(fit):
+    run = fit(two_stages, 'train.batch_size=1', 'train.batch_norm=keep', 'model.pretrained=true', 'optim.lr=0.001')
+    assert len(run.steps) == 3 * TRAIN
+    still = {name for name, value in run.start.items() if np.array_equal(value, run.steps[-1][name])}
+    assert still == {'stage.1._mean', 'stage.1._variance'}
+
+
 def test_unfreezing_keeps_the_replaced_data_parallel_alive(monkeypatch):
     class Exchange:
         def __init__(self, network):
@@ -576,7 +646,7 @@ def test_unfreezing_keeps_the_replaced_data_parallel_alive(monkeypatch):
     trainer._adapter = SimpleNamespace(_nranks=2, ddp_model=old)
     del old
     monkeypatch.setattr(paddle, 'DataParallel', Exchange)
-    watcher = callbacks.Unfreeze(clock_of(), 1, freezing.freeze(network, 'backbone'))
+    watcher = callbacks.Unfreeze(clock_of(), {1: freezing.freeze(network, 'backbone')})
     watcher.set_model(trainer)
     watcher.on_epoch_begin(0)
     gc.collect()

@@ -18,7 +18,11 @@ from zodiac.training import checks, collectives, run_folder
     [
         (40, 2, 1, [], None),
         (41, 2, 1, [], None),  # the last batch has 3
-        (40, 1, 1, [], 'set train.batch_size to 2 or more, or set model.freeze=backbone'),
+        (40, 1, 1, [], 'set train.batch_size to 2 or more, or set train.batch_norm=keep'),
+        (40, 1, 1, ['model.pretrained=false'], 'set train.batch_size to 2 or more, or set model.freeze=backbone'),
+        (40, 1, 1, ['train.batch_norm=keep'], None),
+        (1, 1, 1, ['train.batch_norm=keep', 'model.freeze=layer2', 'model.unfreeze_epoch=2'], None),
+        (3, 2, 2, ['train.batch_norm=keep'], None),
         (40, 1, 1, ['train.accumulate=4'], 'set train.batch_size to 2 or more'),
         (40, 1, 1, ['model.freeze=backbone'], None),
         (40, 1, 1, ['model.freeze=backbone', 'model.unfreeze_epoch=2'], 'set train.batch_size to 2 or more'),
@@ -34,13 +38,16 @@ def test_batch_norm_statistics_from_single_images_are_refused(monkeypatch, image
     batches = BatchSampler(images, size, number, 0, cfg.train.accumulate)
     loader = SimpleNamespace(images=range(images), batch_sampler=batches)
     network = builder.build('resnet18', 2, image_size=32)
-    freezing.freeze(network, cfg.model.freeze)
+    freezing.freeze(network, cfg.model.freeze, cfg.train.batch_norm == 'keep')
     monkeypatch.setattr(collectives, 'count', lambda: number)
     if not words:
         checks.check_batch_norm(cfg, network, loader)
         return
     with pytest.raises(UsageError, match=f'train.batch_size = {size}: BatchNorm .*{words}'):
         checks.check_batch_norm(cfg, network, loader)
+
+
+GRADUAL = ['model.freeze=backbone', 'model.unfreeze_epoch=2', 'model.unfreeze_every=1']
 
 
 @pytest.mark.parametrize(
@@ -51,13 +58,19 @@ def test_batch_norm_statistics_from_single_images_are_refused(monkeypatch, image
         (['optim.schedule=step'], ['optim.step_epochs = 30', 'never falls']),
         (['optim.schedule=step', 'optim.step_epochs=1.5', 'optim.warmup_epochs=0.5'], ['optim.step_epochs = 1.5']),
         (['model.freeze=backbone', 'model.unfreeze_epoch=3'], ['model.unfreeze_epoch = 3', 'never learns']),
+        (GRADUAL, ['model.unfreeze_every = 1', 'first stages never learn']),
+        ([*GRADUAL, 'train.epochs=6'], None),
         (['optim.warmup_epochs=1.9'], None),
         (['optim.schedule=step', 'optim.step_epochs=1.9'], None),
         (['model.freeze=backbone', 'model.unfreeze_epoch=2'], None),
     ],
 )
 def test_a_setting_that_takes_effect_after_the_last_epoch_is_warned_about(settings, words):
-    found = checks.unreached(config.load(overrides=['train.epochs=2', *settings]))
+    cfg = config.load(overrides=['train.epochs=2', *settings])
+    network = builder.build('resnet18', 2, image_size=32)
+    frozen = freezing.freeze(network, cfg.model.freeze)
+    epochs = freezing.unfreezing(network, frozen, cfg.model.unfreeze_epoch, cfg.model.unfreeze_every)
+    found = checks.unreached(cfg, epochs)
     assert len(found) == (words is not None)
     for word in words or ():
         assert word in found[0]

@@ -304,6 +304,7 @@ class Expected:
         for name, g in clipped(gradients, s).items():
             lr = rate * s.backbone_lr / s.lr if name in slow else rate
             lr = lr * s.norm_lr_factor if name.startswith('norm.') else lr
+            lr = lr if name.startswith('head.') else lr * s.layer_decay  # norm belongs to the stage of body
             p = self.values[name]
             decay = 0.0 if name in SPARED and not s.decay_bias_and_norm else s.weight_decay
             if s.decoupled_decay or s.name == 'adamw':
@@ -369,6 +370,9 @@ each_kind = pytest.mark.parametrize('kind', KINDS)
         {'slow': ['body.weight', 'body.bias'], 'backbone_lr': 0.01},
         {'norm_lr_factor': 3.0},
         {'norm_lr_factor': 3.0, 'slow': ['body.weight', 'norm.weight', 'norm.bias'], 'backbone_lr': 0.02},
+        {'layer_decay': 0.5},
+        {'layer_decay': 0.5, 'slow': ['body.weight', 'body.bias'], 'backbone_lr': 0.02, 'norm_lr_factor': 3.0},
+        {'layer_decay': 0.5, 'decay_bias_and_norm': False, 'clip_norm': 1.5},
     ],
     ids=' '.join,
 )
@@ -396,6 +400,31 @@ def test_norm_lr_factor_applies_to_all_batch_norm_of_a_resnet_and_nothing_else()
     assert {p.optimize_attr['learning_rate'] for p in network.parameters()} == {1.0, 8.0}
     assert len(fast & learning) == 2 * 20 + 2  # weight and bias
     assert not any(len(p.shape) > 1 for name, p in network.named_parameters() if name in fast)
+
+
+@pytest.mark.parametrize(
+    ('arch', 'distances'),
+    [
+        ('resnet18', {'fc': 0, 'layer4': 1, 'layer3': 2, 'layer2': 3, 'layer1': 4, 'bn1': 5, 'conv1': 5}),
+        ('resnet9', {'classifier': 0, 'r2': 1, 'con4': 2, 'con3': 3, 'r1': 4, 'con2': 5, 'con1': 6}),
+    ],
+)
+def test_layer_decay_is_a_power_of_the_distance_from_the_head_in_stages(arch, distances):
+    network = builder.build(arch, 2, image_size=32)
+    optim.optimizer(config.Optim(layer_decay=0.7), 0.1, network)
+    for name, parameter in network.named_parameters():
+        expected = 0.7 ** distances[name.split('.')[0]]
+        assert parameter.optimize_attr['learning_rate'] == pytest.approx(expected, rel=1e-12), name
+
+
+def test_layer_decay_counts_the_stages_from_the_head_also_when_some_are_frozen():
+    found = []
+    for freeze in ('none', 'layer2'):
+        network = builder.build('resnet18', 2, image_size=32)
+        frozen = freezing.freeze(network, freeze)
+        optim.optimizer(config.Optim(layer_decay=0.7), 0.1, network, frozen)
+        found.append([p.optimize_attr['learning_rate'] for p in network.parameters()])
+    assert found[0] == found[1]
 
 
 def test_norm_lr_factor_applies_to_synchronised_batch_norm():

@@ -33,13 +33,15 @@ from zodiac.training import callbacks
 nn = paddle.nn
 
 class Network(nn.Layer):
-    def __init__(self, norm):
+    def __init__(self, norm, kept):
         super().__init__()
-        parts = [nn.Conv2D(3, 4, 3), *([nn.BatchNorm2D(4), nn.Dropout(0.3)] if norm else []), nn.ReLU(), nn.Flatten()]
-        self.stage, self.fc = nn.Sequential(*parts), nn.Linear(144, 3)
+        parts = [nn.BatchNorm2D(4)] * norm + [nn.Dropout(0.3)] * (norm and not kept)
+        self.stem = nn.Conv2D(3, 3, 1)
+        self.stage = nn.Sequential(nn.Conv2D(3, 4, 3), *parts, nn.ReLU(), nn.Flatten())
+        self.fc = nn.Linear(144, 3)
 
     def forward(self, x):
-        return self.fc(self.stage(x))
+        return self.fc(self.stage(self.stem(x)))
 
 class Interrupts(callbacks.Interrupts):
     def on_train_batch_begin(self, step, logs=None):
@@ -50,10 +52,11 @@ callbacks.Interrupts = Interrupts
 for name, norm, asked, arguments in json.load(open('runs.json')):
     def build(cfg, *_, **__):
         paddle.seed(0)
-        network = Network(norm)
-        return network, freezing.freeze(network, 'none')
+        kept = cfg.train.batch_norm == 'keep'
+        network = Network(norm, kept)
+        return network, freezing.freeze(network, cfg.model.freeze, kept)
     train.build_network = build
-    sys.argv = ['train.py', *arguments, '-o', *{settings!r}, 'name=' + name]
+    sys.argv = ['train.py', '-o', *{settings!r}, 'name=' + name, *arguments]
     try:
         with paddle.utils.unique_name.guard():  # as in a new process
             train.main()
@@ -66,11 +69,18 @@ CUT = {
     # 14 images in steps of 7, in batches of 4 and 3; in one batch of 7 for two processes, where one would get a single image
     'weighted and smoothed in two batches': [*WEIGHTED, 'train.label_smoothing=0.2', 'train.accumulate=2'],
 }
+GRADUAL = [
+    *('-o', 'model.freeze=backbone', 'model.unfreeze_epoch=2', 'model.unfreeze_every=1', 'train.epochs=3'),
+    *('train.batch_norm=keep', 'model.pretrained=true', 'optim.layer_decay=0.5'),
+]
 LAUNCH = ['-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', 'logs']
 
 
 def start(folder, runs, prefix=(), settings=(), wait=True):
-    """Run `runs`, each (name, with BatchNorm and dropout, step at which one process gets SIGTERM or 0, flags)."""
+    """Run `runs`, each (name, with BatchNorm and dropout, step at which one process gets SIGTERM or 0, flags).
+
+    With train.batch_norm=keep there is no dropout, which differs between one process and two.
+    """
     (folder / 'runs.json').write_text(json.dumps(runs))
     (folder / 'runs.py').write_text(RUNS.format(root=str(ROOT), settings=[*SETTINGS, *settings]))
     process = subprocess.Popen(
@@ -94,13 +104,14 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     for split, count in (('train', 14), ('valid', 7)):
         write_index(split, rng.permutation(np.arange(count) % 3), path)
-    start(
-        path, [['one', False, 0, []], *(['one ' + name, False, 0, ['-o', *settings]] for name, settings in CUT.items())]
-    )
+    cut = [['one ' + name, False, 0, ['-o', *settings]] for name, settings in CUT.items()]
+    start(path, [['one', False, 0, []], *cut, ['one gradual', True, 0, GRADUAL]])
     stopped = [['stopped', True, 2, []], ['stopped', True, 5, ['--resume']], ['stopped', True, 0, ['--resume']]]
     shrunk = [['shrunk', True, 4, []]]
     cut = [['two ' + name, False, 0, ['-o', *settings]] for name, settings in CUT.items()]
-    start(path, [['two', False, 0, []], *cut, ['whole', True, 0, []], *stopped, *shrunk], LAUNCH)
+    gradual = [['two gradual', True, 0, GRADUAL], ['stopped gradual', True, 5, GRADUAL]]
+    gradual += [['stopped gradual', True, step, ['--resume', *GRADUAL]] for step in (7, 0)]
+    start(path, [['two', False, 0, []], *cut, ['whole', True, 0, []], *stopped, *shrunk, *gradual], LAUNCH)
     cut = [['three ' + name, False, 0, ['-o', *settings]] for name, settings in CUT.items()]
     start(path, cut, [number.replace('2', '3') for number in LAUNCH])
     return path
@@ -139,8 +150,24 @@ def test_class_weights_are_normalised_over_the_whole_step(folder, name):
         assert_nearly_same(folder, f'{number} {name}', f'one {name}')
 
 
+def test_two_processes_unfreeze_stages_like_one(folder):
+    assert_nearly_same(folder, 'two gradual', 'one gradual')
+    files = [f'{folder}/output/two gradual/checkpoints/step_{step:07d}/model.pdparams' for step in (1, 3, 6, 9)]
+    states = [weights.read(file) for file in files]
+    seen = []
+    for before, after in zip(states, states[1:]):
+        seen.append({name for name in after if not np.array_equal(before[name], after[name])})
+    assert {name for name in states[0] if name not in seen[2]} == {'stage.1._mean', 'stage.1._variance'}
+    assert [sorted({name.split('.')[0] for name in names}) for names in seen] == [
+        ['fc'],
+        ['fc', 'stage'],
+        ['fc', 'stage', 'stem'],
+    ]
+
+
 def test_resuming_two_processes_is_exact(folder):
     assert_same(folder, 'stopped', 'whole')
+    assert_same(folder, 'stopped gradual', 'two gradual')
 
 
 def test_one_process_resumes_a_run_of_two(folder):

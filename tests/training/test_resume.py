@@ -28,8 +28,11 @@ SETTINGS = ['optim.name=momentum', 'optim.weight_decay=0.001']
 EVERYTHING = [
     *('train.mixup=0.4', 'train.cutmix=1', 'train.label_smoothing=0.1', 'train.ema=0.7', 'train.sampling=balanced'),
     *('train.monitor=valid_loss', 'optim.name=adam', 'optim.lr=0.01', 'optim.warmup_epochs=0.5'),
-    *('model.freeze=backbone', 'model.unfreeze_epoch=2', 'optim.backbone_lr=0.02'),
+    *('model.freeze=backbone', 'model.unfreeze_epoch=2', 'model.unfreeze_every=1', 'optim.backbone_lr=0.02'),
+    'optim.layer_decay=0.8',
 ]
+GRADUAL = ['model.freeze=backbone', 'model.unfreeze_epoch=2', 'model.unfreeze_every=1', 'optim.layer_decay=0.5']
+KEPT = ['model.pretrained=true', 'train.batch_norm=keep']
 CASES = {
     'momentum and cosine after a warm-up': ['optim.warmup_epochs=1.3'],
     'adam and one_cycle': ['optim.name=adam', 'optim.lr=0.01', 'optim.schedule=one_cycle'],
@@ -46,6 +49,8 @@ CASES = {
     'balanced sampling': ['train.sampling=balanced'],
     'balanced weights': ['train.class_weights=balanced'],
     'an unfrozen backbone': ['model.freeze=backbone', 'model.unfreeze_epoch=2', 'optim.backbone_lr=0.01'],
+    'stages unfrozen one after another': [*GRADUAL, 'optim.name=adamw', 'optim.lr=0.01'],
+    'kept statistics': [*GRADUAL, *KEPT, 'train.ema=0.7', 'train.accumulate=2'],
     'everything': EVERYTHING,
 }
 
@@ -55,12 +60,13 @@ class Network(nn.Layer):
 
     def __init__(self):
         super().__init__()
+        self.stem = nn.Conv2D(3, 3, 1)
         convolution = nn.Conv2D(3, self.features, 3)
         self.stage = nn.Sequential(convolution, nn.BatchNorm2D(self.features), nn.ReLU(), nn.Flatten())
         self.fc = nn.Sequential(nn.Dropout(0.5), nn.Linear(36 * self.features, 3))
 
     def forward(self, x):
-        return self.fc(self.stage(x))
+        return self.fc(self.stage(self.stem(x)))
 
 
 BETWEEN = Stopped(signal.SIGINT)
@@ -199,6 +205,25 @@ def test_a_run_stopped_during_validation_validates_again(fit, settings, workers)
         stop(fit, name, *settings, at=(f'valid {number}', BETWEEN))
         assert fit.clocks[-1].step == 7 * number
         assert_same_run(fit(name, *settings, f'data.num_workers={workers}', resume=True), expected)
+
+
+@pytest.mark.parametrize('ema', [0, 0.5])
+def test_the_best_epoch_of_the_head_stays_after_resuming_a_fine_tuning_that_harms(fit, ema):
+    settings = [
+        'model.freeze=backbone',
+        'model.unfreeze_epoch=3',
+        'optim.backbone_lr=50',
+        'optim.clip_norm=0.1',
+        'optim.schedule=constant',
+    ]
+    settings += ['train.epochs=5', 'train.monitor=valid_loss', f'train.ema={ema}', 'optim.lr=0.001', *KEPT]
+    expected = fit('name=whole', *settings)
+    best = state_of(expected / 'best')
+    assert best['epoch'] <= 2
+    for asked in (14, 17, 30):  # before the fine-tuning, and within it
+        stop(fit, f'name=stopped {asked}', *settings, asked=asked)
+        folder = fit(f'name=stopped {asked}', *settings, resume=True)
+        assert_same_run(folder, expected)
 
 
 def test_ctrl_c_during_validation_keeps_the_sums_of_the_epoch(fit):

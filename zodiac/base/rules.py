@@ -36,6 +36,10 @@ def _rules(cfg):
 
     freezes = model.freeze != 'none'
     yield 'model.unfreeze_epoch', not model.unfreeze_epoch or freezes, '0 unless model.freeze is set'
+    gradual = not model.unfreeze_every or model.unfreeze_epoch
+    yield 'model.unfreeze_every', gradual, '0 unless model.unfreeze_epoch is set'
+    has_statistics = train.batch_norm == 'learn' or model.pretrained is not False
+    yield 'train.batch_norm', has_statistics, 'learn with model.pretrained=false, which has no statistics to keep'
 
     weighted_once = train.class_weights == 'none' or train.sampling == 'shuffle'
     yield 'train.class_weights', weighted_once, 'none with train.sampling=balanced: use only one of them'
@@ -51,6 +55,8 @@ def _rules(cfg):
     yield 'optim.warmup_epochs', warms_up_once, '0 with optim.schedule=one_cycle, which has its own warmup (optim.rise)'
     unfreezes = not optim.backbone_lr or model.unfreeze_epoch
     yield 'optim.backbone_lr', unfreezes, '0 unless model.unfreeze_epoch is set'
+    learns = optim.layer_decay == 1 or model.freeze != 'backbone' or model.unfreeze_epoch
+    yield 'optim.layer_decay', learns, '1 with model.freeze=backbone, unless model.unfreeze_epoch is set'
 
     has_onnx = cfg.export.precision != 'int8' or cfg.export.onnx is not False
     yield 'export.onnx', has_onnx, 'auto or true with export.precision=int8, which is a precision of the ONNX model'

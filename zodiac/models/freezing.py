@@ -1,44 +1,85 @@
-"""Freeze and unfreeze parts of a network: parameters and BatchNorm statistics."""
+"""Stages of a network; freeze and unfreeze them: parameters and BatchNorm statistics."""
 
 from zodiac.base.errors import UsageError
 from zodiac.base.paddle_setup import paddle
 
 nn = paddle.nn
+BATCH_NORMS = (nn.BatchNorm1D, nn.BatchNorm2D, nn.SyncBatchNorm)
 
 
-def freeze(network, until):
+def stages(network):
+    """The children of a network that have parameters, from its input to its head.
+
+    Returns: list of lists of names. The last child is the head. A normalisation belongs to the layer before it: a ResNet begins
+        with ['conv1', 'bn1'].
+    """
+    children = list(network.named_children())
+    found = []
+    for name, child in children[:-1]:
+        if found and isinstance(child, (*BATCH_NORMS, nn.LayerNorm)):
+            found[-1].append(name)
+        elif child.parameters():
+            found.append([name])
+    return found + [[name] for name, _ in children[-1:]]
+
+
+def of_stage(names, stage):
+    """Those of the names of parameters that belong to a stage, a list of names of children."""
+    return [name for name in names if name.split('.')[0] in stage]
+
+
+def freeze(network, until, keep_statistics=False):
     """Stop the parameters of a part of the network from learning, and its BatchNorm statistics from changing.
 
     Args:
-        until: 'none', 'backbone' for all but the head, or the name of the last stage to freeze, such as 'layer2'.
-    Returns: names of the parameters that learned before. Raises UsageError when there is no such stage.
+        until: 'none', 'backbone' for all but the head, or the name of the last child to freeze, such as 'layer2'.
+        keep_statistics: keep the BatchNorm statistics of the rest too, whose weights and biases learn.
+    Returns: names of the parameters that learned before. Raises UsageError when there is no such child.
     """
-    *below, _ = network.named_children()
-    stages = [name for name, child in below if child.parameters()]
-    if until not in ('none', 'backbone', *stages):
+    backbone = [name for stage in stages(network)[:-1] for name in stage]
+    if until not in ('none', 'backbone', *backbone):
         raise UsageError(
-            f'model.freeze = {until}: must be none, backbone, or the last stage to freeze: {", ".join(stages)}'
+            f'model.freeze = {until}: must be none, backbone, or the last stage to freeze: {", ".join(backbone)}'
         )
-    kept = {'none': [], 'backbone': stages}.get(until, stages[: stages.index(until) + 1] if until in stages else [])
+    last = {'none': 0, 'backbone': len(backbone)}
+    kept = backbone[: last[until] if until in last else backbone.index(until) + 1]
     own = dict(network.named_parameters())
-    frozen = [name for name in own if name.split('.')[0] in kept and not own[name].stop_gradient]
-    _set_learning(network, frozen, False)
+    frozen = [name for name in of_stage(own, kept) if not own[name].stop_gradient]
+    for name in frozen:
+        own[name].stop_gradient = True
+    for layer in batch_norms(network) if keep_statistics else _batch_norms_of(network, frozen):
+        layer._use_global_stats = True  # normalise with the running statistics in training too, and do not update them
     return frozen
 
 
-def unfreeze(network, frozen):
-    """Let the parameters learn again that `freeze` returned, and the BatchNorm statistics change."""
-    _set_learning(network, frozen, True)
-
-
-def _set_learning(network, names, learns):
+def unfreeze(network, frozen, keep_statistics=False):
+    """Let parameters learn again that `freeze` returned, and the BatchNorm statistics change unless they are kept."""
     own = dict(network.named_parameters())
-    for name in names:
-        own[name].stop_gradient = not learns
-    for prefix, layer in network.named_sublayers():
-        if isinstance(layer, nn.BatchNorm2D) and f'{prefix}.bias' in names:
-            # True: normalise with the running statistics in training too, and do not update them
-            layer._use_global_stats = None if learns else True
+    for name in frozen:
+        own[name].stop_gradient = False
+    for layer in [] if keep_statistics else _batch_norms_of(network, frozen):
+        layer._use_global_stats = None
+
+
+def unfreezing(network, frozen, epoch, every=0):
+    """When the parameters that `freeze` returned begin to learn: {epoch: their names}.
+
+    Args:
+        epoch: the first one, counted from 1; 0 for never.
+        every: epochs between two stages, from the head down; 0 for all at once.
+    """
+    if not epoch or not frozen:
+        return {}
+    if not every:
+        return {epoch: frozen}
+    parts = filter(None, (of_stage(frozen, stage) for stage in reversed(stages(network))))
+    return {epoch + number * every: names for number, names in enumerate(parts)}
+
+
+def _batch_norms_of(network, names):
+    """The BatchNorm layers whose bias is among these parameters."""
+    layers = network.named_sublayers()
+    return [layer for prefix, layer in layers if isinstance(layer, BATCH_NORMS) and f'{prefix}.bias' in names]
 
 
 def count_parameters(network):
@@ -52,8 +93,7 @@ def count_parameters(network):
 
 def batch_norms(network, frozen=True):
     """List of the BatchNorm layers, synchronised ones included; with frozen=False only those whose statistics training updates."""
-    kinds = (nn.BatchNorm1D, nn.BatchNorm2D, nn.SyncBatchNorm)
-    layers = [layer for layer in network.sublayers(include_self=True) if isinstance(layer, kinds)]
+    layers = [layer for layer in network.sublayers(include_self=True) if isinstance(layer, BATCH_NORMS)]
     return [layer for layer in layers if frozen or not layer._use_global_stats]
 
 

@@ -190,20 +190,30 @@ class ProgressBar(Callback):
 
 
 class Unfreeze(Callback):
-    """Unfreezes the named parameters at the beginning of an epoch, counted from 1."""
+    """Unfreezes parts of the network at the beginning of their epochs; in a resumed run, all whose epochs have come.
 
-    def __init__(self, clock, epoch, frozen):
+    With several parts this is gradual unfreezing (Howard and Ruder 2018, "Universal Language Model Fine-tuning").
+
+    Args:
+        parts: {epoch, counted from 1: names of parameters}, see `freezing.unfreezing`.
+        keep_statistics: see `freezing.freeze`.
+    """
+
+    def __init__(self, clock, parts, keep_statistics=False):
         super().__init__()
         self.clock = clock
-        self.epoch = epoch
-        self.frozen = frozen
+        self.parts = dict(parts)
+        self.keep_statistics = keep_statistics
 
     def on_epoch_begin(self, epoch, logs=None):
-        if not self.frozen or self.clock.epoch + 1 < self.epoch:
-            return
-        freezing.unfreeze(self.model.network, self.frozen)
-        self.frozen = []
-        self.model.exchange_all_gradients()
+        due = [number for number in self.parts if number <= self.clock.epoch + 1]
+        for number in due:
+            names = self.parts.pop(number)
+            freezing.unfreeze(self.model.network, names, self.keep_statistics)
+            children = dict.fromkeys(name.split('.')[0] for name in names)
+            progress.note(f'from epoch {number} on, these layers learn too: {", ".join(children)}')
+        if due:
+            self.model.exchange_all_gradients()
 
 
 class Ema(Callback):

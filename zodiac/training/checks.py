@@ -35,22 +35,30 @@ def check_images(cfg, train_set, valid_set):
 
 def check_batch_norm(cfg, network, loader):
     """Raise UsageError where BatchNorm would compute its statistics from single images."""
-    norms = freezing.batch_norms(network, frozen=bool(cfg.model.unfreeze_epoch))
+    keeps = cfg.train.batch_norm == 'keep'
+    norms = freezing.batch_norms(network, frozen=bool(cfg.model.unfreeze_epoch) and not keeps)
     number = 1 if all(isinstance(layer, paddle.nn.SyncBatchNorm) for layer in norms) else collectives.count()
     if not norms or loader.batch_sampler.smallest() >= 2 * number:
         return
     images = len(loader.images)
     remedies = ['add images' if images < 2 * number else f'set train.batch_size to {2 * number} or more']
     remedies += ['start fewer processes (--nproc 1)'] * (number > 1)
-    remedies += ['set model.freeze=backbone, which keeps its statistics'] * (cfg.model.freeze == 'none')
+    if cfg.model.pretrained:
+        remedies.append('set train.batch_norm=keep, which keeps those of the pretrained weights')
+    elif cfg.model.freeze == 'none':
+        remedies.append('set model.freeze=backbone, which keeps its statistics')
     raise UsageError(
         f'train.batch_size = {cfg.train.batch_size}: BatchNorm needs at least 2 images per process in each batch to compute a mean '
         f'and a variance (training images: {images}, processes: {collectives.count()}); {", or ".join(remedies)}'
     )
 
 
-def unreached(cfg):
-    """List of warnings: settings that take effect only after the last epoch."""
+def unreached(cfg, unfreezing=()):
+    """List of warnings: settings that take effect only after the last epoch.
+
+    Args:
+        unfreezing: the epochs in which parts of the network begin to learn.
+    """
     rate, epochs, late = cfg.optim, cfg.train.epochs, {}
     if rate.warmup_epochs >= epochs:
         late['optim.warmup_epochs'] = f'the learning rate never reaches optim.lr = {rate.lr:g}'
@@ -58,6 +66,8 @@ def unreached(cfg):
         late['optim.step_epochs'] = 'the learning rate never falls'
     if cfg.model.unfreeze_epoch > epochs:
         late['model.unfreeze_epoch'] = 'the frozen part never learns'
+    elif any(epoch > epochs for epoch in unfreezing):
+        late['model.unfreeze_every'] = 'the first stages never learn'
     return [
         f'{key} = {schema.get(cfg, key):g} with train.epochs = {epochs}: {effect}; lower it, or raise train.epochs'
         for key, effect in late.items()

@@ -65,7 +65,8 @@ def optimizer(settings, rate, network, frozen=()):
 
     `weight_decay` is an L2 penalty on the loss; with `decoupled_decay`, and always in adamw, it shrinks the weights by
     rate * weight_decay before each step instead (Loshchilov and Hutter 2019). Without `decay_bias_and_norm` biases and BatchNorm
-    weights do not decay.
+    weights do not decay. `layer_decay` multiplies the rate of each stage of the network by layer_decay ** n, where n is its distance
+    from the head in stages (Clark et al. 2020, "ELECTRA"; Bao et al. 2022, "BEiT").
 
     Args:
         rate: what `schedule` returned.
@@ -76,6 +77,7 @@ def optimizer(settings, rate, network, frozen=()):
     parameters = network.parameters()
     spared = set() if settings.decay_bias_and_norm else {p.name for p in parameters if len(p.shape) < 2}
     norms = {parameter.name for layer in freezing.batch_norms(network) for parameter in layer.parameters()}
+    distances = {child: n for n, stage in enumerate(reversed(freezing.stages(network))) for child in stage}
     for label, parameter in network.named_parameters():
         if parameter.name in spared and name != 'adamw':
             parameter.regularizer = l2_decay(0.0)
@@ -83,6 +85,7 @@ def optimizer(settings, rate, network, frozen=()):
             parameter.optimize_attr['learning_rate'] *= settings.backbone_lr / settings.lr
         if parameter.name in norms:
             parameter.optimize_attr['learning_rate'] *= settings.norm_lr_factor
+        parameter.optimize_attr['learning_rate'] *= settings.layer_decay ** distances.get(label.split('.')[0], 0)
     common = {
         'learning_rate': rate,
         'parameters': parameters,

@@ -176,13 +176,15 @@ class Best(paddle.callbacks.Callback):
     Args:
         log: the `RunLog` of the run.
         monitor: one of `columns.SCORES`.
+        waits_for: the first epoch that counts for patience.
     """
 
-    def __init__(self, log, monitor, patience=0):
+    def __init__(self, log, monitor, patience=0, waits_for=1):
         super().__init__()
         self.log = log
         self.monitor = monitor
         self.patience = patience
+        self.waits_for = waits_for
         self.sign = -1 if columns.LOWER_IS_BETTER[monitor] else 1
         self.row = None
         self.improved = False
@@ -208,7 +210,7 @@ class Best(paddle.callbacks.Callback):
     @property
     def exhausted(self):
         """Why the run should stop, a text for the user: `patience` epochs without a better one. '' if it should not."""
-        waited = self.log.rows[-1]['epoch'] - self.row['epoch'] if self.row else 0
+        waited = self.log.rows[-1]['epoch'] - max(self.row['epoch'], self.waits_for - 1) if self.row else 0
         if not self.patience or waited < self.patience:
             return ''
         return (

@@ -29,7 +29,7 @@ class Trainer(paddle.Model):
             super().__init__(network)
         self._amp = {'enable': amp != 'O0', 'level': 'O1', 'dtype': amp_dtype}
         self._head = None
-        self._weight, self._unread = 0.0, []
+        self._weight, self._unread, self._replaced = 0.0, [], []
         self.waiting = False
 
     def prepare(self, optimizer=None, loss=None):
@@ -103,7 +103,7 @@ class Trainer(paddle.Model):
     def exchange_all_gradients(self):
         """Let several processes exchange the gradients of parameters too that began to learn after the start."""
         if self._adapter._nranks > 1:
-            self._replaced = self._adapter.ddp_model  # Paddle's hooks on the parameters need it to stay alive
+            self._replaced.append(self._adapter.ddp_model)  # Paddle's hooks on the parameters need it to stay alive
             self._adapter.ddp_model = paddle.DataParallel(self.network)
 
     def loss_scale(self):
