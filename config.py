@@ -226,6 +226,13 @@ class Evaluate:
     engine: Literal['paddle', 'onnxruntime', 'openvino'] = setting('paddle', 'Engine that runs an exported folder.')
     flip_average: bool = setting(False, 'Average over the image and its mirror image, in `export.py` too.')
     batch_size: int = setting(32, 'Number of images in a batch.', low=1)
+    folds: int = setting(
+        0,
+        'With train.head=linear, also measure the head over this many folds of all images (train, valid and test), and '
+        'draw a learning curve; 0: off.',
+        low=0,
+        high=20,
+    )
     sample: int = setting(6, 'Number of randomly drawn images whose predictions are listed.', low=1)
 
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from zodiac.base.errors import UserError
 from zodiac.training import linear_head
 
 
@@ -20,15 +19,16 @@ def drawn(classes, each, features=40, apart=1.0, seed=0):
 @pytest.mark.parametrize('classes', [2, 4])
 @pytest.mark.parametrize('features', [5, 300], ids=['more images than features', 'more features than images'])
 @pytest.mark.parametrize('balanced', [False, True])
-def test_the_solution_is_that_of_scikit_learn_on_the_raw_features(classes, features, balanced):
+def test_the_solution_is_that_of_scikit_learn_folded_into_the_raw_features(classes, features, balanced):
     values, labels = drawn(classes, 15, features, 0.3)
     values, labels = values[4:], labels[4:]  # classes of different sizes
     head = linear_head.solve([values], labels, classes, balanced, strength=0.1)
-    theirs = make_pipeline(
-        StandardScaler(),
-        LogisticRegression(C=0.1, tol=1e-8, max_iter=5000, class_weight='balanced' if balanced else None),
-    ).fit(values.astype(np.float64), labels)
-    assert np.allclose(head.probabilities(values), theirs.predict_proba(values), atol=1e-3)
+    weights = 'balanced' if balanced else None
+    scaled = (values - values.mean(0)) / (values - values.mean(0)).std()
+    theirs = LogisticRegression(C=0.1, tol=1e-8, max_iter=5000, class_weight=weights).fit(
+        scaled.astype(np.float64), labels
+    )
+    assert np.allclose(head.probabilities(values), theirs.predict_proba(scaled), atol=1e-3)
 
 
 def test_views_are_learned_from_and_share_the_weight_of_their_image():
@@ -120,3 +120,42 @@ def test_a_copy_in_another_fold_would_give_the_label_away():
 def test_two_classes_of_ten_images_over_folds():
     values, labels = drawn(2, 10, 300, apart=2.0)
     assert (linear_head.over_folds([values], labels, 2, 5).argmax(1) == labels).mean() == 1
+
+
+def test_too_few_photos_for_the_folds_are_refused_by_class_and_copies_do_not_count():
+    labels, groups = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 2, 3, 4, 4])
+    linear_head.require_folds(labels, np.arange(6), 3, ['cat', 'dog'])
+    with pytest.raises(UserError, match=r'evaluate.folds = 3: .*too few of dog \(2\).*evaluate.folds to 2'):
+        linear_head.require_folds(labels, groups, 3, ['cat', 'dog'])
+
+
+# The learning curve
+
+
+def test_more_images_are_better_and_every_class_has_a_recall():
+    values, labels = drawn(3, 40, 60, apart=0.25)
+    points = linear_head.learning_curve([values], labels, 3)
+    assert [point['per_class'] for point in points] == [3, 5, 10, 20]
+    assert points[-1]['top1'] > points[0]['top1'] + 0.05
+    for point in points:
+        low, high = point['interval_95']
+        assert 0 <= low <= point['top1'] <= high <= 1 and len(point['recall']) == 3
+
+
+def test_the_curve_of_random_labels_stays_at_guessing_also_where_each_picture_is_there_twice():
+    values, labels = drawn(2, 80, 50, apart=0.0)
+    values, labels, groups = np.concatenate([values] * 2), np.concatenate([labels] * 2), np.tile(np.arange(160), 2)
+    assert all(0.3 < point['top1'] < 0.7 for point in linear_head.learning_curve([values], labels, 2, groups=groups))
+
+
+@pytest.mark.parametrize('each', [1, 2, 4])
+def test_very_few_images_have_no_curve(each):
+    values, labels = drawn(2, each)
+    assert linear_head.learning_curve([values], labels, 2) == []
+
+
+def test_a_single_image_of_one_class_does_no_harm_to_the_curve():
+    values, labels = drawn(3, 12)
+    kept = np.r_[0:25]
+    points = linear_head.learning_curve([values[kept]], labels[kept], 3)
+    assert points and points[-1]['recall'][2] is None

@@ -1,6 +1,9 @@
 """train.head=linear: one network that the other scripts use like any other, from a head that is solved."""
 
+import csv
+import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +11,9 @@ from conftest import assert_message, run_script
 from small_runs import SETTINGS, log_of, run_train, write_index
 
 import config
+import evaluate
 from dataset import ZodiacDataset
-from zodiac.base.errors import UsageError
+from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
 from zodiac.models import weights
 from zodiac.training import checkpoint, linear_head
@@ -118,3 +122,56 @@ def test_settings_that_a_solved_head_cannot_follow_are_refused(overrides, word):
 def test_several_processes_are_refused(workdir):
     done = run_script('train.py', '--nproc', '2', '-o', *LINEAR, cwd='.')
     assert_message(done, 2, 'train.head', '--nproc')
+
+
+# Folds
+
+
+@pytest.fixture
+def measure(solve, monkeypatch):
+    """Solve a head, then evaluate.py on it; returns metrics.json."""
+
+    def call(*more):
+        run = solve('data.labels=[a,b,c]', *more)
+        monkeypatch.setattr(checkpoint.builder, 'build', lambda *_: Network())
+        cfg = config.use(overrides=[*LINEAR, 'evaluate.folds=2', 'evaluate.split=valid', *more])
+        evaluate.evaluate(cfg)
+        return json.loads((run / 'report/metrics.json').read_text())
+
+    return call
+
+
+def test_folds_are_measured_on_all_images_and_stand_beside_the_split(measure, capsys):
+    result = measure()
+    assert set(result['folds']) == {'top1', 'interval_95', 'n', 'k'}
+    assert (result['folds']['n'], result['folds']['k'], result['n']) == (20, 2, 7)
+    assert result['learning_curve']['points'][0]['per_class'] == 3
+    with open('output/run/report/folds.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['path'] for row in rows[:2]] == ['train/0.png', 'train/1.png'] and len(rows) == 20
+    assert sum(row['label'] == row['prediction'] for row in rows) == result['folds']['top1'] * 20
+    said = capsys.readouterr()
+    assert said.err.count('0 computed now') == 2, 'the training has computed them'
+    assert 'over 2 folds of all 20 images' in said.out
+    page = Path('output/run/report/report.html').read_text()
+    assert page.index('over 2 folds of all 20 images') < page.index('on 7 images of the split valid')
+    assert 'How many photos?' in page
+
+
+def test_the_mean_of_mirror_images_is_measured_as_it_is_learned(measure, capsys):
+    assert measure('evaluate.flip_average=true')['folds']['n'] == 20
+    assert capsys.readouterr().err.count('0 computed now') == 3
+
+
+def test_too_many_folds_write_no_report(measure):
+    with pytest.raises(UserError, match='evaluate.folds = 9: .*too few of'):
+        measure('evaluate.folds=9')
+    assert not os.path.exists('output/run/report')
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'word'), [(['evaluate.folds=1'], '2 or more'), (['evaluate.folds=5'], 'train.head is linear')]
+)
+def test_folds_without_a_solved_head_are_refused(overrides, word):
+    with pytest.raises(UsageError, match=f'evaluate.folds = .*{word}'):
+        config.load(overrides=overrides)

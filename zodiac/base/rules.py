@@ -51,6 +51,10 @@ def _rules(cfg):
         mixes = train.mixup or train.cutmix
         yield 'train.views', not mixes, '0 with train.mixup or train.cutmix, which mix the pixels'
 
+    yield 'evaluate.folds', cfg.evaluate.folds != 1, '0, or 2 or more'
+    solved = not cfg.evaluate.folds or train.head == 'linear'
+    yield 'evaluate.folds', solved, '0 unless train.head is linear: a head is solved for each fold'
+
     yield 'optim.nesterov', not optim.nesterov or optim.name == 'momentum', 'false unless optim.name is momentum'
     yield 'optim.min_lr', optim.min_lr <= optim.lr, f'at most optim.lr ({optim.lr:g})'
     warms_up_once = optim.schedule != 'one_cycle' or not optim.warmup_epochs

@@ -84,7 +84,7 @@ class Backbone:
 
     def check(self, images):
         """Raise UserError unless head and features give the logits of the network."""
-        before = [parameter.clone() for parameter in self.rest.parameters()]
+        before, training = [parameter.clone() for parameter in self.rest.parameters()], self.network.training
         self.network.eval()
         with paddle.no_grad():
             for parameter in self.rest.parameters():  # a bias of zero would hide a factor behind the head
@@ -92,7 +92,8 @@ class Backbone:
             expected, found = self.network(images).numpy(), self.rest(paddle.to_tensor(self.run(images))).numpy()
             for parameter, value in zip(self.rest.parameters(), before):
                 parameter.set_value(value)
-        self.network.train()
+        if training:
+            self.network.train()
         difference = np.abs(expected - found).max() / max(1, np.abs(expected).max())
         if not difference <= TOLERANCE:
             raise UserError(

@@ -1,6 +1,6 @@
 """A linear head on the features of a frozen backbone: solved, measured over folds, and its learning curve.
 
-Multinomial logistic regression with an L2 penalty, from scikit-learn, on standardised features. Its strength, scikit-learn's C, is the
+Multinomial logistic regression with an L2 penalty, from scikit-learn, on features of one scale. Its strength, scikit-learn's C, is the
 one with the lowest loss in a stratified cross-validation. Plain arrays; no Paddle.
 """
 
@@ -9,15 +9,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import qr
+from scipy.stats import t
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # scikit-learn needs it too
 
-STRENGTHS = (1e-3, 1e-2, 0.1, 1.0, 10.0)  # of C: a small one keeps the weights small
+from zodiac.base.errors import UserError
+
+STRENGTHS = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)  # of C: a small one keeps the weights small
 USUAL = 0.1  # C where there are too few images to choose it
 FOLDS = 5  # at most, to choose C
 TOLERANCE = 1e-6  # of the gradient, for the head that is kept; scikit-learn's own in the search for C
 WIDE = 1 << 26  # values; a larger matrix stays in float32
+PER_CLASS = (3, 5, *(10 * 2**doubling for doubling in range(14)))  # images, at which the learning curve is measured
+DRAWS = 8  # of the learning curve
+HELD_OUT = 0.3  # share of the images of each class that a draw is measured on
 SMALL = 1 << 24  # values; on a smaller matrix several threads wait for each other most of the time
 
 
@@ -66,16 +72,19 @@ def solve(views, labels, classes, balanced=False, seed=0, groups=None, strength=
 class _Space:
     """The samples in coordinates in which the penalised problem is the same, but small.
 
-    Standardised, and where there are fewer samples than features, in an orthonormal basis of their span: the best weights lie in it
-    (representer theorem; Hastie and Tibshirani 2004, "Efficient quadratic regularization for expression arrays").
+    Features are centred and divided by one number, their standard deviation over all. One number for each feature would raise features
+    that hardly vary, which costs accuracy where there are few images (EfficientNet-Lite0, 3 images of each class: flowers 0.81 against
+    0.89, animals 0.82 against 0.87; over folds of all images: 0.980 against 0.992, and 0.980 against 0.979). Where there are fewer
+    samples than features, they get an orthonormal basis of their span, in which the best weights lie (representer theorem; Hastie and
+    Tibshirani 2004, "Efficient quadratic regularization for expression arrays").
     """
 
     def __init__(self, views, labels, classes, balanced):
         values = np.concatenate([np.asarray(view) for view in views])
         values = values.astype(np.float64 if values.size < WIDE else np.float32)
-        self.mean, self.scale, self.basis = values.mean(0), values.std(0), None
-        self.scale[self.scale == 0] = 1
+        self.mean, self.basis = values.mean(0), None
         values -= self.mean
+        self.scale = float(np.sqrt(np.square(values).mean())) or 1.0
         values /= self.scale
         if len(values) < values.shape[1]:
             self.basis, triangle = qr(values.T, mode='economic', overwrite_a=True, check_finite=False)
@@ -99,7 +108,7 @@ class _Space:
 
     def unfolded(self, weight, bias):
         """Weight and bias for the features themselves."""
-        weight = (weight if self.basis is None else self.basis @ weight) / self.scale[:, None]
+        weight = (weight if self.basis is None else self.basis @ weight) / self.scale
         return weight, bias - self.mean @ weight
 
 
@@ -160,6 +169,17 @@ def deal(labels, groups, folds, seed):
     return fold[group]
 
 
+def require_folds(labels, groups, folds, class_names):
+    """Raise UserError where a class has fewer different pictures than there are folds."""
+    counts = np.bincount(np.asarray(labels)[np.unique(groups, return_index=True)[1]], minlength=len(class_names))
+    if counts.min() < folds:
+        few = ', '.join(f'{name} ({count})' for name, count in zip(class_names, counts) if count < folds)
+        raise UserError(
+            f'evaluate.folds = {folds}: each class needs as many different photos; too few of {few}; add photos, or set evaluate.folds '
+            f'to {counts.min() if counts.min() > 1 else 0}'
+        )
+
+
 def over_folds(views, labels, classes, folds, balanced=False, seed=0, groups=None):
     """Probabilities of each image, float64 [n, classes], from a head that did not learn from it nor from one of its group."""
     labels = np.asarray(labels)
@@ -171,3 +191,54 @@ def over_folds(views, labels, classes, folds, balanced=False, seed=0, groups=Non
         head = solve([view[kept] for view in views], labels[kept], classes, balanced, seed, groups[kept])
         probabilities[out] = head.probabilities(views[0][out])
     return probabilities
+
+
+def learning_curve(views, labels, classes, balanced=False, seed=0, groups=None):
+    """Accuracy on images that were left out, for heads that learned from so many images of each class.
+
+    Each draw leaves out HELD_OUT of each class at random, and learns from the first 3, 5, 10, ... of the others; a class that has fewer
+    gives all it has. C is chosen once for each number. The largest number is one that at least half of the classes have.
+
+    Returns: list of dicts: per_class, top1, interval_95 (Student's t over the draws: how far other photos would move it), recall (of each
+        class; None where none was left out). Empty for classes of fewer than 5 images.
+    """
+    labels = np.asarray(labels)
+    groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
+    shuffled = [_shuffled(labels, groups, np.random.default_rng([seed, draw])) for draw in range(DRAWS)]
+    usual = np.median([(1 - HELD_OUT) * count for count in np.bincount(labels, minlength=classes)])
+    points = []
+    for number in [number for number in PER_CLASS if number <= usual]:
+        right, strength = [], None
+        for kept, out in shuffled:
+            kept = np.concatenate([images[:number] for images in kept])
+            head = solve([view[kept] for view in views], labels[kept], classes, balanced, seed, groups[kept], strength)
+            strength = head.strength
+            guesses = head.probabilities(views[0][out]).argmax(1)
+            hits = np.bincount(labels[out[guesses == labels[out]]], minlength=classes)
+            right.append((hits, np.bincount(labels[out], minlength=classes)))
+        hits, totals = np.sum(right, 0)
+        top1 = np.array([of_draw.sum() / all_of_draw.sum() for of_draw, all_of_draw in right])
+        spread = t.ppf(0.975, DRAWS - 1) * top1.std(ddof=1) / np.sqrt(DRAWS)
+        mean = float(top1.mean())
+        points.append(
+            {
+                'per_class': number,
+                'top1': mean,
+                'interval_95': [max(0.0, float(mean - spread)), min(1.0, float(mean + spread))],
+                'recall': [float(hit / total) if total else None for hit, total in zip(hits, totals)],
+            }
+        )
+    return points
+
+
+def _shuffled(labels, groups, rng):
+    """(list of int arrays, the images of each class to learn from; int array, the images that are left out), in random order."""
+    kept, out = [], []
+    seen = set()
+    for label in np.unique(labels):
+        order = rng.permutation(np.flatnonzero(labels == label))
+        order = [number for number in order.tolist() if not (groups[number] in seen or seen.add(groups[number]))]
+        held = min(max(1, round(HELD_OUT * len(order))), len(order) - 1) if order else 0
+        out += order[:held]
+        kept.append(order[held:])
+    return kept, np.array(out)
