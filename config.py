@@ -155,10 +155,15 @@ class Train:
 
     epochs: int = setting(20, 'Number of epochs.', low=1)
     batch_size: int = setting(32, 'Maximum number of images in a batch, which all processes share.', low=1)
+    head: Literal['sgd', 'linear'] = setting(
+        'sgd',
+        'linear: with model.freeze=backbone, solve the head on the features of the images (logistic regression, its '
+        'strength chosen by cross-validation); sgd: train it in steps.',
+    )
     views: int = setting(
         0,
         'With model.freeze=backbone, compute the features of this many augmented views of each image once, and train '
-        'only the head on them; 0: run the backbone in every step.',
+        'only the head on them; 0: run the backbone in every step (train.head=linear: use the images as they are).',
         low=0,
     )
     accumulate: int = setting(1, 'Batches per optimizer step, which uses the mean over all their images.', low=1)
@@ -198,6 +203,11 @@ class Train:
     save_steps: int = setting(0, 'Save a checkpoint every so many steps too; 0: only at the end of each epoch.', low=0)
     save_minutes: float = setting(0.0, 'Save a checkpoint every so many minutes too; 0: off.', low=0)
     keep_checkpoints: int = setting(2, 'Number of newest checkpoints to keep, besides `best/`.', low=1)
+
+    @property
+    def on_features(self):
+        """Whether the head learns from features that are computed once, in a single process."""
+        return self.views > 0 or self.head == 'linear'
 
 
 @dataclass
@@ -245,6 +255,13 @@ class Evaluate:
     engine: Literal['paddle', 'onnxruntime', 'openvino'] = setting('paddle', 'Engine that runs an exported folder.')
     flip_average: bool = setting(False, 'Average over the image and its mirror image, in `export.py` too.')
     batch_size: int = setting(32, 'Number of images in a batch.', low=1)
+    folds: int = setting(
+        0,
+        'With train.head=linear, also measure the head over this many folds of all images (train, valid and test), and '
+        'draw a learning curve; 0: off.',
+        low=0,
+        high=20,
+    )
     sample: int = setting(6, 'Number of randomly drawn images whose predictions are listed.', low=1)
 
 

@@ -4,6 +4,7 @@ from dataset import ZodiacDataset
 image, label = ZodiacDataset(mode='valid')[0]      # float32 [3, 224, 224], int64
 """
 
+import copy
 import mmap
 import os
 import shlex
@@ -43,6 +44,7 @@ class ZodiacDataset(paddle.io.Dataset):
         self.seed = cfg.seed
         self.epoch = None
         self.order = None
+        self.numbers = self.draws = None  # see `part`
         self.augment = mode == 'train' if augment is None else augment
         self.transform = train_transform(cfg) if self.augment else eval_transform(cfg)
         self.stored = self.pictures = None  # see `keep_pictures`
@@ -51,7 +53,7 @@ class ZodiacDataset(paddle.io.Dataset):
         self._reads = np.frombuffer(mmap.mmap(-1, 4 * len(self.paths)), np.uint32)  # shared with worker processes
 
     def __len__(self):
-        return len(self.paths)
+        return len(self.paths if self.numbers is None else self.numbers)
 
     def __getitem__(self, index):
         number = self._number(index)
@@ -60,6 +62,12 @@ class ZodiacDataset(paddle.io.Dataset):
     def use_order(self, order):
         """Let item i be image order[i], for a sequence of image numbers; None: image i."""
         self.order = order
+
+    def part(self, numbers, draws):
+        """These images only, int [m]; image i is augmented as number draws[i], int [m], of the whole."""
+        part = copy.copy(self)
+        part.numbers, part.draws, part.order, part.features = numbers, draws, None, None
+        return part
 
     def use_features(self, features):
         """Let `sample` give rows of `features`: float32 [n, ...] of each view, see zodiac/training/features.py; None: the pixels."""
@@ -73,6 +81,8 @@ class ZodiacDataset(paddle.io.Dataset):
         return self._pixels(number, index), self.labels[number]
 
     def _number(self, index):
+        if self.numbers is not None:
+            return int(self.numbers[index])
         return index if self.order is None else self.order[index]
 
     def _pixels(self, number, index):
@@ -122,6 +132,8 @@ class ZodiacDataset(paddle.io.Dataset):
             return None
         index = index % len(self)
         epoch = self.epoch
+        if self.draws is not None:
+            return np.random.default_rng([self.seed, epoch, int(self.draws[index])])
         if epoch is None:
             epoch = int(self._reads[index])
             self._reads[index] += 1

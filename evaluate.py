@@ -37,8 +37,9 @@ from zodiac.data import near_duplicates
 from zodiac.data.index import read as read_index
 from zodiac.inference import export_folder, exported_model, image_batches
 from zodiac.models import prediction
-from zodiac.report import annotation, calibration, compare, formatting, metrics, training_log, writer
-from zodiac.training import checkpoint, optim
+from zodiac.report import annotation, calibration, compare, formatting, metrics, small_data, training_log, writer
+from zodiac.training import checkpoint, features, linear_head, optim, solved_run
+from zodiac.training.progress import note
 
 
 def main():
@@ -69,6 +70,10 @@ def evaluate(cfg):
         **origin,
         'paddle': paddle.__version__,
     }
+    folds = over_folds(cfg, network) if cfg.evaluate.folds else None
+    if folds:
+        measured, folds = folds
+        result.update(measured)
 
     folder = f'{cfg.run_dir}/report'
     log = training_log.read(f'{cfg.run_dir}/log.csv')
@@ -85,6 +90,7 @@ def evaluate(cfg):
             log=log,
             rates=learning_rates(log, cfg),
             seed=cfg.seed,
+            folds=folds,
         )
     show(result)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
@@ -159,6 +165,55 @@ def temperature(dataset, predict, cfg):
     return calibration.fit_temperature(valid.labels, predict(valid))
 
 
+def over_folds(cfg, network):
+    """Measure the solved head over folds of all images, and its learning curve.
+
+    Returns: ({'folds', 'learning_curve'} for metrics.json, (paths, labels, probabilities) of all images); None for an exported model.
+    """
+    if network is None:
+        print('evaluate.folds: not measured, an exported model has no backbone to solve heads on', file=sys.stderr)
+        return None
+    paths, labels, views = all_features(cfg, features.Backbone(getattr(network, 'network', network)))
+    groups, names, number = features.groups(paths), cfg.data.labels, cfg.evaluate.folds
+    linear_head.require_folds(labels, groups, number, names)
+    how = {'balanced': cfg.train.class_weights == 'balanced', 'seed': cfg.seed, 'groups': groups}
+    probabilities = linear_head.over_folds(views, labels, len(names), number, **how)
+    curve = linear_head.learning_curve(views, labels, len(names), **how)
+    measured = {
+        'folds': small_data.over_folds(labels, probabilities, number),
+        'learning_curve': small_data.learning_curve(curve, names),
+    }
+    return measured, (paths, labels, probabilities)
+
+
+def all_features(cfg, backbone):
+    """(paths, labels, views) of the images of all splits, each path once; for the views see `linear_head.solve`."""
+    solved_run.layer_of(backbone.rest)
+
+    def keep(images, views=1, mirror=False):
+        limit = int(cfg.data.cache_gb * 10**9)
+        return features.keep(backbone, images, views, read, cfg.cache_dir, limit, note, mirror, by_content=True)
+
+    def read(part):
+        return Loader(part, features.BATCH, cfg)
+
+    paths, labels, views = [], [], []
+    for split in ('train', 'valid', 'test'):
+        if not os.path.isfile(f'{cfg.data.root}/{split}.txt'):
+            continue
+        plain, changed = (ZodiacDataset(split, augment=augment, cfg=cfg) for augment in (False, True))
+        found = keep(plain)
+        if cfg.evaluate.flip_average:
+            found = features.averaged([*found, *keep(plain, mirror=True)])
+        found = [*found, *(keep(changed, cfg.train.views) if cfg.train.views else ())]
+        known = set(paths)
+        new = [number for number, path in enumerate(plain.paths) if path not in known]  # annotate.valid_from=test
+        paths += [plain.paths[number] for number in new]
+        labels.append(plain.labels[new])
+        views.append([np.asarray(view)[new] for view in found])
+    return paths, np.concatenate(labels), list(map(np.concatenate, zip(*views)))
+
+
 def class_counts(cfg):
     """{split: int [classes]}: images of each class, for the splits that have an index."""
     index = {split: f'{cfg.data.root}/{split}.txt' for split in ('train', 'valid', 'test')}
@@ -187,6 +242,12 @@ def show(result):
     """Print the metrics."""
     low, high = result['top1_interval_95']
     print(f'{result["split"]}: {formatting.count(result["n"], "image")}, weights {result["weights"]}')
+    if result.get('folds'):
+        folds = result['folds']
+        bounds = 'to'.join(f' {bound:.4f} ' for bound in folds['interval_95']).strip()
+        print(f'over {folds["k"]} folds of all {folds["n"]} images: top-1 {folds["top1"]:.4f} (95 % interval {bounds})')
+    if result.get('learning_curve'):
+        print(result['learning_curve']['summary'])
     print(f'top-1 {result["top1"]:.4f} (95 % interval {low:.4f} to {high:.4f}), top-5 {result["top5"]:.4f}')
     print(
         f'loss {result["loss"]:.4f}, macro precision {result["macro_precision"]:.4f}, recall {result["macro_recall"]:.4f}, '

@@ -66,16 +66,19 @@ def parse():
     cfg = class_names.resolve(config.use(args.config, config.overrides_of(args)))
     if args.nproc is not None and args.nproc < 1:
         raise UsageError(f'--nproc {args.nproc}: must be 1 or more')
-    if cfg.train.views and max(args.nproc or 1, int(os.environ.get('PADDLE_TRAINERS_NUM', 1))) > 1:
+    if cfg.train.head == 'linear' and (args.find_lr or args.plot_schedule):
+        raise UsageError('train.head = linear: solves the head without a learning rate; set train.head=sgd')
+    if cfg.train.on_features and max(args.nproc or 1, int(os.environ.get('PADDLE_TRAINERS_NUM', 1))) > 1:
         raise UsageError(
-            'train.views: training on features needs a single process; leave --nproc out, or set train.views=0'
+            'train.views, train.head=linear: training on features needs a single process; leave --nproc out, or set train.views=0 and '
+            'train.head=sgd'
         )
     return args, cfg
 
 
 def processes_to_launch(args, cfg):
     """Number of processes to train with; 1 for this one."""
-    if processes.launched() or args.find_lr or args.plot_schedule or cfg.train.views:
+    if processes.launched() or args.find_lr or args.plot_schedule or cfg.train.on_features:
         return 1
     root = cfg.data.root
     return args.nproc or processes.suited(cfg.device, cfg.train.batch_size, f'{root}/train.txt', f'{root}/valid.txt')
@@ -138,6 +141,7 @@ from zodiac.training import (
     run_log,
     sample_images,
     soft_labels,
+    solved_run,
 )
 from zodiac.training.progress import note
 from zodiac.training.trainer import Trainer
@@ -161,9 +165,10 @@ def train(cfg, must_resume=False, accept_changes=False, show=True):
             found = resume.find(cfg.run_dir, origin, must_resume, accept_changes, note)
         network, frozen = build_network(cfg, train_loader.images, resumed=bool(found[0]))
         checks.check_batch_norm(cfg, network, train_loader)
-        rate = optim.schedule(cfg.optim, len(train_loader), cfg.train.epochs)
-        trainer = build_trainer(cfg, network, frozen, rate, train_loader.images.labels)
-        fit(cfg, trainer, frozen, train_loader, valid_loader, origin, found, accept_changes)
+        how = solved_run.steps(cfg) if cfg.train.head == 'linear' else cfg
+        rate = optim.schedule(how.optim, len(train_loader), how.train.epochs)
+        trainer = build_trainer(how, network, frozen, rate, train_loader.images.labels)
+        fit(how, trainer, frozen, train_loader, valid_loader, origin, found, accept_changes, cfg.to_yaml())
     if show:
         show_results(cfg)
 
@@ -177,7 +182,9 @@ def build_loaders(cfg, cached=True):
     place = device.choose(cfg.device)
     checks.check_device(cfg.train, place)
     paddle.seed(cfg.seed)
-    train_set, valid_set = (ZodiacDataset(split, cfg=cfg) for split in ('train', 'valid'))
+    solved, on_features = cfg.train.head == 'linear', cfg.train.on_features
+    train_set = ZodiacDataset('train', augment=not solved, cfg=cfg)
+    valid_set = ZodiacDataset('valid', cfg=cfg)
     checks.check_images(cfg, train_set, valid_set)
     train_loader = Loader(
         train_set,
@@ -186,15 +193,15 @@ def build_loaders(cfg, cached=True):
         shuffle=True,
         mixer=soft_labels.build_mixer(cfg.train, len(cfg.data.labels)),
         balanced=cfg.train.sampling == 'balanced',
-        workers=0 if cfg.train.views else None,  # features need no decoding
+        workers=0 if on_features else None,  # features need no decoding
         accumulate=cfg.train.accumulate,
     )
-    valid_loader = Loader(valid_set, cfg.train.batch_size, cfg, workers=0 if cfg.train.views else None)
+    valid_loader = Loader(valid_set, cfg.train.batch_size, cfg, workers=0 if on_features else None)
     note(
         f'training images: {len(train_set)}, validation images: {len(valid_set)}, classes: {len(cfg.data.labels)}, device: {place}, '
         f'loader processes: {train_loader.num_workers}'
     )
-    for images in (train_set, valid_set) if cached and cfg.data.cache else ():
+    for images in (train_set, valid_set) if cached and cfg.data.cache and not solved else ():
         images.keep_pictures(cfg, note)
     return train_loader, valid_loader
 
@@ -243,8 +250,9 @@ def build_trainer(cfg, network, frozen, rate, labels):
     return trainer
 
 
-def fit(cfg, trainer, frozen, train_loader, valid_loader, origin, found, accept_changes):
-    """Train, from the checkpoint `found` if there is one, and write the run's folder; see `resume.facts` and `resume.find`."""
+def fit(cfg, trainer, frozen, train_loader, valid_loader, origin, found, accept_changes, settings):
+    """Train, from the checkpoint `found` if there is one, and write the run's folder, with the text `settings` as config.yaml; see
+    `resume.facts` and `resume.find`."""
     run_dir = cfg.run_dir if device.rank() == 0 else None  # only the first process writes
     resumed = bool(found[0])
     every = cfg.train.read_steps
@@ -261,10 +269,10 @@ def fit(cfg, trainer, frozen, train_loader, valid_loader, origin, found, accept_
         resume.restore(cfg, found, origin, trainer, clock, log, best, ema, accept_changes, note)
     for warning in checks.unreached(cfg, unfreezing):
         note(f'warning: {warning}')
-    if cfg.train.views:
-        use_features(cfg, trainer, train_loader.images, valid_loader.images)
+    if cfg.train.on_features:
+        use_features(cfg, trainer, train_loader.images, valid_loader.images, solve=not resumed)
     if run_dir and not resumed:
-        run_folder.create(run_dir, cfg.to_yaml(), note)
+        run_folder.create(run_dir, settings, note)
 
     # Schedule and average come first: a checkpoint after a step then holds their values for the next one.
     watchers = [clock, callbacks.BatchNormAverage(), paddle.callbacks.LRScheduler(), *([ema] if ema else []), log, best]
@@ -280,6 +288,8 @@ def fit(cfg, trainer, frozen, train_loader, valid_loader, origin, found, accept_
         try:
             if best.exhausted:
                 note(f'nothing to train: {best.exhausted}; to train more, raise train.patience or set it to 0')
+            elif clock.epoch >= cfg.train.epochs and cfg.train.head == 'linear':
+                note('nothing to do: the head is solved; leave --resume out to solve it again')
             elif clock.epoch >= cfg.train.epochs:
                 note(
                     f'nothing to train: {clock.epoch} of train.epochs = {cfg.train.epochs} are done; raise it to train more'
@@ -299,15 +309,34 @@ def fit(cfg, trainer, frozen, train_loader, valid_loader, origin, found, accept_
         checkpoint.save_last(run_dir, weights, trainer.optimizer.state_dict(), {**origin, 'epoch': clock.epoch})
 
 
-def use_features(cfg, trainer, train_set, valid_set=None):
-    """Compute the features of a frozen backbone, and train only the head, on them."""
+def use_features(cfg, trainer, train_set, valid_set=None, solve=True):
+    """Compute the features of a frozen backbone, and train only the head, on them.
+
+    Args:
+        solve: with train.head=linear, set the weights of the head to the solution.
+    """
     backbone = features.Backbone(trainer.network)
-    for images, views in ((valid_set, 1), (train_set, min(cfg.train.views, cfg.train.epochs))):
-        if images:
-            images.use_order(None)  # features are computed in the order of the index
-            reader, limit = Loader(images, features.BATCH, cfg), int(cfg.data.cache_gb * 10**9)
-            images.use_features(features.keep(backbone, images, views, reader, cfg.cache_dir, limit, note))
-    trainer.train_on_features(backbone.rest)
+
+    def keep(images, views=1, mirror=False):
+        images.use_order(None)  # features are computed in the order of the index
+        limit = int(cfg.data.cache_gb * 10**9)
+        return features.keep(backbone, images, views, read, cfg.cache_dir, limit, note, mirror, by_content=linear)
+
+    def read(part):
+        return Loader(part, features.BATCH, cfg)
+
+    linear = cfg.train.head == 'linear'
+    layer = solved_run.layer_of(backbone.rest) if linear else None
+    for images in filter(None, (valid_set, train_set)):
+        images.use_features(keep(images, min(cfg.train.views, cfg.train.epochs) if images.augment else 1))
+    trainer.train_on_features(layer or backbone.rest)  # the layer: without dropout
+    if linear and solve:
+        views = train_set.features
+        if cfg.evaluate.flip_average:
+            views = features.averaged([*views, *keep(train_set, 1, mirror=True)])
+        if cfg.train.views:
+            views = [*views, *keep(ZodiacDataset('train', cfg=cfg), cfg.train.views)]
+        solved_run.solve(cfg, layer, views, train_set, note)
 
 
 def plot_schedule(cfg):
@@ -329,7 +358,7 @@ def find_lr(cfg):
     network, frozen = build_network(cfg, train_loader.images)
     checks.check_batch_norm(cfg, network, train_loader)
     trainer = build_trainer(cfg, network, frozen, cfg.optim.lr, train_loader.images.labels)
-    if cfg.train.views:
+    if cfg.train.on_features:
         use_features(cfg, trainer, train_loader.images)
     train_loader.set_epoch(0)
     rates, losses = lr_finder.sweep(trainer, train_loader)

@@ -74,12 +74,15 @@ def kept(network, *overrides, mode='train', views=1, limit=10**9):
     cfg, said = config.load(overrides=[*FEATURES, *overrides]), []
     images = ZodiacDataset(mode, cfg=cfg)
     images.use_features(
-        features.keep(features.Backbone(network), images, views, Loader(images, 5, cfg), 'cache', limit, said.append)
+        features.keep(
+            features.Backbone(network), images, views, lambda part: Loader(part, 5, cfg), 'cache', limit, said.append
+        )
     )
     return images, said
 
 
 def computed(said):
+    """Number of images, over all views."""
     return int(said[-1].split(' computed now')[0].rpartition(' ')[2])
 
 
@@ -105,7 +108,7 @@ def test_head_on_features_gives_the_logits_of_the_network(photos, arch, head, sh
     network.eval()
     with paddle.no_grad():
         expected, features_now = network(inputs).numpy(), backbone.layer(inputs).numpy()
-        logits = backbone.rest(paddle.to_tensor(images.features[0])).numpy()
+        logits = backbone.rest(paddle.to_tensor(np.asarray(images.features[0]))).numpy()
     assert list(images.features[0].shape) == [VALID, *shape]
     assert np.allclose(images.features[0], features_now, atol=1e-4 * np.abs(features_now).max())
     assert np.allclose(logits, expected, atol=1e-4 * max(1, np.abs(expected).max()))
@@ -237,11 +240,11 @@ def test_a_second_training_uses_the_cached_features(fit, monkeypatch, capsys):
 
 
 def test_more_views_reuse_the_cached_ones(photos):
-    assert computed(kept(Network(), views=2)[1]) == 2
+    assert computed(kept(Network(), views=2)[1]) == 2 * TRAIN
     paddle.seed(1)
     network = Network()
-    assert computed(kept(network, views=2)[1]) == 2  # another backbone
-    assert computed(kept(network, views=3)[1]) == 1
+    assert computed(kept(network, views=2)[1]) == 2 * TRAIN  # another backbone
+    assert computed(kept(network, views=3)[1]) == TRAIN
 
 
 @pytest.mark.parametrize(
@@ -259,7 +262,7 @@ def test_only_settings_that_change_the_features_recompute_them(photos, change, t
     network = Network()
     for mode, expected in (('train', train_views), ('valid', valid_views)):
         kept(network, mode=mode)
-        assert computed(kept(network, *change, mode=mode)[1]) == expected
+        assert computed(kept(network, *change, mode=mode)[1]) == expected * (TRAIN if mode == 'train' else VALID)
 
 
 def test_another_trainable_head_uses_the_same_features(photos):
@@ -267,29 +270,78 @@ def test_another_trainable_head_uses_the_same_features(photos):
     expected, _ = kept(frozen_network(head=['global_avg_pool', 'flatten', 'linear']), *small)
     found, said = kept(frozen_network(head=['global_avg_pool', 'flatten', {'linear': 7}, 'relu', 'linear']), *small)
     assert computed(said) == 0 and np.array_equal(found.features[0], expected.features[0])
-    assert computed(kept(frozen_network(head=['global_max_pool', 'flatten', 'linear']), *small)[1]) == 1
+    assert computed(kept(frozen_network(head=['global_max_pool', 'flatten', 'linear']), *small)[1]) == TRAIN
 
 
 def test_changed_code_recomputes_the_features(photos, monkeypatch):
     network, asked = Network(), []
     kept(network)
     monkeypatch.setattr(sources, 'code_hash', lambda *modules: asked.extend(modules) or 'another')
-    assert computed(kept(network)[1]) == 1
+    assert computed(kept(network)[1]) == TRAIN
     assert {'zodiac.training.features', 'dataset', 'zodiac.data.cache'} <= set(asked)
 
 
-def test_a_changed_image_recomputes_the_features(photos):
+def test_only_changed_and_new_images_are_computed(photos):
     network = Network()
-    kept(network)
-    picture(99, (12, 12)).save('train/3.png')
-    assert computed(kept(network)[1]) == 1
+    for mode, count in (('train', TRAIN), ('valid', VALID)):
+        kept(network, mode=mode)
+        picture(99, (12, 12)).save(f'{mode}/3.png')
+        assert computed(kept(network, mode=mode)[1]) == 1
+        picture(98, (12, 12)).save(f'{mode}/0_new.png')
+        index = Path(f'{mode}.txt')
+        lines = index.read_text().splitlines(keepends=True)
+        index.write_text(''.join([lines[0], f'{mode}/0_new.png\t1\n', *lines[1:]]))
+        images, said = kept(network, mode=mode)
+        assert computed(said) == (1 if mode == 'valid' else count - 1 + 1), 'an augmentation depends on the place'
+        shutil.copytree('cache', f'cache_{mode}')
+        shutil.rmtree('cache')
+        assert np.allclose(images.features[0], kept(network, mode=mode)[0].features[0], atol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['values', 'about.json'])
+def test_features_drawn_by_content_do_not_depend_on_the_place_in_the_list(photos):
+    cfg, network = config.load(overrides=FEATURES), Network()
+
+    def keep():
+        images = ZodiacDataset('train', cfg=cfg)
+        rows, said = [], []
+        for view in features.keep(
+            features.Backbone(network),
+            images,
+            2,
+            lambda part: Loader(part, 5, cfg),
+            'cache',
+            10**9,
+            said.append,
+            by_content=True,
+        ):
+            rows.append(np.asarray(view))
+        return rows, computed(said)
+
+    before, _ = keep()
+    Path('train.txt').write_text(''.join(reversed(Path('train.txt').read_text().splitlines(keepends=True))))
+    after, count = keep()
+    assert count == 0 and all(np.array_equal(one, other[::-1]) for one, other in zip(before, after))
+    shutil.rmtree('cache')
+    again, count = keep()
+    assert count == 2 * TRAIN and all(np.allclose(one, other, atol=1e-5) for one, other in zip(after, again))
+
+
+def test_mirrored_features_are_those_of_the_mirror_image(photos):
+    cfg, network = config.load(overrides=FEATURES), Network()
+    images = ZodiacDataset('valid', cfg=cfg)
+    (found,) = features.keep(
+        features.Backbone(network), images, 1, lambda part: Loader(part, 5, cfg), 'cache', 10**9, str, mirror=True
+    )
+    inputs = paddle.to_tensor(np.stack([images[number][0] for number in range(VALID)]))
+    expected = features.Backbone(network).layer(inputs.flip(3)).numpy()
+    assert np.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['values', 'keys', 'about.json'])
 @pytest.mark.parametrize('damage', ['gone', 'empty', 'cut', 'long', 'noise', 'bit'])
 def test_damaged_features_are_computed_again(photos, name, damage):
     network = Network()
-    before = kept(network)[0].features[0].copy()
+    before = np.array(kept(network)[0].features[0])
     (path,) = Path('cache').glob(f'*/{name}')
     content = path.read_bytes()
     path.unlink()
@@ -302,12 +354,12 @@ def test_damaged_features_are_computed_again(photos, name, damage):
         )
     images, said = kept(network)
     assert np.array_equal(images.features[0], before)
-    assert computed(said) == 1 and 'is damaged' in said[0]
+    assert computed(said) == TRAIN and ('is damaged' in said[0])
 
 
 def test_features_can_be_deleted_while_a_training_uses_them(photos):
     images, _ = kept(Network())
-    before = images.features[0].copy()
+    before = np.array(images.features[0])
     shutil.rmtree('cache')
     assert np.array_equal(images.features[0], before)
 

@@ -43,11 +43,24 @@ def _rules(cfg):
 
     weighted_once = train.class_weights == 'none' or train.sampling == 'shuffle'
     yield 'train.class_weights', weighted_once, 'none with train.sampling=balanced: use only one of them'
+    if train.head == 'linear':
+        yield 'train.head', model.freeze == 'backbone', 'sgd unless model.freeze is backbone'
+        yield 'train.head', not model.unfreeze_epoch, 'sgd with model.unfreeze_epoch, which changes the backbone'
+        for key in ('mixup', 'cutmix', 'label_smoothing'):
+            yield (
+                'train.head',
+                not schema.get(train, key),
+                f'sgd with train.{key}: a solved head learns from plain labels',
+            )
     if train.views:
         yield 'train.views', model.freeze == 'backbone', '0 unless model.freeze is backbone'
         yield 'train.views', not model.unfreeze_epoch, '0 with model.unfreeze_epoch, which changes the backbone'
         mixes = train.mixup or train.cutmix
         yield 'train.views', not mixes, '0 with train.mixup or train.cutmix, which mix the pixels'
+
+    yield 'evaluate.folds', cfg.evaluate.folds != 1, '0, or 2 or more'
+    solved = not cfg.evaluate.folds or train.head == 'linear'
+    yield 'evaluate.folds', solved, '0 unless train.head is linear: a head is solved for each fold'
 
     yield 'optim.nesterov', not optim.nesterov or optim.name == 'momentum', 'false unless optim.name is momentum'
     yield 'optim.min_lr', optim.min_lr <= optim.lr, f'at most optim.lr ({optim.lr:g})'

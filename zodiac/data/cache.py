@@ -133,7 +133,7 @@ def find_or_make(place, load, make, say):
     """
     folder = os.path.dirname(place)
     os.makedirs(folder, exist_ok=True)
-    with _locked(f'{folder}/lock'):
+    with locked(f'{folder}/lock'):
         found = _open(place, load, say)
         if found is None:
             make()
@@ -206,7 +206,7 @@ def _read(steps, path):
 
 
 @contextlib.contextmanager
-def _locked(path):
+def locked(path):
     """Hold an exclusive lock on a file, where the system has them."""
     with open(path, 'w') as file:
         if fcntl:

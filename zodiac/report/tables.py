@@ -1,4 +1,4 @@
-"""The report's numbers as CSV: predictions.csv, metrics.csv, per_class.csv, confusion_matrix.csv."""
+"""The report's numbers as CSV: predictions.csv, folds.csv, metrics.csv, per_class.csv, confusion_matrix.csv."""
 
 import numpy as np
 
@@ -15,13 +15,23 @@ def write_predictions(path, paths, labels, probabilities, class_names):
     _write(path, ['id', 'path', 'label', 'prediction', 'probability', 'correct'], rows)
 
 
+def write_folds(path, paths, labels, probabilities, class_names):
+    """CSV with one row per image, predicted by a head that did not learn from it: path, label, prediction, its probability."""
+    predictions = np.asarray(probabilities).argmax(1)
+    rows = (
+        [image, class_names[true], class_names[guess], f'{probabilities[i][guess]:.6f}']
+        for i, (image, true, guess) in enumerate(zip(paths, labels, predictions))
+    )
+    _write(path, ['path', 'label', 'prediction', 'probability'], rows)
+
+
 def write_metrics(folder, result):
     """metrics.csv (name, value), per_class.csv (a row per class) and confusion_matrix.csv (a row per true class).
 
     Args:
         result: the content of metrics.json. An interval becomes two values, <name>_low and <name>_high.
     """
-    parts = {part: result[part] or {} for part in ('calibration', 'near_duplicates')}
+    parts = {part: result.get(part) or {} for part in ('calibration', 'near_duplicates', 'folds')}
     inner = {f'{part}_{name}': value for part, values in parts.items() for name, value in values.items()}
     _write(f'{folder}/metrics.csv', ['name', 'value'], _flat({**result, **inner}).items())
     classes = [{'class': name, **_flat(row)} for name, row in result['per_class'].items()]

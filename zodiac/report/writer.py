@@ -10,14 +10,14 @@ from visualdl import LogWriter
 
 from zodiac.base import files, networks
 from zodiac.images import decoding, transforms
-from zodiac.report import formatting, gallery, gradcam, metrics, pages, plots, tables
+from zodiac.report import formatting, gallery, gradcam, metrics, pages, plots, small_data, tables
 
 GRID = 18  # images in predictions.png and mistakes.png
 HEAT_MAPS = 6  # Grad-CAM pictures of mistakes, and of correct predictions
 IN_VISUALDL = ('confusion_matrix', 'pr_curves', 'mistakes', 'predictions')
 
 
-def write(folder, name, result, dataset, probabilities, network, *, counts, annotated, log, rates, seed):
+def write(folder, name, result, dataset, probabilities, network, *, counts, annotated, log, rates, seed, folds=None):
     """Write all files of a report.
 
     Args:
@@ -30,12 +30,17 @@ def write(folder, name, result, dataset, probabilities, network, *, counts, anno
         annotated: what `annotation.read` returns.
         log, rates: see `plots.plot_curves`; an empty log gives no curves.png.
         seed: of the random images in predictions.png.
+        folds: (paths, labels, probabilities) of all images over folds; None: not measured.
     """
     with files.atomic_write(f'{folder}/metrics.json') as file:
         json.dump(result, file, ensure_ascii=False, indent=1)
     tables.write_metrics(folder, result)
     class_names = result['labels']
     tables.write_predictions(f'{folder}/predictions.csv', dataset.paths, dataset.labels, probabilities, class_names)
+    if folds:
+        tables.write_folds(f'{folder}/folds.csv', *folds, class_names)
+    if result.get('learning_curve'):
+        small_data.plot_learning_curve(f'{folder}/learning_curve.png', result['learning_curve'])
     draw(folder, name, result, dataset, probabilities, counts, log, rates, seed)
     write_report_page(f'{folder}/report.html', name, result, dataset, probabilities, counts, annotated, network)
 
@@ -91,8 +96,12 @@ def write_report_page(path, name, result, dataset, probabilities, counts, annota
         title=f'{name}: {result["split"]} images',
         subtitle=f'{result["arch"]} at {result["image_size"]} pixels, {len(class_names)} classes, weights {result["weights"]}',
         result=result,
+        few=small_data.FEW,
         wrong=int((dataset.labels != probabilities.argmax(1)).sum()),
-        pictures={name: gallery.png(f'{folder}/{name}.png') for name in ('pr_curves', 'reliability', 'curves')},
+        pictures={
+            name: gallery.png(f'{folder}/{name}.png')
+            for name in ('pr_curves', 'reliability', 'curves', 'learning_curve')
+        },
         heat_size=heat_size,
         counts=counts,
         most=max(1, *map(sum, zip(*counts.values()))),

@@ -1,10 +1,12 @@
 """Features of a frozen backbone, computed once and cached on disk, so that each epoch runs only the head.
 
-View v of an image is its augmentation in epoch v; epoch e trains on view e modulo the number of views. The cache has a folder per view
-of a list of images, written atomically and verified when opened; it can be deleted between runs.
+View v of an image is its augmentation in epoch v; epoch e trains on view e modulo the number of views. The cache finds the features of an
+image by the content of its file: of a longer list only the new images are computed. They go into a folder of their own, written
+atomically and verified when opened, which can be deleted between runs.
 """
 
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -17,7 +19,7 @@ import zlib
 import numpy as np
 from tqdm import tqdm
 
-from zodiac.base import files, stops
+from zodiac.base import device, files, stops
 from zodiac.base.errors import UserError
 from zodiac.base.paddle_setup import paddle
 from zodiac.data import cache
@@ -28,6 +30,7 @@ BATCH = 32  # images per run of the backbone
 CHECKED = 4  # images on which head and features are compared with the network
 TOLERANCE = 1e-3  # of their logits, relative to the largest
 BLOCK = 1 << 24  # bytes
+AHEAD = 64  # files that are hashed ahead
 
 
 class Backbone:
@@ -81,7 +84,7 @@ class Backbone:
 
     def check(self, images):
         """Raise UserError unless head and features give the logits of the network."""
-        before = [parameter.clone() for parameter in self.rest.parameters()]
+        before, training = [parameter.clone() for parameter in self.rest.parameters()], self.network.training
         self.network.eval()
         with paddle.no_grad():
             for parameter in self.rest.parameters():  # a bias of zero would hide a factor behind the head
@@ -89,7 +92,8 @@ class Backbone:
             expected, found = self.network(images).numpy(), self.rest(paddle.to_tensor(self.run(images))).numpy()
             for parameter, value in zip(self.rest.parameters(), before):
                 parameter.set_value(value)
-        self.network.train()
+        if training:
+            self.network.train()
         difference = np.abs(expected - found).max() / max(1, np.abs(expected).max())
         if not difference <= TOLERANCE:
             raise UserError(
@@ -98,53 +102,149 @@ class Backbone:
             )
 
 
-def keep(backbone, images, views, loader, folder, limit, say):
-    """The features of the images, from the cache or computed now.
+class Rows:
+    """float32 [n, ...]: the features of a list of images, which lie in several arrays. `numpy.asarray` gathers them in memory.
+
+    Args:
+        parts: list of arrays [m, ...]; part, row: int [n], where the features of each image are.
+    """
+
+    def __init__(self, parts, part, row):
+        self.parts, self.part, self.row = parts, part, row
+        self.shape = (len(row), *parts[0].shape[1:])
+        self.nbytes = 4 * int(np.prod(self.shape, dtype=np.int64))
+
+    def __len__(self):
+        return len(self.row)
+
+    def __getitem__(self, number):
+        return self.parts[self.part[number]][self.row[number]]
+
+    def __array__(self, dtype=None, copy=None):
+        gathered = np.empty(self.shape, np.float32)
+        for number, values in enumerate(self.parts):
+            chosen = np.flatnonzero(self.part == number)
+            gathered[chosen] = values[self.row[chosen]]
+        return gathered if dtype is None else gathered.astype(dtype)
+
+
+def keep(backbone, images, views, read, folder, limit, say, mirror=False, by_content=False):
+    """The features of the images, from the cache or computed now: only those that are not in the cache.
 
     Args:
         images: a dataset.ZodiacDataset of n images.
         views: number of views.
-        loader: yields the images in batches, in order; `set_epoch(view)` chooses the augmentation.
+        read: part of the images -> loader, which yields them in batches, in order; its `set_epoch(view)` chooses the augmentation.
         folder: the cache, which also holds other things; limit: its largest size in bytes, for which the oldest are deleted.
         say: called with messages for the user.
-    Returns: list of float32 [n, ...], memory-mapped, one per view.
+        mirror: compute the features of the mirror images.
+        by_content: draw the augmentation by the content of a file instead of its place in the list, so that files that come or go
+            change no features of others.
+    Returns: list of `Rows`, one per view.
     Raises: UserError where an image cannot be read, or the features cannot be written.
     """
-    drawn = [['view', images.seed, view] if images.augment else [] for view in range(views)]
-    how = [*backbone.identity, repr(images.transform), repr(images.stored)]
-    made_by = __name__, type(images).__module__
-    places = [f'{folder}/{cache.key(images.paths, ["features", *how, *draw], *made_by)}' for draw in drawn]
-    found, computed, started = [], [], time.monotonic()
-    for view, place in enumerate(places):
-        missing = sum(not os.path.isdir(other) for other in places[view:]) or 1
+    started, found, computed = time.monotonic(), [], 0
+    keys = content_keys(images.paths)
+    draws = np.arange(len(images))
+    if by_content:
+        draws = keys.view('<u4').reshape(len(keys), -1)[:, 0]
+    elif images.augment:
+        keys = _keys([key.tobytes() + b'%d' % place for place, key in enumerate(keys)])
+    how = [*backbone.identity, repr(images.transform), repr(images.stored), mirror]
+    try:
+        os.makedirs(folder, exist_ok=True)
+        for view in range(views):
+            drawn = ['view', images.seed, view] if images.augment else []
+            store = f'{folder}/{cache.key([], ["features", *how, *drawn], __name__, type(images).__module__)}'
 
-        def make(view=view, place=place, missing=missing):
-            computed.append(view)
-            loader.set_epoch(view)
-            _make(place, backbone, loader, f'view {view + 1} of {views}', missing, limit, say)
+            def make(numbers, place, view=view):
+                part = images.part(numbers, draws[numbers])
+                loader = read(part)
+                loader.set_epoch(view)
+                title = f'view {view + 1} of {views}'
+                _make(place, keys[numbers], backbone, loader, mirror, title, views - view, limit, say)
 
-        try:
-            found.append(cache.find_or_make(place, lambda place: _load(place, len(images)), make, say))
-        except OSError as error:
-            raise UserError(
-                f'{folder}: the features cannot be written there ({error.strerror}); set data.cache=FOLDER, or train.views=0'
-            ) from None
-    size = sum(values.nbytes for values in found)
+            with cache.locked(f'{folder}/lock'):
+                rows, count = _find_or_make(store, keys, make, say)
+            found.append(rows)
+            computed += count
+    except OSError as error:
+        raise UserError(
+            f'{folder}: the features cannot be written there ({error.strerror}); set data.cache=FOLDER, or train.views=0'
+        ) from None
+    size = sum(rows.nbytes for rows in found)
     say(
         f'features in {folder}: images {len(images)}, views {views}, {size / 1e9:.2f} GB; '
-        f'{len(computed)} computed now, in {time.monotonic() - started:.0f} s'
+        f'{computed} computed now, in {time.monotonic() - started:.0f} s'
     )
     return found
 
 
-def _load(place, count):
+def content_keys(paths):
+    """uint8 [n, 32]: the SHA-256 of each file; of its path where it cannot be read."""
+    return _keys(device.in_threads(_content, paths, AHEAD), hashed=True)
+
+
+def groups(paths):
+    """int [n]: equal for files of equal content."""
+    return np.unique(content_keys(paths), axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _content(path):
+    try:
+        return bytes.fromhex(files.sha256(path))
+    except OSError:
+        return hashlib.sha256(path.encode()).digest()  # reading it for the backbone will report it
+
+
+def _keys(contents, hashed=False):
+    digests = contents if hashed else (hashlib.sha256(content).digest() for content in contents)
+    return np.frombuffer(b''.join(digests), np.uint8).reshape(-1, 32)
+
+
+def averaged(views):
+    """list of one float32 [n, ...]: the mean of the views, as of an image and its mirror image."""
+    return [np.mean([np.asarray(view) for view in views], 0)]
+
+
+def _find_or_make(store, keys, make, say):
+    """(`Rows` of the images with these keys, number of images computed now). A store is the folders <store>-*, each whole or absent."""
+    parts, places = [], {}
+
+    def add(place):
+        values, there = _load(place)
+        places.update((key.tobytes(), (len(parts), row)) for row, key in enumerate(there))
+        parts.append(values)
+        os.utime(place)
+
+    for place in sorted(glob.glob(f'{glob.escape(store)}-*')):
+        try:
+            add(place)
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            say(f'{place}: the cache is damaged ({error}) and is created again')
+            files.remove_folder(place)
+    missing = {}
+    for number, key in enumerate(keys):
+        if key.tobytes() not in places:
+            missing.setdefault(key.tobytes(), number)
+    if missing:
+        place = f'{store}-{hashlib.sha256(b"".join(missing)).hexdigest()[:16]}'
+        make(np.array(list(missing.values())), place)
+        add(place)
+    part, row = np.array([places[key.tobytes()] for key in keys]).T
+    return Rows(parts, part, row), len(missing)
+
+
+def _load(place):
+    """(float32 [n, ...], keys uint8 [n, 32]) of a folder of the cache. Raises OSError, ValueError or KeyError where it is damaged."""
     with open(f'{place}/about.json', encoding='utf-8') as file:
         about = json.load(file)
     values = np.memmap(f'{place}/values', np.float32, 'r', shape=tuple(about['shape']))
-    whole = values.nbytes == os.path.getsize(f'{place}/values') and len(values) == count
-    if not whole or _crc(values.reshape(-1)) != about['crc']:
-        raise ValueError('values has another size or checksum than was written')
-    return values.view(np.ndarray)
+    keys = np.fromfile(f'{place}/keys', np.uint8).reshape(-1, 32)
+    whole = values.nbytes == os.path.getsize(f'{place}/values') and len(values) == len(keys)
+    if not whole or _crc(values.reshape(-1)) != about['crc'] or zlib.crc32(keys) != about['keys_crc']:
+        raise ValueError('it has another size or checksum than was written')
+    return values.view(np.ndarray), keys
 
 
 def _crc(values):
@@ -154,23 +254,24 @@ def _crc(values):
     return crc
 
 
-def _make(place, backbone, loader, title, missing, limit, say):
-    """Compute one view; there must be room for `missing` views, this one included."""
+def _make(place, keys, backbone, loader, mirror, title, missing, limit, say):
+    """Compute features of a view; there must be room for `missing` views, this one included."""
     count, about = len(loader.images), None
     bar = tqdm(total=count, desc=f'features, {title}', unit='image', leave=False, disable=None)
     with files.atomic_folder(place) as folder, open(f'{folder}/values', 'wb') as file, bar:
         for images, _ in loader:
             if about is None:
                 backbone.check(images[:CHECKED])
-            values = np.ascontiguousarray(backbone.run(images), np.float32)
+            values = np.ascontiguousarray(backbone.run(images.flip(3) if mirror else images), np.float32)
             if about is None:
-                about = {'shape': [count, *values.shape[1:]], 'crc': 0}
+                about = {'shape': [count, *values.shape[1:]], 'crc': 0, 'keys_crc': zlib.crc32(keys)}
                 _require_room(os.path.dirname(place), count * values[0].nbytes * missing, limit)
                 if bar.disable:
                     say(f'features, {title}: computing (images: {count})')
             file.write(values)
             about['crc'] = zlib.crc32(values, about['crc'])
             bar.update(len(values))
+        keys.tofile(f'{folder}/keys')
         with open(f'{folder}/about.json', 'w', encoding='utf-8') as facts:
             json.dump(about, facts)
 

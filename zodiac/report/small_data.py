@@ -1,0 +1,100 @@
+"""What few photos tell: the accuracy over folds, and how many photos would help."""
+
+import numpy as np
+
+from zodiac.report import formatting, metrics
+from zodiac.report.figure import png
+from zodiac.report.plots import BLUE
+
+FEW = 200  # test images; below, the folds come first
+FITTED = 3  # last points of the learning curve that tell what more photos bring
+BEHIND = 0.02  # a class whose recall is so far below the accuracy needs more photos
+MOST_CLASSES = 3  # that are named
+
+
+def over_folds(labels, probabilities, folds):
+    """`folds` of metrics.json.
+
+    Args:
+        labels: int [n]; probabilities: float [n, classes], each from a head that did not learn from that image.
+    Returns: dict: top1; interval_95, Wilson's over all n predictions; n; k, the number of folds. The heads of two folds share most of
+        their images, so the interval is approximate.
+    """
+    hits, n = int((np.asarray(probabilities).argmax(1) == labels).sum()), len(labels)
+    return {'top1': hits / n, 'interval_95': metrics.wilson_interval(hits, n), 'n': n, 'k': folds}
+
+
+def learning_curve(points, class_names):
+    """`learning_curve` of metrics.json.
+
+    Args:
+        points: see `linear_head.learning_curve`.
+    Returns: dict: points; doubling, {per_class, top1}: what twice as many photos would reach, by a power law of the error through the last
+        points (Hestness et al. 2017, "Deep learning scaling is predictable, empirically"), None with fewer than two; more_photos_for,
+        the names of classes far below the others; summary, a sentence. None without points.
+    """
+    if not points:
+        return None
+    last, doubling = points[-1], None
+    if len(points) > 1:
+        numbers, errors = np.array([(point['per_class'], 1 - point['top1']) for point in points[-FITTED:]]).T
+        slope = min(0.0, np.polyfit(np.log(numbers), np.log(np.maximum(errors, 1e-4)), 1)[0])
+        doubling = {'per_class': 2 * last['per_class'], 'top1': float(1 - errors[-1] * 2**slope)}
+    behind = [
+        (recall, name)
+        for recall, name in zip(last['recall'], class_names)
+        if recall is not None and recall < last['top1'] - BEHIND
+    ]
+    names = [name for _, name in sorted(behind)[:MOST_CLASSES]]
+    return {
+        'points': points,
+        'doubling': doubling,
+        'more_photos_for': names,
+        'summary': _summary(last, doubling, names),
+    }
+
+
+def _summary(last, doubling, names):
+    reached = f'With {last["per_class"]} photos per class the accuracy is {formatting.percent(last["top1"])}'
+    gain = doubling['top1'] - last['top1'] if doubling else 0
+    if not doubling:
+        more = ''
+    elif gain < 0.002:
+        more = '; twice as many would hardly change it'
+    else:
+        more = f'; twice as many would bring about {formatting.points(gain)} points'
+    needs = f' Add photos of {", ".join(names)} first.' if names else ''
+    return f'{reached}{more}.{needs}'
+
+
+def plot_learning_curve(path, curve):
+    """PNG of the accuracy over the number of photos per class, with intervals, and the expected point at twice as many."""
+    points, doubling = curve['points'], curve['doubling']
+    numbers, top1 = ([point[key] for point in points] for key in ('per_class', 'top1'))
+    below, above = zip(
+        *((mean - low, high - mean) for mean, (low, high) in ((p['top1'], p['interval_95']) for p in points))
+    )
+    with png(path, 7, 3.8) as (figure, axis):
+        axis.errorbar(numbers, top1, [below, above], color=BLUE, marker='o', capsize=3)
+        ticks = list(numbers)
+        if doubling:
+            ticks.append(doubling['per_class'])
+            axis.plot(
+                [numbers[-1], ticks[-1]],
+                [top1[-1], doubling['top1']],
+                color=BLUE,
+                linestyle=':',
+                marker='o',
+                mfc='white',
+            )
+            axis.annotate(
+                'expected', (ticks[-1], doubling['top1']), (0, -14), textcoords='offset points', ha='center', fontsize=9
+            )
+        for number, share in zip(numbers, top1):
+            label = formatting.percent(share)
+            axis.annotate(label, (number, share), (6, -12), textcoords='offset points', fontsize=9)
+        axis.set(xscale='log', xlabel='photos per class', ylabel='accuracy on photos left out')
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.minorticks_off()
+        axis.yaxis.set_major_formatter(lambda share, _: f'{share:.0%}')
+        axis.grid(alpha=0.3)
