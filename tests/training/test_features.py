@@ -440,6 +440,16 @@ def test_many_images_are_run_by_another_engine_with_the_same_result(photos, monk
     backbone.check(images, run)
 
 
+@pytest.mark.parametrize('wrong', [lambda images: np.zeros([len(images), 144], np.float32), None])
+def test_an_engine_that_fails_or_gives_other_features_is_replaced_by_paddle(photos, wrong):
+    def fail(images):
+        raise UserError('cannot run it')
+
+    backbone = features.Backbone(Network())
+    images = paddle.rand([2, 3, 8, 8])
+    assert backbone.checked(images, wrong or fail) is backbone.run
+
+
 def test_where_no_other_engine_works_paddle_runs_the_backbone(photos, monkeypatch):
     def fail(*_):
         raise UserError('no')

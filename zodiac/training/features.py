@@ -107,6 +107,17 @@ class Backbone:
         with paddle.no_grad():
             return self.layer(images).numpy()
 
+    def checked(self, images, run):
+        """`run`, or that of Paddle where another engine fails on these images. Raises UserError as `check` does."""
+        try:
+            self.check(images, run)
+        except UserError:
+            if run is self.run:
+                raise
+            run = self.run
+            self.check(images, run)
+        return run
+
     def check(self, images, run):
         """Raise UserError unless head and features, by `run`, give the logits of the network."""
         before, training = [parameter.clone() for parameter in self.rest.parameters()], self.network.training
@@ -123,7 +134,7 @@ class Backbone:
         if not difference <= TOLERANCE:
             raise UserError(
                 'train.views: the head gives other logits on the features than the network on the images (relative difference '
-                f'{difference:.1e}); set train.views=0'
+                f'{difference:.1e}); set train.views=0 and train.head=sgd'
             )
 
 
@@ -195,7 +206,8 @@ def keep(backbone, images, views, read, folder, limit, say, mirror=False, by_con
             computed += count
     except OSError as error:
         raise UserError(
-            f'{folder}: the features cannot be written there ({error.strerror}); set data.cache=FOLDER, or train.views=0'
+            f'{folder}: the features cannot be written there ({error.strerror}); set data.cache=FOLDER, or train.views=0 and '
+            'train.head=sgd'
         ) from None
     size = sum(rows.nbytes for rows in found)
     say(
@@ -287,7 +299,7 @@ def _make(place, keys, backbone, loader, mirror, title, missing, limit, say):
     with files.atomic_folder(place) as folder, open(f'{folder}/values', 'wb') as file, bar:
         for images, _ in loader:
             if about is None:
-                backbone.check(images[:CHECKED], run)
+                run = backbone.checked(images[:CHECKED], run)
             values = np.ascontiguousarray(run(images.flip(3) if mirror else images), np.float32)
             if about is None:
                 about = {'shape': [count, *values.shape[1:]], 'crc': 0, 'keys_crc': zlib.crc32(keys)}
@@ -308,5 +320,5 @@ def _require_room(folder, wanted, limit):
         raise UserError(
             f'train.views: the features need {wanted / 1e9:.3g} GB, {folder} has room for {max(0, room) / 1e9:.3g} GB '
             f'(data.cache_gb = {limit / 1e9:g}, and the free space of the disk); raise data.cache_gb, set data.cache to a folder on '
-            'another disk, lower train.views, or set train.views=0'
+            'another disk, lower train.views, or set train.views=0 and train.head=sgd'
         )
