@@ -14,7 +14,7 @@ from dataset import Loader, ZodiacDataset
 from zodiac.base import sources
 from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
-from zodiac.inference import paddle_engine
+from zodiac.inference import engines, paddle_engine
 from zodiac.models import builder, convert, freezing, weights
 from zodiac.training import checkpoint, features
 
@@ -426,3 +426,36 @@ def test_the_backbone_files_exist_when_onednn_fails_later(workdir, monkeypatch):
     backbone = features.Backbone(backbone.network)
     monkeypatch.setattr(paddle_engine, '_predictor', lambda *files, **how: fail if how else load(*files))
     assert np.allclose(backbone.run(images), expected, atol=1e-5)
+
+
+def test_many_images_are_run_by_another_engine_with_the_same_result(photos, monkeypatch):
+    if not (convert.can_save_onnx() and engines.installed('onnxruntime')):
+        pytest.skip('needs requirements-deploy.txt')
+    monkeypatch.setattr(features, 'FASTER', 'onnxruntime')
+    backbone = features.Backbone(frozen_network())
+    images = paddle.randn([3, 3, 32, 32])
+    run = backbone.fastest(features.MANY)
+    assert run is not backbone.run and backbone.fastest(features.MANY - 1) is backbone.run
+    assert np.allclose(run(images), backbone.run(images), atol=1e-4)
+    backbone.check(images, run)
+
+
+@pytest.mark.parametrize('wrong', [lambda images: np.zeros([len(images), 144], np.float32), None])
+def test_an_engine_that_fails_or_gives_other_features_is_replaced_by_paddle(photos, wrong):
+    def fail(images):
+        raise UserError('cannot run it')
+
+    backbone = features.Backbone(Network())
+    images = paddle.rand([2, 3, 8, 8])
+    assert backbone.checked(images, wrong or fail) is backbone.run
+
+
+def test_where_no_other_engine_works_paddle_runs_the_backbone(photos, monkeypatch):
+    def fail(*_):
+        raise UserError('no')
+
+    monkeypatch.setattr(convert, 'can_save_onnx', lambda: True)
+    monkeypatch.setattr(engines, 'installed', lambda name: name == 'openvino')
+    monkeypatch.setattr(convert, 'save_onnx', fail)
+    backbone = features.Backbone(Network())
+    assert backbone.fastest(features.MANY) is backbone.run
