@@ -19,10 +19,13 @@ from zodiac.base.errors import UserError
 STRENGTHS = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)  # of C: a small one keeps the weights small
 USUAL = 0.1  # C where there are too few images to choose it
 FOLDS = 5  # at most, to choose C
-TOLERANCE = 1e-6  # of the gradient, for the head that is kept; scikit-learn's own in the search for C
+CHOOSE = 1500  # images at most to choose C, drawn at random: a prior does not depend on their number
+TOLERANCE = 1e-6  # of the gradient, for the head that is kept
+ROUGH = 1e-4  # the same where only predictions count, as in scikit-learn
 WIDE = 1 << 26  # values; a larger matrix stays in float32
 PER_CLASS = (3, 5, *(10 * 2**doubling for doubling in range(14)))  # images, at which the learning curve is measured
 DRAWS = 8  # of the learning curve
+FEW_DRAWS = 3  # of its points with more than `CHOOSE` images
 HELD_OUT = 0.3  # share of the images of each class that a draw is measured on
 SMALL = 1 << 24  # values; on a smaller matrix several threads wait for each other most of the time
 
@@ -47,7 +50,7 @@ def softmax(logits):
     return powers / powers.sum(1, keepdims=True)
 
 
-def solve(views, labels, classes, balanced=False, seed=0, groups=None, strength=None):
+def solve(views, labels, classes, balanced=False, seed=0, groups=None, strength=None, tolerance=TOLERANCE):
     """The head that fits features best.
 
     Args:
@@ -58,6 +61,7 @@ def solve(views, labels, classes, balanced=False, seed=0, groups=None, strength=
         seed: of the folds.
         groups: int [n], equal for pictures that must stay together; None: each is its own.
         strength: C; None: chosen by cross-validation, with fewer folds where a class has fewer than `FOLDS` pictures.
+        tolerance: of the largest component of the gradient.
     Returns: Head.
     """
     labels, folds = np.asarray(labels), 0
@@ -65,7 +69,7 @@ def solve(views, labels, classes, balanced=False, seed=0, groups=None, strength=
         space = _Space(views, labels, classes, balanced)
         if strength is None:
             strength, folds = _choose(space, labels, np.arange(len(labels)) if groups is None else groups, seed)
-        model = next(_path(*space.samples(np.arange(len(labels))), [strength], TOLERANCE))
+        model = next(_path(*space.samples(np.arange(len(labels))), [strength], tolerance))
     return Head(*space.unfolded(*_weights(model, classes)), strength, folds)
 
 
@@ -117,9 +121,10 @@ def _choose(space, labels, groups, seed):
     counts = np.bincount(labels[np.unique(groups, return_index=True)[1]])
     folds = min([FOLDS, *counts[counts > 1]])
     fold = deal(labels, groups, folds, seed)
+    fold[np.random.default_rng(seed).permutation(len(labels))[CHOOSE:]] = -2  # not looked at
     losses = []
     for number in range(folds):
-        kept, out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        kept, out = np.flatnonzero((fold != number) & (fold > -2)), np.flatnonzero(fold == number)
         if not len(out) or len(np.unique(labels[kept])) < 2:
             continue
         losses.append([])
@@ -132,7 +137,7 @@ def _choose(space, labels, groups, seed):
     return float(STRENGTHS[np.sum(losses, 0).argmin()]), len(losses)
 
 
-def _path(values, labels, weights, strengths, tolerance=1e-4):
+def _path(values, labels, weights, strengths, tolerance=ROUGH):
     """Yield the model of each C, in ascending order; each starts from the one before."""
     model = LogisticRegression(warm_start=True, max_iter=1000, tol=tolerance)
     for strength in strengths:
@@ -188,7 +193,9 @@ def over_folds(views, labels, classes, folds, balanced=False, seed=0, groups=Non
     probabilities = np.zeros((len(labels), classes))
     for number in range(folds):
         kept, out = fold != number, fold == number
-        head = solve([view[kept] for view in views], labels[kept], classes, balanced, seed, groups[kept])
+        head = solve(
+            [view[kept] for view in views], labels[kept], classes, balanced, seed, groups[kept], tolerance=ROUGH
+        )
         probabilities[out] = head.probabilities(views[0][out])
     return probabilities
 
@@ -209,16 +216,17 @@ def learning_curve(views, labels, classes, balanced=False, seed=0, groups=None):
     points = []
     for number in [number for number in PER_CLASS if number <= usual]:
         right, strength = [], None
-        for kept, out in shuffled:
+        for kept, out in shuffled[: DRAWS if number * classes <= CHOOSE else FEW_DRAWS]:
             kept = np.concatenate([images[:number] for images in kept])
-            head = solve([view[kept] for view in views], labels[kept], classes, balanced, seed, groups[kept], strength)
+            chosen = [view[kept] for view in views]
+            head = solve(chosen, labels[kept], classes, balanced, seed, groups[kept], strength, ROUGH)
             strength = head.strength
             guesses = head.probabilities(views[0][out]).argmax(1)
             hits = np.bincount(labels[out[guesses == labels[out]]], minlength=classes)
             right.append((hits, np.bincount(labels[out], minlength=classes)))
         hits, totals = np.sum(right, 0)
         top1 = np.array([of_draw.sum() / all_of_draw.sum() for of_draw, all_of_draw in right])
-        spread = t.ppf(0.975, DRAWS - 1) * top1.std(ddof=1) / np.sqrt(DRAWS)
+        spread = t.ppf(0.975, len(top1) - 1) * top1.std(ddof=1) / np.sqrt(len(top1))
         mean = float(top1.mean())
         points.append(
             {
