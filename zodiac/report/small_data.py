@@ -88,7 +88,7 @@ def plot_learning_curve(path, curve):
                 mfc='white',
             )
             axis.annotate(
-                'expected', (ticks[-1], doubling['top1']), (0, -14), textcoords='offset points', ha='center', fontsize=9
+                'expected', (ticks[-1], doubling['top1']), (0, -14), textcoords='offset points', ha='right', fontsize=9
             )
         for number, share in zip(numbers, top1):
             label = formatting.percent(share)
