@@ -70,10 +70,8 @@ def evaluate(cfg):
         **origin,
         'paddle': paddle.__version__,
     }
-    folds = over_folds(cfg, network) if cfg.evaluate.folds else None
-    if folds:
-        measured, folds = folds
-        result.update(measured)
+    measured, folds = over_folds(cfg, network) if cfg.evaluate.folds else ({}, None)
+    result.update(measured)
 
     folder = f'{cfg.run_dir}/report'
     log = training_log.read(f'{cfg.run_dir}/log.csv')
@@ -168,11 +166,11 @@ def temperature(dataset, predict, cfg):
 def over_folds(cfg, network):
     """Measure the solved head over folds of all images, and its learning curve.
 
-    Returns: ({'folds', 'learning_curve'} for metrics.json, (paths, labels, probabilities) of all images); None for an exported model.
+    Returns: ({'folds', 'learning_curve'} for metrics.json, (paths, labels, probabilities) of all images); ({}, None) for an exported model.
     """
     if network is None:
         print('evaluate.folds: not measured, an exported model has no backbone to solve heads on', file=sys.stderr)
-        return None
+        return {}, None
     paths, labels, views = all_features(cfg, features.Backbone(getattr(network, 'network', network)))
     groups, names, number = features.groups(paths), cfg.data.labels, cfg.evaluate.folds
     linear_head.require_folds(labels, groups, number, names)

@@ -28,7 +28,7 @@ import numpy as np
 
 import config
 from dataset import Loader, ZodiacDataset, eval_transform
-from zodiac.base import class_names, device, files, networks
+from zodiac.base import class_names, device, files, networks, packages
 from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
 from zodiac.inference import engines, export_folder, exported_model, image_batches, parity
@@ -95,7 +95,7 @@ def why_no_onnx(settings):
     """(reason, how to fix it) if no ONNX file will be written, else ('', ''). Raises UserError where the settings need one."""
     if settings.onnx is False:
         return 'export.onnx=false', ''
-    why, fix = convert.why_no_onnx() or ('', '')
+    why, fix = packages.why_no_onnx() or ('', '')
     if why and (settings.onnx is True or settings.precision == 'int8'):
         setting = 'export.onnx=true' if settings.onnx is True else 'export.precision=int8'
         raise UserError(

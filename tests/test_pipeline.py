@@ -18,6 +18,7 @@ import yaml
 from conftest import ROOT, assert_message, make_tree, picture, run_script, without_pictures
 
 import config
+from zodiac.base import packages
 from zodiac.base.errors import UserError
 from zodiac.models import weights
 from zodiac.report import compare
@@ -524,12 +525,11 @@ def test_an_int8_export_is_smaller_and_has_its_own_limits(call_script, finished,
 
 def test_an_unavailable_precision_is_refused(call_script, finished, tmp_path, monkeypatch):
     from zodiac.base import device
-    from zodiac.models import convert
 
     cwd = copy_of(finished, tmp_path)
     monkeypatch.setattr(device, 'has_bf16', lambda: False)
     assert_message(call_script('export.py', *SETTINGS, 'export.precision=bf16', cwd=cwd), 1, 'export.precision', 'fp32')
-    monkeypatch.setattr(convert, 'why_no_onnx', lambda: ('not installed: onnx', 'install it'))
+    monkeypatch.setattr(packages, 'why_no_onnx', lambda: ('not installed: onnx', 'install it'))
     integers = [*SETTINGS, 'export.precision=int8']
     assert_message(call_script('export.py', *integers, cwd=cwd), 1, 'export.precision', 'requirements-deploy.txt')
     assert_message(call_script('export.py', *integers, 'export.onnx=false', cwd=cwd), 2, 'export.onnx', 'int8')
@@ -563,7 +563,7 @@ def test_int8_without_training_images_is_refused_at_the_start(call_script, finis
 
     cwd = copy_of(finished, tmp_path)
     (cwd / 'photos/train.txt').unlink()
-    monkeypatch.setattr(convert, 'why_no_onnx', lambda: ())
+    monkeypatch.setattr(packages, 'why_no_onnx', lambda: ())
     monkeypatch.setattr(convert, 'save_static', lambda *_: pytest.fail('the work must not begin'))
     result = call_script('export.py', *SETTINGS, 'export.precision=int8', cwd=cwd)
     assert_message(result, 1, 'photos/train.txt', 'run annotate.py')
@@ -571,12 +571,11 @@ def test_int8_without_training_images_is_refused_at_the_start(call_script, finis
 
 
 def test_an_export_without_the_earlier_onnx_file_gives_a_warning(call_script, finished, tmp_path, monkeypatch):
-    from zodiac.models import convert
 
     cwd = copy_of(finished, tmp_path)
     (cwd / 'output/small/infer/small.onnx').unlink()
     (cwd / 'output/small/infer/small.onnx').write_bytes(b'of an older export')
-    monkeypatch.setattr(convert, 'why_no_onnx', lambda: ('not installed: onnx', 'install it'))
+    monkeypatch.setattr(packages, 'why_no_onnx', lambda: ('not installed: onnx', 'install it'))
     first, second = (call_script('export.py', *SETTINGS, cwd=cwd) for _ in range(2))
     assert_message(first, 0, 'output/small/infer/small.onnx', 'was removed', 'requirements-deploy.txt')
     assert_message(second, 0)

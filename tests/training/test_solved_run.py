@@ -62,7 +62,7 @@ def test_the_network_of_the_run_holds_the_solution_and_all_its_files(solve):
     run = solve()
     found, labels, (weight, bias) = features_of(run, 'train')
     expected = linear_head.solve([found], labels, 3)
-    assert np.allclose(linear_head.softmax(found @ weight + bias), expected.probabilities(found), atol=2e-3)
+    assert np.allclose(linear_head.softmax(found @ weight + bias, axis=1), expected.probabilities(found), atol=2e-3)
     (row,) = log_of(run)
     right = (expected.probabilities(found).argmax(1) == labels).mean()
     assert row['epoch'] == '1' and float(row['train_top1']) == pytest.approx(right, abs=1e-5)

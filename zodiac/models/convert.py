@@ -48,12 +48,7 @@ paddle2onnx.export(network, weights, target, **options)
 
 def can_save_onnx():
     """Whether the packages for ONNX export are installed."""
-    return not why_no_onnx()
-
-
-def why_no_onnx():
-    """(why no ONNX file can be written here, how to fix it); () if one can."""
-    return packages.why_no_onnx()
+    return not packages.why_no_onnx()
 
 
 def save_onnx(path, outputs):

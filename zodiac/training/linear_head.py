@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import qr
+from scipy.special import softmax
 from scipy.stats import t
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -41,13 +42,7 @@ class Head:
 
     def probabilities(self, features):
         """float64 [n, classes] of features [n, d]."""
-        return softmax(features @ self.weight + self.bias)
-
-
-def softmax(logits):
-    """float64 [n, classes], rows sum to 1."""
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+        return softmax(features @ self.weight + self.bias, axis=1)
 
 
 def solve(views, labels, classes, balanced=False, seed=0, groups=None, strength=None, tolerance=TOLERANCE):
@@ -130,7 +125,7 @@ def _choose(space, labels, groups, seed):
         losses.append([])
         for model in _path(*space.samples(kept), STRENGTHS):
             weight, bias = _weights(model, space.classes)
-            likely = softmax(space.views[0, out] @ weight + bias)[np.arange(len(out)), labels[out]]
+            likely = softmax(space.views[0, out] @ weight + bias, axis=1)[np.arange(len(out)), labels[out]]
             losses[-1].append((-np.log(np.maximum(likely, 1e-12)) * space.importance[out]).sum())
     if not losses:
         return USUAL, 0
