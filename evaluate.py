@@ -13,7 +13,9 @@ random sample of the split is printed as in the notebook.
 if __name__ == '__main__':
     from zodiac.base import start
 
-    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn matplotlib jinja2 tqdm visualdl')
+    start.prepare(
+        'requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn threadpoolctl matplotlib jinja2 tqdm visualdl'
+    )
 
     import config
 
@@ -171,8 +173,10 @@ def over_folds(cfg, network):
     if network is None:
         print('evaluate.folds: not measured, an exported model has no backbone to solve heads on', file=sys.stderr)
         return {}, None
-    paths, labels, views = all_features(cfg, features.Backbone(getattr(network, 'network', network)))
-    groups, names, number = features.groups(paths), cfg.data.labels, cfg.evaluate.folds
+    extractor = features.Extractor(cfg, getattr(network, 'network', network), Loader, note)
+    solved_run.layer_of(extractor.backbone.rest)
+    paths, labels, views, groups = all_features(cfg, extractor)
+    names, number = cfg.data.labels, cfg.evaluate.folds
     linear_head.require_folds(labels, groups, number, names)
     how = {'balanced': cfg.train.class_weights == 'balanced', 'seed': cfg.seed, 'groups': groups}
     probabilities = linear_head.over_folds(views, labels, len(names), number, **how)
@@ -184,32 +188,23 @@ def over_folds(cfg, network):
     return measured, (paths, labels, probabilities)
 
 
-def all_features(cfg, backbone):
-    """(paths, labels, views) of the images of all splits, each path once; for the views see `linear_head.solve`."""
-    solved_run.layer_of(backbone.rest)
-
-    def keep(images, views=1, mirror=False):
-        limit = int(cfg.data.cache_gb * 10**9)
-        return features.keep(backbone, images, views, read, cfg.cache_dir, limit, note, mirror, by_content=True)
-
-    def read(part):
-        return Loader(part, features.BATCH, cfg)
-
-    paths, labels, views = [], [], []
+def all_features(cfg, extractor):
+    """(paths, labels, views, groups) of the images of all splits, each path once; for views and groups see `linear_head.solve`."""
+    paths, labels, views, keys = [], [], [], []
     for split in ('train', 'valid', 'test'):
         if not os.path.isfile(f'{cfg.data.root}/{split}.txt'):
             continue
-        plain, changed = (ZodiacDataset(split, augment=augment, cfg=cfg) for augment in (False, True))
-        found = keep(plain)
-        if cfg.evaluate.flip_average:
-            found = features.averaged([*found, *keep(plain, mirror=True)])
-        found = [*found, *(keep(changed, cfg.train.views) if cfg.train.views else ())]
+        plain, augmented = (ZodiacDataset(split, augment=augment, cfg=cfg) for augment in (False, True))
+        own = features.content_keys(plain.paths)
+        plain.use_features(extractor.features(plain, own))
+        found = solved_run.views(cfg, extractor, plain, augmented, own)
         known = set(paths)
         new = [number for number, path in enumerate(plain.paths) if path not in known]  # annotate.valid_from=test
         paths += [plain.paths[number] for number in new]
         labels.append(plain.labels[new])
         views.append([np.asarray(view)[new] for view in found])
-    return paths, np.concatenate(labels), list(map(np.concatenate, zip(*views)))
+        keys.append(own[new])
+    return paths, np.concatenate(labels), list(map(np.concatenate, zip(*views))), features.groups(np.concatenate(keys))
 
 
 def class_counts(cfg):

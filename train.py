@@ -22,7 +22,7 @@ the run.
 if __name__ == '__main__':
     from zodiac.base import start
 
-    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn matplotlib tqdm visualdl')
+    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn threadpoolctl matplotlib tqdm visualdl')
 
 import os
 import shlex
@@ -315,28 +315,17 @@ def use_features(cfg, trainer, train_set, valid_set=None, solve=True):
     Args:
         solve: with train.head=linear, set the weights of the head to the solution.
     """
-    backbone = features.Backbone(trainer.network)
-
-    def keep(images, views=1, mirror=False):
-        images.use_order(None)  # features are computed in the order of the index
-        limit = int(cfg.data.cache_gb * 10**9)
-        return features.keep(backbone, images, views, read, cfg.cache_dir, limit, note, mirror, by_content=linear)
-
-    def read(part):
-        return Loader(part, features.BATCH, cfg)
-
-    linear = cfg.train.head == 'linear'
-    layer = solved_run.layer_of(backbone.rest) if linear else None
+    extractor = features.Extractor(cfg, trainer.network, Loader, note)
+    rest, linear = extractor.backbone.rest, cfg.train.head == 'linear'
+    layer = solved_run.layer_of(rest) if linear else rest  # the layer: without dropout
     for images in filter(None, (valid_set, train_set)):
-        images.use_features(keep(images, min(cfg.train.views, cfg.train.epochs) if images.augment else 1))
-    trainer.train_on_features(layer or backbone.rest)  # the layer: without dropout
+        keys = features.content_keys(images.paths)
+        views = min(cfg.train.views, cfg.train.epochs) if images.augment else 1
+        images.use_features(extractor.features(images, keys, views))
+    trainer.train_on_features(layer)
     if linear and solve:
-        views = train_set.features
-        if cfg.evaluate.flip_average:
-            views = features.averaged([*views, *keep(train_set, 1, mirror=True)])
-        if cfg.train.views:
-            views = [*views, *keep(ZodiacDataset('train', cfg=cfg), cfg.train.views)]
-        solved_run.solve(cfg, layer, views, train_set, note)
+        found = solved_run.views(cfg, extractor, train_set, ZodiacDataset('train', cfg=cfg), keys)
+        solved_run.solve(cfg, layer, found, train_set.labels, keys, note)
 
 
 def plot_schedule(cfg):

@@ -37,7 +37,8 @@ class Network(nn.Layer):
 
 
 @pytest.fixture
-def photos(workdir):
+def photos(workdir, monkeypatch):
+    monkeypatch.setattr(features, 'BATCH', 5)
     write_index('train', [number % 3 if number < 9 else 0 for number in range(TRAIN)])
     write_index('valid', [number % 3 for number in range(VALID)])
 
@@ -69,15 +70,12 @@ def frozen_network(arch='resnet18', head='auto', size=32):
     return network
 
 
-def kept(network, *overrides, mode='train', views=1, limit=10**9):
+def kept(network, *overrides, mode='train', views=1, mirror=False):
     """The dataset, with its features as items, and the messages."""
     cfg, said = config.load(overrides=[*FEATURES, *overrides]), []
     images = ZodiacDataset(mode, cfg=cfg)
-    images.use_features(
-        features.keep(
-            features.Backbone(network), images, views, lambda part: Loader(part, 5, cfg), 'cache', limit, said.append
-        )
-    )
+    extractor = features.Extractor(cfg, network, Loader, said.append)
+    images.use_features(extractor.features(images, features.content_keys(images.paths), views, mirror))
     return images, said
 
 
@@ -299,23 +297,11 @@ def test_only_changed_and_new_images_are_computed(photos):
 
 
 def test_features_drawn_by_content_do_not_depend_on_the_place_in_the_list(photos):
-    cfg, network = config.load(overrides=FEATURES), Network()
+    network = Network()
 
     def keep():
-        images = ZodiacDataset('train', cfg=cfg)
-        rows, said = [], []
-        for view in features.keep(
-            features.Backbone(network),
-            images,
-            2,
-            lambda part: Loader(part, 5, cfg),
-            'cache',
-            10**9,
-            said.append,
-            by_content=True,
-        ):
-            rows.append(np.asarray(view))
-        return rows, computed(said)
+        images, said = kept(network, 'train.head=linear', views=2)
+        return [np.asarray(view) for view in images.features], computed(said)
 
     before, _ = keep()
     Path('train.txt').write_text(''.join(reversed(Path('train.txt').read_text().splitlines(keepends=True))))
@@ -327,14 +313,11 @@ def test_features_drawn_by_content_do_not_depend_on_the_place_in_the_list(photos
 
 
 def test_mirrored_features_are_those_of_the_mirror_image(photos):
-    cfg, network = config.load(overrides=FEATURES), Network()
-    images = ZodiacDataset('valid', cfg=cfg)
-    (found,) = features.keep(
-        features.Backbone(network), images, 1, lambda part: Loader(part, 5, cfg), 'cache', 10**9, str, mirror=True
-    )
+    network = Network()
+    images, _ = kept(network, mode='valid', mirror=True)
     inputs = paddle.to_tensor(np.stack([images[number][0] for number in range(VALID)]))
     expected = features.Backbone(network).layer(inputs.flip(3)).numpy()
-    assert np.allclose(found, expected, atol=1e-4)
+    assert np.allclose(images.features[0], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize('name', ['values', 'keys', 'about.json'])

@@ -16,7 +16,7 @@ from dataset import ZodiacDataset
 from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
 from zodiac.models import weights
-from zodiac.training import checkpoint, linear_head
+from zodiac.training import checkpoint, features, linear_head
 
 nn = paddle.nn
 LINEAR = [*SETTINGS, 'model.freeze=backbone', 'train.head=linear', 'data.cache=cache']
@@ -95,6 +95,13 @@ def test_an_interrupted_run_is_resumed_with_its_solution(solve):
 def test_views_mirror_images_and_class_weights_change_the_solution(solve, more):
     plain, other = (weights.read(f'{run}.pdparams')['fc.2.weight'] for run in (solve('name=a'), solve('name=b', *more)))
     assert not np.allclose(plain, other, atol=1e-5)
+
+
+def test_each_file_is_hashed_once(solve, monkeypatch):
+    hashed, content = [], features._content
+    monkeypatch.setattr(features, '_content', lambda path: hashed.append(path) or content(path))
+    solve('train.views=2', 'evaluate.flip_average=true')
+    assert len(hashed) == len(set(hashed)) == 20
 
 
 def test_a_head_with_two_layers_that_learn_is_refused_before_anything_is_written(solve):

@@ -27,6 +27,11 @@ def save_static(layer, path, shape, dtype):
         os.remove(os.path.join(folder, leftover))
 
 
+def network_of(path):
+    """The file of the static graph at `path` that is not the weights."""
+    return next(path + suffix for suffix in ('.json', '.pdmodel') if os.path.isfile(path + suffix))
+
+
 def _failed(path, why):
     """UserError with the reason, or that the disk is full, which Paddle and its converter do not always report."""
     if 'No space left' in why or shutil.disk_usage(os.path.dirname(path) or '.').free < FULL_DISK:
@@ -56,7 +61,7 @@ def save_onnx(path, outputs):
 
     Runs in another process, which the converter may crash; it may also return normally and leave an empty file.
     """
-    network = next(path + suffix for suffix in ('.json', '.pdmodel') if os.path.isfile(path + suffix))
+    network = network_of(path)
     target = f'{path}.onnx'
     command = [sys.executable, '-W', 'ignore', '-c', CONVERT, network, f'{path}.pdiparams', target, str(OPSET)]
     how = {'stderr': subprocess.PIPE, 'stdout': subprocess.DEVNULL, 'text': True, 'errors': 'replace'}

@@ -61,24 +61,22 @@ class Backbone:
         return [digest.hexdigest(), paddle.device.get_device().partition(':')[0], paddle.__version__]
 
     @functools.cached_property
+    def graph(self):
+        """Path of the static graph, without suffix, in a folder that is removed with this object."""
+        folder = tempfile.mkdtemp(prefix='backbone')
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        stops.before_leaving.append(functools.partial(shutil.rmtree, folder, ignore_errors=True))
+        with paddle.utils.unique_name.guard():
+            convert.save_static(self.layer, f'{folder}/backbone', [-1, 3, -1, -1], 'float32')
+        return f'{folder}/backbone'
+
+    @functools.cached_property
     def run(self):
         """A function, Tensor [N, 3, H, W] -> features as float32 array; on the CPU it uses Paddle Inference."""
         if paddle.device.get_device() != 'cpu':
             return self._run_network
-        folder = tempfile.mkdtemp(prefix='backbone')
-        stops.before_leaving.append(functools.partial(shutil.rmtree, folder, ignore_errors=True))
-        path = f'{folder}/backbone'
-        with paddle.utils.unique_name.guard():
-            convert.save_static(self.layer, path, [-1, 3, -1, -1], 'float32')
-        graph = next(path + suffix for suffix in ('.json', '.pdmodel') if os.path.isfile(path + suffix))
-        run = paddle_engine.runner(graph, f'{path}.pdiparams', 'cpu')
-
-        def run_on(images):
-            return run(images.numpy())[0]
-
-        # not earlier: where oneDNN fails, the files are read again
-        weakref.finalize(run_on, shutil.rmtree, folder, ignore_errors=True)
-        return run_on
+        run = paddle_engine.runner(convert.network_of(self.graph), f'{self.graph}.pdiparams', 'cpu')
+        return lambda images: run(images.numpy())[0]
 
     def fastest(self, count):
         """`run` for `count` images: with many of them OpenVINO, where it is installed, else Paddle."""
@@ -91,14 +89,11 @@ class Backbone:
     def _run_onnx(self):
         """`run` by OpenVINO; None if it cannot run the backbone."""
         try:
-            with files.temporary_folder() as folder, paddle.utils.unique_name.guard():
-                path = f'{folder}/backbone'
-                convert.save_static(self.layer, path, [-1, 3, -1, -1], 'float32')
-                convert.save_onnx(path, ['features'])
-                with open(f'{path}.onnx', 'rb') as file:
-                    content = file.read()
+            convert.save_onnx(self.graph, ['features'])
+            with open(f'{self.graph}.onnx', 'rb') as file:
+                content = file.read()
             manifest = {'name': 'backbone', 'sha256': {'backbone.onnx': hashlib.sha256(content).hexdigest()}}
-            run = engines.ENGINES[FASTER](engines.Source(folder, manifest, content, False), 'cpu')
+            run = engines.ENGINES[FASTER](engines.Source(os.path.dirname(self.graph), manifest, content, False), 'cpu')
         except UserError:
             return None  # Paddle runs every network
         return lambda images: run(images.numpy())[0]
@@ -164,78 +159,97 @@ class Rows:
         return gathered if dtype is None else gathered.astype(dtype)
 
 
-def keep(backbone, images, views, read, folder, limit, say, mirror=False, by_content=False):
-    """The features of the images, from the cache or computed now: only those that are not in the cache.
+class Extractor:
+    """Gives the features of images under a frozen network: from the cache of a configuration, or computed now, only for those images that
+    are not in it.
 
     Args:
-        images: a dataset.ZodiacDataset of n images.
-        views: number of views.
-        read: part of the images -> loader, which yields them in batches, in order; its `set_epoch(view)` chooses the augmentation.
-        folder: the cache, which also holds other things; limit: its largest size in bytes, for which the oldest are deleted.
+        cfg: a `config.Config`. With train.head=linear the augmentation of an image is drawn by the content of its file, instead of its
+            place in the list: files that come or go change no features of others.
+        network: as builder.build returns it, with its final weights.
+        loader: dataset.Loader; its `set_epoch(view)` chooses the augmentation.
         say: called with messages for the user.
-        mirror: compute the features of the mirror images.
-        by_content: draw the augmentation by the content of a file instead of its place in the list, so that files that come or go
-            change no features of others.
-    Returns: list of `Rows`, one per view.
-    Raises: UserError where an image cannot be read, or the features cannot be written.
+
+    Attribute `backbone`: a `Backbone`.
     """
-    started, found, computed = time.monotonic(), [], 0
-    keys = content_keys(images.paths)
-    draws = np.arange(len(images))
-    if by_content:
-        draws = keys.view('<u4').reshape(len(keys), -1)[:, 0]
-    elif images.augment:
-        keys = _keys([key.tobytes() + b'%d' % place for place, key in enumerate(keys)])
-    how = [*backbone.identity, repr(images.transform), repr(images.stored), mirror]
-    try:
-        os.makedirs(folder, exist_ok=True)
-        for view in range(views):
-            drawn = ['view', images.seed, view] if images.augment else []
-            store = f'{folder}/{cache.key([], ["features", *how, *drawn], __name__, type(images).__module__)}'
 
-            def make(numbers, place, view=view):
-                part = images.part(numbers, draws[numbers])
-                loader = read(part)
-                loader.set_epoch(view)
-                title = f'view {view + 1} of {views}'
-                _make(place, keys[numbers], backbone, loader, mirror, title, views - view, limit, say)
+    def __init__(self, cfg, network, loader, say):
+        self.backbone = Backbone(network)
+        self.read = lambda images: loader(images, BATCH, cfg)
+        self.folder, self.limit = cfg.cache_dir, int(cfg.data.cache_gb * 10**9)
+        self.by_content = cfg.train.head == 'linear'
+        self.say = say
 
-            with cache.locked(f'{folder}/lock'):
-                rows, count = _find_or_make(store, keys, make, say)
-            found.append(rows)
-            computed += count
-    except OSError as error:
-        raise UserError(
-            f'{folder}: the features cannot be written there ({error.strerror}); set data.cache=FOLDER, or train.views=0 and '
-            'train.head=sgd'
-        ) from None
-    size = sum(rows.nbytes for rows in found)
-    say(
-        f'features in {folder}: images {len(images)}, views {views}, {size / 1e9:.2f} GB; '
-        f'{computed} computed now, in {time.monotonic() - started:.0f} s'
-    )
-    return found
+    def features(self, images, keys, views=1, mirror=False):
+        """list of `Rows`, one per view.
+
+        Args:
+            images: a dataset.ZodiacDataset of n images; keys: `content_keys` of its paths.
+            views: number of views.
+            mirror: compute the features of the mirror images.
+        Raises: UserError where an image cannot be read, or the features cannot be written.
+        """
+        started, found, computed = time.monotonic(), [], 0
+        images.use_order(None)  # in the order of the index
+        draws = np.arange(len(images))
+        if self.by_content:
+            draws = keys.view('<u4').reshape(len(keys), -1)[:, 0]
+        elif images.augment:
+            keys = _joined(_sha256(key.tobytes() + b'%d' % place) for place, key in enumerate(keys))
+        how = [*self.backbone.identity, repr(images.transform), repr(images.stored), mirror]
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            for view in range(views):
+                drawn = ['view', images.seed, view] if images.augment else []
+                store = f'{self.folder}/{cache.key([], ["features", *how, *drawn], __name__, type(images).__module__)}'
+
+                def make(numbers, place, view=view):
+                    loader = self.read(images.part(numbers, draws[numbers]))
+                    loader.set_epoch(view)
+                    title = f'view {view + 1} of {views}'
+                    _make(
+                        place, keys[numbers], self.backbone, loader, mirror, title, views - view, self.limit, self.say
+                    )
+
+                with cache.locked(f'{self.folder}/lock'):
+                    rows, count = _find_or_make(store, keys, make, self.say)
+                found.append(rows)
+                computed += count
+        except OSError as error:
+            raise UserError(
+                f'{self.folder}: the features cannot be written there ({error.strerror}); set data.cache=FOLDER, or train.views=0 and '
+                'train.head=sgd'
+            ) from None
+        size = sum(rows.nbytes for rows in found)
+        self.say(
+            f'features in {self.folder}: images {len(images)}, views {views}, {size / 1e9:.2f} GB; '
+            f'{computed} computed now, in {time.monotonic() - started:.0f} s'
+        )
+        return found
 
 
 def content_keys(paths):
     """uint8 [n, 32]: the SHA-256 of each file; of its path where it cannot be read."""
-    return _keys(device.in_threads(_content, paths, AHEAD), hashed=True)
+    return _joined(device.in_threads(_content, paths, AHEAD))
 
 
-def groups(paths):
-    """int [n]: equal for files of equal content."""
-    return np.unique(content_keys(paths), axis=0, return_inverse=True)[1].reshape(-1)
+def groups(keys):
+    """int [n]: equal for files of equal content; keys: of `content_keys`."""
+    return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _content(path):
     try:
         return bytes.fromhex(files.sha256(path))
     except OSError:
-        return hashlib.sha256(path.encode()).digest()  # reading it for the backbone will report it
+        return _sha256(path.encode())  # reading it for the backbone will report it
 
 
-def _keys(contents, hashed=False):
-    digests = contents if hashed else (hashlib.sha256(content).digest() for content in contents)
+def _sha256(content):
+    return hashlib.sha256(content).digest()
+
+
+def _joined(digests):
     return np.frombuffer(b''.join(digests), np.uint8).reshape(-1, 32)
 
 

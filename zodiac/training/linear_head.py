@@ -13,7 +13,7 @@ from scipy.special import softmax
 from scipy.stats import t
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits  # scikit-learn needs it too
+from threadpoolctl import threadpool_limits
 
 from zodiac.base.errors import UserError
 

@@ -45,23 +45,37 @@ def layer_of(rest):
     return layers[0]
 
 
-def solve(cfg, layer, views, images, say):
+def views(cfg, extractor, images, augmented, keys):
+    """What a head is solved on, a list of float32 [n, d]: images as they are evaluated, then `train.views` augmented copies of each.
+
+    Args:
+        extractor: a `features.Extractor`.
+        images: without augmentation, with their features; augmented: the same images with augmentation.
+        keys: `features.content_keys` of their paths.
+    """
+    found = images.features
+    if cfg.evaluate.flip_average:
+        found = features.averaged([*found, *extractor.features(images, keys, mirror=True)])
+    return [*found, *(extractor.features(augmented, keys, cfg.train.views) if cfg.train.views else ())]
+
+
+def solve(cfg, layer, found, labels, keys, say):
     """Set weight and bias of `layer` to the solution, and say how it was found.
 
     Args:
-        views: list of float32 [n, d], see `linear_head.solve`.
-        images: the training images, with their labels.
+        found: see `views`.
+        labels: int [n], of the training images; keys: `features.content_keys` of their paths.
         say: called with a message for the user.
     """
     started = time.monotonic()
-    balanced, same = cfg.train.class_weights == 'balanced', features.groups(images.paths)
-    head = linear_head.solve(views, images.labels, len(cfg.data.labels), balanced, cfg.seed, same)
+    balanced, same = cfg.train.class_weights == 'balanced', features.groups(keys)
+    head = linear_head.solve(found, labels, len(cfg.data.labels), balanced, cfg.seed, same)
     layer.weight.set_value(head.weight.astype(np.float32))
     layer.bias.set_value(head.bias.astype(np.float32))
     chosen = (
         f'chosen in {head.folds} folds' if head.folds else 'the usual one: no class has two images to choose it with'
     )
     say(
-        f'head solved in {time.monotonic() - started:.1f} s: logistic regression, C = {head.strength:g} ({chosen}), images {len(images)}, '
-        f'views {len(views)}'
+        f'head solved in {time.monotonic() - started:.1f} s: logistic regression, C = {head.strength:g} ({chosen}), images {len(labels)}, '
+        f'views {len(found)}'
     )
