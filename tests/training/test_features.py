@@ -411,16 +411,22 @@ def test_the_backbone_files_exist_when_onednn_fails_later(workdir, monkeypatch):
     assert np.allclose(backbone.run(images), expected, atol=1e-5)
 
 
-def test_many_images_are_run_by_another_engine_with_the_same_result(photos, monkeypatch):
+def test_many_images_are_run_by_another_engine_and_later_few_as_well(photos, monkeypatch):
     if not (convert.can_save_onnx() and engines.installed('onnxruntime')):
         pytest.skip('needs requirements-deploy.txt')
-    monkeypatch.setattr(features, 'FASTER', 'onnxruntime')
+    monkeypatch.setattr(features, 'ENGINE', 'onnxruntime')
     backbone = features.Backbone(frozen_network())
     images = paddle.randn([3, 3, 32, 32])
-    run = backbone.fastest(features.MANY)
-    assert run is not backbone.run and backbone.fastest(features.MANY - 1) is backbone.run
-    assert np.allclose(run(images), backbone.run(images), atol=1e-4)
+    assert backbone.fastest(features.MANY - 1, 'cache') is backbone.run
+    run = backbone.fastest(features.MANY, 'cache')
+    assert run is not backbone.run and np.allclose(run(images), backbone.run(images), atol=1e-4)
     backbone.check(images, run)
+    monkeypatch.setattr(convert, 'save_onnx', None)
+    again = features.Backbone(backbone.network)
+    assert np.array_equal(again.fastest(1, 'cache')(images), run(images))
+    (path,) = Path('cache').glob('*/onnx')
+    path.write_bytes(path.read_bytes()[:-1])
+    assert again.fastest(1, 'cache') is again.run, 'a damaged one is not used'
 
 
 @pytest.mark.parametrize('wrong', [lambda images: np.zeros([len(images), 144], np.float32), None])
@@ -441,4 +447,4 @@ def test_where_no_other_engine_works_paddle_runs_the_backbone(photos, monkeypatc
     monkeypatch.setattr(engines, 'installed', lambda name: name == 'openvino')
     monkeypatch.setattr(convert, 'save_onnx', fail)
     backbone = features.Backbone(Network())
-    assert backbone.fastest(features.MANY) is backbone.run
+    assert backbone.fastest(features.MANY, 'cache') is backbone.run

@@ -27,8 +27,10 @@ from zodiac.inference import engines, paddle_engine
 from zodiac.models import builder, convert
 
 BATCH = 32  # images per run of the backbone
-FASTER = 'openvino'  # 1.3 times as fast as Paddle on EfficientNet-Lite0 and two cores; ONNX Runtime 0.9 times
-MANY = 2000  # images from which it is worth the conversion to ONNX, a few seconds
+# In float32 OpenVINO is 1.2 to 1.7 times as fast as Paddle (EfficientNet-Lite0, two cores), ONNX Runtime 0.9 to 1.5 times. bfloat16 would be
+# another 2 to 3 times as fast and as accurate over folds, but the features would not be those of the network that is kept.
+ENGINE = 'openvino'
+MANY = 500  # images from which the conversion to ONNX, 2 s, is worth it; later runs find it in the cache
 CHECKED = 4  # images on which head and features are compared with the network
 TOLERANCE = 1e-3  # of their logits, relative to the largest
 BLOCK = 1 << 24  # bytes
@@ -78,25 +80,36 @@ class Backbone:
         run = paddle_engine.runner(convert.network_of(self.graph), f'{self.graph}.pdiparams', 'cpu')
         return lambda images: run(images.numpy())[0]
 
-    def fastest(self, count):
-        """`run` for `count` images: with many of them OpenVINO, where it is installed, else Paddle."""
-        many = count >= MANY and paddle.device.get_device() == 'cpu'
-        if many and engines.installed(FASTER) and convert.can_save_onnx():
-            return self._run_onnx or self.run
-        return self.run
+    def fastest(self, count, folder):
+        """`run` for `count` images: by OpenVINO, where it is installed and there are many images or the backbone has been converted before;
+        else by Paddle.
 
-    @functools.cached_property
-    def _run_onnx(self):
-        """`run` by OpenVINO; None if it cannot run the backbone."""
+        Args:
+            folder: the cache, where the converted backbone is kept.
+        """
+        if paddle.device.get_device() != 'cpu' or not engines.installed(ENGINE):
+            return self.run
+        place = f'{folder}/{cache.key([], ["backbone", *self.identity], __name__)}'
         try:
-            convert.save_onnx(self.graph, ['features'])
-            with open(f'{self.graph}.onnx', 'rb') as file:
-                content = file.read()
-            manifest = {'name': 'backbone', 'sha256': {'backbone.onnx': hashlib.sha256(content).hexdigest()}}
-            run = engines.ENGINES[FASTER](engines.Source(os.path.dirname(self.graph), manifest, content, False), 'cpu')
+            onnx = _read_verified(f'{place}/onnx')
+            if onnx is None:
+                if count < MANY or not convert.can_save_onnx():
+                    return self.run
+                onnx = self._convert(place)
+            manifest = {'name': 'backbone', 'sha256': {'backbone.onnx': hashlib.sha256(onnx).hexdigest()}}
+            run = engines.ENGINES[ENGINE](engines.Source(place, manifest, onnx, False), 'cpu')
         except UserError:
-            return None  # Paddle runs every network
+            return self.run  # Paddle runs every network
         return lambda images: run(images.numpy())[0]
+
+    def _convert(self, place):
+        """The backbone as ONNX, which is kept in the folder `place`. Raises UserError where it cannot be converted."""
+        convert.save_onnx(self.graph, ['features'])
+        with open(f'{self.graph}.onnx', 'rb') as file:
+            onnx = file.read()
+        with files.atomic_folder(place) as folder, open(f'{folder}/onnx', 'wb') as file:
+            file.write(_sha256(onnx) + onnx)
+        return onnx
 
     def _run_network(self, images):
         with paddle.no_grad():
@@ -305,10 +318,20 @@ def _crc(values):
     return crc
 
 
+def _read_verified(path):
+    """The bytes of a file behind their SHA-256; None where it is missing or damaged."""
+    try:
+        with open(path, 'rb') as file:
+            digest, content = file.read(32), file.read()
+    except OSError:
+        return None
+    return content if _sha256(content) == digest else None
+
+
 def _make(place, keys, backbone, loader, mirror, title, missing, limit, say):
     """Compute features of a view; there must be room for `missing` views, this one included."""
     count, about = len(loader.images), None
-    run = backbone.fastest(count)
+    run = backbone.fastest(count, os.path.dirname(place))
     bar = tqdm(total=count, desc=f'features, {title}', unit='image', leave=False, disable=None)
     with files.atomic_folder(place) as folder, open(f'{folder}/values', 'wb') as file, bar:
         for images, _ in loader:
