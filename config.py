@@ -138,8 +138,11 @@ class Model:
     freeze: str = setting(
         'none', 'Layers that are not trained: none, backbone (all but the head), or all up to a stage such as layer2.'
     )
-    unfreeze_epoch: int = setting(
-        0, 'Epoch from which the layers in model.freeze are trained too, counted from 1; 0: never.', low=0
+    unfreeze_epoch: Union[Auto, int] = setting(
+        0,
+        'Epoch from which the layers in model.freeze are trained too, counted from 1; 0: never; auto, with '
+        'train.head=linear: 2 on a GPU with 2000 training images or more, else never.',
+        low=0,
     )
     unfreeze_every: int = setting(
         0, 'Epochs from one stage to the next when they are unfrozen, the last one first; 0: all at once.', low=0
@@ -158,7 +161,8 @@ class Train:
     head: Literal['sgd', 'linear'] = setting(
         'sgd',
         'linear: with model.freeze=backbone, solve the head on the features of the images (logistic regression, its '
-        'strength chosen by cross-validation); sgd: train it in steps.',
+        'strength chosen by cross-validation), which is epoch 1, the last one without model.unfreeze_epoch; sgd: train '
+        'it in steps.',
     )
     views: int = setting(
         0,
@@ -361,6 +365,8 @@ def load(path=None, overrides=()):
             schema.put(cfg, key, value, where)
             given.append(key)
     preprocessing.resolve(cfg.image, cfg.model.arch, given)
+    if cfg.model.unfreeze_epoch == 'auto' and cfg.train.head != 'linear':
+        cfg.model.unfreeze_epoch = 0
     if cfg.data.labels != 'auto':
         cfg.data.labels = [unicodedata.normalize('NFC', label) for label in cfg.data.labels]
     rules.check(cfg)

@@ -72,7 +72,7 @@ def evaluate(cfg):
         **origin,
         'paddle': paddle.__version__,
     }
-    measured, folds = over_folds(cfg, network) if cfg.evaluate.folds else ({}, None)
+    measured, folds = over_folds(cfg, network, origin) if cfg.evaluate.folds else ({}, None)
     result.update(measured)
 
     folder = f'{cfg.run_dir}/report'
@@ -165,13 +165,19 @@ def temperature(dataset, predict, cfg):
     return calibration.fit_temperature(valid.labels, predict(valid))
 
 
-def over_folds(cfg, network):
+def over_folds(cfg, network, origin):
     """Measure the solved head over folds of all images, and its learning curve.
 
-    Returns: ({'folds', 'learning_curve'} for metrics.json, (paths, labels, probabilities) of all images); ({}, None) for an exported model.
+    Returns: ({'folds', 'learning_curve'} for metrics.json, (paths, labels, probabilities) of all images); ({}, None) for an exported
+        model, and for a network that was fine-tuned on some of these images.
     """
+    why = ''
     if network is None:
-        print('evaluate.folds: not measured, an exported model has no backbone to solve heads on', file=sys.stderr)
+        why = 'an exported model has no backbone to solve heads on'
+    elif (origin['epoch'] or 1) > 1:
+        why = f'{origin["weights"]} is fine-tuned: its features would flatter the images that they were learned from'
+    if why:
+        print(f'evaluate.folds: not measured, {why}', file=sys.stderr)
         return {}, None
     extractor = features.Extractor(cfg, getattr(network, 'network', network), Loader, note)
     solved_run.layer_of(extractor.backbone.rest)
@@ -228,7 +234,10 @@ def learning_rates(log, cfg):
         print(f'warning: {error}; the report shows the learning rate of each epoch only', file=sys.stderr)
         return []
     steps = log[-1]['step'] // log[-1]['epoch']
-    return optim.rates(trained.optim, steps, trained.train.epochs)[: log[-1]['step']]
+    rates = optim.rates(trained.optim, steps, trained.train.epochs)[: log[-1]['step']]
+    if trained.train.head == 'linear':
+        rates[:steps] = [0.0] * steps
+    return rates
 
 
 def show(result):

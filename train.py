@@ -158,19 +158,30 @@ def train(cfg, must_resume=False, accept_changes=False, show=True):
     """
     cfg = class_names.resolve(cfg)
     with locks.held(cfg.run_dir, 'trained') if device.rank() == 0 else contextlib.nullcontext():
-        train_loader, valid_loader = build_loaders(cfg)
-        origin = resume.facts(cfg, train_loader.images, valid_loader.images)
-        found = None, {}
-        if must_resume or cfg.train.resume == 'auto':
-            found = resume.find(cfg.run_dir, origin, must_resume, accept_changes, note)
-        network, frozen = build_network(cfg, train_loader.images, resumed=bool(found[0]))
-        checks.check_batch_norm(cfg, network, train_loader)
-        how = solved_run.steps(cfg) if cfg.train.head == 'linear' else cfg
-        rate = optim.schedule(how.optim, len(train_loader), how.train.epochs)
-        trainer = build_trainer(how, network, frozen, rate, train_loader.images.labels)
-        fit(how, trainer, frozen, train_loader, valid_loader, origin, found, accept_changes, cfg.to_yaml())
+        parts = [cfg]
+        if cfg.train.head == 'linear':
+            parts = solved_run.parts(cfg, len(ZodiacDataset('train', cfg=cfg)), device.choose(cfg.device), note)
+        for how in parts:
+            train_part(cfg, how, must_resume or how is not parts[0], accept_changes, last=how is parts[-1])
     if show:
         show_results(cfg)
+
+
+def train_part(cfg, how, must_resume, accept_changes, last):
+    """Train up to epoch `how.train.epochs` with the settings `how`, those of the whole run being `cfg`; nothing is done where a run that is
+    resumed has got there, unless it is the last part."""
+    train_loader, valid_loader = build_loaders(how)
+    origin = resume.facts(cfg, train_loader.images, valid_loader.images)
+    found = None, {}
+    if must_resume or cfg.train.resume == 'auto':
+        found = resume.find(cfg.run_dir, origin, must_resume, accept_changes, note)
+    if found[0] and found[1]['epoch'] >= how.train.epochs and not last:
+        return
+    network, frozen = build_network(how, train_loader.images, resumed=bool(found[0]))
+    checks.check_batch_norm(how, network, train_loader)
+    rate = optim.schedule(how.optim, len(train_loader), how.train.epochs)
+    trainer = build_trainer(how, network, frozen, rate, train_loader.images.labels)
+    fit(how, trainer, frozen, train_loader, valid_loader, origin, found, accept_changes, cfg.to_yaml())
 
 
 def build_loaders(cfg, cached=True):
@@ -280,6 +291,7 @@ def fit(cfg, trainer, frozen, train_loader, valid_loader, origin, found, accept_
         watchers.append(callbacks.Unfreeze(clock, unfreezing, cfg.train.batch_norm == 'keep'))
     if run_dir:
         watchers.append(callbacks.ProgressBar(clock, log))
+        watchers.append(callbacks.Forecast(clock, all_learn))
     checkpoints = callbacks.Checkpoints(run_dir, clock, cfg.train, origin, log, best, ema)
     interrupts = callbacks.Interrupts(clock)
     watchers += [checkpoints, interrupts]

@@ -38,7 +38,8 @@ def run_train(monkeypatch, make, arguments, asked=None):
     """
 
     def build(cfg, *_, **__):
-        network = make()
+        with paddle.utils.unique_name.guard():  # as builder.build
+            network = make()
         return network, freezing.freeze(network, cfg.model.freeze, cfg.train.batch_norm == 'keep')
 
     class Interrupts(callbacks.Interrupts):

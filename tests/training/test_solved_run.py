@@ -16,7 +16,7 @@ from dataset import ZodiacDataset
 from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
 from zodiac.models import weights
-from zodiac.training import checkpoint, features, linear_head
+from zodiac.training import callbacks, checkpoint, features, linear_head, solved_run
 
 nn = paddle.nn
 LINEAR = [*SETTINGS, 'model.freeze=backbone', 'train.head=linear', 'data.cache=cache']
@@ -115,7 +115,6 @@ def test_a_head_with_two_layers_that_learn_is_refused_before_anything_is_written
     [
         (['model.freeze=none'], 'model.freeze is backbone'),
         (['model.freeze=layer3'], 'model.freeze is backbone'),
-        (['model.unfreeze_epoch=2'], 'model.unfreeze_epoch'),
         (['train.mixup=0.2'], 'train.mixup'),
         (['train.cutmix=1'], 'train.cutmix'),
         (['train.label_smoothing=0.1'], 'train.label_smoothing'),
@@ -129,6 +128,73 @@ def test_settings_that_a_solved_head_cannot_follow_are_refused(overrides, word):
 def test_several_processes_are_refused(workdir):
     done = run_script('train.py', '--nproc', '2', '-o', *LINEAR, cwd='.')
     assert_message(done, 2, 'train.head', '--nproc')
+
+
+# Fine-tuning from the solved head
+
+TUNE = ['model.unfreeze_epoch=2', 'train.epochs=3', 'train.batch_norm=learn', 'optim.lr=0.01']
+
+
+def test_the_head_is_solved_in_epoch_1_and_then_all_layers_learn(solve, capsys):
+    frozen = solve('name=frozen')
+    run = solve(*TUNE, 'train.keep_checkpoints=3')
+    rows = log_of(run)
+    assert [(row['epoch'], row['lr'] == '0') for row in rows] == [('1', True), ('2', False), ('3', False)]
+    assert rows[0] == log_of(frozen)[0]
+    first, last = (weights.read(f'{run}/checkpoints/step_{step:07d}/model.pdparams') for step in (4, 12))
+    before = weights.read(f'{frozen}.pdparams')
+    for name in before:
+        assert np.array_equal(first[name], before[name]), name
+        assert not np.array_equal(last[name], first[name]), name
+    best = json.loads((run / 'best/state.json').read_text())
+    assert best['valid_top1'] == pytest.approx(max(float(row['valid_top1']) for row in rows), abs=1e-5)
+    assert config.load(f'{run}/config.yaml').model.unfreeze_epoch == 2
+    assert 'from epoch 2 on, these layers learn too: stage' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('asked', [2, 6])
+def test_a_run_stopped_in_either_part_is_resumed_exactly(solve, asked):
+    how = [*TUNE, 'train.class_weights=balanced', 'train.ema=0.5', 'optim.layer_decay=0.5']
+    expected = solve('name=whole', *how)
+    with pytest.raises(KeyboardInterrupt):
+        solve('name=stopped', 'train.save_steps=1', *how, asked=asked)
+    run = solve('name=stopped', *how, flags=['--resume'])
+    assert log_of(run) == log_of(expected)
+    ours, theirs = (weights.read(f'{one}.pdparams') for one in (run, expected))
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_solved_run_can_be_fine_tuned_later(solve):
+    expected = solve('name=whole', *TUNE)
+    solve('name=later')
+    assert log_of(solve('name=later', *TUNE, flags=['--resume'])) == log_of(expected)
+
+
+@pytest.mark.parametrize(
+    ('images', 'place', 'parts'), [(1999, 'gpu:0', 1), (2000, 'gpu:0', 2), (2000, 'cpu', 1), (1999, 'cpu', 1)]
+)
+def test_auto_fine_tunes_many_images_on_a_gpu(images, place, parts):
+    cfg, said = config.load(overrides=[*LINEAR, 'model.unfreeze_epoch=auto', 'train.batch_norm=learn']), []
+    found = solved_run.parts(cfg, images, place, said.append)
+    assert [part.model.unfreeze_epoch for part in found] == [0, 2][:parts]
+    assert [text for text in said if 'model.unfreeze_epoch=2' in text] == said and len(said) == (
+        (images, place) == (2000, 'cpu')
+    )
+
+
+def test_a_long_run_says_how_long(solve, monkeypatch, capsys):
+    monkeypatch.setattr(callbacks, 'LONG', 0)
+    solve(*TUNE, 'train.batch_size=2')
+    assert capsys.readouterr().err.count('training takes about 0 minutes more') == 2, 'once in each part'
+
+
+def test_nothing_learns_in_the_epoch_in_which_the_head_is_solved():
+    with pytest.raises(UsageError, match='model.unfreeze_epoch = 1: must be .* 2 or more'):
+        config.load(overrides=['model.freeze=backbone', 'train.head=linear', 'model.unfreeze_epoch=1'])
+
+
+def test_auto_never_unfreezes_a_head_that_is_trained_in_steps():
+    assert config.load(overrides=['model.unfreeze_epoch=auto']).model.unfreeze_epoch == 0
 
 
 # Folds
@@ -168,6 +234,11 @@ def test_folds_are_measured_on_all_images_and_stand_beside_the_split(measure, ca
 def test_the_mean_of_mirror_images_is_measured_as_it_is_learned(measure, capsys):
     assert measure('evaluate.flip_average=true')['folds']['n'] == 20
     assert capsys.readouterr().err.count('0 computed now') == 3
+
+
+def test_folds_are_not_measured_on_features_that_were_learned_from_the_images(measure, capsys):
+    result = measure(*TUNE, 'evaluate.weights=last')
+    assert 'folds' not in result and 'evaluate.folds: not measured' in capsys.readouterr().err
 
 
 def test_too_many_folds_write_no_report(measure):

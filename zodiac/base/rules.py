@@ -45,7 +45,7 @@ def _rules(cfg):
     yield 'train.class_weights', weighted_once, 'none with train.sampling=balanced: use only one of them'
     if train.head == 'linear':
         yield 'train.head', model.freeze == 'backbone', 'sgd unless model.freeze is backbone'
-        yield 'train.head', not model.unfreeze_epoch, 'sgd with model.unfreeze_epoch, which changes the backbone'
+        yield 'model.unfreeze_epoch', model.unfreeze_epoch != 1, '0, auto, or 2 or more: in epoch 1 the head is solved'
         for key in ('mixup', 'cutmix', 'label_smoothing'):
             yield (
                 'train.head',
@@ -54,7 +54,12 @@ def _rules(cfg):
             )
     if train.views:
         yield 'train.views', model.freeze == 'backbone', '0 unless model.freeze is backbone'
-        yield 'train.views', not model.unfreeze_epoch, '0 with model.unfreeze_epoch, which changes the backbone'
+        stays = not model.unfreeze_epoch or train.head == 'linear'
+        yield (
+            'train.views',
+            stays,
+            '0 with model.unfreeze_epoch, which changes the backbone, unless train.head is linear',
+        )
         mixes = train.mixup or train.cutmix
         yield 'train.views', not mixes, '0 with train.mixup or train.cutmix, which mix the pixels'
 

@@ -14,6 +14,7 @@ from zodiac.models import freezing
 from zodiac.training import checkpoint, collectives, processes, progress
 
 Callback = paddle.callbacks.Callback
+LONG = 120  # seconds that a run may take without a forecast
 SPARED = 30  # seconds between the checkpoints of a training on features
 
 
@@ -187,6 +188,36 @@ class ProgressBar(Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.bar.close()
+
+
+class Forecast(Callback):
+    """Says once how long the rest of the run takes, if that is more than LONG.
+
+    Args:
+        start: first epoch that it is measured in, from 1.
+    """
+
+    def __init__(self, clock, start=1):
+        super().__init__()
+        self.clock = clock
+        self.start = start
+        self.steps, self.began = -1, None  # since `began`; the first step is slower
+
+    def on_train_batch_end(self, step, logs=None):
+        clock = self.clock
+        if clock.epoch + 1 < self.start or self.steps >= 3 or not clock.reading:
+            return
+        self.steps += 1
+        if self.steps == 0:
+            self.began = clock.step, time.monotonic()
+        elif self.steps == 3:
+            step, began = self.began
+            left = (clock.epochs - clock.epoch) * clock.steps - clock.done
+            seconds = (time.monotonic() - began) / (clock.step - step) * left
+            if seconds > LONG:
+                progress.note(
+                    f'training takes about {seconds / 60:.0f} minutes more; Ctrl-C stops it, best/ keeps the best epoch'
+                )
 
 
 class Unfreeze(Callback):

@@ -27,8 +27,8 @@ from zodiac.inference import engines, paddle_engine
 from zodiac.models import builder, convert
 
 BATCH = 32  # images per run of the backbone
-# In float32 OpenVINO is 1.2 to 1.7 times as fast as Paddle (EfficientNet-Lite0, two cores), ONNX Runtime 0.9 to 1.5 times. bfloat16 would be
-# another 2 to 3 times as fast and as accurate over folds, but the features would not be those of the network that is kept.
+# On two cores, for EfficientNet-Lite0 in float32, OpenVINO is 1.2 to 1.7 times as fast as Paddle, ONNX Runtime 0.9 to 1.5 times. bfloat16
+# is another 2 to 3 times as fast and as accurate over folds, but gives other features than the network that is kept.
 ENGINE = 'openvino'
 MANY = 500  # images from which the conversion to ONNX, 2 s, is worth it; later runs find it in the cache
 CHECKED = 4  # images on which head and features are compared with the network

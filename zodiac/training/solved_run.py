@@ -1,6 +1,7 @@
 """Solve the head of a network (train.head=linear), so that the run continues as any other: an epoch of steps that change nothing.
 
-That epoch measures the head, and writes log.csv, VisualDL, best/ and the checkpoints.
+That epoch measures the head, and writes log.csv, VisualDL, best/ and the checkpoints. With model.unfreeze_epoch the run is then resumed
+from it, and all layers learn.
 """
 
 import dataclasses
@@ -15,8 +16,32 @@ from zodiac.training import features, linear_head
 nn = paddle.nn
 
 
-def steps(cfg):
+MANY = 2000  # training images from which fine-tuning on a GPU may be better
+
+
+def parts(cfg, images, place, say):
+    """The settings of a run with a solved head: a list of one `Config`, or of two where all layers learn later.
+
+    Args:
+        images: number of training images.
+        place: Paddle's device.
+        say: called with a message for the user.
+    """
+    epoch = cfg.model.unfreeze_epoch
+    if epoch == 'auto':
+        epoch = 2 if images >= MANY and place != 'cpu' else 0
+        if images >= MANY and not epoch:
+            say('the network stays frozen without a GPU; fine-tuning may be better: model.unfreeze_epoch=2')
+    if not epoch:
+        return [_solved(cfg)]
+    model = dataclasses.replace(cfg.model, unfreeze_epoch=epoch)
+    train = dataclasses.replace(cfg.train, head='sgd', views=0)
+    return [_solved(cfg), dataclasses.replace(cfg, model=model, train=train)]
+
+
+def _solved(cfg):
     """The `Config` of the epoch that measures a solved head: no step changes it."""
+    model = dataclasses.replace(cfg.model, unfreeze_epoch=0, unfreeze_every=0)
     train = dataclasses.replace(
         cfg.train, epochs=1, accumulate=1, sampling='shuffle', ema=0.0, patience=0, save_steps=0, save_minutes=0.0
     )
@@ -30,7 +55,7 @@ def steps(cfg):
         weight_decay=0.0,
         nesterov=False,
     )
-    return dataclasses.replace(cfg, train=train, optim=optim)
+    return dataclasses.replace(cfg, model=model, train=train, optim=optim)
 
 
 def layer_of(rest):
