@@ -75,9 +75,9 @@ def test_names_that_look_alike_are_refused_with_the_setting_that_keeps_them(work
     [
         ([], 'no class folders with images; put the images of each class into a folder of its own, photos/<class>/'),
         (['1.jpg'], 'no class folders with images'),
-        (['cat/1.jpg'], 'there is only one class folder, photos/cat; add one'),
+        (['cat/1.jpg'], 'only one class folder has images, photos/cat; add another class'),
         (['a/b/cat/1.jpg', 'a/b/dog/1.jpg'], 'if the folders in photos/a/b are the classes: -o data.root=photos/a/b'),
-        (['train/cat/1.jpg', 'test/cat/1.jpg'], 'there is only one class folder'),
+        (['train/cat/1.jpg', 'test/cat/1.jpg'], 'only one class folder has images'),
         (['cat/1.jpg', 'dog /1.jpg'], 'dog : cannot be the name of a class'),
         (['cat/1.jpg', 'a\nb/1.jpg'], 'photos/a\\nb: cannot be the name of a class'),
         (['test/cat/1.jpg', 'test/dog/1.jpg'], 'there is test/ but no train/'),

@@ -78,7 +78,7 @@ def _too_few(root, found):
         if len(below) > 1:
             setting = schema.override('data.root', inner)
             return (
-                f'there is only one class folder, {found[0]}; if the folders in {inner} are the classes: -o {setting}'
+                f'only one class folder has images, {found[0]}; if the folders in {inner} are the classes: -o {setting}'
             )
         inner = below[0] if below else inner
-    return f'there is only one class folder, {found[0]}; add one for each other class, at least one'
+    return f'only one class folder has images, {found[0]}; add another class'
