@@ -65,7 +65,7 @@ def solve(views, labels, classes, balanced=False, seed=0, groups=None, strength=
     Returns: Head.
     """
     labels, folds = np.asarray(labels), 0
-    with threadpool_limits(1 if sum(np.size(view) for view in views) < SMALL else None):
+    with _threads(views):
         space = _Space(views, labels, classes, balanced)
         if strength is None:
             strength, folds = _choose(space, labels, np.arange(len(labels)) if groups is None else groups, seed)
@@ -74,6 +74,10 @@ def solve(views, labels, classes, balanced=False, seed=0, groups=None, strength=
             values = values.astype(np.float64)
         model = _fit(values, *rest, strength, tolerance)
     return Head(*space.unfolded(*_weights(model, classes)), strength, folds)
+
+
+def _threads(views):
+    return threadpool_limits(1 if sum(np.size(view) for view in views) < SMALL else None)
 
 
 class _Space:
@@ -123,29 +127,53 @@ def _choose(space, labels, groups, seed):
     counts = np.bincount(labels[np.unique(groups, return_index=True)[1]])
     folds = min([FOLDS, *counts[counts > 1]])
     fold = deal(labels, groups, folds, seed)
-    fold[np.random.default_rng(seed).permutation(len(labels))[CHOOSE:]] = -2  # not looked at
-    parts = [
-        (np.flatnonzero((fold != number) & (fold > -2)), np.flatnonzero(fold == number)) for number in range(folds)
-    ]
-    parts = [(space.samples(kept), out) for kept, out in parts if len(out) and len(np.unique(labels[kept])) > 1]
-
-    def measure(strength, models):
-        models = [_fit(*samples, strength, start=model) for model, (samples, _) in zip(models, parts)]
-        return models, sum(_loss(space, model, out) for model, (_, out) in zip(models, parts))
-
-    if not parts:
+    left_out = _LeftOut(space, fold, seed)
+    usable = [number for number in range(folds) if left_out.usable({number})]
+    if not usable:
         return USUAL, 0
-    best, (usual, lowest) = USUAL, measure(USUAL, [None] * len(parts))
+    return _search(lambda strength: sum(left_out.loss(out, {out}, strength) for out in usable)), len(usable)
+
+
+def _search(loss):
+    """The C with the lowest loss(C); from `USUAL` on, its neighbours are tried as long as they are better."""
+    best, lowest = USUAL, loss(USUAL)
     for strengths in OTHERS:
-        models = usual
         for strength in strengths:
-            models, loss = measure(strength, models)
-            if loss >= lowest:
+            found = loss(strength)
+            if found >= lowest:
                 break
-            best, lowest = strength, loss
+            best, lowest = strength, found
         if best != USUAL:
             break
-    return best, len(parts)
+    return best
+
+
+class _LeftOut:
+    """Losses of models that did not learn from some folds; each model is found once."""
+
+    def __init__(self, space, fold, seed):
+        fold = fold.copy()
+        fold[np.random.default_rng(seed).permutation(len(fold))[CHOOSE:]] = -2  # not looked at
+        self.space, self.fold, self.models, self.newest = space, fold, {}, {}
+
+    def usable(self, folds):
+        """Whether each of these folds has images, and the others two classes."""
+        return set(self.fold) >= folds and len(np.unique(self.space.labels[self._others(folds)])) > 1
+
+    def loss(self, out, folds, strength):
+        """The summed loss on the fold `out` of a model that learned from all but `folds`."""
+        key = tuple(sorted(folds))
+        if (key, strength) not in self.models:
+            model = _fit(*self.space.samples(self._others(folds)), strength, start=self.newest.get(key))
+            self.models[key, strength] = self.newest[key] = model
+        images = np.flatnonzero(self.fold == out)
+        weight, bias = _weights(self.models[key, strength], self.space.classes)
+        likely = softmax(self.space.views[0, images] @ weight + bias, axis=1)
+        likely = likely[np.arange(len(images)), self.space.labels[images]]
+        return (-np.log(np.maximum(likely, 1e-12)) * self.space.importance[images]).sum()
+
+    def _others(self, folds):
+        return np.flatnonzero(~np.isin(self.fold, [-2, *folds]))
 
 
 def _fit(values, labels, weights, strength, tolerance=ROUGH, start=None):
@@ -155,13 +183,6 @@ def _fit(values, labels, weights, strength, tolerance=ROUGH, start=None):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning)  # 1000 steps are close enough
         return model.fit(values, labels, weights)
-
-
-def _loss(space, model, out):
-    """The summed loss of a model on images, int [m]."""
-    weight, bias = _weights(model, space.classes)
-    likely = softmax(space.views[0, out] @ weight + bias, axis=1)[np.arange(len(out)), space.labels[out]]
-    return (-np.log(np.maximum(likely, 1e-12)) * space.importance[out]).sum()
 
 
 def _weights(model, classes):
@@ -207,14 +228,30 @@ def over_folds(views, labels, classes, folds, balanced=False, seed=0, groups=Non
     labels = np.asarray(labels)
     groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
     fold = deal(labels, groups, folds, seed)
+    strengths = _choose_for_folds(views, labels, classes, balanced, fold, seed)
     probabilities = np.zeros((len(labels), classes))
     for number in range(folds):
         kept, out = fold != number, fold == number
-        head = solve(
-            [view[kept] for view in views], labels[kept], classes, balanced, seed, groups[kept], tolerance=ROUGH
-        )
+        chosen = [view[kept] for view in views]
+        head = solve(chosen, labels[kept], classes, balanced, seed, groups[kept], strengths.get(number), ROUGH)
         probabilities[out] = head.probabilities(views[0][out])
     return probabilities
+
+
+def _choose_for_folds(views, labels, classes, balanced, fold, seed):
+    """{fold: C}, chosen without that fold: each other one in turn is left out too. Such a model serves both folds that it did not learn
+    from, so there are half as many to find. Empty for fewer than four folds, where little would be left to learn from."""
+    numbers = range(fold.max() + 1)
+    if len(numbers) < 4:
+        return {}
+    with _threads(views):
+        left_out = _LeftOut(_Space(views, labels, classes, balanced), fold, seed)
+        others = {number: [n for n in numbers if n != number and left_out.usable({n, number})] for number in numbers}
+
+        def choose(number):
+            return _search(lambda strength: sum(left_out.loss(n, {n, number}, strength) for n in others[number]))
+
+        return {number: choose(number) for number in numbers if others[number]}
 
 
 def learning_curve(views, labels, classes, balanced=False, seed=0, groups=None):
