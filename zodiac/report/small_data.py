@@ -98,8 +98,9 @@ def plot_learning_curve(path, curve):
                 marker='o',
                 mfc='white',
             )
+            label = f'expected: {formatting.percent(doubling["top1"])}'
             axis.annotate(
-                'expected', (ticks[-1], doubling['top1']), (0, -14), textcoords='offset points', ha='right', fontsize=9
+                label, (ticks[-1], doubling['top1']), (6, -30), textcoords='offset points', ha='right', fontsize=9
             )
         for number, share in zip(numbers, top1):
             label = formatting.percent(share)
@@ -107,5 +108,5 @@ def plot_learning_curve(path, curve):
         axis.set(xscale='log', xlabel='photos per class', ylabel='accuracy on photos left out')
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()
-        axis.yaxis.set_major_formatter(lambda share, _: f'{share:.0%}')
+        axis.yaxis.set_major_formatter(lambda share, _: f'{100 * share:g} %')
         axis.grid(alpha=0.3)
