@@ -189,7 +189,7 @@ def over_folds(cfg, network, origin):
     curve = linear_head.learning_curve(views, labels, len(names), **how)
     measured = {
         'folds': small_data.over_folds(labels, probabilities, number),
-        'learning_curve': small_data.learning_curve(curve, names),
+        'learning_curve': small_data.learning_curve(curve, np.bincount(labels, minlength=len(names)), names),
     }
     return measured, (paths, labels, probabilities)
 
