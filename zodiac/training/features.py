@@ -98,7 +98,7 @@ class Backbone:
                 with open(f'{path}.onnx', 'rb') as file:
                     content = file.read()
             manifest = {'name': 'backbone', 'sha256': {'backbone.onnx': hashlib.sha256(content).hexdigest()}}
-            run = engines.ENGINES[FASTER](engines.Source(folder, manifest, content, False), 'cpu')
+            run = engines.ENGINES[FASTER](engines.Source(folder, manifest, content), 'cpu')
         except UserError:
             return None  # Paddle runs every network
         return lambda images: run(images.numpy())[0]
