@@ -232,7 +232,8 @@ def test_the_table_has_all_candidates_with_difference_share_and_times(fake):
     rows = table.splitlines()[1:-1]
     assert [tuple(row.split()[:2]) for row in rows] == choice.CANDIDATES
     assert row_of(table, 'openvino', 'bf16').endswith('  yes')
-    assert row_of(table, 'paddle', 'fp32').endswith('  no: slower')
+    assert row_of(table, 'paddle', 'fp32').endswith('  no: takes seconds to start')
+    assert row_of(table, 'onnxruntime', 'fp32').endswith('  no: slower')
     assert row_of(table, 'openvino', 'int8').endswith('  no: only with --precision int8')
     assert row_of(table, 'onnxruntime', 'fp32').split()[2:4] == ['0', '0.00%']
     assert row_of(explain(engine='paddle'), 'openvino', 'bf16').endswith('  no: not asked for')

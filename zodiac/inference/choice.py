@@ -174,9 +174,10 @@ def _timed(run, batch):
 
 
 def taken(rows):
-    """The Choice with the least time (the geometric mean over BATCHES) among those without a problem; None if there is none."""
+    """The Choice with the least time (the geometric mean over BATCHES) among those without a problem; Paddle only if no other is
+    there. None if there is none."""
     passed = [row for row in rows if not row['problem']]
-    best = min(passed, key=lambda row: np.prod(row['ms']), default=None)
+    best = min(passed, key=lambda row: (row['engine'] == 'paddle', np.prod(row['ms'])), default=None)
     return best and Choice(best['engine'], best['precision'])
 
 
@@ -257,13 +258,9 @@ def _verdict(row, choice, asked):
         return f'no: {row["problem"]}'
     if (row['engine'], row['precision']) == choice:
         return 'yes'
-    return (
-        'no: slower'
-        if asked
-        else 'no: not asked for'
-        if row['precision'] != 'int8'
-        else 'no: only with --precision int8'
-    )
+    if not asked:
+        return 'no: only with --precision int8' if row['precision'] == 'int8' else 'no: not asked for'
+    return 'no: takes seconds to start' if row['engine'] == 'paddle' != choice.engine else 'no: slower'
 
 
 def _cache_path(manifest, engine, precision):

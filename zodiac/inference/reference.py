@@ -5,6 +5,7 @@ drawn from integers alone, so no photo is shipped and every machine and version 
 """
 
 import io
+import math
 
 import numpy as np
 
@@ -117,10 +118,12 @@ def changed_share(found, known_margins):
 
     The first class a stays ahead of a class b unless the engine moves the two logits against each other by at least their distance:
     (y_a + e_a) - (y_b + e_b) = (y_a - y_b) - (e_b - e_a) > 0 unless |e_b - e_a| >= y_a - y_b (Tsuzuku et al. 2018, "Lipschitz-Margin
-    Training", use the same bound). Each difference on the pictures is therefore compared with each validation margin: the share of
-    pairs in which it is not smaller. Their order, pictures against photos, is by chance, and a difference in the other
-    direction does no harm, so fewer answers do change. Between two margins the share is interpolated (the i-th of n margins is at
-    i / (n + 1), Weibull 1939), so that a few validation images do not turn one close case into a share of their number.
+    Training", use the same bound). Each difference on the pictures is therefore compared with each validation margin: the share is that
+    of the pairs in which the difference is not smaller. Fewer answers do change: a difference in the other direction does no harm, and
+    most classes are further behind than the second.
+
+    The smallest of few margins is a matter of chance. Below the k-th of n, k the root of n, their density is therefore taken as constant
+    (the nearest-neighbour estimate, Loftsgaarden and Quesenberry 1965); above, the i-th margin is at i / (n + 1).
 
     Args:
         found: the result of `differences`.
@@ -128,7 +131,8 @@ def changed_share(found, known_margins):
     """
     if not found.size:  # a single class
         return 0.0
-    ordered = np.sort(known_margins[np.isfinite(known_margins)].astype(np.float64))
-    at = np.concatenate([[0.0], ordered])
-    shares = np.interp(found, at, np.arange(len(at)) / len(at), right=1.0)
+    ordered = np.sort(known_margins.astype(np.float64))
+    first = math.ceil(math.sqrt(len(ordered)))
+    places = np.concatenate([[0], np.arange(max(1, first), len(ordered) + 1)])
+    shares = np.interp(found, [0, *ordered[max(0, first - 1) :]], places / (len(ordered) + 1), right=1.0)
     return float(np.where(found > 0, shares, 0.0).mean())
