@@ -47,10 +47,8 @@ def main():
 def load(name):
     """(exported model, a transformed image) of FOLDER, FOLDER:ENGINE or FOLDER:ENGINE:PRECISION."""
     folder, engine, precision = (*name.split(':'), '', '')[:3]
-    if engine in PLAIN:
-        model = PLAIN[engine](folder)
-    else:
-        model = exported_model.load(folder, 'cpu', engine or 'auto', precision or 'auto')
+    ours = engine not in PLAIN
+    model = exported_model.load(folder, 'cpu', engine or 'auto', precision or 'auto') if ours else PLAIN[engine](folder)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     return model, transforms.apply(model.transform, Image.fromarray(noise))
 
