@@ -152,6 +152,7 @@ def _measured(run, manifest, known, allowed):
     (pixels, expected, margins), position = known, export_folder.output_names(manifest).index('logits')
     most = max(BATCHES)
     batches = [reference.inputs(manifest, pixels[start : start + most]) for start in range(0, len(pixels), most)]
+    run(batches[0][:1])  # first, so that OpenVINO compiles for single images too
     logits = np.concatenate([run(batch)[position] for batch in batches])
     if logits.shape != expected.shape:
         return {'problem': f'gives logits of shape {list(logits.shape)}, not {list(expected.shape)}'}

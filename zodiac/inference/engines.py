@@ -102,18 +102,26 @@ def _openvino(source, place):
     if place not in ('auto', 'cpu'):
         raise UsageError(f'--device {place}: the engine openvino runs on the CPU here; use --device cpu')
     openvino = _import('openvino')
-    core, streams = openvino.Core(), {}
+    core, streams, graph = openvino.Core(), {}, None
     settings = {'INFERENCE_PRECISION_HINT': HINTS[source.precision], 'INFERENCE_NUM_THREADS': device.cores()}
     largest = CACHED_PIXELS[source.precision]
 
+    def read():
+        nonlocal graph
+        graph = graph or core.read_model(source.onnx)
+        return graph
+
+    if not source.compiled or not os.path.isfile(source.compiled):
+        _load('openvino', path, read)
+
     def compile_for(hint):
         options = {**settings, 'PERFORMANCE_HINT': hint}
-        keeps = hint == 'LATENCY' and source.compiled
-        network = keeps and _read_compiled(core, source.compiled, options)
-        if not network:
-            network = core.compile_model(core.read_model(source.onnx), 'CPU', options)
-            if keeps:
-                _keep_compiled(network, source.compiled)
+        kept = source.compiled if hint == 'LATENCY' else None
+        network = _read_compiled(core, kept, options) if kept else None
+        if network is None:
+            network = core.compile_model(read(), 'CPU', options)
+            if kept:
+                _keep_compiled(network, kept)
         return network
 
     def streams_for(count):
@@ -162,7 +170,9 @@ def _read_compiled(core, path, options):
 def _keep_compiled(network, path):
     """Write a compiled network after its SHA-256, and remove all but the last COMPILED that were used."""
     with contextlib.suppress(OSError, UserError, RuntimeError):  # of no use to the caller: it has the network
-        content = network.export_model().getvalue()
+        stream = io.BytesIO()
+        network.export_model(stream)
+        content = stream.getvalue()
         with files.atomic_write(path, binary=True, sync=False) as file:
             file.write(hashlib.sha256(content).digest())
             file.write(content)
