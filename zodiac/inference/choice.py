@@ -24,14 +24,13 @@ LIMIT = 0.005  # share of the answers that may change
 BATCHES = (1, 16)  # images per run that are timed
 RUNS, SECONDS = 3, 2.0  # at most so many runs, and seconds, for each
 CANDIDATES = [
-    *(
-        ('openvino', 'bf16'),
-        ('openvino', 'fp32'),
-        ('onnxruntime', 'fp32'),
-        ('openvino', 'int8'),
-        ('onnxruntime', 'int8'),
-    ),
-    *(('paddle', 'bf16'), ('paddle', 'fp32')),
+    ('openvino', 'bf16'),
+    ('openvino', 'fp32'),
+    ('openvino', 'int8'),
+    ('onnxruntime', 'fp32'),
+    ('onnxruntime', 'int8'),
+    ('paddle', 'bf16'),
+    ('paddle', 'fp32'),
 ]
 PRECISIONS = ('fp32', 'bf16', 'int8')
 NO_BF16 = 'this processor has no bfloat16 (avx512_bf16 or amx_bf16)'
@@ -40,15 +39,17 @@ Choice = collections.namedtuple('Choice', 'engine precision')
 
 def add_options(parser):
     """Add --engine, --precision and --explain to an argparse parser."""
-    add, auto = parser.add_argument, 'auto: the fastest that agrees with the network on this machine (default: auto)'
-    add('--engine', choices=['auto', *engines.ENGINES], default='auto', help=f'what runs the model; {auto}')
+    add = parser.add_argument
+    help_on_engine = (
+        'what runs the model; auto: the fastest that agrees with the network on this machine (default: auto)'
+    )
     help_on_precision = (
         'in which it runs; auto: bf16 where the processor has it and it agrees, else fp32 (default: auto)'
     )
+    help_on_explain = 'print how each engine and precision agrees and how fast it is, and stop'
+    add('--engine', choices=['auto', *engines.ENGINES], default='auto', help=help_on_engine)
     add('--precision', choices=['auto', *PRECISIONS], default='auto', help=help_on_precision)
-    add(
-        '--explain', action='store_true', help='print how each engine and precision agrees and how fast it is, and stop'
-    )
+    add('--explain', action='store_true', help=help_on_explain)
 
 
 def choose(folder, manifest, contents, place, engine='auto', precision='auto', checked=True):
@@ -283,8 +284,8 @@ def _key(manifest, *more):
         for names in (('openvino',), ('onnxruntime', 'onnxruntime-gpu'), packages.BUILDS)
     ]
     code = sources.code_hash('zodiac.inference.choice', 'zodiac.inference.paddle_engine')
-    parts = [manifest['sha256'], manifest['input'], about, platform.machine(), device.cores(), versions, code, more]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    parts = [manifest, about, platform.machine(), device.cores(), versions, code, more]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _kept(path):
