@@ -257,6 +257,7 @@ class Evaluate:
         '`export.py` uses this setting too, but cannot use an exported folder.',
     )
     engine: Literal['paddle', 'onnxruntime', 'openvino'] = setting('paddle', 'Engine that runs an exported folder.')
+    precision: Literal['fp32', 'bf16', 'int8'] = setting('fp32', 'Precision in which it runs.')
     flip_average: bool = setting(False, 'Average over the image and its mirror image, in `export.py` too.')
     batch_size: int = setting(32, 'Number of images in a batch.', low=1)
     folds: int = setting(
@@ -277,19 +278,22 @@ class Export:
     tolerance: float = setting(1e-4, 'fp32: maximum difference of a probability.', above=0, high=1)
     logit_tolerance: Union[Auto, float] = setting(
         'auto',
-        'Maximum difference of a logit, relative to the spread of the logits; auto: fp32 0.001, bf16 0.1, int8 0.25.',
+        'Maximum difference of a logit, relative to the spread of the logits; auto: fp32 0.001, int8 0.25.',
         above=0,
     )
     loss_tolerance: Union[Auto, float] = setting(
         'auto',
-        'Maximum difference of the loss in nats, relative to the loss if that is above 1; auto: fp32 0.001, bf16 0.02, int8 0.05.',
+        'Maximum difference of the loss in nats, relative to the loss if that is above 1; auto: fp32 0.001, int8 0.05.',
         above=0,
     )
-    precision: Literal['fp32', 'bf16', 'int8'] = setting(
-        'fp32', 'bf16: for Paddle, on CPUs that support it; int8: for the ONNX model.'
-    )
-    agreement: float = setting(0.98, 'bf16, int8: minimum share of images with the same top-1.', above=0, high=1)
+    int8: bool = setting(False, 'Also write `<name>.int8.onnx`, which runs with `--precision int8`.')
+    agreement: float = setting(0.98, 'int8: minimum share of images with the same top-1.', above=0, high=1)
     calibration_images: int = setting(256, 'int8: training images for calibrating the range of each layer.', low=1)
+    examples: int = setting(
+        0,
+        'Validation images, as pixels, that the export carries so that each machine checks its engines on them too.',
+        low=0,
+    )
     onnx: Union[Auto, bool] = setting('auto', 'Also write `<name>.onnx`; auto: if its packages are installed.')
     preprocess: bool = setting(False, 'The model takes uint8 pixels [N, H, W, 3] and normalizes them itself.')
     softmax: bool = setting(True, 'The model returns probabilities, and logits as a second output; false: only logits.')

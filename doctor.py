@@ -126,6 +126,7 @@ def installation(cfg):
         ('deploy packages', lambda: required(deploy, imported(), [base], optional=True)),
         ('onnx export', check_packages.onnx),
         ('serve packages', lambda: required(serve, imported(), [base, deploy], optional=True)),
+        ('prediction', lambda: check_packages.prediction(device.has_bf16())),
         ('gpu', lambda: check_packages.gpu(probe.nvidia_smi(), imported().get('paddle', {}), cfg.device)),
         ('home', lambda: check_machine.home(home.problem())),
     ]

@@ -126,7 +126,7 @@ def predictor(cfg):
 def predictor_of_export(cfg):
     """(predict, origin) of an exported model. Raises UserError if its classes are not data.labels."""
     folder = cfg.evaluate.weights
-    exported = exported_model.load(folder, cfg.device, cfg.evaluate.engine)
+    exported = exported_model.load(folder, cfg.device, cfg.evaluate.engine, cfg.evaluate.precision, checked=False)
     if exported.labels != cfg.data.labels:
         raise UserError(
             f'{folder}: was exported with data.labels = {exported.labels}, now it is {cfg.data.labels} '
@@ -142,7 +142,7 @@ def predictor_of_export(cfg):
                 bar.update(len(batch))
         return np.concatenate(outputs)
 
-    return predict, {'weights': folder, 'engine': cfg.evaluate.engine, **exported.origin}
+    return predict, {'weights': folder, 'engine': exported.engine, 'precision': exported.precision, **exported.origin}
 
 
 def require_finite(probabilities, weights):

@@ -5,9 +5,10 @@
     python export.py -o export.preprocess=true export.temperature=true export.onnx=true
 
 The folder contains a static model for Paddle Inference, <name>.json (.pdmodel with Paddle 2.6) and <name>.pdiparams; the same model
-as <name>.onnx where requirements-deploy.txt is installed; and inference.yaml with labels, transform, shapes and the SHA-256 of each
-file. Each model is loaded again and compared with the network on validation images. If one differs, the export fails and an older
-one is kept.
+as <name>.onnx where requirements-deploy.txt is installed, and with export.int8=true as <name>.int8.onnx; <name>.reference.npz, with which
+predict.py and serve.py choose engine and precision where they run; and inference.yaml with labels, transform, shapes and the SHA-256 of
+each file. Each model is loaded again and compared with the network on validation images. If one differs, the export fails and an older one
+is kept.
 """
 
 if __name__ == '__main__':
@@ -31,12 +32,13 @@ from dataset import Loader, ZodiacDataset, eval_transform
 from zodiac.base import class_names, device, files, networks, packages
 from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
-from zodiac.inference import engines, export_folder, exported_model, image_batches, parity
+from zodiac.inference import engines, export_folder, exported_model, image_batches, parity, reference
 from zodiac.models import convert, prediction, wrappers
 from zodiac.report import calibration
 from zodiac.training import checkpoint
 
 BATCH = 8  # images per run in the comparison and in the calibration of int8
+MARGINS = 512  # validation images whose margins are sealed
 
 
 def main():
@@ -48,11 +50,6 @@ def export(cfg):
     cfg, settings = class_names.resolve(cfg), cfg.export
     no_onnx, fix = why_no_onnx(settings)
     device.choose(cfg.device)
-    if settings.precision == 'bf16' and not device.has_bf16():
-        raise UserError(
-            'export.precision = bf16: this processor does not support it (avx512_bf16 or amx_bf16), so its accuracy cannot be checked; '
-            'export on one that does, or set export.precision=fp32 or int8'
-        )
     dataset = ZodiacDataset('valid', augment=False, cfg=cfg)
     network, origin = checkpoint.load_network(
         cfg.run_dir, cfg.evaluate.weights, cfg.identity, cfg.evaluate.flip_average
@@ -65,8 +62,8 @@ def export(cfg):
     manifest = describe(cfg, origin, temperature, not no_onnx)
     if no_onnx:
         manifest['without_onnx'] = no_onnx
-    examples = ()
-    if settings.precision == 'int8':
+    examples = None
+    if settings.int8:
         training = ZodiacDataset('train', augment=False, cfg=cfg)
         paths = [training.paths[i] for i in training.spread(settings.calibration_images)]
         examples = image_batches.read_indexed(paths, manifest['transform'], BATCH)
@@ -79,6 +76,7 @@ def export(cfg):
     with files.atomic_folder(folder) as unfinished:
         write_models(layer, manifest, unfinished, not no_onnx, examples)
         manifest['parity'] = compare(network, manifest, unfinished, names, dataset, cfg)
+        seal(network, manifest, unfinished, dataset, cfg)
         export_folder.write_manifest(unfinished, manifest)
     show(manifest['parity'], names)
     if no_onnx and settings.onnx == 'auto':
@@ -96,8 +94,8 @@ def why_no_onnx(settings):
     if settings.onnx is False:
         return 'export.onnx=false', ''
     why, fix = packages.why_no_onnx() or ('', '')
-    if why and (settings.onnx is True or settings.precision == 'int8'):
-        setting = 'export.onnx=true' if settings.onnx is True else 'export.precision=int8'
+    if why and (settings.onnx is True or settings.int8):
+        setting = 'export.onnx=true' if settings.onnx is True else 'export.int8=true'
         raise UserError(
             f'{setting} needs the packages of requirements-deploy.txt ({why}): {fix}; see docs/troubleshooting.md#onnx-export'
         )
@@ -133,7 +131,6 @@ def describe(cfg, origin, temperature, with_onnx):
         'input': pixels if cfg.export.preprocess else normalised,
         'output': {'name': outputs[0], 'shape': [-1, classes], 'dtype': 'float32'},
         'outputs': outputs,
-        'precision': cfg.export.precision,
         'temperature': temperature,
         'trained': {'arch': cfg.model.arch, 'flip_average': cfg.evaluate.flip_average, **origin, **credit},
         'versions': versions(with_onnx),
@@ -149,18 +146,18 @@ def versions(with_onnx):
     return found
 
 
-def write_models(layer, manifest, folder, with_onnx, examples=()):
+def write_models(layer, manifest, folder, with_onnx, examples=None):
     """Write the static model, the ONNX model, and inference.yaml with their hashes.
 
     Args:
-        examples: batches of transformed images; only used when `precision` is int8.
+        examples: batches of transformed images, to write the ONNX model in int8 too; None: it is not written.
     """
     path = os.path.join(folder, manifest['name'])
     convert.save_static(layer, path, manifest['input']['shape'], manifest['input']['dtype'])
     if with_onnx:
         convert.save_onnx(path, manifest['outputs'])
-        if manifest['precision'] == 'int8':
-            convert.quantize_onnx(f'{path}.onnx', examples)
+        if examples is not None:
+            convert.quantize_onnx(f'{path}.onnx', f'{path}.int8.onnx', examples)
     manifest['sha256'] = {name: files.sha256(os.path.join(folder, name)) for name in sorted(os.listdir(folder))}
     export_folder.write_manifest(folder, manifest)
 
@@ -169,16 +166,15 @@ def compare(network, manifest, folder, names, dataset, cfg):
     """Run validation images through each exported model and through the network as evaluate.py runs it, which also shows errors in
     the layers added around the network. Raises UserError when an engine differs.
 
-    OpenVINO, which is optional, only causes a warning then; `--engine auto` takes only the engines in the result.
+    OpenVINO, which is optional, only causes a warning then; predict.py and serve.py do not take an engine that is among `differs`.
 
     Returns: JSON-ready dict: images; tolerance; top1, loss and logit_spread of the network; the result of parity.compare for each
-        engine; and the worst over the engines of largest_difference, logit_difference and top1_agreement.
+        engine, and under `int8` for each that runs the int8 file; the worst over the engines (without int8) of largest_difference,
+        logit_difference and top1_agreement; and `differs`, a list of engines.
     """
     chosen = dataset.spread(cfg.export.parity_images)
     paths, labels = [dataset.paths[i] for i in chosen], dataset.labels[chosen]
-    with paddle.no_grad():
-        batches = image_batches.read_indexed(paths, eval_transform(cfg), BATCH)
-        logits = np.concatenate([network(paddle.to_tensor(batch)).numpy() for batch in batches])
+    logits = logits_of(network, image_batches.read_indexed(paths, eval_transform(cfg), BATCH))
     expected = logits / manifest['temperature']
     if not np.isfinite(expected).all():
         raise UserError(
@@ -186,14 +182,17 @@ def compare(network, manifest, folder, names, dataset, cfg):
             'optim.lr, or choose other weights with evaluate.weights'
         )
     batches = list(image_batches.read_indexed(paths, manifest['transform'], BATCH))
-    found = {}
-    for engine in names:
+    found, in_int8, differs = {}, {}, []
+    integers = engines.onnx_name(manifest, 'int8') in manifest['sha256']
+    for precision, engine in [*(('fp32', name) for name in names), *(('int8', name) for name in names[1:] if integers)]:
         try:
-            place = cfg.device if engine == 'paddle' and cfg.export.precision != 'bf16' else 'cpu'
-            model = exported_model.load(folder, place, engine, compared=False)
+            model = exported_model.load(
+                folder, cfg.device if engine == 'paddle' else 'cpu', engine, precision, checked=False
+            )
             results = [model.outputs(batch) for batch in batches]
             outputs = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
-            found[engine] = parity.compare(engine, expected, outputs, labels, cfg.export)
+            of_precision = in_int8 if precision == 'int8' else found
+            of_precision[engine] = parity.compare(engine, precision, expected, outputs, labels, cfg.export)
         except UserError as error:
             if engine != 'openvino':
                 raise UserError(f'{cfg.run_dir}/infer: not exported: {error}; an older export is kept') from None
@@ -201,28 +200,76 @@ def compare(network, manifest, folder, names, dataset, cfg):
             print(
                 f'warning: {message}; predict.py and serve.py will not choose openvino by themselves', file=sys.stderr
             )
+            differs.append('openvino')
     return {
         'images': len(chosen),
         'tolerance': cfg.export.tolerance,
         'network': {**parity.quality(expected, labels), 'logit_spread': parity.spread(expected)},
         **found,
+        **({'int8': in_int8} if integers else {}),
+        **({'differs': sorted(set(differs))} if differs else {}),
         'largest_difference': max(values['largest_difference'] for values in found.values()),
         'logit_difference': max(values['logit_difference'] for values in found.values()),
         'top1_agreement': min(values['top1_agreement'] for values in found.values()),
     }
 
 
-def show(measured, names):
-    """Print the result of `compare`, one line per engine."""
-    network = measured['network']
-    for engine in filter(measured.get, names):
-        found = measured[engine]
-        print(
-            f'{engine} ({found["precision"]}) against the network on {measured["images"]} validation images: largest difference of a '
-            f'logit {found["logit_difference"]:.2e} of their spread, of a probability {found["largest_difference"]:.2e}; same top-1 '
-            f'on {found["top1_agreement"]:.1%}; top-1 {found["top1"]:.4f} and {network["top1"]:.4f}; loss {found["loss"]:.4f} and '
-            f'{network["loss"]:.4f}'
+def logits_of(network, batches):
+    """The logits, float32 [N, classes], of a network for batches of normalised images."""
+    with paddle.no_grad():
+        return np.concatenate([network(paddle.to_tensor(batch)).numpy() for batch in batches])
+
+
+def seal(network, manifest, folder, dataset, cfg):
+    """Write the file that reference.py describes, add its hash to the manifest, and note under `parity` the share of answers that int8
+    could change. The margins are those of up to MARGINS validation images, by the fastest engine that agrees with the network."""
+    compared = manifest['parity']
+    pixels = reference.pictures(cfg.image.size)
+    paths = [dataset.paths[i] for i in dataset.spread(cfg.export.examples)] if cfg.export.examples else []
+    *scaling, normalisation = eval_transform(cfg)
+    examples = np.zeros((0, *pixels.shape[1:]), np.uint8)
+    if paths:
+        examples = np.concatenate(list(image_batches.read_indexed(paths, scaling, BATCH)))
+
+    def expected(images):
+        batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+        normalised = (reference.normalised(batch, normalisation) for batch in batches)
+        return (logits_of(network, normalised) / manifest['temperature']).astype(np.float32)
+
+    def run(engine, precision, batches):
+        model = exported_model.load(
+            folder, cfg.device if engine == 'paddle' else 'cpu', engine, precision, checked=False
         )
+        return np.concatenate([model.outputs(batch)['logits'] for batch in batches])
+
+    logits = expected(pixels)
+    engine = next(name for name in ('openvino', 'onnxruntime', 'paddle') if name in compared)
+    chosen = [dataset.paths[i] for i in dataset.spread(MARGINS)]
+    margins = reference.margins(run(engine, 'fp32', image_batches.read_indexed(chosen, manifest['transform'], BATCH)))
+    given = reference.inputs(manifest, pixels)
+    for name, found in compared.get('int8', {}).items():
+        batches = [given[start : start + BATCH] for start in range(0, len(given), BATCH)]
+        moved = reference.differences(logits, run(name, 'int8', batches))
+        found['share'] = reference.changed_share(moved, margins)
+    content = reference.pack(logits, margins, examples, expected(examples) if paths else logits[:0])
+    name = reference.file_name(manifest)
+    with open(os.path.join(folder, name), 'wb') as file:
+        file.write(content)
+    manifest['sha256'][name] = files.sha256(os.path.join(folder, name))
+
+
+def show(measured, names):
+    """Print the result of `compare`, one line per engine and precision."""
+    network = measured['network']
+    for found_by_engine in (measured, measured.get('int8', {})):
+        for engine in filter(found_by_engine.get, names):
+            found = found_by_engine[engine]
+            print(
+                f'{engine} ({found["precision"]}) against the network on {measured["images"]} validation images: largest difference of a '
+                f'logit {found["logit_difference"]:.2e} of their spread, of a probability {found["largest_difference"]:.2e}; same top-1 '
+                f'on {found["top1_agreement"]:.1%}; top-1 {found["top1"]:.4f} and {network["top1"]:.4f}; loss {found["loss"]:.4f} and '
+                f'{network["loss"]:.4f}'
+            )
 
 
 if __name__ == '__main__':

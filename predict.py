@@ -27,11 +27,17 @@ from tqdm import tqdm
 from zodiac.base import device, files, walk
 from zodiac.base.errors import UserError, run
 from zodiac.images import decoding
-from zodiac.inference import engines, exported_model, image_batches
+from zodiac.inference import choice, exported_model, image_batches
 
 
 def main():
-    args = make_parser().parse_args()
+    parser = make_parser()
+    args = parser.parse_args()
+    if args.explain:
+        print(exported_model.explain(args.infer_dir, args.device, args.engine, args.precision))
+        return
+    if not args.paths:
+        parser.error('the following arguments are required: PATH')
     for path in args.paths:
         if not os.path.exists(path):
             raise UserError(f'{path}: no such file or folder')
@@ -39,7 +45,7 @@ def main():
     # result lines on the same terminal are progress enough
     quiet = None if args.csv or not sys.stdout.isatty() else True
     with output(args) as write, tqdm(desc='classifying', unit='image', leave=False, disable=quiet) as bar:
-        model = exported_model.load(args.infer_dir, args.device, args.engine)
+        model = exported_model.load(args.infer_dir, args.device, args.engine, args.precision)
         found = find_images(args.paths, lambda text: bar.write(files.printable(text), file=sys.stderr))
         for paths, batch, errors in image_batches.read(found, model.transform, args.batch_size):
             for error in errors:
@@ -47,7 +53,7 @@ def main():
             unread += len(errors)
             if len(batch):
                 for path, probabilities in zip(paths, model.predict(batch)):
-                    write((path, exported_model.top_labels(probabilities, model.labels, args.top)))
+                    write((path, exported_model.top_labels(probabilities, model.labels, args.top), model))
                 classified += len(paths)
             bar.update(len(paths) + len(errors))
         if not classified:  # raised inside, so that no empty CSV file is written
@@ -64,15 +70,14 @@ def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('infer_dir', help='folder that export.py wrote')
-    add('paths', nargs='+', metavar='PATH', help='image files, or folders to search for images')
+    add('paths', nargs='*', metavar='PATH', help='image files, or folders to search for images')
     add('--top', type=_positive, default=1, metavar='N', help='labels per image (default: 1)')
     form = parser.add_mutually_exclusive_group()
     form.add_argument('--json', action='store_true', help='print one JSON object per line')
     form.add_argument('--csv', metavar='FILE', help='write a CSV file instead of printing lines')
     add('--batch-size', type=_positive, default=16, metavar='N', help='images per run of the network (default: 16)')
     add('--device', type=device.checked, default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
-    help_on_engine = 'what runs the model; auto: the fastest one that export.py has checked (default: auto)'
-    add('--engine', choices=['auto', *engines.ENGINES], default='auto', help=help_on_engine)
+    choice.add_options(parser)
     return parser
 
 
@@ -134,20 +139,21 @@ def is_image(path):
 
 
 def as_line(row):
-    path, guesses = row
+    path, guesses, _ = row
     cells = [path, *(cell for label, probability in guesses for cell in (label, f'{probability:.4f}'))]
     return '\t'.join(map(files.printable, cells))
 
 
 def as_json(row):
-    path, guesses = row
+    path, guesses, model = row
     escaped = codecs.lookup(sys.stdout.encoding or 'ascii').name != 'utf-8'  # other encodings lack some characters
-    return json.dumps({'path': path, **exported_model.as_dict(guesses)}, ensure_ascii=escaped)
+    return json.dumps({'path': path, **exported_model.as_dict(guesses, model)}, ensure_ascii=escaped)
 
 
 @contextlib.contextmanager
 def output(args):
-    """Yield a function that takes the row of an image and prints it, or adds it to the CSV file, which appears at the end.
+    """Yield a function that takes the row of an image, (path, result of top_labels, model), and prints it, or adds it to the CSV file,
+    which appears at the end.
 
     Raises UserError at once if the file cannot be written.
     """
@@ -158,7 +164,7 @@ def output(args):
         write_row, titles = files.csv_table(file), []
 
         def write(row):
-            path, guesses = row
+            path, guesses, _ = row
             if not titles:
                 ranks = ['', *range(2, len(guesses) + 1)]
                 titles.extend(['path', *(f'{name}{rank}' for rank in ranks for name in ('label', 'probability'))])

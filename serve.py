@@ -25,13 +25,17 @@ import sys
 
 from zodiac.base import device
 from zodiac.base.errors import UsageError, run
-from zodiac.inference import engines, exported_model
+from zodiac.inference import choice, exported_model
 
 CONNECTIONS = 4  # per request of --max-requests
 
 
 def main():
-    serve(parse())
+    args = parse()
+    if args.explain:
+        print(exported_model.explain(args.infer_dir, args.device, args.engine, args.precision))
+    else:
+        serve(args)
 
 
 def serve(args):
@@ -49,7 +53,7 @@ def serve(args):
         seconds=args.timeout,
     )
     listener = connections.bind(args.host, args.port)
-    model = exported_model.load(args.infer_dir, args.device, args.engine)
+    model = exported_model.load(args.infer_dir, args.device, args.engine, args.precision)
     app = application.create(model, limits, args.batch_size, args.max_delay / 1000, token, warm_up=True)
     connections.listen(listener)
     host, port = listener.getsockname()[:2]
@@ -59,7 +63,7 @@ def serve(args):
             file=sys.stderr,
         )
     address = f'http://{f"[{host}]" if ":" in host else host}:{port}'
-    print(f'serving {model.name} with {model.engine} at {address} (Ctrl-C stops)', flush=True)
+    print(f'serving {model.name} with {model.engine} in {model.precision} at {address} (Ctrl-C stops)', flush=True)
     settings = connections.Settings(
         connections=most,
         keep_alive=args.keep_alive,
@@ -79,8 +83,7 @@ def make_parser():
     add('--host', default='127.0.0.1', help='address to listen on; 0.0.0.0 is all (default: 127.0.0.1)')
     add('--port', type=_number(int, 0, 65535), default=8000, help='0 picks a free one (default: 8000)')
     add('--device', type=device.checked, default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
-    help_on_engine = 'what runs the model; auto: the fastest one that export.py has checked (default: auto)'
-    add('--engine', choices=['auto', *engines.ENGINES], default='auto', help=help_on_engine)
+    choice.add_options(parser)
 
     def limit(name, default, text, kind=int, low=1, high=10**6):
         add(name, type=_number(kind, low, high), default=default, metavar='N', help=f'{text} (default: {default})')

@@ -1,7 +1,7 @@
 """Measure the throughput of serve.py with dynamic batches against one image at a time, at several loads, alternately.
 
     python benchmarks/serve.py output/demo/infer [--clients 1 4 16 64] [--seconds 5] [--pairs 3] [--size 256]
-    python benchmarks/serve.py output/demo_int8/infer:openvino --against output/demo/infer:paddle
+    python benchmarks/serve.py output/demo/infer:openvino:int8 --against output/demo/infer:paddle:fp32
 
 Each client sends a JPEG over its own connection as soon as it has the answer to the last one. Prints a table and, last, one JSON line
 per load: the ratio of requests per second, and our p99. --against names another model, or engine, for one image at a time.
@@ -24,8 +24,10 @@ WITHOUT = ['--batch-size', '1', '--max-delay', '0']
 
 def main():
     parser = command_line(__doc__, pairs=3)
-    parser.add_argument('infer_dir', metavar='FOLDER[:ENGINE]', help='folder that export.py wrote, and its engine')
-    parser.add_argument('--against', metavar='FOLDER[:ENGINE]', help='for one image at a time (default: the same)')
+    parser.add_argument('infer_dir', metavar='FOLDER[:ENGINE[:PRECISION]]', help='an export, and what runs it')
+    parser.add_argument(
+        '--against', metavar='FOLDER[:ENGINE[:PRECISION]]', help='for one image at a time (default: the same)'
+    )
     parser.add_argument('--clients', type=int, nargs='+', default=[1, 4, 16, 64], help='(default: 1 4 16 64)')
     parser.add_argument('--seconds', type=float, default=5, help='length of a run (default: 5)')
     parser.add_argument('--size', type=int, default=256, help='pixels a side of the JPEGs (default: 256)')
@@ -59,9 +61,9 @@ def main():
 
 
 def model(name):
-    """The arguments of serve.py for FOLDER or FOLDER:ENGINE."""
-    folder, _, engine = name.partition(':')
-    return folder, '--engine', engine or 'auto'
+    """The arguments of serve.py for FOLDER, FOLDER:ENGINE or FOLDER:ENGINE:PRECISION."""
+    folder, engine, precision = (*name.split(':'), '', '')[:3]
+    return folder, '--engine', engine or 'auto', '--precision', precision or 'auto'
 
 
 def jpeg(seed, size):

@@ -3,9 +3,11 @@
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ os.environ.pop(
 )  # compile the scripts and the tests once, not in each of the many processes
 sys.dont_write_bytecode = False
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # tests that run in parallel share the cores
+os.environ.setdefault('MPLCONFIGDIR', os.path.expanduser('~/.cache/matplotlib'))  # keeps its list of fonts
 
 SIZES = [  # width, height: landscape, portrait, square, odd, very long, tiny
     (48, 40),
@@ -46,6 +49,12 @@ CHINESE = ['牛', '老虎', '兔子']
 AWKWARD = ['$5$', '$_$ & x^', 'a,"b"\'c']  # special characters of plotting and table programs
 
 
+def pytest_unconfigure(config):
+    """Remove the cache of the tests."""
+    if not hasattr(config, 'workerinput'):
+        shutil.rmtree(os.environ['XDG_CACHE_HOME'], ignore_errors=True)
+
+
 LONGEST = (
     'serve',
     'pipeline',
@@ -65,6 +74,8 @@ LONGEST = (
 
 
 def pytest_configure(config):
+    if not hasattr(config, 'workerinput'):  # else the environment is that of the process that started this one
+        os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp(prefix='zodiac-tests-')
     if hasattr(config.option, 'loadscopereorder'):  # pytest-xdist would start with the files with most tests
         config.option.loadscopereorder = False
 

@@ -8,7 +8,7 @@ import config
 import export
 from zodiac.base.paddle_setup import paddle
 from zodiac.images import transforms
-from zodiac.inference import engines, exported_model
+from zodiac.inference import engines, export_folder, exported_model
 from zodiac.models import builder, convert, wrappers
 
 LABELS = ['a', 'b', 'c', 'd']
@@ -51,7 +51,7 @@ def settings(*overrides):
     return config.load(overrides=[*common, *overrides])
 
 
-def write(folder, network, cfg, temperature=1.0, with_onnx=None, examples=()):
+def write(folder, network, cfg, temperature=1.0, with_onnx=None, examples=None):
     """Write the export of a network; returns its manifest."""
     with_onnx = convert.can_save_onnx() if with_onnx is None else with_onnx
     layer = wrappers.Deployed(
@@ -61,6 +61,16 @@ def write(folder, network, cfg, temperature=1.0, with_onnx=None, examples=()):
     folder.mkdir(exist_ok=True)
     manifest = export.describe(cfg, {}, temperature, with_onnx)
     export.write_models(layer, manifest, str(folder), with_onnx, examples)
+    return manifest
+
+
+def write_sealed(folder, network, cfg, engines=('paddle',), with_onnx=None, examples=None):
+    """Write the export of a network with its reference, compared on eight photos drawn in the folder above; returns its manifest."""
+    manifest, photos = write(folder, network, cfg, 1.0, with_onnx, examples), Photos(folder.parent)
+    network.eval()
+    manifest['parity'] = export.compare(network, manifest, str(folder), list(engines), photos, cfg)
+    export.seal(network, manifest, str(folder), photos, cfg)
+    export_folder.write_manifest(folder, manifest)
     return manifest
 
 
@@ -81,7 +91,7 @@ def logits_of(network, cfg, pictures):
 
 
 def predict(folder, engine, pictures):
-    model = exported_model.load(str(folder), 'cpu', engine)
+    model = exported_model.load(str(folder), 'cpu', engine, 'fp32', checked=False)
     return model.predict(np.stack([transforms.apply(model.transform, image) for image in pictures]))
 
 
@@ -95,4 +105,4 @@ class Photos:
             picture(number).save(self.paths[-1])
 
     def spread(self, count):
-        return list(range(8))
+        return list(range(min(count, 8)))

@@ -210,7 +210,7 @@ def test_a_wrong_override_is_refused(override, words):
         (['train.batch_norm=keep', 'model.pretrained=false'], 'train.batch_norm', 'model.pretrained=false'),
         (['optim.layer_decay=0.8', 'model.freeze=backbone'], 'optim.layer_decay', 'model.unfreeze_epoch'),
         (['train.sampling=balanced', 'train.class_weights=balanced'], 'train.class_weights', 'train.sampling=balanced'),
-        (['export.precision=int8', 'export.onnx=false'], 'export.onnx', 'export.precision=int8'),
+        (['export.int8=true', 'export.onnx=false'], 'export.onnx', 'export.int8=true'),
     ],
 )
 def test_the_message_on_conflicting_values_names_key_and_rule(overrides, key, rule):

@@ -486,41 +486,40 @@ def test_openvino_is_not_the_default_where_it_disagrees(call_script, finished, t
 
 
 @ONNX
-def test_an_int8_export_is_smaller_and_has_its_own_limits(call_script, finished, tmp_path, monkeypatch):
+def test_int8_is_a_second_file_that_is_smaller_and_has_its_own_limits(call_script, finished, tmp_path, monkeypatch):
     cwd = copy_of(finished, tmp_path)
     infer = cwd / 'output/small/infer'
-    before = (infer / 'small.onnx').stat().st_size
-    settings = [*SETTINGS, 'export.precision=int8']
+    settings = [*SETTINGS, 'export.int8=true']
     barely_trained = ['export.logit_tolerance=100', 'export.loss_tolerance=100']
 
     assert_message(call_script('export.py', *settings, 'export.agreement=0.5', *barely_trained, cwd=cwd), 0)
 
     manifest = yaml.safe_load((infer / 'inference.yaml').read_text(encoding='utf-8'))
-    assert manifest['precision'] == 'int8'
-    assert (infer / 'small.onnx').stat().st_size < 0.3 * before
-    assert (
-        manifest['parity']['onnxruntime']['largest_difference'] > 1e-4
-    )  # the price, and the static model is as it was:
-    assert manifest['parity']['paddle']['largest_difference'] < 1e-4
-    lines = call_script('predict.py', infer, 'photos/test', '--engine', 'onnxruntime', cwd=cwd).stdout.splitlines()
-    assert len(lines) == 12
+    assert 'precision' not in manifest
+    assert (infer / 'small.int8.onnx').stat().st_size < 0.3 * (infer / 'small.onnx').stat().st_size
+    parity = manifest['parity']
+    assert parity['int8']['onnxruntime']['largest_difference'] > 1e-4  # the price, and the others are as they were:
+    assert parity['paddle']['largest_difference'] < 1e-4 and parity['onnxruntime']['largest_difference'] < 1e-4
+    options = ['--engine', 'onnxruntime', '--precision', 'int8', '--json']
+    lines = call_script('predict.py', infer, 'photos/test', *options, cwd=cwd).stdout.splitlines()
+    assert [json.loads(line)['precision'] for line in lines] == ['int8'] * 12
 
-    def spoil(path, batches):
+    def spoil(path, target, batches):
         import onnx
 
         model = onnx.load(path)
         last = next(node for node in model.graph.node if node.op_type == 'Softmax')
         last.op_type = 'Neg'  # what was most probable is least so
         del last.attribute[:]
-        onnx.save(model, path)
+        onnx.save(model, target)
 
     from zodiac.models import convert
 
-    kept = (infer / 'small.onnx').read_bytes()
+    kept = (infer / 'small.int8.onnx').read_bytes()
     monkeypatch.setattr(convert, 'quantize_onnx', spoil)
     failed = call_script('export.py', *settings, cwd=cwd)
     assert_message(failed, 1, 'onnxruntime', 'export.agreement = 0.98', 'older export is kept')
-    assert (infer / 'small.onnx').read_bytes() == kept
+    assert (infer / 'small.int8.onnx').read_bytes() == kept
 
 
 def test_an_unavailable_precision_is_refused(call_script, finished, tmp_path, monkeypatch):
@@ -528,10 +527,11 @@ def test_an_unavailable_precision_is_refused(call_script, finished, tmp_path, mo
 
     cwd = copy_of(finished, tmp_path)
     monkeypatch.setattr(device, 'has_bf16', lambda: False)
-    assert_message(call_script('export.py', *SETTINGS, 'export.precision=bf16', cwd=cwd), 1, 'export.precision', 'fp32')
+    bf16 = ['output/small/infer', 'photos/test', '--precision', 'bf16']
+    assert_message(call_script('predict.py', *bf16, cwd=cwd), 2, 'precision bf16', 'no bfloat16', 'use fp32')
+    integers = [*SETTINGS, 'export.int8=true']
     monkeypatch.setattr(packages, 'why_no_onnx', lambda: ('not installed: onnx', 'install it'))
-    integers = [*SETTINGS, 'export.precision=int8']
-    assert_message(call_script('export.py', *integers, cwd=cwd), 1, 'export.precision', 'requirements-deploy.txt')
+    assert_message(call_script('export.py', *integers, cwd=cwd), 1, 'export.int8=true', 'requirements-deploy.txt')
     assert_message(call_script('export.py', *integers, 'export.onnx=false', cwd=cwd), 2, 'export.onnx', 'int8')
 
 
@@ -565,7 +565,7 @@ def test_int8_without_training_images_is_refused_at_the_start(call_script, finis
     (cwd / 'photos/train.txt').unlink()
     monkeypatch.setattr(packages, 'why_no_onnx', lambda: ())
     monkeypatch.setattr(convert, 'save_static', lambda *_: pytest.fail('the work must not begin'))
-    result = call_script('export.py', *SETTINGS, 'export.precision=int8', cwd=cwd)
+    result = call_script('export.py', *SETTINGS, 'export.int8=true', cwd=cwd)
     assert_message(result, 1, 'photos/train.txt', 'run annotate.py')
     assert 'quantize' not in result.stderr and '.part' not in result.stderr
 
@@ -593,12 +593,3 @@ def test_a_full_disk_during_export_names_the_user_visible_path(call_script, fini
     result = call_script('export.py', *SETTINGS, cwd=cwd)
     assert_message(result, 1, 'output/small/infer/small: cannot write it, the disk is full', 'free some space')
     assert '.part' not in result.stderr
-
-
-def test_bf16_is_refused_without_cpu_support_even_with_a_gpu(call_script, finished, tmp_path, monkeypatch):
-    from zodiac.base import device
-
-    monkeypatch.setattr(device, 'has_bf16', lambda: False)
-    monkeypatch.setattr(device, 'choose', lambda setting: 'gpu:0')
-    result = call_script('export.py', *SETTINGS, 'export.precision=bf16', cwd=finished)
-    assert_message(result, 1, 'export.precision = bf16', 'fp32')

@@ -163,12 +163,12 @@ def test_csv_contains_names_unescaped(ask, tmp_path):
 
 
 @pytest.mark.parametrize('encoding', ['utf-8', 'latin-1', 'ascii', 'utf-16'])
-def test_json_is_valid_in_any_output_encoding(monkeypatch, encoding):
+def test_json_is_valid_in_any_output_encoding(monkeypatch, model, encoding):
     for name in (*ODD, 'é😀.png'):
         name = os.fsdecode(name)
         shown = io.BytesIO()
         monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(shown, encoding, errors='backslashreplace'))
-        print(predict.as_json((name, [('猫', 0.5)])))
+        print(predict.as_json((name, [('猫', 0.5)], model)))
         sys.stdout.flush()
         record = json.loads(shown.getvalue().decode(encoding))
         assert (record['path'], record['label']) == (name, '猫')

@@ -39,7 +39,7 @@ run() {
 run annotate.py -o "${SETTINGS[@]}"
 run train.py -o "${SETTINGS[@]}"
 run evaluate.py -o "${SETTINGS[@]}"
-run export.py -o "${SETTINGS[@]}" export.precision=$PRECISION
+run export.py -o "${SETTINGS[@]}" export.int8=$INT8
 for engine in $ENGINES; do NUMBER=$engine run predict.py output/small/infer photos/test --engine $engine; done
 run doctor.py --no-self-test -o "${SETTINGS[@]}"
 "$PYTHON" "$ROOT/serve.py" output/small/infer --port 8000 > printed/serve.out 2> printed/serve.err & server=$!
@@ -60,7 +60,7 @@ def scripts(tmp_path_factory):
         'PYTHON': sys.executable,
         'ROOT': str(ROOT),
         'ENGINES': ' '.join(['paddle', *engines_here]),
-        'PRECISION': 'int8' if engines_here else 'fp32',
+        'INT8': 'true' if engines_here else 'false',
     }
     given = ' '.join(f"'{setting}'" for setting in SETTINGS)
     head = '\n'.join(['set -e', *(f"{name}='{value}'" for name, value in values.items()), f'SETTINGS=({given})'])

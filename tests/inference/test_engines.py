@@ -25,7 +25,7 @@ from zodiac.base import device
 from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
 from zodiac.images import transforms
-from zodiac.inference import engines, export_folder, exported_model
+from zodiac.inference import export_folder, exported_model
 from zodiac.inference.exported_model import softmax
 from zodiac.models import convert
 
@@ -68,89 +68,29 @@ def test_openvino_gives_the_same_for_single_images_and_batches_of_any_size(expor
     assert np.abs(single - expected[:1]).max() < 1e-6
 
 
-@pytest.mark.parametrize(
-    ('place', 'compared', 'installed', 'precision', 'expected'),
-    [
-        ('cpu', ALL, ('openvino', 'onnxruntime'), 'fp32', 'openvino'),
-        ('auto', ALL, ('openvino', 'onnxruntime'), 'int8', 'openvino'),
-        ('cpu', ALL, ('onnxruntime',), 'fp32', 'onnxruntime'),
-        ('cpu', ALL[:2], ('openvino', 'onnxruntime'), 'fp32', 'onnxruntime'),
-        ('cpu', ALL, (), 'fp32', 'paddle'),
-        ('cpu', (), ('openvino', 'onnxruntime'), 'fp32', 'paddle'),
-        ('gpu', ALL, ('openvino', 'onnxruntime'), 'fp32', 'paddle'),
-        ('cpu', ALL, ('onnxruntime',), 'bf16', 'paddle'),
-        ('cpu', ALL, ('openvino', 'onnxruntime'), 'bf16', 'openvino'),
-        ('cpu', ALL[:2], ('openvino', 'onnxruntime'), 'bf16', 'paddle'),
-    ],
-)
-def test_auto_takes_the_fastest_installed_engine_that_the_export_has_compared(
-    monkeypatch, place, compared, installed, precision, expected
-):
-    monkeypatch.setattr(engines, 'installed', installed.__contains__)
-    monkeypatch.setattr(device.shutil, 'which', lambda name: None)
-    monkeypatch.setattr(device, 'has_bf16', lambda: True)
-    manifest = {'parity': {engine: {'top1_agreement': 1.0} for engine in compared}, 'precision': precision}
-
-    assert engines.fastest(manifest, place) == expected
-    assert engines.fastest({'precision': precision}, place) == 'paddle'
-
-
-def test_auto_takes_paddle_on_a_machine_with_a_gpu(monkeypatch):
-    monkeypatch.setattr(device.shutil, 'which', lambda name: '/usr/bin/nvidia-smi')
-    monkeypatch.setattr(engines, 'installed', lambda package: True)
-    assert engines.fastest({'parity': dict.fromkeys(ALL)}, 'auto') == 'paddle'
-
-
-@ONNX
-def test_auto_takes_the_onnx_model_only_if_the_export_has_compared_it(tmp_path):
-    write(tmp_path, network_of('small'), settings())
-    assert exported_model.load(str(tmp_path), 'cpu', 'auto').engine == 'paddle'
-    note_parity(tmp_path, 'onnxruntime')
-    assert exported_model.load(str(tmp_path), 'cpu', 'auto').engine == 'onnxruntime'
-
-
 def note_parity(folder, *names):
-    """Write a result of the comparison into the manifest, as export.py does."""
+    """Write a result of the comparison into the manifest, as an earlier export.py did."""
     manifest = export_folder.read_manifest(folder)
     export_folder.write_manifest(folder, {**manifest, 'parity': {name: {'top1_agreement': 1.0} for name in names}})
 
 
-@pytest.mark.parametrize(
-    ('precision', 'engine', 'supported', 'compared', 'expected'),
-    [
-        ('bf16', 'paddle', True, ['paddle'], True),
-        ('bf16', 'openvino', True, ['paddle', 'openvino'], True),
-        ('bf16', 'onnxruntime', True, ['onnxruntime'], False),
-        ('bf16', 'paddle', False, ['paddle'], False),
-        ('bf16', 'paddle', True, ['openvino'], False),
-        ('fp32', 'paddle', True, ['paddle'], False),
-    ],
-)
-def test_bf16_needs_an_export_a_comparison_and_a_processor_for_it(
-    monkeypatch, precision, engine, supported, compared, expected
-):
-    monkeypatch.setattr(device, 'has_bf16', lambda: supported)
-    manifest = {'precision': precision, 'parity': dict.fromkeys(compared, {})}
-    assert engines.runs_in_bf16(manifest, engine) == expected
-
-
-@pytest.mark.parametrize('bf16', [True, False])
-def test_paddle_is_asked_for_bf16(exports, monkeypatch, bf16):
+@pytest.mark.parametrize('precision', ['bf16', 'fp32'])
+def test_paddle_is_asked_for_bf16(exports, monkeypatch, precision):
     requested = []
 
     class Config(paddle.inference.Config):
         def enable_mkldnn_bfloat16(self):
-            requested.append(True)
+            requested.append('bf16')
 
     monkeypatch.setattr(paddle.inference, 'Config', Config)
-    monkeypatch.setattr(engines, 'runs_in_bf16', lambda *_: bf16)
-    exported_model.load(str(exports['plain']), 'cpu')
-    assert requested == [True] * bf16
+    monkeypatch.setattr(device, 'has_bf16', lambda: True)
+    exported_model.load(str(exports['plain']), 'cpu', 'paddle', precision, checked=False)
+    assert requested == ['bf16'] * (precision == 'bf16')
 
 
 @OPENVINO
-@pytest.mark.parametrize(('bf16', 'hint'), [(True, 'bf16'), (False, 'f32')])
-def test_openvino_is_asked_for_bf16(exports, monkeypatch, bf16, hint):
+@pytest.mark.parametrize(('precision', 'hint'), [('bf16', 'bf16'), ('fp32', 'f32')])
+def test_openvino_is_asked_for_bf16(exports, monkeypatch, tmp_path, precision, hint):
     import openvino  # optional
 
     requested = []
@@ -160,9 +100,11 @@ def test_openvino_is_asked_for_bf16(exports, monkeypatch, bf16, hint):
             requested.append(options['INFERENCE_PRECISION_HINT'])
             return super().compile_model(graph, place, {**options, 'INFERENCE_PRECISION_HINT': 'f32'})
 
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     monkeypatch.setattr(openvino, 'Core', Core)
-    monkeypatch.setattr(engines, 'runs_in_bf16', lambda *_: bf16)
-    predict(exports['plain'], 'openvino', PICTURES[:1])
+    monkeypatch.setattr(device, 'has_bf16', lambda: True)
+    model = exported_model.load(str(exports['plain']), 'cpu', 'openvino', precision, checked=False)
+    model.predict(transforms.apply(model.transform, PICTURES[0])[None])
     assert requested == [hint]
 
 

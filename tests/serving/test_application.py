@@ -55,6 +55,7 @@ def test_one_image_in_a_form_is_answered_with_its_prediction(client):
     assert found['probability'] == pytest.approx(1.01 / 1.03, abs=1e-4)
     assert [guess['label'] for guess in found['top']] == LABELS
     assert found['top'][0] == {'label': found['label'], 'probability': found['probability']}
+    assert (found['engine'], found['precision']) == ('paddle', 'fp32')
 
 
 @pytest.mark.parametrize('kind', ['image/png', 'image/jpeg', 'application/octet-stream', 'Image/PNG; charset=binary'])
@@ -215,7 +216,8 @@ def test_predict_and_metrics_require_the_token(header):
 
 def test_health_and_readiness(client):
     assert client.get('/healthz').text == 'ok'
-    assert client.get('/readyz').json() == {'model': 'colours', 'classes': 3}
+    ready = {'model': 'colours', 'classes': 3, 'engine': 'paddle', 'precision': 'fp32'}
+    assert client.get('/readyz').json() == ready
 
 
 def test_readyz_fails_after_the_network_and_recovers_without_a_request():

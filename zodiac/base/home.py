@@ -1,4 +1,4 @@
-"""A writable home folder for Paddle and VisualDL, which store files there, some already when imported."""
+"""A writable home folder for Paddle and VisualDL, which store files there, some already when imported; our cache in it."""
 
 import os
 import stat
@@ -41,3 +41,9 @@ def substitute():
         return tempfile.mkdtemp(prefix='zodiac-')
     others = hasattr(os, 'getuid') and (about.st_uid != user or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
     return tempfile.mkdtemp(prefix='zodiac-') if others or not stat.S_ISDIR(about.st_mode) else folder
+
+
+def cache_folder():
+    """Folder for what can be made again: XDG_CACHE_HOME/zodiac, or ~/.cache/zodiac. It may not exist."""
+    above = os.environ.get('XDG_CACHE_HOME', '')
+    return os.path.join(above if os.path.isabs(above) else os.path.expanduser('~/.cache'), 'zodiac')

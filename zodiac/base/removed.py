@@ -11,6 +11,10 @@ REMOVED = {  # setting: (its default, at which saved settings may still have it;
     'train.autotune': (False, 'Paddle chooses the kernels'),
     'train.evaluate_first': (False, 'the first validation is that after epoch 1'),
     'optim.clip_value': (0.0, 'use optim.clip_norm'),
+    'export.precision': (
+        'fp32',
+        'for int8 set export.int8=true; bf16 is chosen where the model runs (predict.py --precision)',
+    ),
 }
 REMOVED_VALUES = {
     ('device', 'xpu'): 'use gpu or cpu',

@@ -76,8 +76,8 @@ def _rules(cfg):
     learns = optim.layer_decay == 1 or model.freeze != 'backbone' or model.unfreeze_epoch
     yield 'optim.layer_decay', learns, '1 with model.freeze=backbone, unless model.unfreeze_epoch is set'
 
-    has_onnx = cfg.export.precision != 'int8' or cfg.export.onnx is not False
-    yield 'export.onnx', has_onnx, 'auto or true with export.precision=int8, which is a precision of the ONNX model'
+    has_onnx = not cfg.export.int8 or cfg.export.onnx is not False
+    yield 'export.onnx', has_onnx, 'auto or true with export.int8=true, which makes it from the ONNX model'
 
 
 def _is_encoding(name):

@@ -125,6 +125,17 @@ def onnx():
     return [Finding('onnx export', WARNING, f'{reason[0]}: export.py writes no ONNX file', fix)]
 
 
+def prediction(has_bf16):
+    """The engines that predict.py can choose from on a CPU, and the fastest precision that it takes unasked."""
+    versions = {name: packages.installed_version(name) for name in ('openvino', 'onnxruntime')}
+    engines = ', '.join(f'{name} {version}' for name, version in versions.items() if version)
+    precision = 'bf16' if has_bf16 and versions['openvino'] else 'fp32'
+    why = '' if has_bf16 else ' (this processor has no bfloat16)'
+    return Finding(
+        'prediction', OK, f'{engines or "Paddle only"}; up to {precision}{why}: predict.py INFER_DIR --explain'
+    )
+
+
 def gpu(smi, about, device):
     """Check that Paddle sees the NVIDIA GPUs; that it can compute on them is left to the self-test, which trains on `device`.
 

@@ -1,21 +1,29 @@
 """The engines that run an exported model.
 
 Each is a function (Source, place) -> run, where run(batch [N, ...]) returns the graph's outputs in order, float32 [N, classes] each.
-To add one, write such a function and put it into ENGINES at the end; `fastest` decides when `auto` takes it.
+To add one, write such a function and put it into ENGINES at the end, and the precisions that it runs into choice.CANDIDATES.
 """
 
+import contextlib
+import glob
+import hashlib
 import importlib
+import io
 import os
 from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
 
-from zodiac.base import device, packages
+from zodiac.base import device, files, packages
 from zodiac.base.errors import UsageError, UserError, meaning, one_line
 from zodiac.inference import export_folder
 
-CACHED_PIXELS = 224 * 224  # pixels per run of OpenVINO: activations of larger batches do not fit the cache of a core
+# Pixels per run of OpenVINO in a batch. In fp32, activations of more do not fit the cache of a core; bf16 and int8 multiply matrices so
+# fast that larger products pay.
+CACHED_PIXELS = {'fp32': 224 * 224, 'bf16': 8 * 224 * 224, 'int8': 8 * 224 * 224}
+HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'int8': 'f32'}  # for OpenVINO; an int8 model contains its integer operations
+COMPILED = 8  # networks that are kept compiled
 
 
 @dataclass
@@ -24,28 +32,9 @@ class Source:
 
     folder: str
     manifest: dict
-    onnx: Optional[bytes]  # content of <name>.onnx, for the engines that run it
-    bf16: bool  # whether to run in bfloat16
-
-
-def fastest(manifest, place):
-    """Name of the fastest installed engine among those that export.py has compared with the network (`parity`).
-
-    On a GPU always Paddle; for a bf16 export the first engine that can run it in bfloat16, if there is one.
-    """
-    if not device.is_cpu(place):
-        return 'paddle'
-    parity = manifest.get('parity', {})
-    usable = [engine for engine in ('openvino', 'onnxruntime') if engine in parity and installed(engine)] + ['paddle']
-    return next((engine for engine in usable if runs_in_bf16(manifest, engine)), usable[0])
-
-
-def runs_in_bf16(manifest, engine, compared=True):
-    """Whether an engine runs a model in bfloat16: it was exported so, the processor supports it, and export.py has compared this
-    engine with the network. `compared` is false while export.py does so."""
-    if manifest.get('precision') != 'bf16' or engine not in ('paddle', 'openvino') or not device.has_bf16():
-        return False
-    return not compared or engine in manifest.get('parity', {})
+    onnx: Optional[bytes]  # content of the ONNX file, for the engines that run it
+    precision: str = 'fp32'  # fp32, bf16 or int8
+    compiled: Optional[str] = None  # file that keeps the compiled network for OpenVINO
 
 
 @device.quiet()  # ONNX Runtime warns about each graphics card that it cannot read
@@ -58,9 +47,10 @@ def installed(package):
     return True
 
 
-def onnx_name(manifest):
-    """File name of the ONNX model."""
-    return f'{manifest["name"]}.onnx'
+def onnx_name(manifest, precision='fp32'):
+    """File name of the ONNX model. Exports of earlier versions have only one, in the precision of the export."""
+    only = manifest.get('precision') == 'int8'
+    return f'{manifest["name"]}{".int8" if precision == "int8" and not only else ""}.onnx'
 
 
 def _paddle(source, place):
@@ -79,7 +69,7 @@ def _paddle(source, place):
     def check():
         export_folder.read_verified(source.folder, source.manifest)
 
-    return paddle_engine.runner(network, weights, device.choose(place), source.bf16, check)
+    return paddle_engine.runner(network, weights, device.choose(place), source.precision == 'bf16', check)
 
 
 def _onnxruntime(source, place):
@@ -107,33 +97,46 @@ def _onnxruntime(source, place):
 
 
 def _openvino(source, place):
-    """OpenVINO on a CPU. A batch is split into parts that run in parallel streams; a single image runs on all cores.
-
-    The precision hint is float32 or bfloat16; an int8 model contains its integer operations.
-    """
+    """OpenVINO on a CPU. A batch is split into parts that run in parallel streams; a single image runs on all cores."""
     path = _onnx_path(source, 'openvino')
     if place not in ('auto', 'cpu'):
         raise UsageError(f'--device {place}: the engine openvino runs on the CPU here; use --device cpu')
     openvino = _import('openvino')
-    core, streams = openvino.Core(), {}
-    graph = _load('openvino', path, lambda: core.read_model(source.onnx))
-    precision = 'bf16' if source.bf16 else 'f32'
-    settings = {'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': device.cores()}
+    core, streams, graph = openvino.Core(), {}, None
+    settings = {'INFERENCE_PRECISION_HINT': HINTS[source.precision], 'INFERENCE_NUM_THREADS': device.cores()}
+    largest = CACHED_PIXELS[source.precision]
+
+    def read():
+        nonlocal graph
+        graph = graph or core.read_model(source.onnx)
+        return graph
+
+    if not source.compiled or not os.path.isfile(source.compiled):
+        _load('openvino', path, read)
+
+    def compile_for(hint):
+        options = {**settings, 'PERFORMANCE_HINT': hint}
+        kept = source.compiled if hint == 'LATENCY' else None
+        network = _read_compiled(core, kept, options) if kept else None
+        if network is None:
+            network = core.compile_model(read(), 'CPU', options)
+            if kept:
+                _keep_compiled(network, kept)
+        return network
 
     def streams_for(count):
         # the single image at the end of a folder does not compile the model a second time
         single = count == 1 and ('LATENCY' in streams or not streams)
         hint = 'LATENCY' if single else 'THROUGHPUT'
         if hint not in streams:
-            options = {**settings, 'PERFORMANCE_HINT': hint}
-            network = _load('openvino', path, lambda: core.compile_model(graph, 'CPU', options))
+            network = _load('openvino', path, lambda: compile_for(hint))
             number = network.get_property('OPTIMAL_NUMBER_OF_INFER_REQUESTS')
             streams[hint] = [network.create_infer_request() for _ in range(number)]
         return streams[hint]
 
     def run(batch):
         requests = streams_for(len(batch))
-        images = max(1, CACHED_PIXELS // (batch[0].size // 3))
+        images = max(1, largest // (batch[0].size // 3))
         parts = np.array_split(batch, max(-(-len(batch) // images), min(len(requests), len(batch))))
         results = []
 
@@ -145,7 +148,7 @@ def _openvino(source, place):
         for number, part in enumerate(parts):
             if number >= len(requests):
                 collect()
-            requests[number % len(requests)].start_async({0: part})
+            requests[number % len(requests)].start_async({0: part}, share_inputs=True)
         while len(results) < len(parts):
             collect()
         return list(map(np.concatenate, zip(*results)))
@@ -153,8 +156,33 @@ def _openvino(source, place):
     return _with_errors_named('openvino', path, run)
 
 
+def _read_compiled(core, path, options):
+    """The network in a file that `_keep_compiled` wrote; None without a valid one."""
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: OpenVINO refuses it
+        with open(path, 'rb') as file:
+            digest, content = file.read(32), file.read()
+        if hashlib.sha256(content).digest() == digest:
+            os.utime(path)
+            return core.import_model(io.BytesIO(content), 'CPU', options)
+    return None
+
+
+def _keep_compiled(network, path):
+    """Write a compiled network after its SHA-256, and remove all but the last COMPILED that were used."""
+    with contextlib.suppress(OSError, UserError, RuntimeError):  # of no use to the caller: it has the network
+        stream = io.BytesIO()
+        network.export_model(stream)
+        content = stream.getvalue()
+        with files.atomic_write(path, binary=True, sync=False) as file:
+            file.write(hashlib.sha256(content).digest())
+            file.write(content)
+        others = sorted(glob.glob(os.path.join(glob.escape(os.path.dirname(path)), '*.blob')), key=os.path.getmtime)
+        for old in others[:-COMPILED]:
+            os.remove(old)
+
+
 def _onnx_path(source, engine):
-    name = onnx_name(source.manifest)
+    name = onnx_name(source.manifest, source.precision)
     if name not in source.manifest['sha256']:
         why = source.manifest.get('without_onnx')
         raise UserError(

@@ -68,26 +68,25 @@ def _is_valid(manifest):
     )
 
 
-def read_verified(folder, manifest, keep=None):
+def read_verified(folder, manifest, keep=()):
     """Check each file against its hash, several at a time.
 
     Args:
-        keep: name of a file whose content is wanted.
-    Returns: the bytes of that file, exactly those that were hashed; None without `keep`.
+        keep: names of files whose content is wanted.
+    Returns: {name: bytes} of those that the export has, exactly the bytes that were hashed.
     Raises: UserError when a file is missing, unreadable or changed.
     """
-    content = None
+    contents = {}
 
     def digest(name):
-        nonlocal content
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
             raise UserError(f'{path}: is missing; export the model again')
-        if name != keep:
+        if name not in keep:
             return files.sha256(path)
         with open(path, 'rb') as file:
-            content = file.read()
-        return hashlib.sha256(content).hexdigest()
+            contents[name] = file.read()
+        return hashlib.sha256(contents[name]).hexdigest()
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
         try:
@@ -104,7 +103,7 @@ def read_verified(folder, manifest, keep=None):
             raise UserError(
                 f'{path}: was changed after the export (its SHA-256 differs); copy it again, or export again'
             )
-    return content
+    return contents
 
 
 def output_names(manifest):

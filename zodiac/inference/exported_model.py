@@ -8,7 +8,7 @@ from typing import Callable, List, Optional
 
 import numpy as np
 
-from zodiac.inference import engines, export_folder
+from zodiac.inference import choice, engines, export_folder, reference
 
 
 @dataclass
@@ -18,29 +18,31 @@ class ExportedModel:
     name: str
     labels: List[str]  # in class order
     transform: list  # the steps that turn an image into an input, see zodiac/images/transforms.py
-    origin: dict  # arch, image_size, flip_average, epoch, pretrained, precision, temperature; None where not recorded
+    origin: dict  # arch, image_size, flip_average, epoch, pretrained, temperature; None where not recorded
     predict: Callable  # batch of transformed images [N, ...] -> probabilities, float32 [N, classes]
     engine: str = 'paddle'  # a key of engines.ENGINES
     outputs: Optional[Callable] = (
         None  # the same batch -> {'probabilities': ..., 'logits': ...}, what the graph returns
     )
+    precision: str = 'fp32'  # fp32, bf16 or int8
 
 
-def load(folder, place='auto', engine='paddle', compared=True):
+def load(folder, place='auto', engine='auto', precision='auto', checked=True):
     """Check the files that export.py wrote to `folder` and load them as an `ExportedModel`.
 
     Args:
         place: 'auto', 'cpu', 'gpu' or 'gpu:N'; with 'auto', onnxruntime and openvino run on the CPU.
-        engine: a key of engines.ENGINES, or 'auto', see engines.fastest.
-        compared: whether export.py has already compared the engines with the network, see engines.runs_in_bf16.
-    Raises: UserError when the folder is not an export, a file is missing or changed, or the engine is not installed.
+        engine: a key of engines.ENGINES, precision: one of choice.PRECISIONS, or 'auto' for the fastest that gives the logits of the
+            network on this machine, see choice.choose.
+        checked: false to run a named engine in a named precision without comparing it with these logits.
+    Raises: UserError when the folder is not an export, a file is missing or changed, the engine is not installed, or nothing that was
+        asked for gives these logits; UsageError for a precision that cannot run.
     """
-    manifest = export_folder.read_manifest(folder)
-    if engine == 'auto':
-        engine = engines.fastest(manifest, place)
-    onnx = export_folder.read_verified(folder, manifest, None if engine == 'paddle' else engines.onnx_name(manifest))
-    bf16 = engines.runs_in_bf16(manifest, engine, compared)
-    run = engines.ENGINES[engine](engines.Source(folder, manifest, onnx, bf16), place)
+    manifest, contents = _read(folder)
+    asked = choice.choose(folder, manifest, contents, place, engine, precision, checked)
+    onnx = contents.get(engines.onnx_name(manifest, asked.precision))
+    source = engines.Source(folder, manifest, onnx, asked.precision, choice.compiled_path(manifest, asked))
+    run = engines.ENGINES[asked.engine](source, place)
     dtype = manifest['input'].get('dtype', 'float32')
     names = export_folder.output_names(manifest)
 
@@ -51,8 +53,29 @@ def load(folder, place='auto', engine='paddle', compared=True):
         found = outputs(batch)
         return softmax(found['logits']) if 'logits' in found else found['probabilities']
 
-    labels = [str(label) for label in manifest['labels']]
-    return ExportedModel(manifest['name'], labels, manifest['transform'], _origin(manifest), predict, engine, outputs)
+    return ExportedModel(
+        manifest['name'],
+        [str(label) for label in manifest['labels']],
+        manifest['transform'],
+        _origin(manifest),
+        predict,
+        asked.engine,
+        outputs,
+        asked.precision,
+    )
+
+
+def explain(folder, place='auto', engine='auto', precision='auto'):
+    """The table of choice.explain, as text. Raises as `load` does."""
+    manifest, contents = _read(folder)
+    return choice.explain(folder, manifest, contents, place, engine, precision)
+
+
+def _read(folder):
+    """The manifest, and the contents of the ONNX files and the reference."""
+    manifest = export_folder.read_manifest(folder)
+    wanted = (engines.onnx_name(manifest), engines.onnx_name(manifest, 'int8'), reference.file_name(manifest))
+    return manifest, export_folder.read_verified(folder, manifest, wanted)
 
 
 def softmax(logits):
@@ -66,7 +89,7 @@ def _origin(manifest):
     return {
         **{key: trained.get(key) for key in ('arch', 'flip_average', 'epoch', 'pretrained')},
         'image_size': manifest['input']['shape'][2],  # the same position in NCHW and NHWC
-        **{key: manifest.get(key) for key in ('precision', 'temperature')},
+        'temperature': manifest.get('temperature'),
     }
 
 
@@ -76,7 +99,8 @@ def top_labels(probabilities, labels, count):
     return [(labels[number], float(probabilities[number])) for number in order]
 
 
-def as_dict(guesses):
-    """The result of `top_labels` as a JSON-ready dict: label and probability of the first, and `top`, all of them."""
+def as_dict(guesses, model):
+    """The result of `top_labels` as a JSON-ready dict: label and probability of the first; `top`, all of them; and the `engine` and
+    `precision` of the ExportedModel."""
     top = [{'label': label, 'probability': probability} for label, probability in guesses]
-    return {**top[0], 'top': top}
+    return {**top[0], 'top': top, 'engine': model.engine, 'precision': model.precision}

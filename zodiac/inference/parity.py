@@ -5,13 +5,9 @@ import numpy as np
 from zodiac.base.errors import UserError
 from zodiac.inference.exported_model import softmax
 
-REDUCED = {
-    'bf16': ('paddle', 'openvino'),
-    'int8': ('onnxruntime', 'openvino'),
-}  # the engines that run in that precision
-LOGITS = {'fp32': 1e-3, 'bf16': 0.1, 'int8': 0.25}  # limits for export.logit_tolerance=auto
-LOSS = {'fp32': 1e-3, 'bf16': 0.02, 'int8': 0.05}  # limits for export.loss_tolerance=auto
-SOFTMAX = 0.01  # bfloat16 rounds a probability by up to 2**-9
+LOGITS = {'fp32': 1e-3, 'int8': 0.25}  # limits for export.logit_tolerance=auto
+LOSS = {'fp32': 1e-3, 'int8': 0.05}  # limits for export.loss_tolerance=auto
+SOFTMAX = 0.01
 LEAST_SPREAD = 1e-3  # logits closer together do not separate classes: their difference is not divided by the spread
 LEAST_PROBABILITY = 1e-30  # smaller ones are not exact in float32
 MESSAGES = {  # a difference in words, and the setting that holds its limit
@@ -86,12 +82,11 @@ def measure(expected, outputs, labels):
     return {name: float(value) if np.isfinite(value) else float('inf') for name, value in found.items()}
 
 
-def compare(engine, expected, outputs, labels, settings):
-    """The result of `measure`, with `precision`, in which the engine runs, and `allowed`, its `limits`.
+def compare(engine, precision, expected, outputs, labels, settings):
+    """The result of `measure`, with `precision` and `allowed`, its `limits`.
 
     Raises: UserError that names the engine and each limit that it exceeds.
     """
-    precision = settings.precision if engine in REDUCED.get(settings.precision, ()) else 'fp32'
     found = measure(expected, outputs, labels)
     allowed = limits(precision, settings)
     broken = [

@@ -78,8 +78,8 @@ def save_onnx(path, outputs):
 
 
 @device.quiet()
-def quantize_onnx(path, batches):
-    """Quantize the convolutions and matrix products of an ONNX file to 8-bit integers, in place (ONNX Runtime's static quantization).
+def quantize_onnx(path, target, batches):
+    """Write to `target` an ONNX file with convolutions and matrix products in 8-bit integers (ONNX Runtime's static quantization).
 
     Everything else stays in float32, logits and softmax too: they take almost no time, and an 8-bit softmax would give
     probabilities in steps of 1/255.
@@ -92,9 +92,7 @@ def quantize_onnx(path, batches):
         import onnxruntime  # optional package
         from onnxruntime import quantization  # the same
     except ImportError as error:
-        raise UserError(
-            f'export.precision=int8 needs more packages; {packages.diagnose(error, packages.DEPLOY)}'
-        ) from None
+        raise UserError(f'export.int8=true needs more packages; {packages.diagnose(error, packages.DEPLOY)}') from None
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self):
@@ -112,7 +110,7 @@ def quantize_onnx(path, batches):
             # one scale per channel; 7-bit weights, because 8 bits overflow on processors without VNNI
             quantization.quantize_static(
                 prepared,
-                path,
+                target,
                 Reader(),
                 op_types_to_quantize=['Conv', *PRODUCTS],
                 per_channel=True,
@@ -124,7 +122,7 @@ def quantize_onnx(path, batches):
             raise
         except Exception as error:  # ONNX Runtime raises many kinds
             raise UserError(
-                f'{path}: ONNX Runtime could not quantize it ({one_line(error)}); set export.precision=fp32'
+                f'{path}: ONNX Runtime could not quantize it ({one_line(error)}); set export.int8=false'
             ) from None
 
 

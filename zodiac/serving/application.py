@@ -94,7 +94,7 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
             trouble = batcher.trouble(limits.seconds)
         if trouble:
             raise busy(trouble)
-        return Ready(model=model.name, classes=len(model.labels))
+        return Ready(model=model.name, classes=len(model.labels), engine=model.engine, precision=model.precision)
 
     @app.get(
         '/metrics',
@@ -179,7 +179,7 @@ class Classifier:
             except NetworkError as error:
                 raise HTTPException(500, f'{name}: {error}') from None
         self._on_image()
-        return exported_model.as_dict(exported_model.top_labels(probabilities, self._model.labels, top))
+        return exported_model.as_dict(exported_model.top_labels(probabilities, self._model.labels, top), self._model)
 
 
 def _warm_up(batcher, image, model):

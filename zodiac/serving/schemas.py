@@ -11,9 +11,11 @@ class Guess(BaseModel):
 
 
 class Prediction(Guess):
-    """The most probable label of an image, and `top`, the most probable ones in order."""
+    """The most probable label of an image; `top`, the most probable ones in order; and what ran the model."""
 
     top: List[Guess]
+    engine: str
+    precision: str
 
 
 class Predictions(BaseModel):
@@ -29,6 +31,8 @@ class Problem(BaseModel):
 class Ready(BaseModel):
     model: str
     classes: int
+    engine: str
+    precision: str
 
 
 BINARY = {'type': 'string', 'format': 'binary'}

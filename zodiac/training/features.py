@@ -97,7 +97,7 @@ class Backbone:
                     return self.run
                 onnx = self._convert(place)
             manifest = {'name': 'backbone', 'sha256': {'backbone.onnx': hashlib.sha256(onnx).hexdigest()}}
-            run = engines.ENGINES[ENGINE](engines.Source(place, manifest, onnx, False), 'cpu')
+            run = engines.ENGINES[ENGINE](engines.Source(place, manifest, onnx), 'cpu')
         except UserError:
             return self.run  # Paddle runs every network
         return lambda images: run(images.numpy())[0]
