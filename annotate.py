@@ -3,6 +3,7 @@
     python annotate.py                                                     # signs/{train,valid,test}/<class>/*
     python annotate.py -o annotate.archive=data/data68755/signs.zip        # unpack it into signs/ first
     python annotate.py -c configs/photos.yaml -o data.root=photos          # the folders are the classes
+    python annotate.py -c configs/photos.yaml -o annotate.list=photos.csv  # a list of images and classes
 
 Takes folders `<split>/<class>/` or just `<class>/`; `val/`, `validation/` and `dev/` also count as `valid/`. A split without a folder is
 drawn from the training images, class by class, with `seed`; an image keeps its split (splits.tsv) when others are added or removed. No
@@ -25,7 +26,7 @@ import config
 from zodiac.base import files
 from zodiac.base.device import cores
 from zodiac.base.errors import UserError, run
-from zodiac.data import archive, exact_duplicates, inspection_cache, splits, summary
+from zodiac.data import archive, exact_duplicates, inspection_cache, listed, splits, summary
 from zodiac.data.entry import NEVER, UNREAD
 from zodiac.data.folders import SPLIT_NAMES, SPLITS
 from zodiac.data.scan import DRAWN, OUTPUTS, name_problem, scan
@@ -94,6 +95,8 @@ def scan_root(cfg):
     """The `scan.Tree` of data.root. If its file names may have been decoded wrongly, the UserError says so."""
     root = cfg.data.root
     try:
+        if cfg.annotate.list:
+            return listed.scan_list(cfg.annotate.list, root, cfg.data.labels, cfg.annotate.unknown_class, _say)
         return scan(root, cfg.data.labels, cfg.annotate.unknown_class)
     except UserError as error:
         encoding = archive.guessed_encoding(root)
@@ -105,11 +108,25 @@ def scan_root(cfg):
         ) from None
 
 
+def _say(line):
+    print(line, file=sys.stderr)
+
+
 def inputs_and_outputs(tree, cfg):
     """A hash of everything except file contents that a run depends on, and the hashes of the files it writes."""
     settings = {**vars(cfg.annotate), 'workers': None}
     bad_names = [entry.path for entry in tree.entries if name_problem(entry.path)]
-    inputs = [cfg.data.root, tree.labels, cfg.seed, settings, tree.given_splits, tree.stray, tree.junk, bad_names]
+    inputs = [
+        cfg.data.root,
+        tree.labels,
+        cfg.seed,
+        settings,
+        tree.given_splits,
+        tree.stray,
+        tree.junk,
+        bad_names,
+        tree.rows,
+    ]
     outputs = {}
     for name in OUTPUTS:
         path = f'{cfg.data.root}/{name}'

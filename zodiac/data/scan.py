@@ -24,9 +24,10 @@ class Tree:
     entries: list = field(default_factory=list)
     junk: list = field(default_factory=list)  # files and folders of operating systems
     stray: list = field(default_factory=list)  # files and folders outside the class folders
-    given_splits: dict = field(default_factory=dict)  # {split: its folder}
+    given_splits: dict = field(default_factory=dict)  # {split: its folder or list}
     root: str = ''  # start of all paths
     labels: list = field(default_factory=list)
+    rows: str = ''  # hash of the rows of a list, see `listed`
 
     def note(self, path, why):
         """Record what `walk.walk` leaves out. Raises OSError for a folder that cannot be read."""

@@ -157,6 +157,7 @@ def require_images(splits, tree, drawn):
     if 'mode ' in listed:
         fix += ', or set annotate.non_rgb=convert'
     elif empty != 'train' and empty in tree.given_splits:
-        folder = os.path.basename(tree.given_splits[empty])
-        fix += f', or remove the empty folder {folder}/ to draw the split from train'
+        given = os.path.basename(tree.given_splits[empty])
+        what = f'the split from {given}' if tree.rows else f'the empty folder {given}/'
+        fix += f', or remove {what} to draw the split from train'
     raise UserError(f'{tree.root}: no usable images for {empty}{why}; {fix}')

@@ -98,7 +98,7 @@ def show(summary):
     print(_row('all', map(sum, accepted.values())))
     for split, folder in settings['split_folders'].items():
         if os.path.basename(folder) != split:
-            print(f'{folder}/ holds the {split} images')
+            print(f'{folder}{"/" if os.path.isdir(folder) else ""} holds the {split} images')
     if settings['drawn_splits']:
         drawn = ' and '.join(settings['drawn_splits'])
         print(f'{drawn} drawn from the training images with seed {settings["seed"]}')
