@@ -18,6 +18,7 @@ if __name__ == '__main__':
 import contextlib
 import gc
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -26,7 +27,7 @@ import config
 from zodiac.base import files
 from zodiac.base.device import cores
 from zodiac.base.errors import UserError, run
-from zodiac.data import archive, exact_duplicates, inspection_cache, listed, splits, summary
+from zodiac.data import archive, exact_duplicates, groups, inspection_cache, listed, splits, summary
 from zodiac.data.entry import NEVER, UNREAD
 from zodiac.data.folders import SPLIT_NAMES, SPLITS
 from zodiac.data.scan import DRAWN, OUTPUTS, name_problem, scan
@@ -75,13 +76,18 @@ def annotate(cfg):
         'split_folders': tree.given_splits,
         **{f'{split}_fraction': fraction for split, fraction in fractions.items()},
     }
-    gone = splits.draw(accepted, duplicates, fractions, cfg.seed, splits.earlier(root, decided_by, accepted))
-    by_split = {split: [entry for entry in accepted if entry.split == split] for split in SPLITS}
-    if valid_is_test:
-        by_split['valid'] = by_split['test']
-    splits.require_images(by_split, tree, list(fractions))
-
-    near_copies = near_duplicates.of_training(by_split)
+    set_groups(accepted, cfg)
+    kept = splits.earlier(root, decided_by, accepted)
+    while True:
+        gone = splits.draw(accepted, duplicates, fractions, cfg.seed, dict(kept))
+        by_split = {split: [entry for entry in accepted if entry.split == split] for split in SPLITS}
+        if valid_is_test:
+            by_split['valid'] = by_split['test']
+        splits.require_images(by_split, tree, list(fractions))
+        near_copies = near_duplicates.of_training(by_split)
+        join = settings.group == groups.NEAR_DUPLICATES
+        if not join or not groups.join_near_copies(accepted, near_copies, fractions):
+            break
     content = summary.build(root, tree.labels, decided_by, tree, by_split, duplicates, near_copies)
     write(content, by_split, gone, cfg)
     summary.show(content)
@@ -106,6 +112,20 @@ def scan_root(cfg):
             f'the file names in the archive were decoded as {encoding}; if they look wrong, remove {root} and unpack it again with the '
             f'right data.labels, or with annotate.encoding=shift_jis, big5, euc_kr or another. {error}'
         ) from None
+
+
+def set_groups(entries, cfg):
+    """Set the groups of entries that a list has not set. Raises UserError for a group in two splits that are given."""
+    root, pattern = cfg.data.root, cfg.annotate.group
+    if pattern == groups.NEAR_DUPLICATES:
+        known = groups.read(root)
+        for entry in entries:
+            entry.group = entry.group or known.get(entry.path, '')
+    elif pattern:
+        without = groups.by_names(entries, root, pattern)
+        if without:
+            _say(f'annotate.group = {pattern}: not found in the names of {without} images; each is a group of its own')
+    groups.require_one_split(entries, root)
 
 
 def _say(line):
@@ -135,7 +155,8 @@ def inputs_and_outputs(tree, cfg):
 
 
 def write(content, by_split, gone, cfg):
-    """Write annotation.json, the three index files and, if splits were drawn, splits.tsv: all of them or, on a full disk, none."""
+    """Write annotation.json, the index files, splits.tsv where splits were drawn, groups.csv where there are groups: all of them or, on a
+    full disk, none."""
     number = {label: index for index, label in enumerate(content['labels'])}
     texts = {'annotation.json': [json.dumps(content, ensure_ascii=False, indent=1)]}
     for split in SPLITS:
@@ -143,6 +164,8 @@ def write(content, by_split, gone, cfg):
     drawn = content['settings']['drawn_splits']
     if drawn:
         texts[DRAWN] = splits.record(by_split, drawn, gone)
+    if content['groups'] or os.path.exists(f'{cfg.data.root}/{groups.NAME}'):
+        texts[groups.NAME] = groups.record(itertools.chain.from_iterable(by_split.values()))
     with contextlib.ExitStack() as renames:  # a file gets its name only when the content of each is on disk
         for name, text in texts.items():
             file = renames.enter_context(files.atomic_write(f'{cfg.data.root}/{name}', sync=False))

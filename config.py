@@ -114,6 +114,11 @@ class Annotate:
     non_rgb: Literal['reject', 'convert'] = setting(
         'reject', 'What to do with grayscale, palette, CMYK, 16-bit and transparent images.'
     )
+    group: Union[Literal['near_duplicates'], None, str] = setting(
+        None,
+        'Regular expression: images in whose file names it finds the same text, such as the frames of one video, stay in one split and '
+        'fold; near_duplicates: near-copies do, see [reference.md](reference.md#groups).',
+    )
     unknown_class: Literal['stop', 'skip'] = setting(
         'stop',
         'What to do with class folders that are not in data.labels; in a list, with lines that have no label, an unknown one, or no file.',

@@ -10,6 +10,7 @@ from conftest import make_tree, picture
 
 import annotate
 from zodiac.base.errors import UserError
+from zodiac.data import entry
 from zodiac.data.listed import scan_list
 
 ANIMALS = {'a/1.jpg': 'cat', 'a/2.jpg': 'cat', 'b/3.jpg': 'dog', 'b/4.jpg': 'dog'}
@@ -38,14 +39,12 @@ def read(path, root='out', labels='auto', unknown='stop', say=lambda line: None)
 
 def listed(path, **how):
     """{path: label}"""
-    return {entry.path: entry.label for entry in read(path, **how).entries}
+    return {one.path: one.label for one in read(path, **how).entries}
 
 
 def divided(tree):
     """{split: paths}"""
-    return {
-        split: [entry.path for entry in tree.entries if entry.split == split] for split in ('train', 'valid', 'test')
-    }
+    return {split: [one.path for one in tree.entries if one.split == split] for split in ('train', 'valid', 'test')}
 
 
 def refusal(path, **how):
@@ -92,7 +91,7 @@ def test_splits_and_groups_are_columns(put):
     tree = read(put('\n'.join(['path,label,split,video', *lines])))
     assert divided(tree) == {'train': ['a/1.jpg', 'b/3.jpg'], 'valid': ['a/2.jpg'], 'test': ['b/4.jpg']}
     assert tree.given_splits == dict.fromkeys(['train', 'valid', 'test'], 'photos.csv')
-    assert [entry.group for entry in tree.entries] == ['x', 'y', 'x', '']
+    assert [one.group for one in tree.entries] == ['x', 'y', 'x', '']
     without = read(put('a/1.jpg,cat,train\nb/3.jpg,dog,train\n'))
     assert list(without.given_splits) == ['train']
 
@@ -256,7 +255,7 @@ def test_lists_with_numbers_and_a_label_file(put, separator, names, label_file, 
         put(numbered(images, separator), f'set/{name}', below='set')
     for name in names:
         tree = read(f'set/{name}')
-        assert tree.labels == ['cat', 'dog'] and {entry.path: entry.label for entry in tree.entries} == {
+        assert tree.labels == ['cat', 'dog'] and {one.path: one.label for one in tree.entries} == {
             f'set/{path}': label for path, label in ANIMALS.items()
         }
         other = 'test' if 'test' in names[1] else 'valid'
@@ -463,3 +462,123 @@ def test_what_is_wrong_with_a_task_is_said(put, bad, words):
     assert words in refusal(path)
     if 'no label' in words:
         assert listed(path, unknown='skip') == ANIMALS
+
+
+# --- through annotate.py
+
+
+def photos(count=12):
+    """Draw images, and return {path: label}."""
+    found = {}
+    for number in range(count):
+        path = f'照片/photo {number}.jpg'
+        Path('照片').mkdir(exist_ok=True)
+        picture(number).save(path)
+        found[path] = '猫' if number % 2 else '狗'
+    return found
+
+
+@pytest.fixture
+def run(workdir, monkeypatch):
+    """Call annotate.py's main; returns annotation.json."""
+    monkeypatch.setattr(entry, 'SETTLED', 0)  # the files of these tests are new
+
+    def call(*overrides, root='out'):
+        settings = [f'data.root={root}', 'data.labels=auto', *overrides]
+        monkeypatch.setattr(sys, 'argv', ['annotate.py', '-o', *settings])
+        annotate.main()
+        return json.loads(Path(root, 'annotation.json').read_text(encoding='utf-8'))
+
+    return call
+
+
+def index(root='out'):
+    """{split: {path: class number}}"""
+    return {
+        split: dict(line.split('\t') for line in Path(root, f'{split}.txt').read_text(encoding='utf-8').splitlines())
+        for split in ('train', 'valid', 'test')
+    }
+
+
+def table(images, *columns):
+    lines = [','.join(row) for row in zip(images, images.values(), *columns)]
+    return '\n'.join([','.join(['path', 'label', *(['split'] if columns else [])]), *lines, ''])
+
+
+def test_annotate_reads_a_list_and_keeps_what_it_knows(run, put, capsys):
+    images = photos()
+    put(table(images), images=())
+    summary = run('annotate.list=photos.csv')
+    first = index()
+    assert {path: '狗猫'[int(number)] for part in first.values() for path, number in part.items()} == images
+    assert (
+        summary['labels'] == ['狗', '猫'] and summary['accepted'] == 12 and summary['settings']['split_folders'] == {}
+    )
+    assert all(first.values()) and Path('out/splits.tsv').is_file() and not Path('照片/train.txt').exists()
+
+    capsys.readouterr()
+    assert run('annotate.list=photos.csv') == summary
+    assert 'no file has changed since the last run' in capsys.readouterr().err
+
+    picture(99).save('照片/photo 99.jpg')
+    put(table({**dict(reversed(images.items())), '照片/photo 99.jpg': '猫'}), images=())
+    run('annotate.list=photos.csv')
+    second = index()
+    assert all(first[split].items() <= second[split].items() for split in first)
+
+
+def test_a_changed_label_or_split_in_a_list_is_noticed(run, put):
+    images = photos()
+    splits = ['train', 'train', 'train', 'train', 'val', 'test'] * 2
+    put(table(images, splits), images=())
+    summary = run('annotate.list=photos.csv')
+    assert summary['settings']['drawn_splits'] == []
+    assert {split: list(part) for split, part in index().items()} == {
+        'train': [path for path, split in zip(images, splits) if split == 'train'],
+        'valid': [path for path, split in zip(images, splits) if split == 'val'],
+        'test': [path for path, split in zip(images, splits) if split == 'test'],
+    }
+    name = '照片/photo 2.jpg'
+    put(table({**images, name: '猫'}, splits), images=())
+    run('annotate.list=photos.csv')
+    assert index()['train'][name] == '1'
+
+
+def test_an_image_of_a_list_that_cannot_be_used_is_left_out_like_any_other(run, put):
+    images = photos()
+    Path('照片/photo 3.jpg').write_bytes(b'no image')
+    Path('照片/photo 5.jpg').unlink()
+    put(table(images), images=())
+    with pytest.raises(
+        UserError, match=r'photos.csv: 1 file does not exist: line 7: 照片/photo 5.jpg; correct the list'
+    ):
+        run('annotate.list=photos.csv')
+    assert not Path('out').exists()
+    summary = run('annotate.list=photos.csv', 'annotate.unknown_class=skip')
+    reasons = {item['path']: (item['reason'], item['detail']) for item in summary['rejected']}
+    assert reasons['照片/photo 5.jpg'] == ('no such file', 'line 7 of photos.csv')
+    assert len(reasons) == 2 and summary['accepted'] == 10
+
+
+def test_images_in_two_folders_with_one_name_keep_their_results_apart(run, put):
+    images = {}
+    for folder in ('out/a', 'a'):
+        for number in range(6):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            path = f'{folder}/{number}.jpg'
+            picture(len(images), (40 + len(images), 40)).save(path)
+            images[path] = f'class{number % 2}'
+    put(table({f'{os.getcwd()}/{path}': label for path, label in images.items()}), images=())
+    summary = run('annotate.list=photos.csv')
+    picture(99, (99, 40)).save('out/a/0.jpg')  # so that the others come from the cache
+    again = run('annotate.list=photos.csv', 'seed=1')
+    assert summary['accepted'] == again['accepted'] == 12 and again['sizes']['different'] == 12
+    assert {path for part in index().values() for path in part} == set(images)
+
+
+@pytest.mark.parametrize('folders', [('train', 'val'), ('train', 'val', 'test'), ('train', 'test')])
+def test_trees_of_ultralytics_and_torchvision_need_no_list(run, folders):
+    make_tree('set', ['cat', 'dog'], dict.fromkeys(folders, 6))
+    summary = run(root='set')
+    assert list(summary['settings']['split_folders'].values()) == [f'set/{folder}' for folder in folders]
+    assert all(index('set').values())

@@ -19,7 +19,9 @@ from zodiac.data.scan import OUTPUTS, Tree, name_problem
 
 SHOWN = 3  # lines named in a message
 SAMPLE = 200  # rows by which the folder of the paths is chosen
-NOT_PLAIN = re.compile(r'/\.{0,2}/|^\.{1,2}/|/\.{1,2}$')  # a path with segments that are empty, . or ..
+ODD = re.compile(
+    r'^/|/\.{0,2}/|^\.{1,2}/|\\|://'
+)  # a whole path, one with segments that are empty, . or .., or an address
 UPLOADED = re.compile(r'[0-9a-f]{8}-(?=.)')  # what Label Studio puts before the name of an uploaded file
 LEFT_OUT = 'or set annotate.unknown_class=skip to leave {} out'
 
@@ -131,7 +133,9 @@ class _Rows:
             self.splits.setdefault(split, len(self.entries))
             self.numbers.append(row.number)
             self.entries.append(Entry(path, split or 'train', label, verdict, row.group))
-            self.digest.update(repr((path, split, label, row.group, verdict.reason)).encode())
+            self.digest.update(
+                f'{path}\n{split}\n{label}\n{row.group}\n{verdict.reason}\n'.encode('utf-8', 'surrogatepass')
+            )
 
     def _split(self, row, part, problem):
         if not row.split:
@@ -270,6 +274,8 @@ class Search:
 
     def find(self, path):
         """(path for the index, whether there is such a file). Raises ValueError, with the reason, for a path that cannot be used."""
+        if not ODD.search(path):
+            return self._in(self.folder, path)
         if path.startswith('file://'):
             path = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
         elif '://' in path[:12]:
@@ -290,9 +296,13 @@ class Search:
 
     def _in(self, folder, path):
         """(path, whether it is a file) for a relative path that begins in a folder; a whole path stays."""
-        found = posixpath.join(folder, path)
-        if NOT_PLAIN.search(found):
-            found = posixpath.normpath(found)
+        found = (
+            posixpath.normpath(posixpath.join(folder, path))
+            if ODD.search(path)
+            else f'{folder}/{path}'
+            if folder
+            else path
+        )
         if os.path.isfile(found):
             return self._here(found), True
         for other in (found.replace('\\', '/'), *(unicodedata.normalize(form, found) for form in ('NFC', 'NFD'))):

@@ -230,12 +230,12 @@ def _cells(source, delimiter, places, width, skip):
             raise UserError(f'{source.path}, line {max(1, reader.line_num)}: cannot be read: {why}') from None
         if cells is None:
             return
-        if not cells or not any(cells) or not any(map(str.strip, cells)):
+        if not any(map(str.strip, cells)):
             continue
         if skip:
             skip = False
             continue
-        if len(cells) != width and any(map(str.strip, cells[width:])) or len(cells) < needed:
+        if len(cells) != width and (len(cells) < needed or any(map(str.strip, cells[width:]))):
             raise UserError(
                 f'{source.path}, line {reader.line_num}: {len(cells)} columns, but the first line has {width}; quote what contains a '
                 f'{DELIMITERS[delimiter]}; {SEVERAL}'

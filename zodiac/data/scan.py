@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from zodiac.base import schema, walk
 from zodiac.base.errors import UserError
+from zodiac.data import groups
 from zodiac.data.entry import UNREAD, Entry, Verdict
 from zodiac.data.folders import DEPTH, SPLIT_NAMES, SPLITS, class_names, name_of, subfolders, visible
 
 DRAWN = 'splits.tsv'  # see `splits.record`
-OUTPUTS = (*(f'{split}.txt' for split in SPLITS), 'annotation.json', DRAWN)
+OUTPUTS = (*(f'{split}.txt' for split in SPLITS), 'annotation.json', DRAWN, groups.NAME)
 OWN_FILES = (*OUTPUTS, 'unpacked.json', '.inspected')
 BREAKS_A_LINE = re.compile(r'[\t\n\r]')
 

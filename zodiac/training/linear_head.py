@@ -13,6 +13,7 @@ from scipy.special import softmax
 from scipy.stats import t
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
 from threadpoolctl import threadpool_limits  # scikit-learn needs it too
 
 from zodiac.base.errors import UserError
@@ -113,7 +114,7 @@ class _Space:
 
 def _choose(space, labels, groups, seed):
     """(C, number of folds): the C with the lowest loss on images that were left out."""
-    counts = np.bincount(labels[np.unique(groups, return_index=True)[1]])
+    counts = _groups_of_classes(labels, groups)
     folds = min([FOLDS, *counts[counts > 1]])
     fold = deal(labels, groups, folds, seed)
     fold[np.random.default_rng(seed).permutation(len(labels))[CHOOSE:]] = -2  # not looked at
@@ -157,7 +158,9 @@ def _weights(model, classes):
 
 def deal(labels, groups, folds, seed):
     """The fold of each image, int [n]: each class is spread evenly, and a group stays together; -1, always learned from, for a class
-    with a single group."""
+    with a single group. Groups of many images or of several classes are dealt by scikit-learn's StratifiedGroupKFold."""
+    if _are_large(labels, groups):
+        return _deal_large(np.asarray(labels), groups, folds, seed)
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     of_group, fold, dealt = np.asarray(labels)[first], np.full(len(first), -1), 0
     rng = np.random.default_rng(seed)
@@ -169,14 +172,39 @@ def deal(labels, groups, folds, seed):
     return fold[group]
 
 
+def _are_large(labels, groups):
+    """Whether groups hold more than copies of one picture: images of several classes, or more than two each in the mean."""
+    pairs = np.unique(np.stack([groups, labels]), axis=1).shape[1]
+    number = len(np.unique(groups))
+    return pairs > number or len(labels) > 2 * number
+
+
+def _deal_large(labels, groups, folds, seed):
+    fold, few = np.full(len(labels), -1), np.flatnonzero(_groups_of_classes(labels, groups) < 2)
+    if np.isin(labels, few).all():
+        return fold
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)  # a class with fewer images than folds
+        for number, (_, out) in enumerate(splitter.split(labels, labels, groups)):
+            fold[out] = number
+    fold[np.isin(groups, groups[np.isin(labels, few)])] = -1
+    return fold
+
+
+def _groups_of_classes(labels, groups, classes=0):
+    """The number of groups with images of each class."""
+    return np.bincount(np.unique(np.stack([groups, labels]), axis=1)[1], minlength=classes)
+
+
 def require_folds(labels, groups, folds, class_names):
     """Raise UserError where a class has fewer different pictures than there are folds."""
-    counts = np.bincount(np.asarray(labels)[np.unique(groups, return_index=True)[1]], minlength=len(class_names))
+    counts = _groups_of_classes(labels, groups, len(class_names))
     if counts.min() < folds:
         few = ', '.join(f'{name} ({count})' for name, count in zip(class_names, counts) if count < folds)
         raise UserError(
-            f'evaluate.folds = {folds}: each class needs as many different photos; too few of {few}; add photos, or set evaluate.folds '
-            f'to {counts.min() if counts.min() > 1 else 0}'
+            f'evaluate.folds = {folds}: each class needs as many different photos or groups; too few of {few}; add photos, or set '
+            f'evaluate.folds to {counts.min() if counts.min() > 1 else 0}'
         )
 
 
@@ -236,6 +264,12 @@ def learning_curve(views, labels, classes, balanced=False, seed=0, groups=None):
 
 def _shuffled(labels, groups, rng):
     """(list of int arrays, the images of each class to learn from; int array, the images that are left out), in random order."""
+    if _are_large(labels, groups):
+        fold = _deal_large(labels, groups, round(1 / HELD_OUT), int(rng.integers(2**31)))
+        all_out = [label for label in np.unique(labels) if (fold[labels == label] == 0).all()]
+        fold[np.isin(groups, groups[np.isin(labels, all_out)])] = -1
+        kept = [rng.permutation(np.flatnonzero((labels == label) & (fold != 0))) for label in np.unique(labels)]
+        return kept, rng.permutation(np.flatnonzero(fold == 0))
     kept, out = [], []
     seen = set()
     for label in np.unique(labels):

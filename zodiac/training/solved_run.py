@@ -54,7 +54,7 @@ def solve(cfg, layer, views, images, say):
         say: called with a message for the user.
     """
     started = time.monotonic()
-    balanced, same = cfg.train.class_weights == 'balanced', features.groups(images.paths)
+    balanced, same = cfg.train.class_weights == 'balanced', features.together(images.paths, cfg.data.root)
     head = linear_head.solve(views, images.labels, len(cfg.data.labels), balanced, cfg.seed, same)
     layer.weight.set_value(head.weight.astype(np.float32))
     layer.bias.set_value(head.bias.astype(np.float32))
