@@ -78,14 +78,14 @@ def annotate(cfg):
     }
     set_groups(accepted, cfg)
     kept = splits.earlier(root, decided_by, accepted)
+    join = settings.group == groups.NEAR_DUPLICATES
     while True:
-        gone = splits.draw(accepted, duplicates, fractions, cfg.seed, dict(kept))
+        gone = splits.draw(accepted, duplicates, fractions, cfg.seed, dict(kept) if join else kept)
         by_split = {split: [entry for entry in accepted if entry.split == split] for split in SPLITS}
         if valid_is_test:
             by_split['valid'] = by_split['test']
         splits.require_images(by_split, tree, list(fractions))
         near_copies = near_duplicates.of_training(by_split)
-        join = settings.group == groups.NEAR_DUPLICATES
         if not join or not groups.join_near_copies(accepted, near_copies, fractions):
             break
     content = summary.build(root, tree.labels, decided_by, tree, by_split, duplicates, near_copies)

@@ -73,17 +73,19 @@ def test_what_the_columns_were_taken_for_is_said(put):
     said = []
     text = 'id,file name,breed,age\n1,a/1.jpg,cat,3\n2,b/3.jpg,dog,4\n'
     assert listed(put(text), say=said.append) == {'a/1.jpg': 'cat', 'b/3.jpg': 'dog'}
-    assert said == ['photos.csv: path = file name, label = breed; not used: id, age']
+    assert said == ['photos.csv: read as a table', 'photos.csv: path = file name, label = breed; not used: id, age']
     assert listed(put('cat,a/1.jpg\ndog,b/3.jpg\n'), say=said.append) == {'a/1.jpg': 'cat', 'b/3.jpg': 'dog'}
-    assert said[1:] == ['photos.csv: no header; path = column 2, label = column 1']
+    assert said[3:] == ['photos.csv: no header; path = column 2, label = column 1']
 
 
 @pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le', 'utf-16-be', 'gbk'])
 @pytest.mark.parametrize('end', ['\n', '\r\n'])
 def test_every_encoding_and_line_end_gives_the_same_rows(put, encoding, end):
     images = ['照片/猫 1.jpg', '照片/狗,2.jpg']
+    said = []
     text = end.join(['path,label', '照片/猫 1.jpg,猫', '"照片/狗,2.jpg","狗"', ''])
-    assert listed(put(text, encoding=encoding, images=images)) == dict(zip(images, ['猫', '狗']))
+    assert listed(put(text, encoding=encoding, images=images), say=said.append) == dict(zip(images, ['猫', '狗']))
+    assert said[0].endswith('in GBK') == (encoding == 'gbk')
 
 
 def test_splits_and_groups_are_columns(put):
@@ -267,7 +269,21 @@ def test_classes_keep_the_order_of_their_numbers_without_those_that_have_no_imag
     put('dog\nox\ncat and kitten\n', 'labels.txt')
     tree = read(put('a/1.jpg 2\nb/3.jpg 0\n', 'list.txt'), say=said.append)
     assert tree.labels == ['dog', 'cat and kitten'] and tree.given_splits == {}
-    assert said == ['labels.txt: the names of the classes', 'list.txt: no images of ox: left out of the classes']
+    assert said[1:] == ['labels.txt: the names of the classes', 'list.txt: no images of ox: left out of the classes']
+
+
+def test_an_empty_list_of_a_split_and_one_of_another_kind_are_not_read(put):
+    said = []
+    put('cat\ndog\n', 'labels.txt')
+    put(numbered(ANIMALS), 'train_list.txt')
+    put('', 'test_list.txt')
+    put('a/1.jpg,cat\n', 'val_list.txt')
+    assert read('train_list.txt', say=said.append).given_splits == {}
+    assert said[1] == 'val_list.txt: not read, it is not a list of the same kind'
+
+
+def test_a_tsv_with_a_header_and_numbers_is_a_table(put):
+    assert read(put('path\tlabel\n' + numbered(ANIMALS, '\t'))).labels == ['0', '1']
 
 
 def test_without_a_label_file_numbers_are_those_of_data_labels_or_names(put):

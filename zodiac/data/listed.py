@@ -49,7 +49,7 @@ def scan_list(path, root, labels, unknown_class, say):
     if found.repeated:
         say(f'{path}: {found.repeated} repeated {"row" if found.repeated == 1 else "rows"} kept once')
     if not found.entries:
-        raise UserError(f'{path}: lists no images')
+        raise UserError(f'{path}: lists no images; give each a line with its path and label')
     tree = Tree(root=root, entries=found.entries, stray=skipped, rows=found.digest.hexdigest())
     tree.labels = _labels(path, found, order, say) if labels == 'auto' else labels
     tree.given_splits = _given_splits(found, path)

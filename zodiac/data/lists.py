@@ -4,6 +4,7 @@ The kind is found from the content, see `KINDS`. Nothing here looks at images: `
 """
 
 import codecs
+import collections
 import contextlib
 import csv
 import io
@@ -18,6 +19,7 @@ from zodiac.base.errors import UserError
 from zodiac.data.folders import SPLIT_NAMES
 
 SEVERAL = 'several labels per image are not supported'
+GBK = 'gb18030'  # which contains it
 SAMPLE = 100  # lines that are looked at to find the layout of a text
 DELIMITERS = {',': 'comma', '\t': 'tab', ';': 'semicolon', '|': 'bar'}
 COLUMNS = {  # names of columns, the best first; compared in lower case, with _ for spaces and hyphens
@@ -43,7 +45,7 @@ COLUMNS = {  # names of columns, the best first; compared in lower case, with _ 
     'group': ('group', 'group_id', 'video', 'video_id', 'patient', 'patient_id', '组', '分组'),
 }
 NUMBERED = re.compile(r'(.*\.\w{1,5})[ \t]+([\d,]+)')  # a line of PaddleClas, whose paths have a suffix
-IMAGE = re.compile(r'.*\.(jpe?g|png|webp|avif|gif|bmp|tiff?|p[pgb]m)', re.IGNORECASE)
+IMAGE = re.compile(r'.*\.(jpe?g|jfif|png|webp|avif|gif|bmp|tiff?|p[pgb]m)', re.IGNORECASE)
 LABEL_FILES = (
     'labels.txt',
     'label.txt',
@@ -75,6 +77,7 @@ class Source(NamedTuple):
     """A list file. `content`: of JSON; for text None."""
 
     path: str
+    encoding: str
     lines: Callable  # lines(newline=None): a text file, see `open`
     content: object
     head: list  # the first lines of a text that are not blank
@@ -105,11 +108,12 @@ def read(path, labels, say):
             f'{path}: is JSON, but neither of COCO (images, annotations, categories), nor an export of Label Studio (JSON or JSON-MIN), '
             'nor a list of objects with path and label'
         )
+    say(f'{path}: read as {kind}' + (' in GBK' if source.encoding == GBK else ''))
     fits, rows, unit, is_divided = KINDS[kind]
-    sources = _divided(source, fits) if is_divided else {'': source}
+    sources = _divided(source, fits, say) if is_divided else {'': source}
     if len(sources) > 1:
         say('; '.join(f'{split}: {found.path}' for split, found in sources.items()))
-    names = _class_names(path, labels, say) if kind == 'paddle' else None
+    names = _class_names(path, labels, say) if fits is _is_paddle else None
     parts = [Part(one.path, unit, rows(one, names, say), split) for split, one in sources.items()]
     return parts, list(names.values()) if names else None
 
@@ -142,7 +146,7 @@ def _open(path):
     head = list(itertools.islice((line.rstrip('\r\n') for line in lines() if line.strip()), SAMPLE))
     if content is None and not head:
         raise UserError(f'{path}: the list is empty')
-    return Source(path, lines, content, head)
+    return Source(path, encoding, lines, content, head)
 
 
 def _encoding(path, data):
@@ -158,7 +162,7 @@ def _encoding(path, data):
     except UnicodeDecodeError as error:
         if encoding != 'utf-8-sig':
             raise UserError(f'{path}: is not text in UTF-16, as it begins; save the list as UTF-8') from None
-        first, encoding = data.count(b'\n', 0, error.start) + 1, 'gb18030'
+        first, encoding = data.count(b'\n', 0, error.start) + 1, GBK
         other = next((number for number, line in enumerate(data.split(b'\n'), 1) if _has_utf8(line)), None)
         if other:
             raise UserError(
@@ -319,8 +323,11 @@ def _shown(text):
 
 
 def _is_paddle(source):
-    fitting = sum(bool(NUMBERED.fullmatch(line.strip())) for line in source.head)
-    return source.content is None and 2 * fitting > len(source.head)
+    if source.content is not None or {'path', 'label'} <= {
+        *_places([_plain(cell) for cell in source.head[0].split('\t')])
+    }:
+        return False
+    return 2 * sum(bool(NUMBERED.fullmatch(line.strip())) for line in source.head) > len(source.head)
 
 
 def _paddle_rows(source, names, say):
@@ -382,34 +389,31 @@ def _label_file(path):
     empty = next((number for number, name in names.items() if not name), None)
     if empty is not None:
         raise UserError(f'{path}, line {empty + 1}: no name; the number of a class is that of its line, from 0')
-    twice = next(
-        (name for number, name in names.items() if list(names.values()).index(name) != list(names).index(number)), None
-    )
+    twice = next((name for name, count in collections.Counter(names.values()).items() if count > 1), None)
     if twice:
         raise UserError(f'{path}: the name {twice} comes twice')
     return names
 
 
-def _divided(source, fits):
+def _divided(source, fits, say):
     """{split: Source} of a list named after a split and the lists of the other splits beside it; {'': source} if there is no other."""
     folder, name = os.path.split(source.path)
     words = '|'.join(sorted((*SPLIT_NAMES, 'eval'), key=len, reverse=True))
     own = re.search(rf'(?<![a-z])(?:{words})(?:20\d\d)?(?![a-z])', name.lower())
     if not own:
         return {'': source}
-    before, after = name[: own.start()].lower(), name[own.end() :].lower()
+    before, after = re.escape(name[: own.start()]), re.escape(name[own.end() :])
     found = {}
-    for other in sorted(os.listdir(folder or '.')):
-        word = other.lower()[len(before) : len(other) - len(after)]
-        word = re.sub(r'20\d\d$', '', word)
-        if other.lower().startswith(before) and other.lower().endswith(after) and word in words.split('|'):
-            split = SPLIT_NAMES.get(word, 'valid')
-            path = os.path.join(folder, other)
-            if split in found and other != name:
-                continue
+    for other in sorted(os.listdir(folder or '.'), key=lambda other: (other != name, other)):
+        match = re.fullmatch(f'{before}({words})(?:20\\d\\d)?{after}', other, re.IGNORECASE)
+        split = match and SPLIT_NAMES.get(match[1].lower(), 'valid')
+        path = os.path.join(folder, other)
+        if split and split not in found and os.path.isfile(path) and os.path.getsize(path):
             one = source if other == name else _open(path)
-            if other == name or fits(one):
+            if fits(one):
                 found[split] = one
+            else:
+                say(f'{path}: not read, it is not a list of the same kind')
     if 'train' not in found or len(found) == 1:
         return {'': source}
     return {split: found[split] for split in ('train', 'valid', 'test') if split in found}
@@ -514,8 +518,8 @@ def _chosen(data, picture):
 
 
 KINDS = {  # {name: (whether a Source is of this kind, function that yields its rows, what these count, one file per split)}
-    'coco': (_is_coco, _coco_rows, 'image', True),
-    'label_studio': (_is_label_studio, _label_studio_rows, 'task', False),
-    'paddle': (_is_paddle, _paddle_rows, 'line', True),
-    'table': (_is_table, _table_rows, 'line', False),
+    'COCO': (_is_coco, _coco_rows, 'image', True),
+    'Label Studio': (_is_label_studio, _label_studio_rows, 'task', False),
+    'PaddleClas or PaddleX': (_is_paddle, _paddle_rows, 'line', True),
+    'a table': (_is_table, _table_rows, 'line', False),
 }

@@ -158,8 +158,8 @@ def _weights(model, classes):
 
 def deal(labels, groups, folds, seed):
     """The fold of each image, int [n]: each class is spread evenly, and a group stays together; -1, always learned from, for a class
-    with a single group. Groups of many images or of several classes are dealt by scikit-learn's StratifiedGroupKFold."""
-    if _are_large(labels, groups):
+    with a single group. Large groups are dealt by scikit-learn's StratifiedGroupKFold."""
+    if _are_large(groups):
         return _deal_large(np.asarray(labels), groups, folds, seed)
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     of_group, fold, dealt = np.asarray(labels)[first], np.full(len(first), -1), 0
@@ -172,11 +172,9 @@ def deal(labels, groups, folds, seed):
     return fold[group]
 
 
-def _are_large(labels, groups):
-    """Whether groups hold more than copies of one picture: images of several classes, or more than two each in the mean."""
-    pairs = np.unique(np.stack([groups, labels]), axis=1).shape[1]
-    number = len(np.unique(groups))
-    return pairs > number or len(labels) > 2 * number
+def _are_large(groups):
+    """Whether groups hold more than copies of a few pictures: more than a tenth of the images beside the first of each group."""
+    return len(groups) > 1.1 * len(np.unique(groups))
 
 
 def _deal_large(labels, groups, folds, seed):
@@ -264,7 +262,7 @@ def learning_curve(views, labels, classes, balanced=False, seed=0, groups=None):
 
 def _shuffled(labels, groups, rng):
     """(list of int arrays, the images of each class to learn from; int array, the images that are left out), in random order."""
-    if _are_large(labels, groups):
+    if _are_large(groups):
         fold = _deal_large(labels, groups, round(1 / HELD_OUT), int(rng.integers(2**31)))
         all_out = [label for label in np.unique(labels) if (fold[labels == label] == 0).all()]
         fold[np.isin(groups, groups[np.isin(labels, all_out)])] = -1
