@@ -82,7 +82,7 @@ def test_images_that_were_split_one_by_one_come_together_once_they_are_grouped(r
     assert any(len(splits) > 1 for splits in splits_of()[0].values()) and not Path('photos/groups.csv').exists()
     run('annotate.group=^(.+)_')
     assert all(len(splits) == 1 for splits in splits_of()[0].values())
-    assert 'images change their split, to be in that of their group' in capsys.readouterr().err
+    assert 'images change their split, to be in that of the group' in capsys.readouterr().err
     run()
     assert kept() == {}
 

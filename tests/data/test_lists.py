@@ -386,6 +386,7 @@ def test_coco_lists_of_splits_beside_each_other(put):
         ({'shapes': []}, 'is JSON, but neither of COCO'),
         (json.dumps(coco())[:-80], 'line 1: is not valid JSON'),
         ('[' * 100_000, 'is not'),
+        ('[' + '1' * 5000 + ']', 'is'),
     ],
 )
 def test_what_is_wrong_with_coco_is_said(put, content, words):

@@ -18,6 +18,7 @@ from zodiac.data.folders import SPLIT_NAMES, SPLITS, look_alikes
 from zodiac.data.scan import OUTPUTS, Tree, name_problem
 
 SHOWN = 3  # lines named in a message
+MOST = 200  # characters of a path in a message
 SAMPLE = 200  # rows by which the folder of the paths is chosen
 ODD = re.compile(
     r'^/|/\.{0,2}/|^\.{1,2}/|\\|://'
@@ -194,7 +195,7 @@ def _count(found, one, several):
 
 
 def _first(found):
-    shown = [f'{part.unit} {number}: {files.printable(what)}' for part, number, what in found[:SHOWN]]
+    shown = [f'{part.unit} {number}: {files.printable(what)[:MOST]}' for part, number, what in found[:SHOWN]]
     return ', '.join(shown) + (', ...' if len(found) > SHOWN else '')
 
 

@@ -190,13 +190,13 @@ def _has_utf8(line):
 def _json(path, text):
     try:
         return json.loads(text)
-    except ValueError as error:
-        where = f', line {error.lineno}' if isinstance(error, json.JSONDecodeError) else ''
+    except json.JSONDecodeError as error:
+        why = f'{error.msg}, column {error.colno}'
         raise UserError(
-            f'{path}{where}: is not valid JSON ({error}); perhaps the file is cut off: export it again'
+            f'{path}, line {error.lineno}: is not valid JSON ({why}); perhaps the file is cut off: export it again'
         ) from None
-    except RecursionError:
-        raise UserError(f'{path}: is not a list of images: JSON nested too deeply') from None
+    except (RecursionError, ValueError):  # nested too deeply, a number of thousands of digits
+        raise UserError(f'{path}: is not a list of images, but other JSON') from None
 
 
 # --- CSV and TSV
@@ -495,13 +495,15 @@ def _choices(task, where):
     """The labels of a task in JSON: those of all annotations that were not skipped."""
     labels = set()
     try:
-        for annotation in task.get('annotations', task.get('completions', [])):
+        for annotation in task.get('annotations') or task.get('completions') or []:
             if not annotation.get('was_cancelled') and not annotation.get('skipped'):
                 for result in annotation.get('result', []):
                     if result.get('type') == 'choices':
                         labels.update(str(choice).strip() for choice in result['value']['choices'])
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f'{where}: is not as Label Studio writes it ({type(error).__name__}: {error})') from None
+        raise UserError(
+            f'{where}: is not as Label Studio writes it ({type(error).__name__}: {error}); export it again'
+        ) from None
     return labels
 
 

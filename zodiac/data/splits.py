@@ -115,7 +115,8 @@ def _draw_groups(entries, first, fractions, seed, kept):
         for entry in unit.entries:
             entry.split = unit.split
     if moved:
-        print(f'{moved} images change their split, to be in that of their group', file=sys.stderr)
+        images = '1 image changes its split' if moved == 1 else f'{moved} images change their split'
+        print(f'{images}, to be in that of the group', file=sys.stderr)
     for label in totals:
         if not taken[label]['train']:
             unit = min(
