@@ -27,7 +27,7 @@ import config
 from zodiac.base import files
 from zodiac.base.device import cores
 from zodiac.base.errors import UserError, run
-from zodiac.data import archive, exact_duplicates, groups, inspection_cache, listed, splits, summary
+from zodiac.data import archive, exact_duplicates, groups, inspection_cache, splits, summary
 from zodiac.data.entry import NEVER, UNREAD
 from zodiac.data.folders import SPLIT_NAMES, SPLITS
 from zodiac.data.scan import DRAWN, OUTPUTS, name_problem, scan
@@ -102,6 +102,8 @@ def scan_root(cfg):
     root = cfg.data.root
     try:
         if cfg.annotate.list:
+            from zodiac.data import listed  # most runs have no list and start faster without its parsers
+
             return listed.scan_list(cfg.annotate.list, root, cfg.data.labels, cfg.annotate.unknown_class, _say)
         return scan(root, cfg.data.labels, cfg.annotate.unknown_class)
     except UserError as error:

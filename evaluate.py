@@ -172,7 +172,7 @@ def over_folds(cfg, network):
         print('evaluate.folds: not measured, an exported model has no backbone to solve heads on', file=sys.stderr)
         return {}, None
     paths, labels, views = all_features(cfg, features.Backbone(getattr(network, 'network', network)))
-    groups, names, number = features.together(paths, cfg.data.root), cfg.data.labels, cfg.evaluate.folds
+    groups, names, number = solved_run.together(paths, cfg.data.root), cfg.data.labels, cfg.evaluate.folds
     linear_head.require_folds(labels, groups, number, names)
     how = {'balanced': cfg.train.class_weights == 'balanced', 'seed': cfg.seed, 'groups': groups}
     probabilities = linear_head.over_folds(views, labels, len(names), number, **how)

@@ -16,7 +16,7 @@ import config
 from zodiac.base.errors import UsageError, UserError
 from zodiac.data import groups
 from zodiac.data.entry import Entry
-from zodiac.training import features, linear_head
+from zodiac.training import linear_head, solved_run
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_the_folds_of_training_keep_groups_together(run, workdir):
     videos(6, 4)
     run('annotate.group=^(.+)_')
     paths = sorted(str(path) for path in Path('photos').rglob('*.jpg'))
-    together = features.together(paths, 'photos')
+    together = solved_run.together(paths, 'photos')
     names = [Path(path).name.split('_')[0] for path in paths]
     assert len({*zip(names, together.tolist())}) == len({*names}) == len({*together.tolist()})
     labels = np.array([int('dog' in path) for path in paths])

@@ -104,6 +104,16 @@ def record(entries):
     return [file.getvalue()]
 
 
+def together(same, paths, root):
+    """Join what must stay in one fold: list of int [n].
+
+    Args:
+        same: list [n], equal for files of equal content; paths: of the images; root: data.root, whose groups.csv is read.
+    """
+    group_of = read(root)
+    return joined(same, [group_of.get(path) for path in paths]) if group_of else same
+
+
 def read(root):
     """{path: group} of groups.csv, with the paths by which the images are found from here; {} if there is none."""
     try:

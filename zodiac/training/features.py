@@ -22,7 +22,7 @@ from tqdm import tqdm
 from zodiac.base import device, files, stops
 from zodiac.base.errors import UserError
 from zodiac.base.paddle_setup import paddle
-from zodiac.data import cache, groups
+from zodiac.data import cache
 from zodiac.inference import engines, paddle_engine
 from zodiac.models import builder, convert
 
@@ -222,11 +222,9 @@ def content_keys(paths):
     return _keys(device.in_threads(_content, paths, AHEAD), hashed=True)
 
 
-def together(paths, root):
-    """int [n]: equal for images that must stay in one fold: files of equal content, and the groups of groups.csv in `root`."""
-    same = np.unique(content_keys(paths), axis=0, return_inverse=True)[1].reshape(-1)
-    group_of = groups.read(root)
-    return np.array(groups.joined(same.tolist(), [group_of.get(path) for path in paths])) if group_of else same
+def groups(paths):
+    """int [n]: equal for files of equal content."""
+    return np.unique(content_keys(paths), axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _content(path):

@@ -10,6 +10,7 @@ import numpy as np
 
 from zodiac.base.errors import UsageError
 from zodiac.base.paddle_setup import paddle
+from zodiac.data import groups
 from zodiac.training import features, linear_head
 
 nn = paddle.nn
@@ -54,7 +55,7 @@ def solve(cfg, layer, views, images, say):
         say: called with a message for the user.
     """
     started = time.monotonic()
-    balanced, same = cfg.train.class_weights == 'balanced', features.together(images.paths, cfg.data.root)
+    balanced, same = cfg.train.class_weights == 'balanced', together(images.paths, cfg.data.root)
     head = linear_head.solve(views, images.labels, len(cfg.data.labels), balanced, cfg.seed, same)
     layer.weight.set_value(head.weight.astype(np.float32))
     layer.bias.set_value(head.bias.astype(np.float32))
@@ -65,3 +66,8 @@ def solve(cfg, layer, views, images, say):
         f'head solved in {time.monotonic() - started:.1f} s: logistic regression, C = {head.strength:g} ({chosen}), images {len(images)}, '
         f'views {len(views)}'
     )
+
+
+def together(paths, root):
+    """int [n]: equal for images that must stay in one fold: files of equal content, and groups, see `groups`."""
+    return np.array(groups.together(features.groups(paths).tolist(), paths, root))
