@@ -3,6 +3,7 @@
     python annotate.py                                                     # signs/{train,valid,test}/<class>/*
     python annotate.py -o annotate.archive=data/data68755/signs.zip        # unpack it into signs/ first
     python annotate.py -c configs/photos.yaml -o data.root=photos          # the folders are the classes
+    python annotate.py -c configs/photos.yaml -o annotate.list=photos.csv  # a list of images and classes
 
 Takes folders `<split>/<class>/` or just `<class>/`; `val/`, `validation/` and `dev/` also count as `valid/`. A split without a folder is
 drawn from the training images, class by class, with `seed`; an image keeps its split (splits.tsv) when others are added or removed. No
@@ -19,6 +20,7 @@ if __name__ == '__main__':
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -27,7 +29,7 @@ import config
 from zodiac.base import files
 from zodiac.base.device import cores
 from zodiac.base.errors import UserError, run
-from zodiac.data import exact_duplicates, inspection_cache, splits, summary
+from zodiac.data import exact_duplicates, groups, inspection_cache, splits, summary
 from zodiac.data.entry import NEVER, UNREAD
 from zodiac.data.folders import SPLIT_NAMES, SPLITS
 from zodiac.data.scan import DRAWN, OUTPUTS, name_problem, scan
@@ -78,13 +80,18 @@ def annotate(cfg):
         'split_folders': tree.given_splits,
         **{f'{split}_fraction': fraction for split, fraction in fractions.items()},
     }
-    gone = splits.draw(accepted, duplicates, fractions, cfg.seed, splits.earlier(root, decided_by, accepted))
-    by_split = {split: [entry for entry in accepted if entry.split == split] for split in SPLITS}
-    if valid_is_test:
-        by_split['valid'] = by_split['test']
-    splits.require_images(by_split, tree, list(fractions))
-
-    near_copies = near_duplicates.of_training(by_split)
+    set_groups(accepted, cfg)
+    kept = splits.earlier(root, decided_by, accepted)
+    join = settings.group == groups.NEAR_DUPLICATES
+    while True:
+        gone = splits.draw(accepted, duplicates, fractions, cfg.seed, dict(kept) if join else kept)
+        by_split = {split: [entry for entry in accepted if entry.split == split] for split in SPLITS}
+        if valid_is_test:
+            by_split['valid'] = by_split['test']
+        splits.require_images(by_split, tree, list(fractions))
+        near_copies = near_duplicates.of_training(by_split)
+        if not join or not groups.join_near_copies(accepted, near_copies, fractions):
+            break
     content = summary.build(root, tree.labels, decided_by, tree, by_split, duplicates, near_copies)
     write(content, by_split, gone, cfg)
     summary.show(content)
@@ -98,6 +105,10 @@ def scan_root(cfg):
     """The `scan.Tree` of data.root. If its file names may have been decoded wrongly, the UserError says so."""
     root = cfg.data.root
     try:
+        if cfg.annotate.list:
+            from zodiac.data import listed  # most runs have no list and start faster without its parsers
+
+            return listed.scan_list(cfg.annotate.list, root, cfg.data.labels, cfg.annotate.unknown_class, _say)
         return scan(root, cfg.data.labels, cfg.annotate.unknown_class)
     except UserError as error:
         from zodiac.data import archive  # slow, as above
@@ -111,11 +122,39 @@ def scan_root(cfg):
         ) from None
 
 
+def set_groups(entries, cfg):
+    """Set the groups of entries that a list has not set. Raises UserError for a group in two splits that are given."""
+    root, pattern = cfg.data.root, cfg.annotate.group
+    if pattern == groups.NEAR_DUPLICATES:
+        known = groups.read(root)
+        for entry in entries:
+            entry.group = entry.group or known.get(entry.path, '')
+    elif pattern:
+        without = groups.by_names(entries, root, pattern)
+        if without:
+            _say(f'annotate.group = {pattern}: not found in the names of {without} images; each is a group of its own')
+    groups.require_one_split(entries, root)
+
+
+def _say(line):
+    print(line, file=sys.stderr)
+
+
 def inputs_and_outputs(tree, cfg):
     """A hash of everything except file contents that a run depends on, and the hashes of the files it writes."""
     settings = {**vars(cfg.annotate), 'workers': None}
     bad_names = [entry.path for entry in tree.entries if name_problem(entry.path)]
-    inputs = [cfg.data.root, tree.labels, cfg.seed, settings, tree.given_splits, tree.stray, tree.junk, bad_names]
+    inputs = [
+        cfg.data.root,
+        tree.labels,
+        cfg.seed,
+        settings,
+        tree.given_splits,
+        tree.stray,
+        tree.junk,
+        bad_names,
+        tree.rows,
+    ]
     outputs = {}
     for name in OUTPUTS:
         path = f'{cfg.data.root}/{name}'
@@ -124,7 +163,8 @@ def inputs_and_outputs(tree, cfg):
 
 
 def write(content, by_split, gone, cfg):
-    """Write annotation.json, the three index files and, if splits were drawn, splits.tsv: all of them or, on a full disk, none."""
+    """Write annotation.json, the index files, splits.tsv where splits were drawn, groups.csv where there are groups: all of them or, on a
+    full disk, none."""
     number = {label: index for index, label in enumerate(content['labels'])}
     texts = {'annotation.json': [json.dumps(content, ensure_ascii=False, indent=1)]}
     for split in SPLITS:
@@ -132,6 +172,8 @@ def write(content, by_split, gone, cfg):
     drawn = content['settings']['drawn_splits']
     if drawn:
         texts[DRAWN] = splits.record(by_split, drawn, gone)
+    if content['groups'] or os.path.exists(f'{cfg.data.root}/{groups.NAME}'):
+        texts[groups.NAME] = groups.record(itertools.chain.from_iterable(by_split.values()))
     with contextlib.ExitStack() as renames:  # a file gets its name only when the content of each is on disk
         for name, text in texts.items():
             file = renames.enter_context(files.atomic_write(f'{cfg.data.root}/{name}', sync=False))

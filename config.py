@@ -101,6 +101,11 @@ class Annotate:
     """How `annotate.py` unpacks, checks and splits images."""
 
     archive: Optional[str] = setting(None, 'Archive (.zip, .tar, .tgz and others) to unpack into data.root first.')
+    list: Optional[str] = setting(
+        None,
+        'List of the images and their classes, instead of class folders: CSV, TSV, PaddleClas, PaddleX, COCO or Label Studio, see '
+        '[reference.md](reference.md#lists-of-images).',
+    )
     encoding: str = setting(
         'auto',
         'Encoding of file names in an archive that does not declare it, such as gbk, shift_jis, big5 or euc_kr; auto: '
@@ -109,8 +114,14 @@ class Annotate:
     non_rgb: Literal['reject', 'convert'] = setting(
         'reject', 'What to do with grayscale, palette, CMYK, 16-bit and transparent images.'
     )
+    group: Union[Literal['near_duplicates'], None, str] = setting(
+        None,
+        'Regular expression: images in whose file names it finds the same text, such as the frames of one video, stay in one split and '
+        'fold; near_duplicates: near-copies do, see [reference.md](reference.md#groups).',
+    )
     unknown_class: Literal['stop', 'skip'] = setting(
-        'stop', 'What to do with class folders that are not in data.labels.'
+        'stop',
+        'What to do with class folders that are not in data.labels; in a list, with lines that have no label, an unknown one, or no file.',
     )
     valid_fraction: float = setting(
         0.1, 'Share of the training images to validate on if there is no validation folder.', above=0, high=0.8

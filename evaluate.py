@@ -210,7 +210,7 @@ def all_features(cfg, extractor):
         labels.append(plain.labels[new])
         views.append([np.asarray(view)[new] for view in found])
         keys.append(own[new])
-    return paths, np.concatenate(labels), list(map(np.concatenate, zip(*views))), features.groups(np.concatenate(keys))
+    return paths, np.concatenate(labels), list(map(np.concatenate, zip(*views))), solved_run.together(np.concatenate(keys), paths, cfg.data.root)
 
 
 def class_counts(cfg):

@@ -337,7 +337,7 @@ def use_features(cfg, trainer, train_set, valid_set=None, solve=True):
     trainer.train_on_features(layer)
     if linear and solve:
         found = solved_run.views(cfg, extractor, train_set, ZodiacDataset('train', cfg=cfg), keys)
-        solved_run.solve(cfg, layer, found, train_set.labels, keys, note)
+        solved_run.solve(cfg, layer, found, train_set, keys, note)
 
 
 def plot_schedule(cfg):

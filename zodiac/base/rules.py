@@ -1,6 +1,7 @@
 """Rules for settings that depend on each other."""
 
 import codecs
+import re
 
 from zodiac.base import schema
 from zodiac.base.errors import UsageError
@@ -31,6 +32,8 @@ def _rules(cfg):
 
     known = annotate.encoding == 'auto' or _is_encoding(annotate.encoding)
     yield 'annotate.encoding', known, 'auto, or an encoding that Python knows, such as gbk'
+    is_pattern = annotate.group is None or annotate.group and _is_pattern(annotate.group)
+    yield 'annotate.group', is_pattern, 'near_duplicates or a regular expression that Python knows'
     some_left = annotate.valid_fraction + annotate.test_fraction < 1
     yield 'annotate.test_fraction', some_left, 'less than 1 - annotate.valid_fraction'
 
@@ -85,3 +88,11 @@ def _is_encoding(name):
         return codecs.lookup(name)._is_text_encoding
     except (LookupError, ValueError):  # ValueError: a name with a zero byte
         return False
+
+
+def _is_pattern(text):
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return True

@@ -44,16 +44,17 @@ class Inspection(NamedTuple):
 
 
 class Entry:
-    """One file below a class folder; `path` as in the index."""
+    """One file below a class folder or of a list; `path` as in the index; `group`: see `groups`, '' if it is in none."""
 
-    __slots__ = ('path', 'split', 'label', 'verdict', 'fingerprint')
+    __slots__ = ('path', 'split', 'label', 'verdict', 'fingerprint', 'group')
 
-    def __init__(self, path, split, label, verdict=UNREAD):
+    def __init__(self, path, split, label, verdict=UNREAD, group=''):
         self.path = path
         self.split = split
         self.label = label
         self.verdict = verdict
         self.fingerprint = b''
+        self.group = group
 
     @property
     def size(self):

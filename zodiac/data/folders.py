@@ -56,16 +56,21 @@ def class_names(root, top):
             f'{files.printable(folders[unfit])}: cannot be the name of a class: it begins or ends with a space, or has a tab, newline, '
             'backslash or a character that is not UTF-8; rename the folder'
         )
-    alike = collections.defaultdict(list)
-    for label in labels:
-        alike[unicodedata.normalize('NFKC', label).casefold()].append(label)
-    same = next((found for found in alike.values() if len(found) > 1), None)
+    same = look_alikes(labels)
     if same:
         raise UserError(
             f'{root}: the class folders {" and ".join(same)} differ only in upper and lower case or in the form of a letter; give the '
             f'images of one class one folder name, or if they are different classes: -o {schema.override("data.labels", labels)}'
         )
     return labels
+
+
+def look_alikes(labels):
+    """The first names that differ only in upper and lower case or in the form of a letter; None if there are none."""
+    alike = collections.defaultdict(list)
+    for label in labels:
+        alike[unicodedata.normalize('NFKC', label).casefold()].append(label)
+    return next((found for found in alike.values() if len(found) > 1), None)
 
 
 def _too_few(root, found):

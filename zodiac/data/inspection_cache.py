@@ -77,10 +77,12 @@ def _sha256(parts):
 
 
 def listing(root, entries):
-    """The paths of entries below `root` as UTF-8 text, one per line."""
-    start, text = len(root) + 1, bytearray()
+    """The paths of entries below `root` as UTF-8 text, one per line; those of files elsewhere, which a list may name, after a slash."""
+    below, text = f'{root.rstrip("/")}/', bytearray()
+    start = len(below)
     for entry in entries:
-        text += entry.path[start:].encode() + b'\n'
+        path = entry.path[start:] if entry.path.startswith(below) else f'/{entry.path}'
+        text += path.encode() + b'\n'
     return text
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from zodiac.base import schema, walk
 from zodiac.base.errors import UserError
+from zodiac.data import groups
 from zodiac.data.entry import UNREAD, Entry, Verdict
 from zodiac.data.folders import DEPTH, SPLIT_NAMES, SPLITS, class_names, name_of, subfolders, visible
 
 DRAWN = 'splits.tsv'  # see `splits.record`
-OUTPUTS = (*(f'{split}.txt' for split in SPLITS), 'annotation.json', DRAWN)
+OUTPUTS = (*(f'{split}.txt' for split in SPLITS), 'annotation.json', DRAWN, groups.NAME)
 OWN_FILES = (*OUTPUTS, 'unpacked.json', '.inspected')
 BREAKS_A_LINE = re.compile(r'[\t\n\r]')
 
@@ -24,9 +25,10 @@ class Tree:
     entries: list = field(default_factory=list)
     junk: list = field(default_factory=list)  # files and folders of operating systems
     stray: list = field(default_factory=list)  # files and folders outside the class folders
-    given_splits: dict = field(default_factory=dict)  # {split: its folder}
+    given_splits: dict = field(default_factory=dict)  # {split: its folder or list}
     root: str = ''  # start of all paths
     labels: list = field(default_factory=list)
+    rows: str = ''  # hash of the rows of a list, see `listed`
 
     def note(self, path, why):
         """Record what `walk.walk` leaves out. Raises OSError for a folder that cannot be read."""

@@ -54,6 +54,7 @@ def build(root, labels, settings, tree, splits, duplicates, near_copies):
         'sizes': _sizes(accepted),
         'modes': dict(modes.most_common()),
         'near_duplicates': near_copies,
+        'groups': len({entry.group for entry in accepted if entry.group}),
         'outside_class_folders': [_encodable(path) for path in tree.stray],
         'junk': [_encodable(path) for path in tree.junk],
     }
@@ -98,10 +99,12 @@ def show(summary):
     print(_row('all', map(sum, accepted.values())))
     for split, folder in settings['split_folders'].items():
         if os.path.basename(folder) != split:
-            print(f'{folder}/ holds the {split} images')
+            print(f'{folder}{"/" if os.path.isdir(folder) else ""} holds the {split} images')
     if settings['drawn_splits']:
         drawn = ' and '.join(settings['drawn_splits'])
         print(f'{drawn} drawn from the training images with seed {settings["seed"]}')
+    if summary.get('groups'):
+        print(f'groups, each in one split: {summary["groups"]}')
     if settings['valid_is_test']:
         print('valid.txt lists the test images (annotate.valid_from=test): watch them, but choose nothing by them')
     for mode, count in summary['converted_by_mode'].items():
@@ -142,9 +145,11 @@ def _warn_of_duplicates(summary):
         images = f'1 {split} image is a near-copy of a training image' if len(near) == 1 else several
         mislabelled = sum(pair['class'] != pair['train_class'] for pair in near)
         of_another = f', {mislabelled} of another class' if mislabelled else ''
+        can_join = any(pair['split'] in summary['settings']['drawn_splits'] for pair in near)
+        join = ', keep near-copies in one split with -o annotate.group=near_duplicates' if can_join else ''
         _warn(
-            f'{images}{of_another} ({near[0]["path"]} resembles {near[0]["train_path"]}); the accuracy is inflated. All pairs {listed}, '
-            'or use the accuracy without them, which is in the report'
+            f'{images}{of_another} ({near[0]["path"]} resembles {near[0]["train_path"]}); the accuracy is inflated. All pairs {listed}'
+            f'{join}, or use the accuracy without them, which is in the report'
         )
 
 

@@ -14,6 +14,7 @@ from scipy.special import softmax
 from scipy.stats import t
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 
 from zodiac.base.errors import UserError
@@ -124,7 +125,7 @@ class _Space:
 
 def _choose(space, labels, groups, seed):
     """(C, number of folds): the C with the lowest loss on images that were left out."""
-    counts = np.bincount(labels[np.unique(groups, return_index=True)[1]])
+    counts = _groups_of_classes(labels, groups)
     folds = min([FOLDS, *counts[counts > 1]])
     fold = deal(labels, groups, folds, seed)
     left_out = _LeftOut(space, fold, seed)
@@ -200,7 +201,9 @@ def _weights(model, classes):
 
 def deal(labels, groups, folds, seed):
     """The fold of each image, int [n]: each class is spread evenly, and a group stays together; -1, always learned from, for a class
-    with a single group."""
+    with a single group. Large groups are dealt by scikit-learn's StratifiedGroupKFold."""
+    if _are_large(groups):
+        return _deal_large(np.asarray(labels), groups, folds, seed)
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     of_group, fold, dealt = np.asarray(labels)[first], np.full(len(first), -1), 0
     rng = np.random.default_rng(seed)
@@ -212,14 +215,37 @@ def deal(labels, groups, folds, seed):
     return fold[group]
 
 
+def _are_large(groups):
+    """Whether groups hold more than copies of a few pictures: more than a tenth of the images beside the first of each group."""
+    return len(groups) > 1.1 * len(np.unique(groups))
+
+
+def _deal_large(labels, groups, folds, seed):
+    fold, few = np.full(len(labels), -1), np.flatnonzero(_groups_of_classes(labels, groups) < 2)
+    if np.isin(labels, few).all():
+        return fold
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)  # a class with fewer images than folds
+        for number, (_, out) in enumerate(splitter.split(labels, labels, groups)):
+            fold[out] = number
+    fold[np.isin(groups, groups[np.isin(labels, few)])] = -1
+    return fold
+
+
+def _groups_of_classes(labels, groups, classes=0):
+    """The number of groups with images of each class."""
+    return np.bincount(np.unique(np.stack([groups, labels]), axis=1)[1], minlength=classes)
+
+
 def require_folds(labels, groups, folds, class_names):
     """Raise UserError where a class has fewer different pictures than there are folds."""
-    counts = np.bincount(np.asarray(labels)[np.unique(groups, return_index=True)[1]], minlength=len(class_names))
+    counts = _groups_of_classes(labels, groups, len(class_names))
     if counts.min() < folds:
         few = ', '.join(f'{name} ({count})' for name, count in zip(class_names, counts) if count < folds)
         raise UserError(
-            f'evaluate.folds = {folds}: each class needs as many different photos; too few of {few}; add photos, or set evaluate.folds '
-            f'to {counts.min() if counts.min() > 1 else 0}'
+            f'evaluate.folds = {folds}: each class needs as many different photos or groups; too few of {few}; add photos, or set '
+            f'evaluate.folds to {counts.min() if counts.min() > 1 else 0}'
         )
 
 
@@ -298,6 +324,12 @@ def learning_curve(views, labels, classes, balanced=False, seed=0, groups=None):
 
 def _shuffled(labels, groups, rng):
     """(list of int arrays, the images of each class to learn from; int array, the images that are left out), in random order."""
+    if _are_large(groups):
+        fold = _deal_large(labels, groups, round(1 / HELD_OUT), int(rng.integers(2**31)))
+        all_out = [label for label in np.unique(labels) if (fold[labels == label] == 0).all()]
+        fold[np.isin(groups, groups[np.isin(labels, all_out)])] = -1
+        kept = [rng.permutation(np.flatnonzero((labels == label) & (fold != 0))) for label in np.unique(labels)]
+        return kept, rng.permutation(np.flatnonzero(fold == 0))
     kept, out = [], []
     seen = set()
     for label in np.unique(labels):

@@ -11,6 +11,7 @@ import numpy as np
 
 from zodiac.base.errors import UsageError
 from zodiac.base.paddle_setup import paddle
+from zodiac.data import groups
 from zodiac.training import features, linear_head
 
 nn = paddle.nn
@@ -84,23 +85,32 @@ def views(cfg, extractor, images, augmented, keys):
     return [*found, *(extractor.features(augmented, keys, cfg.train.views) if cfg.train.views else ())]
 
 
-def solve(cfg, layer, found, labels, keys, say):
+def solve(cfg, layer, found, images, keys, say):
     """Set weight and bias of `layer` to the solution, and say how it was found.
 
     Args:
         found: see `views`.
-        labels: int [n], of the training images; keys: `features.content_keys` of their paths.
+        images: the training images, with their labels; keys: `features.content_keys` of their paths.
         say: called with a message for the user.
     """
     started = time.monotonic()
-    balanced, same = cfg.train.class_weights == 'balanced', features.groups(keys)
-    head = linear_head.solve(found, labels, len(cfg.data.labels), balanced, cfg.seed, same)
+    balanced, same = cfg.train.class_weights == 'balanced', together(keys, images.paths, cfg.data.root)
+    head = linear_head.solve(found, images.labels, len(cfg.data.labels), balanced, cfg.seed, same)
     layer.weight.set_value(head.weight.astype(np.float32))
     layer.bias.set_value(head.bias.astype(np.float32))
     chosen = (
         f'chosen in {head.folds} folds' if head.folds else 'the usual one: no class has two images to choose it with'
     )
     say(
-        f'head solved in {time.monotonic() - started:.1f} s: logistic regression, C = {head.strength:g} ({chosen}), images {len(labels)}, '
+        f'head solved in {time.monotonic() - started:.1f} s: logistic regression, C = {head.strength:g} ({chosen}), images {len(images)}, '
         f'views {len(found)}'
     )
+
+
+def together(keys, paths, root):
+    """int [n]: equal for images that must stay in one fold: files of equal content, and groups, see `groups`.
+
+    Args:
+        keys: `features.content_keys` of the paths; root: data.root.
+    """
+    return np.array(groups.together(features.groups(keys).tolist(), paths, root))
