@@ -2,7 +2,7 @@
 
     python annotate.py                                                     # signs/{train,valid,test}/<class>/*
     python annotate.py -o annotate.archive=data/data68755/signs.zip        # unpack it into signs/ first
-    python annotate.py -c configs/photos.yaml -o data.root=photos          # the folders are the classes
+    python annotate.py photos                                              # the same as -c configs/photos.yaml -o data.root=photos
 
 Takes folders `<split>/<class>/` or just `<class>/`; `val/`, `validation/` and `dev/` also count as `valid/`. A split without a folder is
 drawn from the training images, class by class, with `seed`; an image keeps its split (splits.tsv) when others are added or removed. No
@@ -22,7 +22,7 @@ import os
 import sys
 
 import config
-from zodiac.base import files
+from zodiac.base import files, packages
 from zodiac.base.device import cores
 from zodiac.base.errors import UserError, run
 from zodiac.data import archive, exact_duplicates, inspection_cache, splits, summary
@@ -32,7 +32,8 @@ from zodiac.data.scan import DRAWN, OUTPUTS, name_problem, scan
 
 
 def main():
-    annotate(config.from_command_line(__doc__))
+    annotate(config.from_command_line(__doc__, takes='photos'))
+    print(f'next: {packages.command("train.py", *sys.argv[1:])}')
 
 
 def annotate(cfg):

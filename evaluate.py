@@ -1,7 +1,7 @@
 """Measure the trained network on a split; writes output/<name>/report/.
 
     python evaluate.py                                            # the best checkpoint on the test split
-    python evaluate.py -c configs/demo.yaml -o evaluate.split=valid evaluate.weights=last
+    python evaluate.py pets -o evaluate.split=valid evaluate.weights=last     # the run output/pets, with its settings
     python evaluate.py -o evaluate.weights=output/zodiac/infer evaluate.engine=onnxruntime     # an exported model
     python evaluate.py --compare demo demo_longer                 # two evaluated runs side by side
 
@@ -17,7 +17,7 @@ if __name__ == '__main__':
 
     import config
 
-    parser = config.parser(__doc__)
+    parser = config.parser(__doc__, takes='run')
     parser.add_argument('--compare', nargs=2, metavar='RUN', help='compare two evaluated runs (names or folders)')
     args = parser.parse_args()
 
@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 import config
 from dataset import Loader, ZodiacDataset
-from zodiac.base import class_names, device, files, schema
+from zodiac.base import class_names, device, files, packages, schema
 from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
 from zodiac.data import near_duplicates
@@ -46,7 +46,9 @@ def main():
     if args.compare:
         compare_runs(*args.compare)
     else:
-        evaluate(config.use(args.config, config.overrides_of(args)))
+        cfg = config.from_arguments(args)
+        evaluate(cfg)
+        print(f'next: {packages.command("export.py", *config.to_export(cfg))}')
 
 
 def evaluate(cfg):

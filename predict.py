@@ -1,6 +1,6 @@
 """Classify images with an exported model.
 
-    python predict.py output/zodiac/infer cat.jpg photos/
+    python predict.py zodiac cat.jpg photos/                              # the run output/zodiac
     python predict.py output/zodiac/infer photos/ --top 3 --csv result.csv
 
 Prints one line per image: path, label, probability, separated by tabs; with --top N the N most probable labels. Folders may be of
@@ -24,7 +24,7 @@ import sys
 
 from tqdm import tqdm
 
-from zodiac.base import device, files, walk
+from zodiac.base import device, files, photos, walk
 from zodiac.base.errors import UserError, run
 from zodiac.images import decoding
 from zodiac.inference import engines, exported_model, image_batches
@@ -33,8 +33,7 @@ from zodiac.inference import engines, exported_model, image_batches
 def main():
     args = make_parser().parse_args()
     for path in args.paths:
-        if not os.path.exists(path):
-            raise UserError(f'{path}: no such file or folder')
+        photos.require_there(path)
     classified = unread = 0
     # result lines on the same terminal are progress enough
     quiet = None if args.csv or not sys.stdout.isatty() else True
@@ -63,7 +62,7 @@ def main():
 def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add('infer_dir', help='folder that export.py wrote')
+    add('infer_dir', metavar='RUN', help='a run, such as pets or output/pets, or the folder that export.py wrote')
     add('paths', nargs='+', metavar='PATH', help='image files, or folders to search for images')
     add('--top', type=_positive, default=1, metavar='N', help='labels per image (default: 1)')
     form = parser.add_mutually_exclusive_group()

@@ -30,11 +30,13 @@ def load(folder, place='auto', engine='paddle', compared=True):
     """Check the files that export.py wrote to `folder` and load them as an `ExportedModel`.
 
     Args:
+        folder: the exported folder, or a run, see `export_folder.find`.
         place: 'auto', 'cpu', 'gpu' or 'gpu:N'; with 'auto', onnxruntime and openvino run on the CPU.
         engine: a key of engines.ENGINES, or 'auto', see engines.fastest.
         compared: whether export.py has already compared the engines with the network, see engines.runs_in_bf16.
     Raises: UserError when the folder is not an export, a file is missing or changed, or the engine is not installed.
     """
+    folder = export_folder.find(folder)
     manifest = export_folder.read_manifest(folder)
     if engine == 'auto':
         engine = engines.fastest(manifest, place)
