@@ -54,13 +54,22 @@ def annotate(cfg):
         summary.show(files.read_json(f'{root}/annotation.json'))
         return
 
-    from zodiac.data import inspection, near_duplicates  # a run without changes starts without NumPy and Pillow
+    from zodiac.data import (
+        inspection,
+        left_out,
+        near_duplicates,
+    )  # a run without changes starts without NumPy and Pillow
 
     unread = inspection_cache.restore(cached, tree.root, entries, stamps) if cached else range(len(entries))
     del cached  # large
     workers = cores() if settings.workers == 'auto' else settings.workers
     inspection.inspect_entries(entries, unread, stamps, settings.non_rgb == 'convert', workers)
 
+    try:
+        left_out.require_few(tree, settings.max_left_out)
+    except UserError:
+        inspection_cache.save(tree.root, cache_key, {}, entries, stamps)
+        raise
     accepted = [entry for entry in tree.entries if not entry.verdict.reason]
     duplicates = exact_duplicates.groups(accepted)
     valid_is_test = settings.valid_from == 'test' and 'valid' not in tree.given_splits

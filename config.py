@@ -127,6 +127,13 @@ class Annotate:
     test_fraction: float = setting(
         0.1, 'Share of the training images to test on if there is no test folder.', above=0, high=0.8
     )
+    max_left_out: float = setting(
+        0.05,
+        'Write no index files if more than this share of the image files cannot be used, or a class has no image; 1: leave '
+        'out anything, with a warning.',
+        low=0,
+        high=1,
+    )
     workers: Union[Auto, int] = setting('auto', 'Processes that check images; auto: one per core.', low=1, high=256)
 
 

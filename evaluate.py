@@ -75,7 +75,7 @@ def evaluate(cfg):
     measured, folds = over_folds(cfg, network) if cfg.evaluate.folds else ({}, None)
     result.update(measured)
 
-    folder = f'{cfg.run_dir}/report'
+    folder = f'{cfg.run_dir}/{report_of(cfg)}'
     log = training_log.read(f'{cfg.run_dir}/log.csv')
     with files.atomic_folder(folder) as unfinished:
         writer.write(
@@ -96,6 +96,11 @@ def evaluate(cfg):
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
     print(f'look at: {folder}/report.html')
     writer.add_to_visualdl(f'{cfg.run_dir}/visualdl/evaluation', folder)
+
+
+def report_of(cfg):
+    """The name of the report's folder: report for the test split, report-valid, report-train."""
+    return 'report' if cfg.evaluate.split == 'test' else f'report-{cfg.evaluate.split}'
 
 
 def predictor(cfg):

@@ -72,7 +72,7 @@ class Parser(argparse.ArgumentParser):
         paths = [getattr(found, kind, None) for kind in PATHS]
         for word in [*unknown, *filter(None, paths)]:
             if word.startswith('-') and word in words or '=' in word and not os.path.exists(word):
-                self.exit(2, f'error: {self._instead(word, words)}\n')
+                self.error(self._instead(word, words))
         if unknown:
             self.error(f'unrecognized arguments: {" ".join(unknown)}; a name with spaces needs quotes')
         return found
