@@ -54,11 +54,8 @@ def annotate(cfg):
         summary.show(files.read_json(f'{root}/annotation.json'))
         return
 
-    from zodiac.data import (
-        inspection,
-        left_out,
-        near_duplicates,
-    )  # a run without changes starts without NumPy and Pillow
+    from zodiac.data import inspection, near_duplicates  # a run without changes starts without NumPy and Pillow
+    from zodiac.data.left_out import require_few  # which imports Pillow too
 
     unread = inspection_cache.restore(cached, tree.root, entries, stamps) if cached else range(len(entries))
     del cached  # large
@@ -66,7 +63,7 @@ def annotate(cfg):
     inspection.inspect_entries(entries, unread, stamps, settings.non_rgb == 'convert', workers)
 
     try:
-        left_out.require_few(tree, settings.max_left_out)
+        require_few(tree, settings.max_left_out)
     except UserError:
         inspection_cache.save(tree.root, cache_key, {}, entries, stamps)
         raise

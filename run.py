@@ -121,8 +121,9 @@ def stage(name, log):
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(progress.Quiet(log, stderr)):
             yield
         print(duration(time.monotonic() - started), file=stderr)
-    except BaseException:
-        print('stopped; the same command goes on where it was', file=stderr)
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        print('stopped; the same command goes on from here' if stopped else 'failed', file=stderr)
         raise
 
 

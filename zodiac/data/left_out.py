@@ -8,7 +8,7 @@ from zodiac.data.entry import setting_for
 from zodiac.images.decoding import IMAGE_SUFFIXES
 
 
-def require_few(tree, most):
+def require_few(tree, most, whole=True):
     """Raise UserError if more than the share `most` of the image files is unusable, or a class has no training image.
 
     Files that are not images by name and content, such as notes, do not count.
@@ -16,6 +16,7 @@ def require_few(tree, most):
     Args:
         tree: the `scan.Tree`, with a verdict on each entry.
         most: annotate.max_left_out; 1: accept anything.
+        whole: whether each class must have a training image.
     """
     if most >= 1:
         return
@@ -29,7 +30,7 @@ def require_few(tree, most):
         )
     left = {entry.label for entry in tree.entries if not entry.verdict.reason and entry.split == 'train'}
     empty = [label for label in tree.labels if label not in left]
-    if empty:
+    if empty and whole:
         of_class = [entry for entry in lost if entry.label in empty]
         why = f' ({in_words(of_class)})' if of_class else ''
         fixes = [*_fixes(of_class), 'add some']
