@@ -22,7 +22,7 @@ import os
 import sys
 
 import config
-from zodiac.base import files, packages
+from zodiac.base import calls, files
 from zodiac.base.device import cores
 from zodiac.base.errors import UserError, run
 from zodiac.data import archive, exact_duplicates, inspection_cache, splits, summary
@@ -33,7 +33,7 @@ from zodiac.data.scan import DRAWN, OUTPUTS, name_problem, scan
 
 def main():
     annotate(config.from_command_line(__doc__, takes='photos'))
-    print(f'next: {packages.command("train.py", *sys.argv[1:])}')
+    print(f'next: {calls.command("train", *sys.argv[1:])}')
 
 
 def annotate(cfg):

@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 import config
 from dataset import Loader, ZodiacDataset
-from zodiac.base import class_names, device, files, packages, photos, schema
+from zodiac.base import calls, class_names, device, files, photos, schema
 from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
 from zodiac.data import inspection, left_out, near_duplicates
@@ -55,7 +55,7 @@ def main():
     else:
         cfg = config.from_arguments(args)
         evaluate(cfg, args.data)
-        print(f'next: {packages.command("export.py", *config.to_export(cfg))}')
+        print(f'next: {calls.command("export", *config.to_export(cfg))}')
 
 
 def evaluate(cfg, data=None):

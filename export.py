@@ -27,7 +27,7 @@ import numpy as np
 
 import config
 from dataset import Loader, ZodiacDataset, eval_transform
-from zodiac.base import class_names, device, files, networks, packages, runs
+from zodiac.base import calls, class_names, device, files, networks, packages, runs
 from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
 from zodiac.inference import engines, export_folder, exported_model, image_batches, parity
@@ -87,7 +87,7 @@ def export(cfg):
             file=sys.stderr,
         )
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
-    print(f'next: {packages.command("predict.py", runs.shortest(cfg.run_dir), dataset.paths[0])}')
+    print(f'next: {calls.command("predict", runs.shortest(cfg.run_dir), dataset.paths[0])}')
 
 
 def why_no_onnx(settings):

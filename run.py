@@ -13,6 +13,7 @@ if __name__ == '__main__':
 
     start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn matplotlib jinja2 tqdm visualdl')
 
+import argparse
 import collections
 import contextlib
 import csv
@@ -24,8 +25,8 @@ import sys
 import time
 
 import config
-from zodiac.base import class_names, device, files, locks, networks, packages, runs, schema
-from zodiac.base.errors import UserError, run
+from zodiac.base import calls, class_names, device, errors, files, locks, networks, runs, schema
+from zodiac.base.errors import UserError
 
 
 def parse():
@@ -58,15 +59,29 @@ START, PASS, STEP = 15, 0.06, 0.2  # estimate: seconds; core-seconds per image o
 
 
 def main():
-    pipeline(settings(args))
+    pipeline(with_weights(args))
 
 
-def settings(args):
+def run(photos, settings=()):
+    """All stages on photos, from Python.
+
+    Args:
+        photos: folder or archive.
+        settings: dict of settings, by dotted name or by section.
+    Returns: the folder of the run. Raises UserError.
+    """
+    override = [f'{key}={schema.as_yaml(value)}' for key, value in schema.flatten(dict(settings))]
+    cfg = with_weights(argparse.Namespace(photos=photos, config=None, override=[override]))
+    pipeline(cfg)
+    return cfg.run_dir
+
+
+def with_weights(args):
     """The `Config` of a parsed command line. Raises UserError, with what to install, if there are no ImageNet weights."""
     cfg = config.from_arguments(args)
     chosen = args.config or any(text.startswith('model.') for text in config.overrides_of(args))
     if cfg.model.pretrained is True and not chosen and not imagenet.is_here(cfg.model.arch):
-        other = next(filter(imagenet.is_here, networks.NETWORKS), None)
+        other = next((arch for arch in networks.NETWORKS if imagenet.is_here(arch)), None)
         if other:
             print(
                 f'model.arch = {other}: its ImageNet weights are here, those of {cfg.model.arch} are not',
@@ -207,9 +222,9 @@ def show(cfg):
     photo = next(iter(ZodiacDataset('test', augment=False, cfg=cfg).paths))
     run = runs.shortest(cfg.run_dir)
     print(f'report:   {report}/report.html')
-    print(f'predict:  {packages.command("predict.py", run, photo)}')
-    print(f'serve:    {packages.command("serve.py", run)}')
+    print(f'predict:  {calls.command("predict", run, photo)}')
+    print(f'serve:    {calls.command("serve", run)}')
 
 
 if __name__ == '__main__':
-    run(main)
+    errors.run(main)

@@ -30,7 +30,7 @@ import shlex
 import sys
 
 import config
-from zodiac.base import class_names, device, files, locks, packages, runs
+from zodiac.base import calls, class_names, device, files, locks, runs
 from zodiac.base.errors import Stopped, UsageError, UserError, run
 from zodiac.training import processes
 
@@ -117,7 +117,7 @@ def show_results(cfg):
 
 def show_next(cfg):
     """Print the command that evaluates the run."""
-    print(f'next: {packages.command("evaluate.py", runs.shortest(cfg.run_dir))}')
+    print(f'next: {calls.command("evaluate", runs.shortest(cfg.run_dir))}')
 
 
 def ends_without_paddle():

@@ -211,12 +211,6 @@ def here(name):
     return shlex.quote(min(os.path.relpath(path), path, key=len))
 
 
-def command(script, *words):
-    """The shell command that runs a script of this project, such as 'train.py', from the working directory."""
-    safe = (f'./{word}' if word.startswith('-') and os.path.exists(word) else word for word in words)
-    return ' '.join([python(), here(script), *map(shlex.quote, safe)])
-
-
 def requirements(file):
     """{package: its bounds, such as '>=1.24,<3'} of a requirements file, empty if there is no such file, as on a server.
 

@@ -17,7 +17,8 @@ def settings(path):
     """[(key, value, source), ...] of a folder of photos or an archive. For a folder that cannot be written to, links to its content are
     made in data/<name>. Raises UserError if there is nothing at `path`."""
     require_there(path)
-    found = {'name': name_of(path), 'data.root': path.replace(os.sep, '/').rstrip('/') or '/'}
+    root = f'./{path}' if path.startswith('-') else path  # so that printed commands do not take it for an option
+    found = {'name': name_of(path), 'data.root': root.replace(os.sep, '/').rstrip('/') or '/'}
     if os.path.isfile(path):
         found.update({'data.root': f'{UNPACKED}/{found["name"]}', 'annotate.archive': path})
     elif not os.access(path, os.W_OK):
@@ -39,8 +40,8 @@ def name_of(path):
     name = unicodedata.normalize('NFC', os.path.basename(os.path.abspath(path)))
     if os.path.isfile(path):
         name = ARCHIVES.sub('', name)
-    name = re.sub(r'[^\w.\- ]+', '_', name).lstrip('_.- ')
-    return name[:LONGEST].rstrip('. ') or 'photos'
+    name = re.sub(r'[ _]*[^\w.\- ]+[ _]*', '_', name).lstrip('_.- ')
+    return name[:LONGEST].rstrip('_. ') or 'photos'
 
 
 def _link(folder, root):
