@@ -430,23 +430,25 @@ def from_arguments(args):
     folder = run_of(args) if hasattr(args, 'run') else None
     if not folder:
         return use(args.config, overrides)
+    if args.run:
+        if any(map(_is_name, overrides)):
+            raise UsageError(f'{args.run} and -o name: name one run')
+        runs.say(args.run, folder)
     parent, name = os.path.split(folder)
     place = [('output', parent or '.', folder), ('name', name, folder)]
     own = load(f'{folder}/{runs.CONFIG}', place)
     cfg = use(args.config or f'{folder}/{runs.CONFIG}', [*place, *(text for text in overrides if not _is_name(text))])
     for key, before, now in differences(own, cfg):
         print(f'{key} = {now} (the run: {before})', file=sys.stderr)
-    class_names.require_unchanged(cfg, folder)
+    class_names.require_unchanged(cfg, own.data.labels, folder)
     return cfg
 
 
 def run_of(args):
     """The folder of the run that a parsed command line names, as its argument or, without -c, with -o name=...; None without one."""
-    names = [text.partition('=')[2].strip() for text in overrides_of(args) if _is_name(text)]
     if args.run:
-        if names and names[-1] != args.run:
-            raise UsageError(f'{args.run} and -o name={names[-1]}: name one run; --help shows how')
         return runs.find(args.run)
+    names = [text.partition('=')[2].strip() for text in overrides_of(args) if _is_name(text)]
     folder = f'output/{names[-1]}' if names and not args.config else None
     return folder if folder and os.path.isfile(f'{folder}/{runs.CONFIG}') else None
 
@@ -461,12 +463,8 @@ def differences(before, now):
     return [(key, *values) for key, *values in pairs if values[0] != values[1]]
 
 
-FOR_EXPORT = (
-    'device',
-    'data.root',
-    'evaluate.weights',
-    'evaluate.flip_average',
-)  # what export.py should have as evaluate.py had it
+# Settings that export.py should have as evaluate.py had them
+FOR_EXPORT = ('device', 'data.root', 'evaluate.weights', 'evaluate.flip_average')
 
 
 def to_export(cfg):

@@ -24,6 +24,7 @@ if __name__ == '__main__':
     )
     parser.add_argument('--compare', nargs=2, metavar='RUN', help='compare two evaluated runs (names or folders)')
     args = parser.parse_args()
+    config.run_of(args)  # a missing run ends here, before Paddle is imported
 
 import filecmp
 import os

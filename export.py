@@ -16,7 +16,7 @@ if __name__ == '__main__':
     start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn tqdm')
     import config
 
-    config.parser(__doc__, takes='run').parse_args()  # --help and wrong usage end here, before Paddle is imported
+    config.run_of(config.parser(__doc__, takes='run').parse_args())  # --help, wrong usage and a missing run end here
 
 import contextlib
 import importlib.metadata

@@ -137,6 +137,7 @@ def test_a_run_is_found_by_name_then_by_path(workdir, capsys, name, expected):
         os.makedirs(folder)
         Path(folder, 'config.yaml').touch()
     assert runs.find(name) == expected
+    runs.say(name, expected)
     assert ('run: ' in capsys.readouterr().err) == (name.rstrip('/') != expected)
 
 

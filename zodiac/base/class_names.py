@@ -34,16 +34,16 @@ def annotated(cfg):
     return labels if known else None
 
 
-def require_unchanged(cfg, run):
+def require_unchanged(cfg, labels, run):
     """Raise UserError, which names the difference, if annotate.py has found other classes than a run was trained with.
 
     Args:
-        cfg: the settings, with the class names of the run; run: its folder.
+        labels: the class names of the run; run: its folder.
     """
     now = annotated(cfg)
-    if now and now != cfg.data.labels:
+    if now and now != labels:
         raise UserError(
-            f'{source(cfg)}: the classes are not those of {run} any more ({difference(cfg.data.labels, now)}); train again on '
+            f'{source(cfg)}: the classes are not those of {run} any more ({difference(labels, now)}); train again on '
             f'{cfg.data.root}, or restore the folders as they were and run annotate.py'
         )
 

@@ -40,7 +40,7 @@ def name_of(path):
     name = unicodedata.normalize('NFC', os.path.basename(os.path.abspath(path)))
     if os.path.isfile(path):
         name = ARCHIVES.sub('', name)
-    name = re.sub(r'[ _]*[^\w.\- ]+[ _]*', '_', name).lstrip('_.- ')
+    name = re.sub(r'(?:[ _]*[^\w.\- ])+[ _]*', '_', name).lstrip('_.- ')
     return name[:LONGEST].rstrip('_. ') or 'photos'
 
 

@@ -27,18 +27,20 @@ def shortest(folder):
 
 
 def find(name):
-    """The folder that `name` means: output/<name>, else the path. If it is not the path, this is said on stderr.
-
-    Raises: UserError, with the names of the runs that there are.
-    """
+    """The folder that `name` means: output/<name>, else the path. Raises UserError, with the names of the runs that there are."""
     *_, path = candidates = places(name)
-    found = list(filter(is_run, candidates))
+    found = next(filter(is_run, candidates), None)
     if not found:
         raise UserError(f'{name}: no such run (there is no {candidates[0]}/{CONFIG}); {_hint(path)}')
-    if found[0] != path:
-        other = f' (for the run in the folder {path}: ./{path})' if len(found) > 1 else ''
-        print(f'run: {found[0]}{other}', file=sys.stderr)
-    return found[0]
+    return found
+
+
+def say(name, folder):
+    """Say on stderr which folder the name of a run means, unless it is that folder."""
+    *_, path = places(name)
+    if path != folder:
+        other = f' (for the run in the folder {path}: ./{path})' if is_run(path) else ''
+        print(f'run: {folder}{other}', file=sys.stderr)
 
 
 def _hint(path):
