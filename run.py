@@ -49,12 +49,18 @@ import evaluate
 import export
 import train
 from dataset import ZodiacDataset
+from zodiac.data.folders import SPLITS
 from zodiac.models import imagenet
 from zodiac.report import formatting
 from zodiac.training import checkpoint, progress, resume
 
 STAGES = ('annotate', 'train', 'evaluate', 'export')
-STATE = 'run.json'  # in the run's folder: a hash of what each stage was done with
+STATE = 'run.json'  # in the run's folder: a hash of what each stage was done with, once it is done
+WITHOUT = {  # settings that do not change the result of a stage
+    'train': ('annotate', 'evaluate', 'export'),
+    'evaluate': ('annotate', 'export'),
+    'export': ('annotate',),
+}
 START, PASS, STEP = 15, 0.06, 0.2  # estimate: seconds; core-seconds per image of 224 px and 3.4 million parameters
 
 
@@ -145,30 +151,29 @@ def stage(name, log):
 def key_of(name, cfg):
     """A hash of what the result of a stage depends on: settings, photos, index files, weights."""
     used = dataclasses.asdict(cfg)
-    evaluation = used.pop('evaluate')
-    read = [f'{cfg.data.root}/{split}.txt' for split in ('train', 'valid')]
-    for section in {'train': ('annotate', 'export'), 'evaluate': ('annotate', 'export'), 'export': ('annotate',)}[name]:
+    evaluation, source = used['evaluate'], cfg.model.pretrained
+    for section in WITHOUT[name]:
         del used[section]
     if name == 'train':
         used['flip_average'] = evaluation['flip_average']  # a solved head learns from mirror images too
-        source = cfg.model.pretrained
-        read += [checkpoint.locate(source)[0]] if isinstance(source, str) and os.path.exists(source) else []
+        read = [checkpoint.locate(source)[0]] if isinstance(source, str) and os.path.exists(source) else []
     else:
-        used['evaluate'] = evaluation
-        read += [f'{cfg.data.root}/{cfg.evaluate.split}.txt', f'{cfg.run_dir}/best/{checkpoint.SUMS}']
-    content = (files.read_json(class_names.source(cfg)) or {}).get('content')
+        read = [f'{cfg.run_dir}/best/{checkpoint.SUMS}']
+    splits = SPLITS if name == 'evaluate' else ('train', 'valid')
+    content = (files.read_json(class_names.source(cfg)) or {}).get('content') or {}
+    read += [f'{cfg.data.root}/{split}.txt' for split in splits]
     hashes = [files.sha256(path) if os.path.isfile(path) else None for path in read]
-    return hashlib.sha256(json.dumps([used, content, hashes]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([used, [content.get(split) for split in splits], hashes]).encode()).hexdigest()
 
 
 def can_resume(cfg):
     """Whether the run was stopped in training, with these settings and photos."""
-    own, (newest, _) = f'{cfg.run_dir}/config.yaml', checkpoint.latest(cfg.run_dir, progress.note)
-    if not newest or not os.path.isfile(own) or config.differences(config.load(own), cfg):
+    if os.path.isfile(f'{cfg.run_dir}/{STATE}') or not checkpoint.epochs(cfg.run_dir):
         return False
     origin = resume.facts(cfg, *(ZodiacDataset(split, augment=False, cfg=cfg) for split in ('train', 'valid')))
     try:
-        return bool(resume.find(cfg.run_dir, origin, False, False, progress.note)[0])
+        same = not config.differences(config.load(f'{cfg.run_dir}/{runs.CONFIG}'), cfg)
+        return same and bool(resume.find(cfg.run_dir, origin, False, False, progress.note)[0])
     except UserError as error:
         progress.note(f'{error}: a new run')
         return False

@@ -96,8 +96,8 @@ def test_a_second_run_does_only_what_is_missing(finished, tmp_path, call_script)
     again = call_script('run.py', PHOTOS, *SMALL, 'evaluate.sample=2', cwd=cwd)
     assert stages(again) == {'annotate': False, 'train': True, 'evaluate': False, 'export': False}
 
-    photo = next((cwd / PHOTOS / 'dog').iterdir())
-    picture(999).save(photo)  # other pixels under the same name
+    photo = (cwd / PHOTOS / 'train.txt').read_text(encoding='utf-8').partition('\t')[0]
+    picture(999).save(cwd / photo)  # other pixels under the same name
     again = call_script('run.py', PHOTOS, *SMALL, cwd=cwd)
     assert stages(again) == dict.fromkeys(['annotate', 'train', 'evaluate', 'export'], False)
     assert (cwd / 'output' / f'{RUN}.previous').is_dir()

@@ -32,7 +32,7 @@ def build(root, labels, settings, tree, splits, duplicates, near_copies):
         'labels': labels,
         'settings': settings,
         'accepted': len(accepted),
-        'content': _content(splits),
+        'content': {split: _content(splits[split]) for split in SPLITS},
         'splits': {
             split: {label: {'accepted': counts[split, label], 'rejected': lost[split, label]} for label in labels}
             for split in SPLITS
@@ -62,12 +62,11 @@ def build(root, labels, settings, tree, splits, duplicates, near_copies):
     }
 
 
-def _content(splits):
-    """A hash of the pixels of all images, in order: it changes with an image whose file name stays."""
+def _content(entries):
+    """A hash of the pixels of images, in order: it changes with an image whose file name stays."""
     digest = hashlib.sha256()
-    for split in SPLITS:
-        for entry in splits[split]:
-            digest.update(content(entry.fingerprint))
+    for entry in entries:
+        digest.update(content(entry.fingerprint))
     return digest.hexdigest()
 
 
