@@ -2,7 +2,7 @@
 
     python annotate.py                                                     # signs/{train,valid,test}/<class>/*
     python annotate.py -o annotate.archive=data/data68755/signs.zip        # unpack it into signs/ first
-    python annotate.py -c configs/photos.yaml -o data.root=photos          # the folders are the classes
+    python annotate.py photos                                              # the same as -c configs/photos.yaml -o data.root=photos
     python annotate.py -c configs/photos.yaml -o annotate.list=photos.csv  # a list of images and classes
 
 Takes folders `<split>/<class>/` or just `<class>/`; `val/`, `validation/` and `dev/` also count as `valid/`. A split without a folder is
@@ -26,7 +26,7 @@ import os
 import sys
 
 import config
-from zodiac.base import files
+from zodiac.base import calls, files
 from zodiac.base.device import cores
 from zodiac.base.errors import UserError, run
 from zodiac.data import exact_duplicates, groups, inspection_cache, splits, summary
@@ -36,7 +36,8 @@ from zodiac.data.scan import DRAWN, OUTPUTS, name_problem, scan
 
 
 def main():
-    annotate(config.from_command_line(__doc__))
+    annotate(config.from_command_line(__doc__, takes='photos'))
+    print(f'next: {calls.command("train", *sys.argv[1:])}')
 
 
 def annotate(cfg):
@@ -60,12 +61,18 @@ def annotate(cfg):
         return
 
     from zodiac.data import inspection, near_duplicates  # a run without changes starts without NumPy and Pillow
+    from zodiac.data.left_out import require_few  # which imports Pillow too
 
     unread = inspection_cache.restore(cached, tree.root, entries, stamps) if cached else range(len(entries))
     del cached  # large
     workers = cores() if settings.workers == 'auto' else settings.workers
     inspection.inspect_entries(entries, unread, stamps, settings.non_rgb == 'convert', workers)
 
+    try:
+        require_few(tree, settings.max_left_out)
+    except UserError:
+        inspection_cache.save(tree.root, cache_key, {}, entries, stamps)
+        raise
     accepted = [entry for entry in tree.entries if not entry.verdict.reason]
     duplicates = exact_duplicates.groups(accepted)
     valid_is_test = settings.valid_from == 'test' and 'valid' not in tree.given_splits

@@ -15,6 +15,7 @@ if __name__ == '__main__':
 
 import dataclasses
 import os
+import sys
 import unicodedata
 from dataclasses import dataclass, field
 from typing import List, Literal, Optional, Union
@@ -25,17 +26,22 @@ from zodiac.base import (
     device,
     networks,
     notebook_names,
+    options,
+    photos,
     preprocessing,
     removed,
     rules,
+    runs,
     schema,
     settings_page,
 )
 from zodiac.base.errors import UsageError, run
-from zodiac.base.options import assignments, overrides_of, parser
+from zodiac.base.options import overrides_of
 from zodiac.base.schema import setting
 
-DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configs', 'zodiac.yaml')
+DEFAULT_CONFIG, PHOTOS_CONFIG = (
+    os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configs', name) for name in ('zodiac.yaml', 'photos.yaml')
+)
 ZODIAC = ['ratt', 'ox', 'tiger', 'rabbit', 'dragon', 'snake', 'horse', 'goat', 'monkey', 'rooster', 'dog', 'pig']
 ARCHS = Literal[tuple(networks.NETWORKS)]
 Auto = Literal['auto']
@@ -131,6 +137,13 @@ class Annotate:
     )
     test_fraction: float = setting(
         0.1, 'Share of the training images to test on if there is no test folder.', above=0, high=0.8
+    )
+    max_left_out: float = setting(
+        0.05,
+        'Write no index files if more than this share of the image files cannot be used, or a class has no image; 1: leave '
+        'out anything, with a warning.',
+        low=0,
+        high=1,
     )
     workers: Union[Auto, int] = setting('auto', 'Processes that check images; auto: one per core.', low=1, high=256)
 
@@ -320,6 +333,7 @@ class Config:
         'Name of the run, which is stored in `output/<name>/`.',
         pattern=(r'[\w][\w.\- ]*', 'a folder name of letters, digits, spaces and . - _'),
     )
+    output: str = setting('output', 'Folder of all runs and of the cache.', pattern=('.+', 'a folder'))
     seed: int = setting(0, 'Seed of all random numbers.', low=0, high=2**31 - 1)
     device: str = setting(
         'auto', 'Device to compute on; auto: a GPU if there is one.', pattern=(device.NAMES, device.NAMES_IN_WORDS)
@@ -339,13 +353,13 @@ class Config:
 
     @property
     def run_dir(self):
-        """Folder of everything that the run writes, relative to the working directory."""
-        return f'output/{self.name}'
+        """Folder of everything that the run writes."""
+        return f'{self.output}/{self.name}'
 
     @property
     def cache_dir(self):
         """Cache folder, shared by all runs: decoded images, features."""
-        return self.data.cache if isinstance(self.data.cache, str) else 'output/.cache'
+        return self.data.cache if isinstance(self.data.cache, str) else f'{self.output}/.cache'
 
     @property
     def identity(self):
@@ -368,15 +382,16 @@ _active = None
 
 
 def load(path=None, overrides=()):
-    """A checked `Config` from the YAML file `path` (default: configs/zodiac.yaml) and `key=value` overrides.
+    """A checked `Config` from the YAML file `path` (default: configs/zodiac.yaml) and overrides, see `options.assignments`.
 
     Raises UsageError, which names the key, the value and what is allowed.
     """
     cfg, given = Config(), []
-    for key, value, where in assignments(path or DEFAULT_CONFIG, overrides):
+    for key, value, where in options.assignments(path or DEFAULT_CONFIG, overrides):
         if not removed.is_ignored(key, value):
             removed.check(key, value, where)
             notebook_names.check(key, where)
+            options.check(cfg, key, value, where)
             schema.put(cfg, key, value, where)
             given.append(key)
     preprocessing.resolve(cfg.image, cfg.model.arch, given)
@@ -414,10 +429,73 @@ def get(key):
         raise UsageError(f'{key}: no such setting{schema.nearest(cfg, key)}') from None
 
 
-def from_command_line(doc, argv=None):
+def parser(doc, takes=None):
+    """The parser of a script with settings, see `options.parser`."""
+    return options.parser(doc, Config(), takes)
+
+
+def from_command_line(doc, argv=None, takes=None):
     """Parse a command line that has only settings, make them active and return them."""
-    args = parser(doc).parse_args(argv)
-    return use(args.config, overrides_of(args))
+    return from_arguments(parser(doc, takes).parse_args(argv))
+
+
+def from_arguments(args):
+    """Make the settings of a parsed command line active and return them: those of -c, or of the photos or the run that it names, or of
+    configs/zodiac.yaml; then what the photos imply; then -o.
+
+    Raises: UsageError; UserError for a missing run, and one whose classes are not those of the photos any more.
+    """
+    overrides = overrides_of(args)
+    if getattr(args, 'photos', None):
+        return use(args.config or PHOTOS_CONFIG, [*photos.settings(args.photos), *overrides])
+    folder = run_of(args) if hasattr(args, 'run') else None
+    if not folder:
+        return use(args.config, overrides)
+    if args.run:
+        if any(map(_is_name, overrides)):
+            raise UsageError(f'{args.run} and -o name: name one run')
+        runs.say(args.run, folder)
+    parent, name = os.path.split(folder)
+    place = [('output', parent or '.', folder), ('name', name, folder)]
+    own = load(f'{folder}/{runs.CONFIG}', place)
+    cfg = use(args.config or f'{folder}/{runs.CONFIG}', [*place, *(text for text in overrides if not _is_name(text))])
+    for key, before, now in differences(own, cfg):
+        print(f'{key} = {now} (the run: {before})', file=sys.stderr)
+    class_names.require_unchanged(cfg, own.data.labels, folder)
+    return cfg
+
+
+def run_of(args):
+    """The folder of the run that a parsed command line names, as its argument or, without -c, with -o name=...; None without one."""
+    if args.run:
+        return runs.find(args.run)
+    names = [text.partition('=')[2].strip() for text in overrides_of(args) if _is_name(text)]
+    folder = f'output/{names[-1]}' if names and not args.config else None
+    return folder if folder and os.path.isfile(f'{folder}/{runs.CONFIG}') else None
+
+
+def _is_name(text):
+    return text.partition('=')[0].strip() == 'name'
+
+
+def differences(before, now):
+    """[(dotted key, value in one `Config`, value in another), ...]"""
+    pairs = ((key, schema.get(before, key), schema.get(now, key)) for key in schema.keys_of(now))
+    return [(key, *values) for key, *values in pairs if values[0] != values[1]]
+
+
+# Settings that export.py should have as evaluate.py had them
+FOR_EXPORT = ('device', 'data.root', 'evaluate.weights', 'evaluate.flip_average')
+
+
+def to_export(cfg):
+    """The arguments of export.py for the network that was evaluated: the run, and what differs from its config.yaml."""
+    try:
+        changed = differences(load(f'{cfg.run_dir}/{runs.CONFIG}'), cfg)
+    except UsageError:  # an older run, with settings that are gone
+        changed = ()
+    kept = [f'{key}={schema.as_yaml(now)}' for key, _, now in changed if key in FOR_EXPORT or key.startswith('export.')]
+    return [runs.shortest(cfg.run_dir), *(['-o', *kept] if kept else [])]
 
 
 def main():

@@ -1,8 +1,9 @@
-"""Measure the trained network on a split; writes output/<name>/report/.
+"""Measure the trained network on a split; writes output/<name>/report/ (of other splits report-valid/, report-train/).
 
     python evaluate.py                                            # the best checkpoint on the test split
-    python evaluate.py -c configs/demo.yaml -o evaluate.split=valid evaluate.weights=last
+    python evaluate.py pets -o evaluate.split=valid evaluate.weights=last     # the run output/pets, with its settings
     python evaluate.py -o evaluate.weights=output/zodiac/infer evaluate.engine=onnxruntime     # an exported model
+    python evaluate.py pets --data new_photos                     # other photos, in folders of the same classes
     python evaluate.py --compare demo demo_longer                 # two evaluated runs side by side
 
 report.html shows everything and works offline. metrics.json holds all numbers; metrics.csv, per_class.csv and
@@ -19,9 +20,13 @@ if __name__ == '__main__':
 
     import config
 
-    parser = config.parser(__doc__)
+    parser = config.parser(__doc__, takes='run')
+    parser.add_argument(
+        '--data', metavar='FOLDER', help='evaluate these labelled photos, <class>/*, instead of a split'
+    )
     parser.add_argument('--compare', nargs=2, metavar='RUN', help='compare two evaluated runs (names or folders)')
     args = parser.parse_args()
+    config.run_of(args)  # a missing run ends here, before Paddle is imported
 
 import filecmp
 import os
@@ -32,11 +37,14 @@ from tqdm import tqdm
 
 import config
 from dataset import Loader, ZodiacDataset
-from zodiac.base import class_names, device, files, schema
+from zodiac.base import calls, class_names, device, files, photos, schema
 from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
-from zodiac.data import near_duplicates
+from zodiac.data import inspection, left_out, near_duplicates
+from zodiac.data.entry import NEVER, UNREAD
+from zodiac.data.folders import SPLITS
 from zodiac.data.index import read as read_index
+from zodiac.data.scan import scan
 from zodiac.inference import export_folder, exported_model, image_batches
 from zodiac.models import prediction
 from zodiac.report import annotation, calibration, compare, formatting, metrics, small_data, training_log, writer
@@ -48,14 +56,22 @@ def main():
     if args.compare:
         compare_runs(*args.compare)
     else:
-        evaluate(config.use(args.config, config.overrides_of(args)))
+        cfg = config.from_arguments(args)
+        evaluate(cfg, args.data)
+        print(f'next: {calls.command("export", *config.to_export(cfg))}')
 
 
-def evaluate(cfg):
-    """Measure the network and write its report, with the settings of a `config.Config`. Raises UserError."""
+def evaluate(cfg, data=None):
+    """Measure the network and write its report, with the settings of a `config.Config`.
+
+    Args:
+        data: a folder of other labelled photos to measure it on; None: evaluate.split.
+    Raises: UserError.
+    """
     cfg = class_names.resolve(cfg)
     device.choose(cfg.device)
-    dataset = ZodiacDataset(cfg.evaluate.split, augment=False, cfg=cfg)
+    dataset = labelled(cfg, data) if data else ZodiacDataset(cfg.evaluate.split, augment=False, cfg=cfg)
+    split = photos.name_of(data) if data else cfg.evaluate.split
     predict, origin, network = predictor(cfg)
     probabilities = predict(dataset)
     require_finite(probabilities, origin['weights'])
@@ -64,7 +80,7 @@ def evaluate(cfg):
     right = probabilities.argmax(1) == dataset.labels
     names = cfg.data.labels
     result = {
-        'split': cfg.evaluate.split,
+        'split': split,
         **metrics.evaluate(dataset.labels, probabilities, names),
         'calibration': calibration.evaluate(dataset.labels, probabilities, temperature(dataset, predict, cfg)),
         'near_duplicates': annotation.without_near_duplicates(annotated['paths'], dataset.paths, right),
@@ -72,10 +88,10 @@ def evaluate(cfg):
         **origin,
         'paddle': paddle.__version__,
     }
-    measured, folds = over_folds(cfg, network, origin) if cfg.evaluate.folds else ({}, None)
+    measured, folds = over_folds(cfg, network, origin) if cfg.evaluate.folds and not data else ({}, None)
     result.update(measured)
 
-    folder = f'{cfg.run_dir}/report'
+    folder = f'{cfg.run_dir}/{report_of(cfg, data)}'
     log = training_log.read(f'{cfg.run_dir}/log.csv')
     with files.atomic_folder(folder) as unfinished:
         writer.write(
@@ -85,7 +101,7 @@ def evaluate(cfg):
             dataset,
             probabilities,
             network,
-            counts=class_counts(cfg),
+            counts={split: np.bincount(dataset.labels, minlength=len(names))} if data else class_counts(cfg),
             annotated=annotated,
             log=log,
             rates=learning_rates(log, cfg),
@@ -95,7 +111,45 @@ def evaluate(cfg):
     show(result)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
     print(f'look at: {folder}/report.html')
-    writer.add_to_visualdl(f'{cfg.run_dir}/visualdl/evaluation', folder)
+    writer.add_to_visualdl(
+        f'{cfg.run_dir}/visualdl/{os.path.basename(folder).replace("report", "evaluation", 1)}', folder
+    )
+
+
+def report_of(cfg, data=None):
+    """The name of the report's folder: report for the test split, report-valid and report-train; report-NAME for the folder `data`."""
+    if not data:
+        return 'report' if cfg.evaluate.split == 'test' else f'report-{cfg.evaluate.split}'
+    name = photos.name_of(data)
+    return (
+        f'report-{photos.name_of(os.path.dirname(os.path.abspath(data)))}-{name}'
+        if name in SPLITS
+        else f'report-{name}'
+    )
+
+
+def labelled(cfg, folder):
+    """The photos in the class folders of another folder, also those of its splits, as a `ZodiacDataset`; nothing is written there.
+
+    Raises: UserError if a class is not one of data.labels, or more than annotate.max_left_out of the photos cannot be used.
+    """
+    photos.require_there(folder)
+    tree = scan(folder, cfg.data.labels, cfg.annotate.unknown_class)
+    entries = [entry for entry in tree.entries if entry.verdict is UNREAD]
+    stamps = bytearray(len(entries) * len(NEVER))
+    convert = cfg.annotate.non_rgb == 'convert'
+    inspection.inspect_entries(entries, range(len(entries)), stamps, convert, device.cores())
+    left_out.require_few(tree, cfg.annotate.max_left_out, whole=False)
+    lost = [entry for entry in tree.entries if entry.verdict.reason]
+    if lost:
+        print(f'left out: {left_out.in_words(lost)}', file=sys.stderr)
+    number = {label: index for index, label in enumerate(cfg.data.labels)}
+    with files.temporary_folder() as place:
+        with files.atomic_write(f'{place}/index.txt') as file:
+            file.writelines(
+                f'{entry.path}\t{number[entry.label]}\n' for entry in tree.entries if not entry.verdict.reason
+            )
+        return ZodiacDataset('test', augment=False, cfg=cfg, index=f'{place}/index.txt')
 
 
 def predictor(cfg):
@@ -210,7 +264,8 @@ def all_features(cfg, extractor):
         labels.append(plain.labels[new])
         views.append([np.asarray(view)[new] for view in found])
         keys.append(own[new])
-    return paths, np.concatenate(labels), list(map(np.concatenate, zip(*views))), solved_run.together(np.concatenate(keys), paths, cfg.data.root)
+    groups = solved_run.together(np.concatenate(keys), paths, cfg.data.root)
+    return paths, np.concatenate(labels), list(map(np.concatenate, zip(*views))), groups
 
 
 def class_counts(cfg):

@@ -1,7 +1,7 @@
 """Export the trained network to files that run without it: output/<name>/infer/.
 
     python export.py                                # the best checkpoint
-    python export.py -c configs/demo.yaml -o evaluate.weights=last
+    python export.py pets -o evaluate.weights=last  # the run output/pets, with its settings
     python export.py -o export.preprocess=true export.temperature=true export.onnx=true
 
 The folder contains a static model for Paddle Inference, <name>.json (.pdmodel with Paddle 2.6) and <name>.pdiparams; the same model
@@ -17,19 +17,18 @@ if __name__ == '__main__':
     start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn tqdm')
     import config
 
-    config.parser(__doc__).parse_args()  # --help and wrong usage end here, before Paddle is imported
+    config.run_of(config.parser(__doc__, takes='run').parse_args())  # --help, wrong usage and a missing run end here
 
 import contextlib
 import importlib.metadata
 import os
-import shlex
 import sys
 
 import numpy as np
 
 import config
 from dataset import Loader, ZodiacDataset, eval_transform
-from zodiac.base import class_names, device, files, networks, packages
+from zodiac.base import calls, class_names, device, files, networks, packages, runs
 from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
 from zodiac.inference import engines, export_folder, exported_model, image_batches, parity, reference
@@ -42,7 +41,7 @@ MARGINS = 512  # validation images whose margins are sealed
 
 
 def main():
-    export(config.from_command_line(__doc__))
+    export(config.from_command_line(__doc__, takes='run'))
 
 
 def export(cfg):
@@ -86,7 +85,7 @@ def export(cfg):
             file=sys.stderr,
         )
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
-    print(f'try it: python predict.py {shlex.quote(folder)} IMAGE_OR_FOLDER')
+    print(f'next: {calls.command("predict", runs.shortest(cfg.run_dir), dataset.paths[0])}')
 
 
 def why_no_onnx(settings):

@@ -1,7 +1,8 @@
 """Classify images with an exported model.
 
-    python predict.py output/zodiac/infer cat.jpg photos/
+    python predict.py zodiac cat.jpg photos/                              # the run output/zodiac
     python predict.py output/zodiac/infer photos/ --top 3 --csv result.csv
+    python predict.py zodiac photos/ --sort-into sorted/                  # copies them into sorted/<class>/
 
 Prints one line per image: path, label, probability, separated by tabs; with --top N the N most probable labels. Folders may be of
 any size: images are decoded a few batches ahead of the network. Files and folders that cannot be read are reported on stderr and
@@ -24,10 +25,10 @@ import sys
 
 from tqdm import tqdm
 
-from zodiac.base import device, files, walk
-from zodiac.base.errors import UserError, run
+from zodiac.base import device, files, photos, walk
+from zodiac.base.errors import UsageError, UserError, run
 from zodiac.images import decoding
-from zodiac.inference import choice, exported_model, image_batches
+from zodiac.inference import choice, exported_model, image_batches, sorting
 
 
 def main():
@@ -39,9 +40,10 @@ def main():
     if not args.paths:
         parser.error('the following arguments are required: PATH')
     for path in args.paths:
-        if not os.path.exists(path):
-            raise UserError(f'{path}: no such file or folder')
-    classified = unread = 0
+        photos.require_there(path)
+        if args.sort_into and is_inside(args.sort_into, path):
+            raise UsageError(f'--sort-into {args.sort_into}: must not be inside {path}, which is searched for photos')
+    classified = unread = copied = 0
     # result lines on the same terminal are progress enough
     quiet = None if args.csv or not sys.stdout.isatty() else True
     with output(args) as write, tqdm(desc='classifying', unit='image', leave=False, disable=quiet) as bar:
@@ -53,13 +55,18 @@ def main():
             unread += len(errors)
             if len(batch):
                 for path, probabilities in zip(paths, model.predict(batch)):
-                    write((path, exported_model.top_labels(probabilities, model.labels, args.top), model))
+                    guesses = exported_model.top_labels(probabilities, model.labels, args.top)
+                    write((path, guesses, model))
+                    if args.sort_into and os.path.isfile(path):  # a pipe has been read
+                        copied += sorting.copy_into(args.sort_into, guesses[0][0], path)
                 classified += len(paths)
             bar.update(len(paths) + len(errors))
         if not classified:  # raised inside, so that no empty CSV file is written
             raise UserError(f'{unread} of {unread} files or folders could not be read')
     if args.csv and not files.is_stream(args.csv):
         print(f'{classified} prediction{"" if classified == 1 else "s"} written to {args.csv}')
+    if args.sort_into:
+        print(f'{copied} photos copied into {args.sort_into}/, {classified - copied} were there', file=sys.stderr)
     if unread:
         raise UserError(
             f'{unread} of {classified + unread} files or folders could not be read; the others were classified'
@@ -69,16 +76,23 @@ def main():
 def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add('infer_dir', help='folder that export.py wrote')
+    add('infer_dir', metavar='RUN', help='a run, such as pets or output/pets, or the folder that export.py wrote')
     add('paths', nargs='*', metavar='PATH', help='image files, or folders to search for images')
     add('--top', type=_positive, default=1, metavar='N', help='labels per image (default: 1)')
     form = parser.add_mutually_exclusive_group()
     form.add_argument('--json', action='store_true', help='print one JSON object per line')
     form.add_argument('--csv', metavar='FILE', help='write a CSV file instead of printing lines')
+    add('--sort-into', metavar='DIR', help='also copy each photo into a folder of its class in DIR')
     add('--batch-size', type=_positive, default=16, metavar='N', help='images per run of the network (default: 16)')
     add('--device', type=device.checked, default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
     choice.add_options(parser)
     return parser
+
+
+def is_inside(folder, other):
+    """Whether a folder is the same as another one, or below it."""
+    folder, other = (os.path.join(os.path.realpath(path), '') for path in (folder, other))
+    return folder.startswith(other)
 
 
 def _positive(text):

@@ -1,6 +1,6 @@
 """Serve an exported model over HTTP, with a web page.
 
-    python serve.py output/zodiac/infer
+    python serve.py zodiac                                       # the run output/zodiac, or its folder, or that of its export
     curl -F file=@cat.jpg http://127.0.0.1:8000/predict
 
 / is the page, /predict classifies images, /docs describes the API; /healthz, /readyz and /metrics are for operators. Only this
@@ -78,7 +78,9 @@ def serve(args):
 
 def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('infer_dir', help='folder that export.py wrote')
+    parser.add_argument(
+        'infer_dir', metavar='RUN', help='a run, such as pets or output/pets, or the folder that export.py wrote'
+    )
     add = parser.add_argument
     add('--host', default='127.0.0.1', help='address to listen on; 0.0.0.0 is all (default: 127.0.0.1)')
     add('--port', type=_number(int, 0, 65535), default=8000, help='0 picks a free one (default: 8000)')

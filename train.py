@@ -1,6 +1,7 @@
 """Train a network on the images listed in data.root; everything is written to output/<name>/.
 
     python train.py                                                       # configs/zodiac.yaml
+    python train.py photos                                                # configs/photos.yaml with the photos in photos/
     python train.py -c configs/demo.yaml -o train.epochs=5 device=cpu
     visualdl --logdir output/zodiac/visualdl --host 127.0.0.1 --disable-telemetry     # watch the curves
 
@@ -29,7 +30,7 @@ import shlex
 import sys
 
 import config
-from zodiac.base import class_names, device, files, locks
+from zodiac.base import calls, class_names, device, files, locks, runs
 from zodiac.base.errors import Stopped, UsageError, UserError, run
 from zodiac.training import processes
 
@@ -44,12 +45,15 @@ def main():
     if args.find_lr:
         return find_lr(cfg)
     shown_by_parent = processes.launched() and args.nproc
-    train(cfg, args.resume, args.accept_changes, show=device.rank() == 0 and not shown_by_parent)
+    shows = device.rank() == 0 and not shown_by_parent
+    train(cfg, args.resume, args.accept_changes, show=shows)
+    if shows:
+        show_next(cfg)
 
 
 def parse():
     """The parsed command line and the `Config`, which is now the active one."""
-    parser = config.parser(__doc__)
+    parser = config.parser(__doc__, takes='photos')
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument('--find-lr', action='store_true', help='propose a learning rate instead of training')
     instead.add_argument('--plot-schedule', action='store_true', help='plot the learning rate instead of training')
@@ -63,7 +67,7 @@ def parse():
         '--nproc', type=int, metavar='N', help='number of processes on this machine (default: chosen for the machine)'
     )
     args = parser.parse_args()
-    cfg = class_names.resolve(config.use(args.config, config.overrides_of(args)))
+    cfg = class_names.resolve(config.from_arguments(args))
     if args.nproc is not None and args.nproc < 1:
         raise UsageError(f'--nproc {args.nproc}: must be 1 or more')
     if cfg.train.head == 'linear' and (args.find_lr or args.plot_schedule):
@@ -93,6 +97,7 @@ def launch(cfg, number):
         status = processes.launch([*sys.argv, '--nproc', str(number)], number, logs)
     if status == 0:
         show_results(cfg)
+        show_next(cfg)
     return status
 
 
@@ -108,6 +113,11 @@ def show_results(cfg):
         f'curves: {cfg.run_dir}/log.csv, or visualdl --logdir {shlex.quote(cfg.run_dir)}/visualdl --host 127.0.0.1 '
         '--disable-telemetry'
     )
+
+
+def show_next(cfg):
+    """Print the command that evaluates the run."""
+    print(f'next: {calls.command("evaluate", runs.shortest(cfg.run_dir))}')
 
 
 def ends_without_paddle():

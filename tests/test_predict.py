@@ -18,7 +18,7 @@ import predict
 from zodiac.base import files
 from zodiac.data import inspection, scan
 from zodiac.images import transforms
-from zodiac.inference import exported_model, image_batches
+from zodiac.inference import exported_model, image_batches, sorting
 
 LABELS = ['cat', 'dog', '猫']
 TRANSFORM = transforms.eval_transform(8, [0.5] * 3, [0.25] * 3, 'squash')
@@ -263,3 +263,24 @@ def resident():
     """Resident memory of this process in bytes."""
     with open('/proc/self/statm', encoding='ascii') as file:
         return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+
+
+def test_photos_are_copied_into_folders_of_their_classes_and_nothing_is_overwritten(ask, tmp_path):
+    draw(tmp_path / 'photos', 'a.png', 'b.png')
+    draw(tmp_path / 'more', 'x.png', 'a.png')
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*.png')}
+    result = ask('photos', 'more', '--sort-into', 'sorted')
+    assert_message(result, 0, '4 photos copied into sorted/')
+    assert sorted(os.listdir(tmp_path / 'sorted/dog')) == ['a (2).png', 'a.png', 'b.png', 'x.png']
+    assert_message(ask('photos', 'more', '--sort-into', 'sorted'), 0, '0 photos copied into sorted/, 4 were there')
+    assert len(os.listdir(tmp_path / 'sorted/dog')) == 4
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert_message(ask('photos', '--sort-into', 'photos/sorted'), 2, 'must not be inside photos')
+
+
+@pytest.mark.parametrize('label', ['..', 'a/b', ''])
+def test_a_label_that_is_no_folder_name_stays_inside(tmp_path, label):
+    draw(tmp_path, 'a.png')
+    sorting.copy_into(str(tmp_path / 'sorted'), label, str(tmp_path / 'a.png'))
+    (folder,) = (tmp_path / 'sorted').iterdir()
+    assert os.listdir(folder) == ['a.png']

@@ -34,6 +34,20 @@ def annotated(cfg):
     return labels if known else None
 
 
+def require_unchanged(cfg, labels, run):
+    """Raise UserError, which names the difference, if annotate.py has found other classes than a run was trained with.
+
+    Args:
+        labels: the class names of the run; run: its folder.
+    """
+    now = annotated(cfg)
+    if now and now != labels:
+        raise UserError(
+            f'{source(cfg)}: the classes are not those of {run} any more ({difference(labels, now)}); train again on '
+            f'{cfg.data.root}, or restore the folders as they were and run annotate.py'
+        )
+
+
 def difference(before, now):
     """How a list of class names has changed, in words."""
     parts = {

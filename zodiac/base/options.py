@@ -1,14 +1,108 @@
-"""Settings from a YAML file (-c) and from the command line (-o)."""
+"""Settings from a YAML file (-c) and from the command line (-o), and what other spellings of them mean."""
 
 import argparse
+import difflib
+import os
+import shlex
+import sys
 
 from zodiac.base import schema
 from zodiac.base.errors import UsageError
 
+OTHER_NAMES = {  # of settings, as they are often guessed: without section, in lower case, with _ for -
+    'learning_rate': 'optim.lr',
+    'lr0': 'optim.lr',
+    'optimizer': 'optim.name',
+    'wd': 'optim.weight_decay',
+    'scheduler': 'optim.schedule',
+    'lr_scheduler': 'optim.schedule',
+    'warmup': 'optim.warmup_epochs',
+    'epoch': 'train.epochs',
+    'num_epochs': 'train.epochs',
+    'batch': 'train.batch_size',
+    'bs': 'train.batch_size',
+    'batchsize': 'train.batch_size',
+    'early_stopping': 'train.patience',
+    'fp16': 'train.amp',
+    'ema_decay': 'train.ema',
+    'backbone': 'model.arch',
+    'model': 'model.arch',
+    'network': 'model.arch',
+    'weights': 'model.pretrained',
+    'freeze_backbone': 'model.freeze',
+    'data': 'data.root',
+    'data_dir': 'data.root',
+    'data_path': 'data.root',
+    'dataset': 'data.root',
+    'input': 'data.root',
+    'images': 'data.root',
+    'classes': 'data.labels',
+    'class_names': 'data.labels',
+    'workers': 'data.num_workers',
+    'imgsz': 'image.size',
+    'img_size': 'image.size',
+    'image_size': 'image.size',
+    'input_size': 'image.size',
+    'resolution': 'image.size',
+    'augmentation': 'augment',
+    'zip': 'annotate.archive',
+    'folds': 'evaluate.folds',
+    'onnx': 'export.onnx',
+    'gpu': 'device',
+    'gpus': 'device',
+    'run': 'name',
+    'experiment': 'name',
+    'project': 'output',
+    'output_dir': 'output',
+    'save_dir': 'output',
+    'random_seed': 'seed',
+}
+PATHS = {  # what a script can take before its options
+    'run': ('RUN', 'a run, with its settings: its name, such as pets, or its folder, output/pets'),
+    'photos': ('PHOTOS', 'folder of photos, or an archive: the settings are those of configs/photos.yaml'),
+}
 
-def parser(doc):
-    """An argparse parser with `-c CONFIG` and `-o key.sub=value ...`; --help shows `doc`."""
-    result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that names the setting behind an option or argument which it does not know."""
+
+    def parse_args(self, args=None, namespace=None):
+        words = list(sys.argv[1:] if args is None else args)
+        found, unknown = self.parse_known_args(words, namespace)
+        paths = [getattr(found, kind, None) for kind in PATHS]
+        for word in [*unknown, *filter(None, paths)]:
+            if word.startswith('-') and word in words or '=' in word and not os.path.exists(word):
+                self.error(self._instead(word, words))
+        if unknown:
+            self.error(f'unrecognized arguments: {" ".join(unknown)}; a name with spaces needs quotes')
+        return found
+
+    def _instead(self, word, words):
+        """What to write instead of an unknown option, or of a setting without -o."""
+        name, equals, value = word.partition('=')
+        after = words[words.index(word) + 1 :][:1]
+        if not equals:
+            value = after[0] if after and not after[0].startswith('-') else 'true'
+        section = os.path.splitext(os.path.basename(self.prog).split()[-1])[0]
+        key = meaning(self.settings, name, section)
+        given = word if equals or after != [value] else f'{word} {value}'
+        if not key:
+            return f'{given}: no such option; --help shows the options, `python config.py` all settings for -o'
+        return f'{given}: settings are given with -o: -o {shlex.quote(f"{key}={value}")}'
+
+
+def parser(doc, settings, takes=None):
+    """An argparse parser with `-c CONFIG` and `-o key.sub=value ...`; --help shows `doc`.
+
+    Args:
+        settings: an instance of the schema, for the message on a setting that is written as an option.
+        takes: a key of PATHS, which may come first.
+    """
+    result = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.settings = settings
+    if takes:
+        metavar, about = PATHS[takes]
+        result.add_argument(takes, nargs='?', metavar=metavar, help=about)
     result.add_argument('-c', '--config', metavar='CONFIG', help='YAML file of settings (default: configs/zodiac.yaml)')
     result.add_argument(
         '-o',
@@ -22,16 +116,47 @@ def parser(doc):
     return result
 
 
+def meaning(settings, name, section=''):
+    """The dotted key that a guessed name means, such as `batch-size` or `optim.learning_rate`; None if none is near.
+
+    Args:
+        settings: an instance of the schema.
+        section: the one that comes first if several have such a setting.
+    """
+    name = name.lstrip('-').replace('-', '_').lower()
+    keys, last = schema.keys_of(settings), name.rpartition('.')[2]
+    same = [key for key in keys if key.rpartition('.')[2] == last]
+    of_section = f'{section}.{last}'
+    for key in (name, of_section, OTHER_NAMES.get(last), *same[:1]):
+        if key in keys:
+            return key
+    near = difflib.get_close_matches(last, [key.rpartition('.')[2] for key in keys], n=1)
+    return next((key for key in keys if near and key.rpartition('.')[2] == near[0]), None)
+
+
+def check(settings, key, value, where):
+    """Raise UsageError, naming `where`, for a key that is one of OTHER_NAMES."""
+    meant = OTHER_NAMES.get(key.rpartition('.')[2])
+    if meant and value is not None and key not in schema.keys_of(settings):
+        raise UsageError(f'{where}: {key}: no such setting; did you mean {meant}?')
+
+
 def overrides_of(args):
     """The `key=value` arguments of a parsed command line, in order."""
     return [override for group in args.override for override in group]
 
 
 def assignments(path, overrides):
-    """Yield (dotted key, value, source) of the settings in a YAML file, then of those in `key=value` overrides. Raises UsageError."""
+    """Yield (dotted key, value, source) of the settings in a YAML file, then of the overrides: each `key=value`, or such a triple.
+
+    Raises: UsageError.
+    """
     for key, value in schema.flatten(read_yaml(path)):
         yield key, value, path
     for override in overrides:
+        if isinstance(override, tuple):
+            yield override
+            continue
         key, equals, text = override.partition('=')
         if not equals or not key.strip():
             raise UsageError(f'-o {override}: write it as key=value, for example -o train.epochs=3')

@@ -76,14 +76,16 @@ UNREADABLE = re.compile('[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]'
 
 def override(key, value):
     """The argument of -o that sets a string or a list of strings, quoted for a shell."""
-    spelled = f'[{", ".join(map(_as_yaml, value))}]' if isinstance(value, list) else _as_yaml(value)
-    return shlex.quote(f'{key}={spelled}')
+    return shlex.quote(f'{key}={as_yaml(value)}')
 
 
-def _as_yaml(text):
-    if PLAIN.fullmatch(text):
-        return text
-    return UNREADABLE.sub(lambda found: f'\\u{ord(found[0]):04x}', json.dumps(text, ensure_ascii=False))
+def as_yaml(value):
+    """The value of a setting as YAML on one line."""
+    if isinstance(value, list):
+        return f'[{", ".join(map(as_yaml, value))}]'
+    if isinstance(value, str) and PLAIN.fullmatch(value):
+        return value
+    return UNREADABLE.sub(lambda found: f'\\u{ord(found[0]):04x}', json.dumps(value, ensure_ascii=False))
 
 
 def names_a_folder(text):
@@ -120,11 +122,16 @@ def build(kind, values, where, fixed=()):
 
 def nearest(tree, key):
     """The end of a message on an unknown key: the most similar one."""
-    keys = list(_leaves(tree))
+    keys = keys_of(tree)
     near = difflib.get_close_matches(key, keys)
     near.sort(key=lambda leaf: sorted(leaf) != sorted(key))  # prefer swapped letters
     near = near or [leaf for leaf in keys if leaf.split('.')[-1] == key.split('.')[-1]]
     return f'; did you mean {near[0]}?' if near else '; `python config.py` prints all settings'
+
+
+def keys_of(tree):
+    """The dotted keys of all settings."""
+    return list(_leaves(tree))
 
 
 def _names(section):

@@ -31,6 +31,11 @@ class Verdict(NamedTuple):
 UNREAD = Verdict('not read')
 
 
+def setting_for(reason):
+    """The setting that includes images with this reason of a `Verdict`; '' if there is none."""
+    return 'annotate.non_rgb=convert' if reason.startswith('mode ') else ''
+
+
 class Inspection(NamedTuple):
     """`fingerprint` is b'' unless the image is usable; `stamp` changes when the file does."""
 

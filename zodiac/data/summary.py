@@ -2,11 +2,13 @@
 
 import bisect
 import collections
+import hashlib
 import itertools
 import os
 import sys
 
 from zodiac.base import files, schema
+from zodiac.data.entry import content, setting_for
 from zodiac.data.scan import SPLITS
 
 SHOWN = 3  # ignored files and folders named on the terminal; annotation.json has all
@@ -30,6 +32,7 @@ def build(root, labels, settings, tree, splits, duplicates, near_copies):
         'labels': labels,
         'settings': settings,
         'accepted': len(accepted),
+        'content': {split: _content(splits[split]) for split in SPLITS},
         'splits': {
             split: {label: {'accepted': counts[split, label], 'rejected': lost[split, label]} for label in labels}
             for split in SPLITS
@@ -58,6 +61,14 @@ def build(root, labels, settings, tree, splits, duplicates, near_copies):
         'outside_class_folders': [_encodable(path) for path in tree.stray],
         'junk': [_encodable(path) for path in tree.junk],
     }
+
+
+def _content(entries):
+    """A hash of the pixels of images, in order: it changes with an image whose file name stays."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(content(entry.fingerprint))
+    return digest.hexdigest()
 
 
 def _sizes(entries):
@@ -112,7 +123,8 @@ def show(summary):
     if summary['first_frame_of_animation']:
         print(f'animations, of which the first frame is used: {len(summary["first_frame_of_animation"])}')
     for reason, count in summary['rejected_by_reason'].items():
-        print(f'left out: {count} {reason}')
+        setting = setting_for(reason)
+        print(f'left out: {count} {reason}' + (f' ({setting} includes them)' if setting else ''))
     _print_ignored('junk files or folders', summary['junk'])
     _print_ignored('files or folders outside the class folders', summary['outside_class_folders'])
     _warn_of_duplicates(summary)

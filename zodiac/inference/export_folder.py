@@ -3,20 +3,38 @@
 import concurrent.futures
 import hashlib
 import os
+import shlex
+import sys
 
 import yaml
 
-from zodiac.base import files
+from zodiac.base import files, runs
 from zodiac.base.errors import UserError
 from zodiac.images import transforms
 
 MANIFEST = 'inference.yaml'
+INFER = 'infer'  # of a run
 SEAL = b'# SHA-256 of the lines above: '
 
 
 def is_export(path):
     """Whether a path is a folder that export.py wrote."""
     return os.path.isfile(os.path.join(path, MANIFEST))
+
+
+def find(name):
+    """The exported folder that `name` means: that of the run output/<name>, the path, or that of a run there. If it is not the path, this
+    is said on stderr. Raises UserError for a run that has not been exported."""
+    *_, path = candidates = runs.places(name)
+    for place in candidates:
+        exported = next(filter(is_export, (os.path.join(place, INFER), place)), None)
+        if exported and exported != path:
+            print(f'model: {exported}', file=sys.stderr)
+        if exported:
+            return exported
+        if runs.is_run(place):
+            raise UserError(f'{place}: has not been exported yet: python export.py {shlex.quote(place)}')
+    return path
 
 
 def write_manifest(folder, manifest):
@@ -31,7 +49,7 @@ def read_manifest(folder):
     path = os.path.join(folder, MANIFEST)
     if not os.path.isfile(path):
         raise UserError(
-            f'{folder}: not an exported model ({MANIFEST} is missing); name the infer/ folder that export.py wrote'
+            f'{folder}: not an exported model ({MANIFEST} is missing); name a run, or the infer/ folder that export.py wrote'
         )
     with open(path, 'rb') as file:
         content, _, digest = file.read().rpartition(SEAL)

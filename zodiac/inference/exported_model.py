@@ -31,6 +31,7 @@ def load(folder, place='auto', engine='auto', precision='auto', checked=True):
     """Check the files that export.py wrote to `folder` and load them as an `ExportedModel`.
 
     Args:
+        folder: the exported folder, or a run, see `export_folder.find`.
         place: 'auto', 'cpu', 'gpu' or 'gpu:N'; with 'auto', onnxruntime and openvino run on the CPU.
         engine: a key of engines.ENGINES, precision: one of choice.PRECISIONS, or 'auto' for the fastest that gives the logits of the
             network on this machine, see choice.choose.
@@ -38,6 +39,7 @@ def load(folder, place='auto', engine='auto', precision='auto', checked=True):
     Raises: UserError when the folder is not an export, a file is missing or changed, the engine is not installed, or nothing that was
         asked for gives these logits; UsageError for a precision that cannot run.
     """
+    folder = export_folder.find(folder)
     manifest, contents = _read(folder)
     asked = choice.choose(folder, manifest, contents, place, engine, precision, checked)
     onnx = contents.get(engines.onnx_name(manifest, asked.precision))
@@ -67,6 +69,7 @@ def load(folder, place='auto', engine='auto', precision='auto', checked=True):
 
 def explain(folder, place='auto', engine='auto', precision='auto'):
     """The table of choice.explain, as text. Raises as `load` does."""
+    folder = export_folder.find(folder)
     manifest, contents = _read(folder)
     return choice.explain(folder, manifest, contents, place, engine, precision)
 

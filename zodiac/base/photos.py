@@ -1,0 +1,64 @@
+"""A path of photos on the command line, as the settings that it implies: the name of the run, data.root, annotate.archive."""
+
+import os
+import re
+import shlex
+import sys
+import unicodedata
+
+from zodiac.base.errors import UserError
+
+UNPACKED = 'data'  # folder for unpacked archives, and for links to folders that cannot be written to
+ARCHIVES = re.compile(r'\.(zip|tgz|tbz2|txz|tar(\.(gz|bz2|xz))?)$', re.IGNORECASE)
+LONGEST = 80  # characters of a name
+
+
+def settings(path):
+    """[(key, value, source), ...] of a folder of photos or an archive. For a folder that cannot be written to, links to its content are
+    made in data/<name>. Raises UserError if there is nothing at `path`."""
+    require_there(path)
+    root = f'./{path}' if path.startswith('-') else path  # so that printed commands do not take it for an option
+    found = {'name': name_of(path), 'data.root': root.replace(os.sep, '/').rstrip('/') or '/'}
+    if os.path.isfile(path):
+        found.update({'data.root': f'{UNPACKED}/{found["name"]}', 'annotate.archive': path})
+    elif not os.access(path, os.W_OK):
+        found['data.root'] = f'{UNPACKED}/{found["name"]}'
+        _link(path, found['data.root'])
+    return [(key, value, path) for key, value in found.items()]
+
+
+def require_there(path):
+    """Raise UserError if a path is an address, or if there is no such file or folder."""
+    if re.match(r'(https?|ftp|s3)://', path, re.IGNORECASE):
+        raise UserError(f'{path}: is an address; download it first: curl -LO {shlex.quote(path)}')
+    if not os.path.exists(path):
+        raise UserError(f'{path}: no such file or folder')
+
+
+def name_of(path):
+    """The name of a folder or an archive, without characters that the name of a run cannot have."""
+    name = unicodedata.normalize('NFC', os.path.basename(os.path.abspath(path)))
+    if os.path.isfile(path):
+        name = ARCHIVES.sub('', name)
+    name = re.sub(r'(?:[ _]*[^\w.\- ])+[ _]*', '_', name).lstrip('_.- ')
+    return name[:LONGEST].rstrip('_. ') or 'photos'
+
+
+def _link(folder, root):
+    """Link what is in `folder` into `root`, where the index files can be written. Links to what is gone are removed."""
+    try:
+        os.makedirs(root, exist_ok=True)
+        links = {name for name in os.listdir(root) if os.path.islink(os.path.join(root, name))}
+        new = set(os.listdir(folder)) - set(os.listdir(root))
+        for name in links - set(os.listdir(folder)):
+            os.unlink(os.path.join(root, name))
+        for name in new:
+            os.symlink(os.path.join(os.path.abspath(folder), name), os.path.join(root, name))
+    except OSError as error:
+        raise UserError(
+            f'{folder}: cannot be written to, and {root} cannot be linked to it ({error.strerror}); copy the photos into a folder of yours'
+        ) from None
+    if new:
+        print(
+            f'{folder} cannot be written to: the index files are in {root}, with links to the photos', file=sys.stderr
+        )
