@@ -21,14 +21,13 @@ if __name__ == '__main__':
 import contextlib
 import importlib.metadata
 import os
-import shlex
 import sys
 
 import numpy as np
 
 import config
 from dataset import Loader, ZodiacDataset, eval_transform
-from zodiac.base import class_names, device, files, networks, packages
+from zodiac.base import calls, class_names, device, files, networks, packages
 from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
 from zodiac.inference import engines, export_folder, exported_model, image_batches, parity
@@ -88,7 +87,7 @@ def export(cfg):
             file=sys.stderr,
         )
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
-    print(f'try it: python predict.py {shlex.quote(folder)} IMAGE_OR_FOLDER')
+    print(f'try it: {calls.command("predict", folder, "IMAGE_OR_FOLDER")}')
 
 
 def why_no_onnx(settings):

@@ -81,7 +81,7 @@ def test_a_script_without_packages_names_all_that_it_needs_and_one_command_that_
 
 @pytest.mark.parametrize('script', SCRIPTS)
 def test_a_script_checks_for_every_package_that_it_imports(script):
-    files = (packages.BASE, packages.SERVE, packages.DEPLOY, packages.DEVELOP, 'requirements-cpu.txt')
+    files = (packages.BASE, packages.SERVE, packages.DEPLOY, packages.DEMO, packages.SWEEP, 'requirements-cpu.txt')
     listed = {packages.module_of(name) for file in files for name in packages.requirements(file)}
     without_paddle = {'paddle'} if script in ('annotate.py', 'predict.py', 'serve.py') else set()
     reached = set()

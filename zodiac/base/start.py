@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from zodiac.base import stops
+from zodiac.base import calls, stops
 
 
 def prepare(requirements='requirements-base.txt', modules=''):
@@ -17,6 +17,10 @@ def prepare(requirements='requirements-base.txt', modules=''):
             now with a one-line message and status 1, not after hours of work.
     """
     stops.leave_on_signals()
+    if calls.INSTALLED and sys.path[0] == calls.FOLDER:
+        del sys.path[
+            0
+        ]  # of Paddle's launcher: the scripts are modules of a package, and must not replace those of others
     atexit.register(stops.ignore)  # registered first, so called last
     _open_closed_streams()
     _read_names_as_utf8()
@@ -31,7 +35,7 @@ def prepare(requirements='requirements-base.txt', modules=''):
         """Show an import error of a package, or the UserError of a failed import of Paddle, in one line."""
         message = str(error) if getattr(error, 'status', 0) == 1 else packages.diagnose(error, requirements)
         if message:
-            print(f'error: {message}', file=sys.stderr)
+            print(f'error: {calls.as_called(message)}', file=sys.stderr)
         else:
             sys.__excepthook__(kind, error, trace)
 
