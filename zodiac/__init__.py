@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # true for type checkers; to import it from typing would slow down every start
 if TYPE_CHECKING:
     from typing import Any
 

@@ -24,7 +24,7 @@ def main(program=None):
     Returns: exit status, unless the command ends the process with its own.
     """
     calls.note_call(sys.argv[0] if program is None else program)
-    name, arguments, known = sys.argv[1:2], sys.argv[2:], commands()
+    name, arguments, known = sys.argv[1:2], sys.argv[2:], calls.commands()
     if name in (['-h'], ['--help'], ['help']):
         print(help_text(known))
     elif name in (['-V'], ['--version']):
@@ -38,15 +38,6 @@ def main(program=None):
     else:
         execute(name[0], known[name[0]], arguments)
     return 0
-
-
-def commands():
-    """{name: path}: the scripts, then the modules of zodiac/commands/."""
-    folder = os.path.join(calls.PACKAGE, 'commands')
-    others = sorted(file[:-3] for file in os.listdir(folder) if file.endswith('.py') and file != '__init__.py')
-    paths = {name: os.path.join(calls.FOLDER, f'{name}.py') for name in calls.DOORS}
-    found = {name: path for name, path in paths.items() if os.path.isfile(path)}
-    return {**found, **{name: os.path.join(folder, f'{name}.py') for name in others}}
 
 
 def help_text(known):

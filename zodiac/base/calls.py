@@ -20,6 +20,15 @@ FOLDER = os.path.join(PACKAGE, 'doors') if INSTALLED else ROOT  # of the scripts
 CALLED = 'ZODIAC_COMMAND'  # environment variable: how `zodiac` was called, for child processes too
 
 
+def commands():
+    """{name: path}: the scripts, then the modules of zodiac/commands/."""
+    folder = os.path.join(PACKAGE, 'commands')
+    others = sorted(file[:-3] for file in os.listdir(folder) if file.endswith('.py') and file != '__init__.py')
+    paths = {name: os.path.join(FOLDER, f'{name}.py') for name in DOORS}
+    found = {name: path for name, path in paths.items() if os.path.isfile(path)}
+    return {**found, **{name: os.path.join(folder, f'{name}.py') for name in others}}
+
+
 def module(script):
     """The name under which a script is imported."""
     return f'zodiac.doors.{script}' if INSTALLED else script

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from zodiac.base import calls, stops
+from zodiac.base import stops
 
 
 def prepare(requirements='requirements-base.txt', modules=''):
@@ -17,18 +17,16 @@ def prepare(requirements='requirements-base.txt', modules=''):
             now with a one-line message and status 1, not after hours of work.
     """
     stops.leave_on_signals()
-    if calls.INSTALLED and sys.path[0] == calls.FOLDER:
-        del sys.path[
-            0
-        ]  # of Paddle's launcher: the scripts are modules of a package, and must not replace those of others
     atexit.register(stops.ignore)  # registered first, so called last
     _open_closed_streams()
     _read_names_as_utf8()
     if hasattr(signal, 'pthread_sigmask'):
         # Blocked until `errors.run`, so that threads started by imports never receive SIGTERM, for which Paddle has its own handler.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    from zodiac.base import packages  # slow, so after the steps above
+    from zodiac.base import calls, packages  # slow, so after the steps above
 
+    if calls.INSTALLED and sys.path[0] == calls.FOLDER:
+        del sys.path[0]  # added for Paddle's launcher; `import config` must not find ours there
     packages.require(requirements, modules.split())
 
     def show(kind, error, trace):
