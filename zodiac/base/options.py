@@ -63,7 +63,7 @@ def read_yaml(path):
 def recipe(path):
     """The file that `path` names. Where it is no file, `photos` is short for `configs/photos.yaml`, and recipes that are not in the working
     directory are those that come with Zodiac; stderr says which file is used."""
-    name = re.fullmatch(r'(?:configs/)?([\w-]+?)(?:\.yaml)?', path)
+    name = re.fullmatch(r'(?:configs/)?([\w-]+?)(?:\.yaml)?', os.fspath(path))
     if not name or os.path.exists(path) and not os.path.isdir(path):
         return path
     places = [os.path.join(folder, f'{name[1]}.yaml') for folder in ('configs', os.path.join(calls.FOLDER, 'configs'))]

@@ -3,6 +3,7 @@ Runtime or OpenVINO is installed and the export has an ONNX file."""
 
 from __future__ import annotations
 
+import collections.abc
 import os
 import sys
 import threading
@@ -97,7 +98,8 @@ def load(run: Union[str, os.PathLike[str]], engine: str = 'auto', device: str = 
 
 def _sources(images: Union[Picture, Iterable[Picture]]) -> Iterator:
     """Yield what `image_batches.read` takes, for each image."""
-    single = isinstance(images, (str, os.PathLike, bytes, Image.Image)) or getattr(images, 'ndim', 0) in (2, 3)
+    single = isinstance(images, (str, os.PathLike, bytes)) or getattr(images, 'ndim', 0) in (2, 3)
+    single = single or not isinstance(images, collections.abc.Iterable)
     for number, image in enumerate([images] if single else images):
         if isinstance(image, (str, os.PathLike)):
             yield from image_batches.find([os.fspath(image)], lambda text: print(text, file=sys.stderr))
