@@ -60,7 +60,7 @@ def main():
 
 
 def make_parser():
-    parser = argparse.ArgumentParser(**calls.how_called(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(**calls.how_called(__doc__))
     add = parser.add_argument
     add('infer_dir', help='folder that export.py wrote')
     add('paths', nargs='+', metavar='PATH', help='image files, or folders to search for images')

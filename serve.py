@@ -73,7 +73,7 @@ def serve(args):
 
 
 def make_parser():
-    parser = argparse.ArgumentParser(**calls.how_called(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(**calls.how_called(__doc__))
     parser.add_argument('infer_dir', help='folder that export.py wrote')
     add = parser.add_argument
     add('--host', default='127.0.0.1', help='address to listen on; 0.0.0.0 is all (default: 127.0.0.1)')

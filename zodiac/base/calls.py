@@ -81,9 +81,15 @@ def _from_checkout():
 
 
 def how_called(doc):
-    """`prog` and `description` for the argparse parser of the running script, from its docstring."""
+    """Arguments for the argparse parser of the running script, whose --help shows `doc`, all of it `as_called`."""
+    import argparse  # takes milliseconds before Ctrl-C and missing packages are handled
+
+    class Formatter(argparse.RawDescriptionHelpFormatter):
+        def format_help(self):
+            return as_called(super().format_help())
+
     name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
-    return {'prog': f'zodiac {name}' if prefix() else None, 'description': as_called(doc)}
+    return {'prog': f'zodiac {name}' if prefix() else None, 'description': doc, 'formatter_class': Formatter}
 
 
 def as_called(text):

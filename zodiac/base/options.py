@@ -12,7 +12,7 @@ from zodiac.base.errors import UsageError
 
 def parser(doc):
     """An argparse parser with `-c CONFIG` and `-o key.sub=value ...`; --help shows `doc`."""
-    result = argparse.ArgumentParser(**calls.how_called(doc), formatter_class=argparse.RawDescriptionHelpFormatter)
+    result = argparse.ArgumentParser(**calls.how_called(doc))
     result.add_argument(
         '-c', '--config', metavar='CONFIG', help='YAML file of settings, or the name of a recipe (default: zodiac)'
     )

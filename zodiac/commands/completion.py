@@ -72,7 +72,7 @@ SHELLS = {  # the text, and one line of it for the options of a command
 
 
 def main():
-    parser = argparse.ArgumentParser(**calls.how_called(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(**calls.how_called(__doc__))
     parser.add_argument('shell', choices=SHELLS)
     text, line = SHELLS[parser.parse_args().shell]
     known = calls.commands()
