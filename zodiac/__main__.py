@@ -13,7 +13,7 @@ if not __package__:  # python PATH/zodiac
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from zodiac import __version__
-from zodiac.base import calls
+from zodiac.base import calls, stops
 
 
 def main(program=None):
@@ -23,6 +23,7 @@ def main(program=None):
         program: as for `calls.note_call`; None: the program that was started.
     Returns: exit status, unless the command ends the process with its own.
     """
+    stops.leave_on_signals()
     calls.note_call(sys.argv[0] if program is None else program)
     name, arguments, known = sys.argv[1:2], sys.argv[2:], calls.commands()
     if name in (['-h'], ['--help'], ['help']):
@@ -59,8 +60,6 @@ def nearest(name, known):
 
 def execute(name, path, arguments):
     """Run a script as if Python had been started with it."""
-    if sys.path[0] in ('', os.getcwd()):  # of `python -m`: modules of the user must not replace those of packages
-        del sys.path[0]
     if not calls.INSTALLED:
         sys.path.insert(0, calls.FOLDER)
     sys.argv = [path, *arguments]
@@ -72,4 +71,6 @@ def execute(name, path, arguments):
 
 
 if __name__ == '__main__':
+    if __package__ and not (sys.flags.isolated or getattr(sys.flags, 'safe_path', False)):
+        del sys.path[0]  # the working directory, of `python -m`: modules of the user must not replace those of packages
     sys.exit(main(''))
