@@ -37,7 +37,7 @@ def main(program=None):
         print(f'error: {name[0]}: no such command{nearest(name[0], known)}', file=sys.stderr)
         return 2
     else:
-        execute(name[0], known[name[0]], arguments)
+        execute(known[name[0]], arguments)
     return 0
 
 
@@ -58,7 +58,7 @@ def nearest(name, known):
     return f'; did you mean {calls.prefix()} {near[0]}?' if near else f'; {calls.prefix()} --help lists the commands'
 
 
-def execute(name, path, arguments):
+def execute(path, arguments):
     """Run a script as if Python had been started with it."""
     if not calls.INSTALLED:
         sys.path.insert(0, calls.FOLDER)
