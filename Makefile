@@ -33,7 +33,7 @@ demo_images/train output/demo/infer: | $(VENV)/.installed
 bench-gpu: $(VENV)/.installed
 	$(RUN) benchmarks/training.py --device gpu --amp O1 --size 224 --batch 128 --steps 30
 
-$(VENV)/.installed: constraints.txt requirements-base.txt requirements-deploy.txt requirements-serve.txt requirements-weights.txt requirements-dev.txt $(REQUIREMENTS)
+$(VENV)/.installed: constraints.txt $(wildcard requirements*.txt)
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -q --upgrade pip
 	$(RUN) -m pip install -q -c constraints.txt -r $(REQUIREMENTS) -r requirements-dev.txt

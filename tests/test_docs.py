@@ -9,6 +9,7 @@ import shutil
 import pytest
 import yaml
 from conftest import ROOT, make_tree
+from structure import COMMANDS, DOORS
 
 import config
 from zodiac.base import schema
@@ -27,21 +28,30 @@ NOT_RUN = {
 }
 BLOCK = re.compile(r'(<!-- not run: \S.* -->\n)?^```(\w+)\n(.*?)^```', re.DOTALL | re.MULTILINE)
 SMALL = ['image.size=32', 'model.arch=cifarnet', 'model.pretrained=false', 'train.epochs=1', 'train.batch_size=8']
-SCRIPTS = sorted(path.name for path in ROOT.glob('*.py') if path.name != 'dataset.py')
+SCRIPTS = [f'{name}.py' for name in DOORS if name != 'dataset'] + [f'{name.replace(".", "/")}.py' for name in COMMANDS]
 REFERENCE = PAGES['docs/reference.md']
 
 
 def commands(block):
     """The commands of a shell block as lists of words, without comments."""
     lines = block.replace('\\\n', ' ').splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+    return [call(words) for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def call(words):
+    """Words with the path of the module instead of `-m zodiac NAME`."""
+    if words[1:3] != ['-m', 'zodiac']:
+        return words
+    return [words[0], next((path for path in SCRIPTS if path.endswith(f'{words[3]}.py')), words[3]), *words[4:]]
 
 
 def script_calls():
     """(page, script, arguments) of each `python SCRIPT.py ...`, in blocks and in running text."""
     for name, text in PAGES.items():
         found = [words for _, language, block in BLOCK.findall(text) if language == 'bash' for words in commands(block)]
-        found += [shlex.split(code) for code in re.findall(r'`([^`\n]*python [^`\n]+\.py[^`\n]*)`', text)]
+        found += [
+            call(shlex.split(code)) for code in re.findall(r'`([^`\n]*python (?:-m zodiac|[^`\n]+\.py)[^`\n]*)`', text)
+        ]
         for words in found:
             script = next((word for word in words if word in SCRIPTS), None)
             if script:
@@ -82,7 +92,8 @@ def test_options_exist_and_the_reference_has_all_with_their_defaults(call_script
         text = call_script(script, '--help', cwd=tmp_path).stdout
         parts = re.split(r'^  (?:-\w.*?, )?(--[a-z-]+)', text, flags=re.MULTILINE)
         known[script] = {option: ' '.join(part.split()) for option, part in zip(parts[1::2], parts[2::2])}
-        section = re.search(rf'^## {script}\n(.*?)^## ', REFERENCE, re.DOTALL | re.MULTILINE)
+        title = script if '/' not in script else f'zodiac {script.rpartition("/")[2][:-3]}'
+        section = re.search(rf'^## {title}\n(.*?)^## ', REFERENCE, re.DOTALL | re.MULTILINE)
         row = r'^\| `(?:-\w`, `)?(--[a-z-]+)[^`|]*` \|([^|]*)\|'
         rows = dict(re.findall(row, section[1], re.MULTILINE)) if section else {}
         if script not in ('predict.py', 'serve.py'):  # docs/deployment.md has theirs, with a test

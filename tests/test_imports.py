@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from conftest import ROOT
-from structure import DOORS, ROOMS, WINGS, graph, imports, reachable, wing
+from structure import COMMANDS, DOORS, ROOMS, WINGS, graph, imports, reachable, wing
 
 
 def test_every_form_of_import_is_found():
@@ -35,6 +35,10 @@ def test_a_wing_imports_only_the_wings_that_it_may_and_no_script():
     assert wrong == set()
 
 
+def test_nothing_imports_a_command():
+    assert {module: used for module, others in graph().items() if (used := others & {*COMMANDS})} == {}
+
+
 def test_the_docstring_of_a_wing_says_what_it_may_import_and_where_to_start():
     for name, others in WINGS.items():
         text = ast.get_docstring(ast.parse((ROOT / 'zodiac' / name / '__init__.py').read_text(encoding='utf-8')))
@@ -54,7 +58,7 @@ def test_predict_and_serve_import_only_the_wings_that_they_may(door, wings):
 def test_imports_in_functions_are_few_and_have_their_reason_beside_them():
     """Only optional packages, and slow ones that --help or a server does without; a comment on the line or the line before says why."""
     found, unexplained = [], []
-    for module in DOORS + ROOMS:
+    for module in DOORS + ROOMS + COMMANDS:
         text = (ROOT / f'{module.replace(".", "/")}.py').read_text(encoding='utf-8')
         functions = [
             node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
@@ -73,16 +77,16 @@ def test_config_imports_only_from_base_and_not_paddle():
     assert {wing(module) for module in reached} == {'base'} and 'zodiac.base.paddle_setup' not in reached
 
 
-@pytest.mark.parametrize('door', [door for door in DOORS if door != 'dataset'])
-def test_a_script_prepares_for_signals_before_slow_imports(door):
-    code = ast.parse((ROOT / f'{door}.py').read_text(encoding='utf-8')).body
+@pytest.mark.parametrize('script', [*(door for door in DOORS if door != 'dataset'), *COMMANDS])
+def test_a_script_prepares_for_signals_before_slow_imports(script):
+    code = ast.parse((ROOT / f'{script.replace(".", "/")}.py').read_text(encoding='utf-8')).body
     prepares = next(number for number, part in enumerate(code) if 'start.prepare(' in ast.unparse(part))
     before = {ast.unparse(part) for part in code[1:prepares] if isinstance(part, (ast.Import, ast.ImportFrom))}
     assert before <= {'import sys', 'from __future__ import annotations'}
 
 
 def test_the_first_import_of_a_script_is_small():
-    assert imports('zodiac.base.start') == {'zodiac.base.stops', 'zodiac.base.packages'}
+    assert imports('zodiac.base.start') == {f'zodiac.base.{name}' for name in ('stops', 'calls', 'packages')}
     code = 'import sys; before = {*sys.modules}; from zodiac.base import start; print(*({*sys.modules} - before))'
     loaded = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True).stdout.split()
     assert len(loaded) < 40 and {'multiprocessing', 'numpy', 'typing', 'zodiac.base.packages'} & {*loaded} == set()

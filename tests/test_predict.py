@@ -251,7 +251,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
         os.link(tmp_path / '0.jpg', tmp_path / f'{number}.jpg')
     transform = transforms.eval_transform(224, [0.5] * 3, [0.25] * 3, reduced=True)
     before, read = resident(), 0
-    for paths, _, errors in image_batches.read(predict.find_images([str(tmp_path)], print), transform, 4):
+    for paths, _, errors in image_batches.read(image_batches.find([str(tmp_path)], print), transform, 4):
         time.sleep(0.04)
         read += len(paths)
         assert not errors

@@ -1,4 +1,4 @@
-"""sweep.py: what it tries, how it resumes, what it writes. A small script replaces train.py."""
+"""zodiac sweep: what it tries, how it resumes, what it writes. A small script replaces train.py."""
 
 import csv
 import json
@@ -12,9 +12,10 @@ from conftest import files_below
 pytest.importorskip('optuna')
 
 import config
-import sweep
+from zodiac.base import calls as calling
 from zodiac.base import locks
 from zodiac.base.errors import UsageError, UserError
+from zodiac.commands import sweep
 
 TRAIN = """
 import json, os, sys
@@ -43,9 +44,9 @@ GRID = ['-s', 'optim.lr=[0.1, 0.01]', 'seed=[0, 1]']
 def runs(workdir, monkeypatch):
     """Run sweep.main with arguments; calls() has the calls of train.py."""
     (workdir / 'fake').mkdir()
-    (workdir / 'fake' / 'train.py').write_text(TRAIN.format(root=sweep.HERE))
+    (workdir / 'fake' / 'train.py').write_text(TRAIN.format(root=calling.FOLDER))
     (workdir / 'a.yaml').write_text('name: a\nmodel: {pretrained: false}\n')
-    monkeypatch.setattr(sweep, 'HERE', str(workdir / 'fake'))
+    monkeypatch.setattr(sweep, 'TRAIN', str(workdir / 'fake' / 'train.py'))
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
 
     def run(*arguments):

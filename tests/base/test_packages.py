@@ -13,9 +13,10 @@ import pytest
 from conftest import ROOT
 from structure import reachable
 
-from zodiac.base import packages
+from zodiac.base import calls, packages
 
-SCRIPTS = [f'{name}.py' for name in ('annotate', 'train', 'evaluate', 'export', 'predict', 'serve', 'sweep', 'demo')]
+SCRIPTS = [f'{name}.py' for name in ('annotate', 'train', 'evaluate', 'export', 'predict', 'serve', 'demo')]
+SCRIPTS.append('zodiac/commands/sweep.py')
 # Packages that scripts can do without, or that only some settings need.
 OPTIONAL = {'simplejpeg', 'onnx', 'onnxruntime', 'openvino', 'paddle2onnx'}
 
@@ -38,7 +39,9 @@ def without(tmp_path):
 
 
 def run(script, *arguments, env, cwd):
-    command = [sys.executable, '-S', str(ROOT / script), *map(str, arguments)]
+    name = Path(script).stem
+    start = [ROOT / 'zodiac', name] if script.startswith('zodiac/') else [ROOT / script]
+    command = [sys.executable, '-S', *map(str, [*start, *arguments])]
     done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=120)
     assert 'Traceback' not in done.stderr
     return done
@@ -81,11 +84,11 @@ def test_a_script_without_packages_names_all_that_it_needs_and_one_command_that_
 
 @pytest.mark.parametrize('script', SCRIPTS)
 def test_a_script_checks_for_every_package_that_it_imports(script):
-    files = (packages.BASE, packages.SERVE, packages.DEPLOY, packages.DEVELOP, 'requirements-cpu.txt')
+    files = (packages.BASE, packages.SERVE, packages.DEPLOY, packages.DEMO, packages.SWEEP, 'requirements-cpu.txt')
     listed = {packages.module_of(name) for file in files for name in packages.requirements(file)}
     without_paddle = {'paddle'} if script in ('annotate.py', 'predict.py', 'serve.py') else set()
     reached = set()
-    for module in reachable(script[:-3]):
+    for module in reachable(script[:-3].replace('/', '.')):
         text = (ROOT / f'{module.replace(".", "/")}.py').read_text(encoding='utf-8')
         reached |= set(re.findall(r'^ *(?:import|from) (\w+)', text, re.MULTILINE))
     assert (reached & listed) - OPTIONAL - without_paddle <= asked(script)
@@ -160,13 +163,13 @@ def test_a_python_without_pip_installs_it_first(monkeypatch):
 
 def test_a_folder_with_a_space_is_quoted(tmp_path, monkeypatch):
     (tmp_path / 'a b').mkdir()
-    monkeypatch.setattr(packages, 'ROOT', str(tmp_path / 'a b'))
+    monkeypatch.setattr(calls, 'FOLDER', str(tmp_path / 'a b'))
     monkeypatch.chdir(tmp_path)
     assert packages.here('requirements-base.txt') == "'a b/requirements-base.txt'"
 
 
 def test_the_bounds_of_requirements_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(packages, 'ROOT', str(tmp_path))
+    monkeypatch.setattr(packages, 'FOLDER', str(tmp_path))
     lines = [
         "onnx>=1.16.1,<1.18; python_version < '3.13'  # why",
         '-r other.txt',

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 
-from zodiac.base import packages, stops
+from zodiac.base import calls, packages, stops
 
 
 class UserError(Exception):
@@ -18,7 +18,7 @@ class UserError(Exception):
 
     def _render_traceback_(self):
         """What a notebook shows instead of a traceback."""
-        return [f'error: {self}']
+        return [f'error: {calls.as_called(str(self))}']
 
 
 class UsageError(UserError):
@@ -109,7 +109,7 @@ def run(main):
         status = main() or 0
         sys.stdout.flush()
     except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
+        print(f'error: {calls.as_called(str(error))}', file=sys.stderr)
         status = error.status
         # Paddle's launcher ends all processes as soon as one fails: give rank 0, whose message is shown, time to fail first
         if os.environ.get('PADDLE_TRAINER_ID', '0') != '0':
@@ -128,7 +128,7 @@ def run(main):
         message = meaning(error) or _system_error(error)
         if not message:
             raise
-        print(f'error: {message}', file=sys.stderr)
+        print(f'error: {calls.as_called(message)}', file=sys.stderr)
     sys.exit(status)
 
 

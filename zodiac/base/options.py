@@ -2,11 +2,13 @@
 
 import argparse
 import difflib
+import functools
 import os
+import re
 import shlex
 import sys
 
-from zodiac.base import schema
+from zodiac.base import calls, schema
 from zodiac.base.errors import UsageError
 
 OTHER_NAMES = {  # of settings, as they are often guessed: without section, in lower case, with _ for -
@@ -98,12 +100,14 @@ def parser(doc, settings, takes=None):
         settings: an instance of the schema, for the message on a setting that is written as an option.
         takes: a key of PATHS, which may come first.
     """
-    result = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result = Parser(**calls.how_called(doc))
     result.settings = settings
     if takes:
         metavar, about = PATHS[takes]
         result.add_argument(takes, nargs='?', metavar=metavar, help=about)
-    result.add_argument('-c', '--config', metavar='CONFIG', help='YAML file of settings (default: configs/zodiac.yaml)')
+    result.add_argument(
+        '-c', '--config', metavar='CONFIG', help='YAML file of settings, or the name of a recipe (default: zodiac)'
+    )
     result.add_argument(
         '-o',
         '--override',
@@ -165,17 +169,43 @@ def assignments(path, overrides):
 
 
 def read_yaml(path):
-    """The settings in a YAML file, as a nested dict. Raises UsageError, which names the file."""
+    """The settings in a YAML file or a recipe, as a nested dict. Raises UsageError, which names the file."""
+    path = recipe(path)
     try:
         with open(path, encoding='utf-8') as file:
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, 'strerror', None) or 'not UTF-8 text'
-        raise UsageError(f'{path}: cannot read the configuration ({reason}); see configs/ for examples') from None
+        raise UsageError(f'{path}: cannot read the configuration ({reason}); {_recipes()}') from None
     content = parse_yaml(text, path)
     if content is not None and not isinstance(content, dict):
-        raise UsageError(f'{path}: a configuration consists of "key: value" lines; see configs/ for examples')
+        raise UsageError(f'{path}: a configuration consists of "key: value" lines; {_recipes()}')
     return content or {}
+
+
+def recipe(path):
+    """The file that `path` names. Where it is no file, `photos` is short for `configs/photos.yaml`, and recipes that are not in the working
+    directory are those that come with Zodiac; stderr says which file is used."""
+    name = re.fullmatch(r'(?:configs/)?([\w-]+?)(?:\.yaml)?', os.fspath(path))
+    if not name or os.path.exists(path) and not os.path.isdir(path):
+        return path
+    places = [os.path.join(folder, f'{name[1]}.yaml') for folder in ('configs', os.path.join(calls.FOLDER, 'configs'))]
+    found = next(filter(os.path.isfile, places), path)
+    if found != path and 'PADDLE_TRAINER_ID' not in os.environ:
+        _say(f'settings: {found}')
+    return found
+
+
+@functools.cache
+def _say(text):
+    """Print to stderr, once."""
+    print(text, file=sys.stderr)
+
+
+def _recipes():
+    folder = os.path.join(calls.FOLDER, 'configs')
+    names = sorted(name[: -len('.yaml')] for name in os.listdir(folder) if name.endswith('.yaml'))
+    return f'the recipes are {", ".join(names)}, in {calls.here("configs")}/'
 
 
 def parse_yaml(text, where):

@@ -7,14 +7,15 @@ import importlib.machinery
 import importlib.util
 import os
 import re
-import shlex
 import shutil
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BASE, SERVE, DEPLOY, DEVELOP, WEIGHTS = (
-    f'requirements-{name}.txt' for name in ('base', 'serve', 'deploy', 'dev', 'weights')
+from zodiac.base.calls import FOLDER, ROOT, here, python
+
+BASE, SERVE, DEPLOY, SWEEP, DEMO, WEIGHTS = (
+    f'requirements-{name}.txt' for name in ('base', 'serve', 'deploy', 'sweep', 'demo', 'weights')
 )
+NEWEST_PYTHON = (3, 13)  # for which Paddle is published
 BUILDS = ('paddlepaddle', 'paddlepaddle-gpu')
 MODULES = {'pillow': 'PIL', 'pyyaml': 'yaml', 'scikit-learn': 'sklearn', 'paddlepaddle': 'paddle'}
 LIBRARIES = {'libgomp.so.1': 'libgomp1', 'libGL.so.1': 'libgl1', 'libstdc++.so.6': 'libstdc++6'}  # packages of Debian
@@ -151,6 +152,9 @@ def why_no_onnx():
 def not_installed(missing, file=BASE):
     """The message for missing modules; file: the requirements file to look in first."""
     names = ['Paddle' if name == 'paddle' else package_of(name) for name in missing]
+    if 'paddle' in missing and sys.version_info[:2] > NEWEST_PYTHON:
+        this, newest = ('.'.join(map(str, version)) for version in (sys.version_info[:2], NEWEST_PYTHON))
+        return f'not installed: Paddle, which is not published for Python {this}; use Python 3.9 to {newest}'
     return f'not installed: {", ".join(names)}; {install(missing, file)}'
 
 
@@ -162,7 +166,7 @@ def install(missing, file=BASE):
     """
     files, others = [], []
     for module in missing:
-        having = [name for name in (file, BASE, SERVE, DEPLOY, DEVELOP) if package_of(module) in requirements(name)]
+        having = [name for name in (file, BASE, SERVE, DEPLOY, SWEEP, DEMO) if package_of(module) in requirements(name)]
         if module == 'paddle':
             files.insert(0, paddle_set())
         elif having:
@@ -196,21 +200,6 @@ def pip():
     return call if found else f'{python()} -m ensurepip && {call}'
 
 
-def python():
-    """The command for this Python: its name if that is on the PATH, else its full path."""
-    for name in ('python', 'python3'):
-        found = shutil.which(name)
-        if found and os.path.abspath(found) == os.path.abspath(sys.executable):
-            return name
-    return shlex.quote(sys.executable)
-
-
-def here(name):
-    """The path of a file of this project from the working directory, quoted for a shell."""
-    path = os.path.join(ROOT, name)
-    return shlex.quote(min(os.path.relpath(path), path, key=len))
-
-
 def requirements(file):
     """{package: its bounds, such as '>=1.24,<3'} of a requirements file, empty if there is no such file, as on a server.
 
@@ -218,7 +207,7 @@ def requirements(file):
     """
     line = re.compile(r"([A-Za-z][\w.-]*)([<>=!][^;#\s]*)?(?:\s*;\s*python_version < '(\d+)\.(\d+)')?")
     try:
-        with open(os.path.join(ROOT, file), encoding='utf-8') as lines:
+        with open(os.path.join(FOLDER, file), encoding='utf-8') as lines:
             found = [match for match in map(line.match, lines) if match]
     except OSError:
         return {}

@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 
-from zodiac.base.packages import ROOT
+from zodiac.base.calls import INSTALLED, ROOT
 
 # Import statements; the ast module would take ten times as long.
 IMPORTS = re.compile(r'^ *(?:from (\S+) import (\([^)]*\)|[^\n]*)|import ([^\n]*))', re.MULTILINE)
@@ -31,6 +31,8 @@ def source_files(*modules):
         if name in seen:
             continue
         seen.add(name)
+        if INSTALLED and not name.startswith('zodiac'):
+            continue  # a package of others, in the same folder
         path = os.path.join(ROOT, *name.split('.'))
         path = next(filter(os.path.isfile, (f'{path}.py', os.path.join(path, '__init__.py'))), None)
         if path is None and name in modules:

@@ -23,15 +23,17 @@ def prepare(requirements='requirements-base.txt', modules=''):
     if hasattr(signal, 'pthread_sigmask'):
         # Blocked until `errors.run`, so that threads started by imports never receive SIGTERM, for which Paddle has its own handler.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    from zodiac.base import packages  # slow, so after the steps above
+    from zodiac.base import calls, packages  # slow, so after the steps above
 
+    if calls.INSTALLED and sys.path[0] == calls.FOLDER:
+        del sys.path[0]  # added for Paddle's launcher; `import config` must not find ours there
     packages.require(requirements, modules.split())
 
     def show(kind, error, trace):
         """Show an import error of a package, or the UserError of a failed import of Paddle, in one line."""
         message = str(error) if getattr(error, 'status', 0) == 1 else packages.diagnose(error, requirements)
         if message:
-            print(f'error: {message}', file=sys.stderr)
+            print(f'error: {calls.as_called(message)}', file=sys.stderr)
         else:
             sys.__excepthook__(kind, error, trace)
 

@@ -16,7 +16,7 @@ import os
 import sys
 from typing import NamedTuple
 
-from zodiac.base import files, sources
+from zodiac.base import calls, files, sources
 from zodiac.data.entry import FINGERPRINT, NEVER, STAMP, Verdict, stamp
 
 NAME = '.inspected'
@@ -38,7 +38,7 @@ class Cached(NamedTuple):
 def key(*settings):
     """Hash of all that decides an inspection except the file: our code, the libraries, `settings`, the byte order."""
     versions = [_installed(*library) for library in LIBRARIES.items()]
-    parts = [sources.code_hash('annotate'), versions, sys.byteorder, *settings]
+    parts = [sources.code_hash(calls.module('annotate')), versions, sys.byteorder, *settings]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

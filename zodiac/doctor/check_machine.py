@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 
-from zodiac.base import device, files, networks
+from zodiac.base import calls, device, files, networks
 from zodiac.doctor.check_packages import FAILURE, OK, WARNING, Finding
 
 GB, MB = 1 << 30, 1 << 20
@@ -45,7 +45,7 @@ def memory(machine, arch, size, batch, processes):
     smaller = batch
     while smaller > 1 and step_bytes(arch, size, smaller) > 0.8 * free:
         smaller //= 2
-    fix = f'train.py --nproc 1 -o train.batch_size={smaller}'
+    fix = calls.command('train', '--nproc', '1', '-o', f'train.batch_size={smaller}')
     if step_bytes(arch, size, smaller) >= free:
         fix = '-o model.arch=resnet18, or close other programs'
     found = f'{text}; {arch} with {batch} images of {size} pixels needs about {need / GB:.1f} GB'
@@ -146,5 +146,5 @@ def self_test(status, seconds, error):
         return Finding('self-test', OK, f'drew, trained, exported and predicted in {seconds:.0f} s')
     known = '.md#' in error or not re.search('one?dnn|mkldnn|Paddle Inference', error, re.IGNORECASE)
     anchor = '' if known else '; see docs/troubleshooting.md#onednn'
-    fix = f'python demo.py shows the whole output{anchor}'
+    fix = f'{calls.command("demo")} shows the whole output{anchor}'
     return Finding('self-test', FAILURE, error or 'failed with no output', fix)

@@ -6,8 +6,7 @@ from typing import NamedTuple
 from zodiac.base import packages
 
 OK, WARNING, FAILURE = 'ok', 'warning', 'failure'
-NOT_NEEDED = ('simplejpeg', 'optuna')  # without: slower decoding; no sweep.py
-NEWEST_TESTED = (3, 13)
+NOT_NEEDED = ('simplejpeg',)  # without: slower decoding
 
 
 class Finding(NamedTuple):
@@ -46,9 +45,9 @@ def without_consequences(imported):
 def python(version):
     """version: (major, minor); older ones than 3.9 do not get here, see doctor.py."""
     name = '.'.join(map(str, version))
-    if version <= NEWEST_TESTED:
+    if version <= packages.NEWEST_PYTHON:
         return Finding('python', OK, f'Python {name}')
-    newest = '.'.join(map(str, NEWEST_TESTED))
+    newest = '.'.join(map(str, packages.NEWEST_PYTHON))
     fix = f'if Paddle cannot be installed: python{newest} -m venv .venv'
     return Finding('python', WARNING, f'Python {name}; the newest that is tested is {newest}', fix)
 

@@ -16,9 +16,9 @@ import sys
 import tempfile
 
 from zodiac.base import device, home, stops
+from zodiac.base.calls import ROOT
 from zodiac.base.errors import UserError
 from zodiac.base.fonts import CJK_FONTS
-from zodiac.base.packages import ROOT
 from zodiac.data import scan
 
 TRY = 'import sys; sys.path[0] = sys.argv[1]; from zodiac.doctor import probe; probe.try_imports(sys.argv[2:])'

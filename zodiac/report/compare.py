@@ -3,11 +3,10 @@
 import csv
 import json
 import os
-import shlex
 
 import numpy as np
 
-from zodiac.base import files
+from zodiac.base import calls, files
 from zodiac.base.errors import UserError
 from zodiac.report import formatting, gallery, metrics, pages
 
@@ -48,7 +47,7 @@ def read(folder):
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         why = getattr(error, 'strerror', None) or str(error)
         raise UserError(
-            f'{folder}/report: cannot be read ({why}); run python evaluate.py -c {shlex.quote(folder)}/config.yaml first'
+            f'{folder}/report: cannot be read ({why}); run {calls.command("evaluate", "-c", f"{folder}/config.yaml")} first'
         ) from None
     return {'name': os.path.basename(folder), 'folder': folder, 'metrics': scores, 'rows': rows}
 
