@@ -92,15 +92,8 @@ def until_accurate(python, mode, work):
 
 
 def call(command, work):
-    return subprocess.run(
-        command,
-        cwd=work,
-        env=plain_environment(),
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ).stdout
+    done = subprocess.run(command, cwd=work, env=plain_environment(), check=True, capture_output=True, text=True)
+    return done.stdout
 
 
 if __name__ == '__main__':

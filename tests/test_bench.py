@@ -10,8 +10,8 @@ from conftest import ROOT
 from zodiac.base.errors import UsageError, UserError
 
 sys.path.append(str(ROOT / 'benchmarks'))
-import all as bench  # noqa: E402
-import ratios  # noqa: E402
+import all as bench
+import ratios
 
 RECORD = ROOT / 'docs/results/speed.json'
 MACHINE = {'processor': 'P', 'features': ['avx2', 'avx512_vnni'], 'cores': 2, 'python': '3.11.1', 'openvino': '2026.4'}
