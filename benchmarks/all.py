@@ -36,6 +36,7 @@ BENCH = {  # name: command; WORK, PHOTOS and TORCH stand for the options of thes
 }
 OTHER = {  # only with --only: take longer, or need photos or PyTorch
     'photos': ['photos_to_classifier.py', 'PHOTOS', '--torch', 'TORCH'],
+    'photos_run': ['photos_to_classifier.py', 'PHOTOS', '--run'],
     'annotate_photos': ['annotate.py', 'PHOTOS'],
     'training_torch': ['training.py', '--torch', 'TORCH'],
     'serve_memory': ['serve.py', 'WORK/fp32', '--minutes', '10'],
