@@ -23,7 +23,6 @@ from zodiac.base import files
 from zodiac.base.errors import UsageError, UserError
 
 BENCH = {  # name: command; WORK, PHOTOS and TORCH stand for the options of these names
-    'exports': ['exports.py', 'WORK'],
     'annotate': ['annotate.py', '--photos', '2000', '--pairs', '3'],
     'loader': ['loader.py', '--pairs', '3'],
     'predict': ['predict.py', 'WORK'],
@@ -45,12 +44,13 @@ OTHER = {  # only with --only: take longer, or need photos or PyTorch
     'uploads': ['uploads.py'],
     'survive': ['survive.py'],
 }
+COMMANDS = {'exports': ['exports.py', 'WORK'], **BENCH, **OTHER}  # the first makes the network that others use
 TEXTS = {  # benchmark: what is measured, and compared with what; filled from its JSON line
     'annotate': ('`annotate.py`, {run}: {accepted} images ({data})', "the notebook's loop"),
     'loader_cold': ('loading training images, {size} px, {workers} worker', "paddle.vision's transforms"),
     'loader_cached': ('the same with `data.cache`', "paddle.vision's transforms"),
     'predict': ('`predict.py`, {ours}: {photos} photos', '{against}'),
-    'engines': ('network alone: {models}', 'the first'),
+    'engines': ('network alone, batches of {batch}', 'OpenVINO alone'),
     'serve': ('`serve.py`, {clients} clients, p99 {p99_ms} ms', '{against}'),
     'serve_memory': ('`serve.py`, growth of its memory over {minutes} minutes', ''),
     'training': ('training ResNet50 at {size} px, batch {batch}, {device}', '{against}'),
@@ -69,7 +69,7 @@ BEGIN, END = '<!-- the following is written by benchmarks/all.py --page -->\n', 
 
 def main():
     parser = command_line(__doc__)
-    names = [*BENCH, *OTHER]
+    names = [name for name in COMMANDS if name != 'exports']
     parser.add_argument('--only', nargs='+', choices=names, metavar='NAME', help=f'some of: {", ".join(names)}')
     parser.add_argument('--work', default='output/bench', help='folder for what is drawn (default: output/bench)')
     parser.add_argument('--photos', help='a folder with one folder of photos per class')
@@ -78,9 +78,13 @@ def main():
     parser.add_argument('--page', metavar='FILE', help='only write the tables of --record into this Markdown page')
     args = parser.parse_args()
     recorded = (files.read_json(args.record) or []) if args.record else []
+    if args.page and not recorded:
+        raise UsageError(f'--page {args.page}: needs --record FILE with the results of an earlier run')
     if args.page:
         return write_page(args.page, recorded)
-    commands = [complete(name, {**BENCH, **OTHER}[name], args) for name in args.only or BENCH]
+    commands = [complete(name, args) for name in args.only or BENCH]
+    if any(args.work in word for command in commands for word in command):
+        commands.insert(0, complete('exports', args))
     started, runs = time.perf_counter(), []
     for command in commands:
         runs.append(measure(command))
@@ -92,8 +96,9 @@ def main():
     return int(any(found['failed'] for found in runs))
 
 
-def complete(name, command, args):
+def complete(name, args):
     """A command with the paths in place of WORK, PHOTOS and TORCH. Raises UsageError if --photos is needed; PyTorch may be missing."""
+    command = COMMANDS[name]
     given = {'WORK': args.work, 'PHOTOS': args.photos, 'TORCH': args.torch}
     if 'PHOTOS' in command and not args.photos:
         raise UsageError(f'{name}: needs --photos FOLDER')

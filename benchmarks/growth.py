@@ -1,6 +1,6 @@
 """Measure how time and memory of every script grow with the number of images.
 
-    python benchmarks/growth.py [--images 1000 3000 10000] [--picture growth.png]
+    python benchmarks/growth.py [--images 1000 10000] [--picture growth.png]
     python benchmarks/growth.py --images 1000 10000 100000       # hours
 
 Draws JPEGs of 48 x 48 pixels in eight classes, and runs annotate.py twice, train.py (an epoch of a small network; a head solved on
@@ -40,9 +40,7 @@ STEEPEST = 1.05  # a straight line, and noise
 
 def main():
     parser = command_line(__doc__)
-    parser.add_argument(
-        '--images', type=int, nargs='+', default=[1000, 3000, 10_000], help='(default: 1000 3000 10000)'
-    )
+    parser.add_argument('--images', type=int, nargs='+', default=[1000, 10_000], help='(default: 1000 10000)')
     parser.add_argument('--picture', metavar='FILE', help='plot the table into this file')
     args = parser.parse_args()
     rows = {name: [] for name in STAGES}

@@ -68,7 +68,7 @@ def test_each_comparison_has_a_text_for_the_table():
 
 
 def test_the_commands_name_benchmarks_that_exist():
-    for script, *_ in [*bench.BENCH.values(), *bench.OTHER.values()]:
+    for script, *_ in bench.COMMANDS.values():
         assert (ROOT / 'benchmarks' / script).is_file()
 
 
@@ -76,9 +76,9 @@ def test_what_needs_photos_says_so_and_does_without_pytorch():
     args = bench.command_line('').parse_args([])
     args.work, args.photos, args.torch = 'work', None, None
     with pytest.raises(UsageError, match='photos: needs --photos'):
-        bench.complete('photos', bench.OTHER['photos'], args)
+        bench.complete('photos', args)
     args.photos = 'animals8'
-    assert bench.complete('photos', bench.OTHER['photos'], args) == ['photos_to_classifier.py', 'animals8']
+    assert bench.complete('photos', args) == ['photos_to_classifier.py', 'animals8']
 
 
 @pytest.mark.parametrize(('failed', 'status'), [(False, 0), (True, 1)])
@@ -86,7 +86,7 @@ def test_a_missed_target_is_reported_and_only_a_failure_fails(monkeypatch, capsy
     missed = {'benchmark': 'predict', 'ratio': 2.0, 'target': 8.0, 'pairs': 3}
     monkeypatch.setattr(bench, 'measure', lambda command: recorded([missed], failed=failed))
     record = tmp_path / 'speed.json'
-    monkeypatch.setattr(sys, 'argv', ['all.py', '--only', 'predict', 'serve', '--record', str(record)])
+    monkeypatch.setattr(sys, 'argv', ['all.py', '--only', 'loader', 'training', '--record', str(record)])
     assert bench.main() == status
     printed = capsys.readouterr()
     assert '2 targets missed' in printed.out and ('failed' in printed.err) == failed
@@ -102,6 +102,10 @@ def test_a_page_gets_the_tables_between_its_marks(monkeypatch, tmp_path):
     page.write_text('before\n')
     with pytest.raises(UserError, match=r'page\.md: has no lines'):
         bench.main()
+    with monkeypatch.context() as without_results:
+        without_results.setattr(sys, 'argv', ['all.py', '--page', str(page)])
+        with pytest.raises(UsageError, match='--page .*: needs --record'):
+            bench.main()
     page.write_text(f'before\n{bench.BEGIN}old\n{bench.END}after\n')
     bench.main()
     text = page.read_text(encoding='utf-8')
