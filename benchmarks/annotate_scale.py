@@ -4,8 +4,8 @@
 
 The files are hard links to a few small ones in a temporary folder. Only their inspection is simulated, with a different made-up image
 for each. Scanning, drawing splits, looking for equal and similar images, writing the index files and the summary, and reading them
-again are real. Each row is a separate process. Prints a table and, last, one JSON line with the bytes that each entry adds to the
-peak memory, between the last two numbers of entries.
+again are real. Each row is a separate process. Prints a table and, last, one JSON line per kind of run with the bytes that each file
+adds to the peak memory, between the last two numbers of entries.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from ratios import command_line, run
+from ratios import command_line, limit, run
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LABELS = [f'class{number}' for number in range(10)]
@@ -35,7 +35,7 @@ def main():
     args = parser.parse_args()
     if args.run:
         return annotate(args.run)
-    peaks, rows = {}, []
+    peaks = {}
     print(f'{"entries":>9}  {"run":<13}{"seconds":>8}{"cpu s":>8}{"us per entry":>13}{"peak MB":>9}', flush=True)
     for entries in args.entries:
         with tempfile.TemporaryDirectory() as root:
@@ -51,13 +51,12 @@ def main():
                 seconds = time.perf_counter() - started
                 peak, cpu = json.loads(done.stdout.splitlines()[-1])
                 peaks[run, entries] = peak
-                rows.append({'run': run, 'images': entries, 'seconds': round(seconds, 2), 'mb': round(peak / 1e6, 1)})
                 us = cpu / entries * 1e6
                 print(f'{entries:>9}  {run:<13}{seconds:>8.2f}{cpu:>8.2f}{us:>13.1f}{peak / 1e6:>9.0f}', flush=True)
     few, many = sorted(args.entries)[-2:]
-    added = {run: round((peaks[run, many] - peaks[run, few]) / (many - few)) for run in RUNS}
-    sizes = {'bytes_an_entry': added, 'target_bytes': TARGET}
-    print(json.dumps({'benchmark': 'annotate_scale', 'entries': many, **sizes, 'rows': rows}))
+    for name in RUNS:
+        added = (peaks[name, many] - peaks[name, few]) / (many - few)
+        limit('annotate_scale', [added], 'bytes per file', TARGET, run=name, files=many)
 
 
 def draw(root, entries):

@@ -1,13 +1,15 @@
-"""Plot time and memory over the number of images, for annotate.py, opening an index, and predict.py.
+"""Measure how time and memory of every script grow with the number of images.
 
-    python benchmarks/growth.py output/demo/infer [--out growth.png] [--predict 100 1000 10000] [--entries 10000 100000 1000000]
+    python benchmarks/growth.py [--images 1000 10000] [--picture growth.png]
+    python benchmarks/growth.py --images 1000 10000 100000       # hours
 
-Runs benchmarks/annotate_scale.py and benchmarks/index.py, and predict.py on folders of hard links to a few JPEGs of 400 x 300 pixels.
-Memory is the peak of the process; for the index, of five processes together without Paddle. Prints a table and, last,
-one JSON line.
+Draws JPEGs of 48 x 48 pixels in eight classes, and runs annotate.py twice, train.py (an epoch of a small network; a head solved on
+its features), evaluate.py, export.py and predict.py on all of them. Memory is the peak of the largest process. Prints a table and,
+last, one JSON line for time and one for memory: the steepest growth of a script between the last two numbers of images, as the power
+of the number of images; 1 is a straight line.
 """
 
-import json
+import math
 import os
 import subprocess
 import sys
@@ -15,69 +17,86 @@ import tempfile
 import time
 
 import numpy as np
-from photos import draw_photo
-from ratios import ROOT, command_line, run
+from PIL import Image
+from ratios import ROOT, command_line, limit, run
 
-HERE = ROOT / 'benchmarks'
-LINKS = 16  # different photos
+CLASSES = [f'class{number}' for number in range(8)]
+SIDE = 48
+SETTINGS = ['data.root=photos', f'data.labels={CLASSES}', 'device=cpu', 'model.pretrained=false']
+SETTINGS += ['image.size=32', 'image.resize=32', 'train.epochs=1', 'train.batch_size=64', 'evaluate.split=test']
+SMALL = ['name=small', 'model.arch=cifarnet']
+SOLVED = ['name=solved', 'model.arch=resnet18', 'model.freeze=backbone', 'train.head=linear']
+STAGES = {  # name: command line; annotate.py reads a file again that has just been changed, hence the pause
+    'annotate.py, first run': ['annotate.py', '-o', *SETTINGS],
+    'annotate.py, nothing changed': ['annotate.py', '-o', *SETTINGS],
+    'train.py, one epoch': ['train.py', '-o', *SETTINGS, *SMALL],
+    'train.py, solved head': ['train.py', '-o', *SETTINGS, *SOLVED],
+    'evaluate.py': ['evaluate.py', '-o', *SETTINGS, *SMALL],
+    'export.py': ['export.py', '-o', *SETTINGS, *SMALL],
+    'predict.py': ['predict.py', 'output/small/infer', 'photos', '--csv', 'found.csv'],
+}
+STEEPEST = 1.05  # a straight line, and noise
 
 
 def main():
     parser = command_line(__doc__)
-    parser.add_argument('infer', help='folder that export.py wrote')
-    parser.add_argument('--out', default='growth.png', help='(default: growth.png)')
-    parser.add_argument('--predict', type=int, nargs='+', default=[100, 1000, 10_000])
-    parser.add_argument('--entries', type=int, nargs='+', default=[10_000, 100_000, 1_000_000])
+    parser.add_argument('--images', type=int, nargs='+', default=[1000, 10_000], help='(default: 1000 10000)')
+    parser.add_argument('--picture', metavar='FILE', help='plot the table into this file')
     args = parser.parse_args()
-    entries = list(map(str, args.entries))
-    annotated = rows_of('annotate_scale.py', '--entries', *entries)
-    curves = {
-        'annotate.py, first run (decoding left out)': [row for row in annotated if row['run'] == 'first'],
-        'annotate.py, nothing has changed': [row for row in annotated if row['run'] == 'unchanged'],
-        'opening an index, five processes': rows_of('index.py', '--lines', *entries),
-        'predict.py': [predict(args.infer, count) for count in args.predict],
-    }
-    print(f'{"":<44}{"images":>9}{"seconds":>9}{"MB":>7}')
-    for name, rows in curves.items():
-        for row in rows:
-            print(f'{name:<44}{row["images"]:>9}{row["seconds"]:>9.2f}{row["mb"]:>7.0f}')
-    draw(args.out, curves)
-    print(json.dumps({'benchmark': 'growth', 'picture': args.out, 'curves': curves}))
+    rows = {name: [] for name in STAGES}
+    print(f'{"images":>9}  {"":<30}{"seconds":>9}{"MB":>7}', flush=True)
+    for count in args.images:
+        with tempfile.TemporaryDirectory(prefix='growth') as folder:
+            draw_images(f'{folder}/photos', count)
+            time.sleep(2)  # annotate.py does not trust the time of a file that has just been changed
+            for name, command in STAGES.items():
+                seconds, megabytes = measure(command, folder)
+                rows[name].append({'images': count, 'seconds': round(seconds, 2), 'mb': round(megabytes, 1)})
+                print(f'{count:>9}  {name:<30}{seconds:>9.2f}{megabytes:>7.0f}', flush=True)
+    if args.picture:
+        plot(args.picture, rows)
+    for key, what in (('seconds', 'time'), ('mb', 'memory')):
+        powers = {name: power(points[-2:], key) for name, points in rows.items()}
+        worst = max(powers, key=powers.get)
+        about = {'what': what, 'script': worst, 'images': args.images[-1], 'rows': rows if key == 'seconds' else {}}
+        limit('growth', [powers[worst]], '', STEEPEST, **about)
 
 
-def rows_of(script, *arguments):
-    """The rows in the JSON line of another benchmark."""
-    done = subprocess.run(
-        [sys.executable, str(HERE / script), *arguments], check=True, stdout=subprocess.PIPE, text=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])['rows']
-
-
-def predict(infer, count):
-    """Seconds and peak memory of predict.py on a folder of `count` photos."""
+def draw_images(folder, count):
+    """Draw `count` JPEGs below folder/<class>/, no two alike: a gradient in a color of its class, and noise."""
     rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory(prefix='growth') as folder:
-        os.makedirs(f'{folder}/photos')
-        for number in range(count):
-            path = f'{folder}/photos/{number:06d}.jpg'
-            if number < LINKS:
-                draw_photo(rng, (400, 300)).save(path, quality=85)
-            else:
-                os.link(f'{folder}/photos/{number % LINKS:06d}.jpg', path)
-        command = [sys.executable, str(ROOT / 'predict.py'), infer, f'{folder}/photos', '--csv', f'{folder}/found.csv']
+    for label in CLASSES:
+        os.makedirs(f'{folder}/{label}')
+    for number in range(count):
+        kind = number % len(CLASSES)
+        pixels = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        pixels[..., kind % 3] = pixels[..., kind % 3] // 4 + 24 * kind
+        picture = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        picture.save(f'{folder}/{CLASSES[kind]}/{number:07d}.jpg', quality=90)
+
+
+def measure(command, folder):
+    """Seconds of a script, and its peak memory in MB."""
+    command = [sys.executable, str(ROOT / command[0]), *command[1:]]
+    with tempfile.TemporaryFile('w+') as said:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=said)
         _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
         if status:
-            sys.exit(f'error: {" ".join(command)} ended with status {status}')
-        return {
-            'images': count,
-            'seconds': round(time.perf_counter() - start, 2),
-            'mb': round(usage.ru_maxrss / 1e3, 1),
-        }
+            said.seek(0)
+            raise subprocess.CalledProcessError(process.returncode, command, stderr=said.read())
+    return seconds, usage.ru_maxrss * (1 if sys.platform == 'darwin' else 1024) / 1e6
 
 
-def draw(path, curves):
+def power(points, key):
+    """The exponent p of a curve n^p through the two points."""
+    (first, last) = points
+    return math.log(last[key] / first[key]) / math.log(last['images'] / first['images'])
+
+
+def plot(path, rows):
     import matplotlib
 
     matplotlib.use('Agg')
@@ -85,11 +104,11 @@ def draw(path, curves):
 
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), layout='constrained')
     for axis, key, title in zip(axes, ('seconds', 'mb'), ('seconds', 'memory, MB')):
-        for (name, rows), marker in zip(curves.items(), 'osD^'):
-            axis.plot([row['images'] for row in rows], [row[key] for row in rows], marker=marker, label=name)
+        for (name, points), marker in zip(rows.items(), 'osD^vPX'):
+            axis.plot([row['images'] for row in points], [row[key] for row in points], marker=marker, label=name)
         axis.set(xscale='log', yscale='log', xlabel='images', title=title)
         axis.grid(True, which='major', alpha=0.3)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=2, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=4, frameon=False)
     figure.savefig(path, dpi=110)
 
 

@@ -4,7 +4,8 @@
 
 Writes index files into a temporary folder, about 37 bytes per line, without images. A process opens each with ZodiacDataset,
 shuffles it with Loader, and forks `workers` processes that read paths and labels from all over it, as loader processes do. Memory is
-the proportional set size of all of them, minus that with an index of one line, which is Paddle's. Prints a table and, last, one JSON line.
+the proportional set size of all of them, minus that with an index of one line, which is Paddle's. Prints a table and, last, one JSON line
+for time and one for memory.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ratios import ROOT, command_line, run
+from ratios import ROOT, command_line, limit, run
 
 TARGET_SECONDS, TARGET_MB = 2.0, 1000
 
@@ -45,9 +46,9 @@ def main():
     for row in rows:
         row['mb'] = round(row['mb'] - empty, 1)
         print(f'{row["images"]:>10}{row["seconds"]:>8.2f}{row["shuffle_seconds"]:>11.2f}{row["mb"]:>7.0f}')
-    last = rows[-1]
-    targets = {'target': TARGET_SECONDS, 'target_mb': TARGET_MB}
-    print(json.dumps({'benchmark': 'index', **last, **targets, 'processes': 1 + args.workers, 'rows': rows}))
+    last, about = rows[-1], {'lines': args.lines[-1], 'processes': 1 + args.workers}
+    limit('index', [last['seconds']], 's', TARGET_SECONDS, what='time to open', **about)
+    limit('index', [last['mb']], 'MB', TARGET_MB, what='memory', **about)
 
 
 def write(lines):

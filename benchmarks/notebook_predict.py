@@ -4,8 +4,6 @@ python benchmarks/notebook_predict.py WEIGHTS FOLDER CLASSES
 """
 
 import argparse
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +40,6 @@ if __name__ == '__main__':
     model.load(args.weights)
     model.prepare()
     photos = Photos(args.folder)
-    start = time.perf_counter()
     result = model.predict(photos, verbose=0)
     for path, logits in zip(photos.paths, result[0]):
         print(f'{path}\t{np.argmax(logits)}')
-    print('seconds', time.perf_counter() - start, file=sys.stderr)

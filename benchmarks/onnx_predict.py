@@ -5,7 +5,6 @@ python benchmarks/onnx_predict.py INFER_DIR FOLDER
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 import onnxruntime
@@ -26,8 +25,6 @@ if __name__ == '__main__':
     model = f'{args.infer}/{manifest["name"]}.onnx'
     session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
     paths = sorted(str(path) for path in Path(args.folder).iterdir())
-    start = time.perf_counter()
     for path, image in zip(paths, image_batches.read_indexed(paths, manifest['transform'], 1)):
         (probabilities,) = session.run(['probabilities'], {'image': image})
         print(f'{path}\t{probabilities.argmax()}')
-    print('seconds', time.perf_counter() - start, file=sys.stderr)

@@ -1,8 +1,11 @@
 """Shared by the benchmarks: their command line, their table, their JSON lines, and how they end."""
 
 import argparse
+import importlib.metadata
 import json
 import os
+import platform
+import re
 import shlex
 import statistics
 import subprocess
@@ -12,8 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from zodiac.base import errors  # noqa: E402
+from zodiac.base import device, errors  # noqa: E402
 
+FEATURES = ('avx2', 'avx512f', 'avx_vnni', 'avx512_vnni', 'avx512_bf16', 'amx_int8', 'amx_bf16')
+NEEDED = {'bf16': ('avx512_bf16', 'amx_bf16'), 'vnni': ('avx_vnni', 'avx512_vnni', 'amx_int8')}  # any of these
 SET_BY_US = ('OMP_NUM_THREADS', 'MKL_DEBUG_CPU_TYPE', 'MALLOC_MMAP_MAX_', 'MALLOC_TRIM_THRESHOLD_')
 
 
@@ -43,11 +48,49 @@ def report(benchmark, above, below, target, /, **more):
 
     Args:
         above, below: rates of ours and theirs, or times of theirs and ours: a ratio above 1 means that ours is faster.
+        target: lowest ratio wanted, or None.
+        more: facts about the run; `needs`, a key of NEEDED, is what the processor must have for the target to apply.
     """
     ratios = [one / other for one, other in zip(above, below)]
-    found = {'ratio': statistics.median(ratios), 'ratio_min': min(ratios), 'ratio_max': max(ratios)}
-    found = {name: round(value, 2) for name, value in found.items()}
-    print(json.dumps({'benchmark': benchmark, **found, 'target': target, 'pairs': len(ratios), **more}))
+    found = _middle('ratio', ratios, 2)
+    print(json.dumps({'benchmark': benchmark, **found, 'target': target, 'pairs': len(ratios), **more}), flush=True)
+
+
+def limit(benchmark, values, unit, most, /, **more):
+    """Print the JSON line of something that should be small: `values` in `unit`, one per turn, `most` wanted at most, or None."""
+    found = _middle('value', values, 3)
+    print(
+        json.dumps({'benchmark': benchmark, **found, 'unit': unit, 'most': most, 'pairs': len(values), **more}),
+        flush=True,
+    )
+
+
+def _middle(name, values, digits):
+    found = {name: statistics.median(values), f'{name}_min': min(values), f'{name}_max': max(values)}
+    return {name: round(value, digits) for name, value in found.items()}
+
+
+def machine():
+    """The processor and what it can do, and the versions that matter for speed: JSON-ready dict."""
+    about = device.about_processor()
+    model = re.search(r'model name\s*: (.*)', about)
+    flags = set(about.split())
+    packages = ('paddlepaddle', 'onnxruntime', 'openvino', 'pillow', 'numpy')
+    installed = {name: version for name in packages if (version := _version(name))}
+    return {
+        'processor': model[1] if model else platform.processor(),
+        'features': [name for name in FEATURES if name in flags],
+        'cores': device.cores(),
+        'python': platform.python_version(),
+        **installed,
+    }
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def run(main):

@@ -110,6 +110,17 @@ def test_a_head_with_two_layers_that_learn_is_refused_before_anything_is_written
     assert not os.path.exists('output/run')
 
 
+def test_a_head_without_bias_is_refused_before_anything_is_written(solve):
+    def network():
+        made = Network()
+        made.fc[2] = nn.Linear(144, 3, bias_attr=False)  # as in cifarnet
+        return made
+
+    with pytest.raises(UsageError, match='train.head = linear: .*no bias.*train.head=sgd'):
+        solve(network=network)
+    assert not os.path.exists('output/run')
+
+
 @pytest.mark.parametrize(
     ('overrides', 'word'),
     [

@@ -68,6 +68,11 @@ def layer_of(rest):
             f'train.head = linear: the head must be one linear layer, and model.head has {names}; end it with one linear: classes, or set '
             'model.head=auto or train.head=sgd'
         )
+    if layers[0].bias is None:
+        raise UsageError(
+            'train.head = linear: the last layer of this network has no bias, which a solved head needs; set train.head=sgd, or another '
+            'model.arch'
+        )
     return layers[0]
 
 
