@@ -52,6 +52,7 @@ class Backbone:
     def __init__(self, network):
         self.network = network
         self.layer, self.rest = builder.split(network)
+        self._faster = None  # `run` by ENGINE, once it is loaded
 
     @functools.cached_property
     def identity(self):
@@ -87,6 +88,8 @@ class Backbone:
         Args:
             folder: the cache, where the converted backbone is kept.
         """
+        if self._faster:
+            return self._faster
         if paddle.device.get_device() != 'cpu' or not engines.installed(ENGINE):
             return self.run
         place = f'{folder}/{cache.key([], ["backbone", *self.identity], __name__)}'
@@ -100,7 +103,8 @@ class Backbone:
             run = engines.ENGINES[ENGINE](engines.Source(place, manifest, onnx), 'cpu')
         except UserError:
             return self.run  # Paddle runs every network
-        return lambda images: run(images.numpy())[0]
+        self._faster = lambda images: run(images.numpy())[0]
+        return self._faster
 
     def _convert(self, place):
         """The backbone as ONNX, which is kept in the folder `place`. Raises UserError where it cannot be converted."""
@@ -323,6 +327,7 @@ def _read_verified(path):
     try:
         with open(path, 'rb') as file:
             digest, content = file.read(32), file.read()
+        os.utime(os.path.dirname(path))  # the cache removes what has not been used for long
     except OSError:
         return None
     return content if _sha256(content) == digest else None
