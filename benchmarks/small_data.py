@@ -29,7 +29,7 @@ import annotate
 import config
 import evaluate
 import train
-from zodiac.base import device, files
+from zodiac.base import class_names, device, files
 from zodiac.base.errors import UsageError
 
 STUDIED = [(False, 0), (True, 0), (False, 1), (False, 4), (True, 1), (True, 4)]  # (evaluate.flip_average, train.views)
@@ -100,10 +100,10 @@ def measure(name, recipe, overrides, seeds, seeds_of_study):
         print(f'seed {seed}: {seconds[-1]} s', file=sys.stderr, flush=True)
         if seed >= (seeds if seeds_of_study is None else seeds_of_study):
             continue
-        network = evaluate.predictor(cfg)[2]
+        network = evaluate.predictor(class_names.resolve(cfg))[2]
         for flip_average, views in STUDIED:
             changed = settings(seed, f'evaluate.flip_average={flip_average}', f'train.views={views}')
-            studied[flip_average, views].append(evaluate.over_folds(changed, network)[0])
+            studied[flip_average, views].append(evaluate.over_folds(class_names.resolve(changed), network)[0])
     found = {'test': over_seeds([report['top1'] for report in reports], n=[report['n'] for report in reports])}
     if reports[0].get('folds'):
         found['folds'] = folds_over_seeds(reports)

@@ -101,6 +101,14 @@ def test_the_prediction_of_an_image_does_not_depend_on_its_own_label_where_folds
     assert not np.array_equal(before[fold != fold[number]], after[fold != fold[number]])
 
 
+def test_a_model_that_leaves_two_folds_out_chooses_the_strength_for_both(monkeypatch):
+    values, labels = drawn(2, 20, apart=0.5)
+    fitted, fit = [], linear_head._fit
+    monkeypatch.setattr(linear_head, '_fit', lambda *args, **how: fitted.append(args[3]) or fit(*args, **how))
+    linear_head.over_folds([values], labels, 2, 5)
+    assert max(fitted.count(strength) for strength in fitted) <= 10 + 5  # pairs of folds, and the heads themselves
+
+
 def test_random_labels_are_predicted_no_better_than_by_guessing():
     values, labels = drawn(2, 100, 50, apart=0.0)
     right = (linear_head.over_folds([values], labels, 2, 5).argmax(1) == labels).mean()
