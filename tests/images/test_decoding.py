@@ -74,6 +74,14 @@ def test_transparent_pixels_are_composited_over_white(alpha, expected):
     assert np.abs(pixels(decoded)[0, 0].astype(int) - expected).max() <= 1
 
 
+def test_a_single_transparent_pixel_is_enough_to_composite():
+    image = Image.new('RGBA', (4, 3), (0, 100, 255, 255))
+    image.putpixel((3, 2), (0, 100, 255, 0))
+    decoded = pixels(decoding.decode(encoded(image, 'PNG')))
+    assert decoded[2, 3].tolist() == [255, 255, 255]
+    assert (decoded.reshape(-1, 3)[:-1] == (0, 100, 255)).all()
+
+
 @pytest.mark.parametrize('suffix', ['PNG', 'GIF'])
 @pytest.mark.parametrize('transparency', [0, b'\x00\xff'], ids=['one colour', 'by colour'])
 def test_a_transparent_palette_colour_becomes_white(suffix, transparency):

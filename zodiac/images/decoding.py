@@ -145,7 +145,8 @@ def to_rgb(image, source='image'):
             image.info = info
         if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
             image = image.convert('RGBA')
-            image = Image.alpha_composite(Image.new('RGBA', image.size, BACKGROUND + (255,)), image)
+            if image.getchannel('A').getextrema()[0] < 255:  # most alpha channels of photos are opaque
+                image = Image.alpha_composite(Image.new('RGBA', image.size, BACKGROUND + (255,)), image)
         if image.mode == 'CMYK':
             image = cmyk.to_rgb(image, profile)
         return image.convert('RGB') if image.mode != 'RGB' else image
