@@ -178,7 +178,17 @@ def test_normalize_subtracts_the_mean_and_divides_by_the_deviation():
     result = transforms.normalize(Image.fromarray(values), MEAN, STD)
     expected = [(0 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     assert result.dtype == np.float32
-    assert np.allclose(result[0, 0], expected, rtol=0, atol=1e-6)
+    assert np.allclose(result[:, 0, 0], expected, rtol=0, atol=1e-6)
+
+
+def test_every_pixel_of_a_batch_is_normalised_as_one_product_and_one_difference():
+    batch = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
+    factor, shift = transforms.normal_factors(MEAN, STD)
+    expected = (batch.astype(np.float32) * factor - shift).transpose(0, 3, 1, 2)
+    result = transforms.normalize(batch, MEAN, STD)
+    assert result.flags['C_CONTIGUOUS']
+    assert np.array_equal(result, expected)
+    assert np.array_equal(transforms.normalize(batch[1], MEAN, STD), expected[1])
 
 
 @BOTH

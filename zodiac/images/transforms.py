@@ -53,15 +53,26 @@ def shrink(image, short):
     return image.resize(size, Image.Resampling.BICUBIC)
 
 
-def normalize(image, mean, std):
-    """(value / 255 - mean) / std per channel. Returns float32 [height, width, 3]."""
-    factor, shift = normal_factors(mean, std)
-    return np.asarray(image, np.float32) * factor - shift
+def normalize(pixels, mean, std):
+    """(value / 255 - mean) / std per channel.
+
+    Args:
+        pixels: PIL image, or an array [..., height, width, 3].
+    Returns: float32 [..., 3, height, width].
+    """
+    pixels, (factor, shift) = np.asarray(pixels), normal_factors(mean, std)
+    *batch, height, width, channels = pixels.shape
+    result = np.empty((*batch, channels, height, width), np.float32)
+    for channel in range(channels):  # contiguous planes are twice as fast as one operation with strides
+        plane = result[..., channel, :, :]
+        np.multiply(np.ascontiguousarray(pixels[..., channel]), factor[channel], out=plane, dtype=np.float32)
+        plane -= shift[channel]
+    return result
 
 
 def normal_factors(mean, std):
     """(factor, shift), float32 [3] each: normalised = value * factor - shift, for values of 0 to 255."""
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    mean, std = (np.broadcast_to(np.asarray(numbers, np.float32), 3) for numbers in (mean, std))
     return 1 / (255 * std), mean / std
 
 
@@ -114,10 +125,11 @@ def read(transform, source, rng=None, max_pixels=decoding.MAX_PIXELS):
 
 
 def apply(transform, image, rng=None):
-    """Run a transform on an RGB PIL image.
+    """Run a transform on an RGB image.
 
     Args:
         transform: list of dicts as above, or of callables (image, rng) -> image.
+        image: PIL image; for a normalisation alone also pixels, uint8 [..., height, width, 3].
         rng: numpy Generator for the callables; not used by an evaluation transform.
     Returns: contiguous float32 array [3, size, size]; without a normalisation the pixels, uint8 [size, size, 3].
     """
@@ -129,7 +141,7 @@ def apply(transform, image, rng=None):
             image = scale(image, part, step['size'], step.get('interpolation', 'bilinear'))
         elif step != REDUCED:
             image = OPS[step['op']](image, **_settings(step))
-    return np.asarray(image) if isinstance(image, Image.Image) else np.ascontiguousarray(image.transpose(2, 0, 1))
+    return np.asarray(image)
 
 
 def _settings(step):
