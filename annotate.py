@@ -10,12 +10,14 @@ image is moved or changed. An index line is `path<TAB>class number`, with the pa
 """
 
 if __name__ == '__main__':
+    import gc
+
     from zodiac.base import start
 
+    gc.disable()  # saves a tenth of the time: a short process, and hundreds of thousands of entries without cycles
     start.prepare('requirements-base.txt', 'numpy PIL yaml tqdm')
 
 import contextlib
-import gc
 import hashlib
 import json
 import os
@@ -25,7 +27,7 @@ import config
 from zodiac.base import files
 from zodiac.base.device import cores
 from zodiac.base.errors import UserError, run
-from zodiac.data import archive, exact_duplicates, inspection_cache, splits, summary
+from zodiac.data import exact_duplicates, inspection_cache, splits, summary
 from zodiac.data.entry import NEVER, UNREAD
 from zodiac.data.folders import SPLIT_NAMES, SPLITS
 from zodiac.data.scan import DRAWN, OUTPUTS, name_problem, scan
@@ -39,6 +41,8 @@ def annotate(cfg):
     """Run this script with a `config.Config`. Raises UserError."""
     root, settings = cfg.data.root, cfg.annotate
     if settings.archive:
+        from zodiac.data import archive  # slow: its zipfile and tarfile are a tenth of a run without changes
+
         labels = cfg.data.labels if isinstance(cfg.data.labels, list) else ()
         archive.unpack_once(settings.archive, root, (*SPLIT_NAMES, *labels), settings.encoding)
     tree = scan_root(cfg)
@@ -96,6 +100,8 @@ def scan_root(cfg):
     try:
         return scan(root, cfg.data.labels, cfg.annotate.unknown_class)
     except UserError as error:
+        from zodiac.data import archive  # slow, as above
+
         encoding = archive.guessed_encoding(root)
         if not encoding:
             raise
@@ -137,5 +143,4 @@ def write(content, by_split, gone, cfg):
 
 if __name__ == '__main__':
     os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # starts NumPy 20 ms faster; its threads are not used here
-    gc.disable()  # saves a tenth of the time with hundreds of thousands of entries; they form no cycles
     run(main)

@@ -25,9 +25,12 @@ def code_hash(*modules):
 
 def source_files(*modules):
     """{path: bytes} of the modules and of every module of this project that they import, directly or indirectly."""
-    found, waiting = {}, [*modules]
+    found, seen, waiting = {}, set(), [*modules]
     while waiting:
         name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
         path = os.path.join(ROOT, *name.split('.'))
         path = next(filter(os.path.isfile, (f'{path}.py', os.path.join(path, '__init__.py'))), None)
         if path is None and name in modules:
