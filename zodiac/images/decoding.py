@@ -145,9 +145,7 @@ def to_rgb(image, source='image'):
             image.info = info
         if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
             image = image.convert('RGBA')
-            if (
-                image.getchannel('A').getextrema()[0] < 255
-            ):  # many images have an alpha channel, but nothing transparent
+            if image.getchannel('A').getextrema()[0] < 255:  # most alpha channels of photos are opaque
                 image = Image.alpha_composite(Image.new('RGBA', image.size, BACKGROUND + (255,)), image)
         if image.mode == 'CMYK':
             image = cmyk.to_rgb(image, profile)
