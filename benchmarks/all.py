@@ -145,9 +145,10 @@ def print_table(runs, seconds):
     for row in cells:
         print('  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
     verdicts = [row[-1] for row in rows]
+    missed = verdicts.count('missed')
+    impossible = len(verdicts) - missed - verdicts.count('')
     print(
-        f'\n{len(rows)} figures in {seconds / 60:.0f} minutes: {verdicts.count("missed")} targets missed, '
-        f'{sum(text.startswith("not applicable") for text in verdicts)} not applicable'
+        f'\nfigures: {len(rows)}; targets missed: {missed}, not applicable: {impossible}; minutes: {seconds / 60:.0f}'
     )
     for found in runs:
         if found['failed']:

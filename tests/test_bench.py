@@ -89,7 +89,7 @@ def test_a_missed_target_is_reported_and_only_a_failure_fails(monkeypatch, capsy
     monkeypatch.setattr(sys, 'argv', ['all.py', '--only', 'loader', 'training', '--record', str(record)])
     assert bench.main() == status
     printed = capsys.readouterr()
-    assert '2 targets missed' in printed.out and ('failed' in printed.err) == failed
+    assert 'targets missed: 2, not applicable: 0' in printed.out and ('failed' in printed.err) == failed
     assert record.exists() != failed
     if not failed:
         assert json.loads(record.read_text()) == [recorded([missed])]  # the second replaces the first: the same command
