@@ -45,12 +45,13 @@ OTHER = {  # only with --only: take longer, or need photos or PyTorch
     'survive': ['survive.py'],
 }
 COMMANDS = {'exports': ['exports.py', 'WORK'], **BENCH, **OTHER}  # the first makes the network that others use
-TEXTS = {  # benchmark: what is measured, and compared with what; filled from its JSON line
+TEXTS = {  # benchmark: what is measured, and compared with what; filled from its JSON line, and {part}: what follows a colon in its name
     'annotate': ('`annotate.py`, {run}: {accepted} images ({data})', "the notebook's loop"),
     'loader_cold': ('loading training images, {size} px, {workers} worker', "paddle.vision's transforms"),
     'loader_cached': ('the same with `data.cache`', "paddle.vision's transforms"),
     'predict': ('`predict.py`, {ours}: {photos} photos', '{against}'),
-    'engines': ('network alone, batches of {batch}', 'OpenVINO alone'),
+    'engines': ('network alone, {part}', 'OpenVINO without this project'),
+    'start': ('{part}: time allowed, over time taken', ''),
     'serve': ('`serve.py`, {clients} clients, p99 {p99_ms} ms', '{against}'),
     'serve_memory': ('`serve.py`, growth of its memory over {minutes} minutes', ''),
     'training': ('training ResNet50 at {size} px, batch {batch}, {device}', '{against}'),
@@ -145,9 +146,10 @@ def print_table(runs, seconds):
     for row in cells:
         print('  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
     verdicts = [row[-1] for row in rows]
+    missed = verdicts.count('missed')
+    impossible = len(verdicts) - missed - verdicts.count('')
     print(
-        f'\n{len(rows)} figures in {seconds / 60:.0f} minutes: {verdicts.count("missed")} targets missed, '
-        f'{sum(text.startswith("not applicable") for text in verdicts)} not applicable'
+        f'\nfigures: {len(rows)}; targets missed: {missed}, not applicable: {impossible}; minutes: {seconds / 60:.0f}'
     )
     for found in runs:
         if found['failed']:
@@ -161,13 +163,16 @@ def describe(about):
 
 
 def rows_of(found):
-    """The rows of the table, as in TITLES, of what `measure` returned."""
-    return [row_of(line, found['machine']['features']) for line in found['lines']]
+    """The rows of the table, as in TITLES, of what `measure` returned; lines without a figure have none."""
+    lines = [line for line in found['lines'] if not {'ratio', 'value', 'lost'}.isdisjoint(line)]
+    return [row_of(line, found['machine']['features']) for line in lines]
 
 
 def row_of(line, features):
     """A row of the table for the JSON line of a benchmark on a processor with these features."""
-    what, against = (text.format_map(Fields(line)) for text in TEXTS.get(line['benchmark'], (line['benchmark'], '')))
+    name, _, part = line['benchmark'].partition(': ')
+    fields = Fields(line, part=part)
+    what, against = (text.format_map(fields) for text in TEXTS.get(name, (line['benchmark'], '')))
     if 'ratio' in line:
         measured, target = spread(line, 'ratio', ''), line['target']
         met, wanted = target is None or line['ratio'] >= target, f'≥ {target:g}' if target is not None else ''

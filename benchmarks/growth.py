@@ -43,6 +43,8 @@ def main():
     parser.add_argument('--images', type=int, nargs='+', default=[1000, 10_000], help='(default: 1000 10000)')
     parser.add_argument('--picture', metavar='FILE', help='plot the table into this file')
     args = parser.parse_args()
+    if len(args.images) < 2 or args.images != sorted({*args.images}):
+        parser.error('--images: needs two or more numbers, from the smallest to the largest')
     rows = {name: [] for name in STAGES}
     print(f'{"images":>9}  {"":<30}{"seconds":>9}{"MB":>7}', flush=True)
     for count in args.images:

@@ -1,7 +1,6 @@
 """Shared by the benchmarks: their command line, their table, their JSON lines, and how they end."""
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
@@ -15,10 +14,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from zodiac.base import device, errors  # noqa: E402
+from zodiac.base import device, errors, packages  # noqa: E402
 
 FEATURES = ('avx2', 'avx512f', 'avx_vnni', 'avx512_vnni', 'avx512_bf16', 'amx_int8', 'amx_bf16')
 NEEDED = {'bf16': ('avx512_bf16', 'amx_bf16'), 'vnni': ('avx_vnni', 'avx512_vnni', 'amx_int8')}  # any of these
+PACKAGES = ('paddlepaddle', 'onnxruntime', 'openvino', 'pillow', 'numpy')  # whose versions matter for speed
 SET_BY_US = ('OMP_NUM_THREADS', 'MKL_DEBUG_CPU_TYPE', 'MALLOC_MMAP_MAX_', 'MALLOC_TRIM_THRESHOLD_')
 
 
@@ -75,8 +75,7 @@ def machine():
     about = device.about_processor()
     model = re.search(r'model name\s*: (.*)', about)
     flags = set(about.split())
-    packages = ('paddlepaddle', 'onnxruntime', 'openvino', 'pillow', 'numpy')
-    installed = {name: version for name in packages if (version := _version(name))}
+    installed = {name: version for name in PACKAGES if (version := packages.installed_version(name))}
     return {
         'processor': model[1] if model else platform.processor(),
         'features': [name for name in FEATURES if name in flags],
@@ -84,13 +83,6 @@ def machine():
         'python': platform.python_version(),
         **installed,
     }
-
-
-def _version(package):
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def run(main):

@@ -61,6 +61,14 @@ def test_nothing_may_be_lost(lost, verdict):
     assert '500' in row[0] and row[-2:] == ('≤ 0', verdict)
 
 
+def test_what_follows_a_colon_in_the_name_is_in_the_text():
+    assert 'batch 32' in bench.row_of({'benchmark': 'engines: batch 32', 'ratio': 1.0, 'target': 1.0}, [])[0]
+
+
+def test_lines_without_a_figure_have_no_row():
+    assert bench.rows_of(recorded([{'benchmark': 'x', 'rows': []}])) == []
+
+
 def test_each_comparison_has_a_text_for_the_table():
     sources = [path.read_text(encoding='utf-8') for path in (ROOT / 'benchmarks').glob('*.py')]
     names = {name for text in sources for name in re.findall(r"(?:report|limit)\('(\w+)'", text)}
@@ -89,7 +97,7 @@ def test_a_missed_target_is_reported_and_only_a_failure_fails(monkeypatch, capsy
     monkeypatch.setattr(sys, 'argv', ['all.py', '--only', 'loader', 'training', '--record', str(record)])
     assert bench.main() == status
     printed = capsys.readouterr()
-    assert '2 targets missed' in printed.out and ('failed' in printed.err) == failed
+    assert 'targets missed: 2, not applicable: 0' in printed.out and ('failed' in printed.err) == failed
     assert record.exists() != failed
     if not failed:
         assert json.loads(record.read_text()) == [recorded([missed])]  # the second replaces the first: the same command
