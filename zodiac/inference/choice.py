@@ -201,7 +201,11 @@ def _missing(name, kind, manifest):
         return f'the export has no {engines.onnx_name(manifest, kind)}'
     if not packages.is_there(name):
         return 'not installed'
-    return 'export.py found that it differs from the network' if name in manifest['parity'].get('differs', ()) else ''
+    return (
+        'export.py found that it differs from the network'
+        if name in manifest.get('parity', {}).get('differs', ())
+        else ''
+    )
 
 
 def _without_measuring(manifest, place, engine, precision):

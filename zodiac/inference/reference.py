@@ -106,9 +106,10 @@ def differences(expected, logits):
 
     A shift of all logits of a picture by the same amount changes no probability, and does not count. NaN counts as infinite.
     """
-    error = logits.astype(np.float64) - expected
     first = expected.argmax(1)[:, None]
-    moved = np.abs(error - np.take_along_axis(error, first, 1))
+    with np.errstate(invalid='ignore'):  # infinite logits
+        error = logits.astype(np.float64) - expected
+        moved = np.abs(error - np.take_along_axis(error, first, 1))
     others = np.arange(expected.shape[1]) != first
     return np.nan_to_num(moved, nan=np.inf, posinf=np.inf)[others].reshape(len(expected), -1)
 
