@@ -55,7 +55,7 @@ from zodiac.report import formatting
 from zodiac.training import checkpoint, progress, resume
 
 STAGES = ('annotate', 'train', 'evaluate', 'export')
-STATE = 'run.json'  # in the run's folder: a hash of what each stage was done with, once it is done
+STATE = 'run.json'  # in the run's folder: hashes of what each finished stage was done with, and of its result
 WITHOUT = {  # settings that do not change the result of a stage
     'train': ('annotate', 'evaluate', 'export'),
     'evaluate': ('annotate', 'export'),
@@ -103,7 +103,7 @@ def with_weights(args):
 def pipeline(cfg):
     """Do what is missing, with the settings of a `config.Config`, and print the result. Raises UserError."""
     os.makedirs(cfg.output, exist_ok=True)
-    written = {'mode': 'a', 'encoding': 'utf-8', 'errors': 'backslashreplace'}
+    written = {'mode': 'a', 'buffering': 1, 'encoding': 'utf-8', 'errors': 'backslashreplace'}
     with locks.held(f'{cfg.run_dir}.run', 'worked on'), open(f'{cfg.run_dir}.log', **written) as log:
         with stage('annotate', log):
             annotate.annotate(cfg)
@@ -114,17 +114,18 @@ def pipeline(cfg):
             ('evaluate', f'{evaluate.report_of(cfg)}/metrics.json', lambda: evaluate.evaluate(cfg)),
             ('export', 'infer/inference.yaml', lambda: export.export(cfg)),
         ):
+            product = f'{cfg.run_dir}/{product}'
             key, done = key_of(name, cfg), files.read_json(f'{cfg.run_dir}/{STATE}') or {}
-            if done.get(name) == key and os.path.isfile(f'{cfg.run_dir}/{product}'):
+            if os.path.isfile(product) and done.get(name) == [key, files.sha256(product)]:
                 print(f'{title(name)}: done before, nothing has changed', file=sys.stderr)
                 continue
             if name == 'train':
-                print(f'estimate for the rest: {duration(estimate(cfg))}', file=sys.stderr)
+                print(f'estimate for the whole: {duration(estimate(cfg))}', file=sys.stderr)
             with stage(name, log):
                 work()
             done = files.read_json(f'{cfg.run_dir}/{STATE}') or {}  # a new training has a new folder
             with files.atomic_write(f'{cfg.run_dir}/{STATE}') as file:
-                json.dump({**done, name: key}, file, indent=1)
+                json.dump({**done, name: [key, files.sha256(product)]}, file, indent=1)
     show(cfg)
 
 

@@ -6,12 +6,14 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, assert_message, make_tree, picture, run_script
 
 import config
 import evaluate
+import run
 from zodiac.base import options, photos, runs
 from zodiac.base.errors import UserError
 
@@ -286,3 +288,18 @@ def test_too_many_unusable_images_and_empty_classes_are_refused(workdir):
         run_script('annotate.py', *settings, 'annotate.max_left_out=0.2', cwd=workdir), 1, 'class fox', '1 not an image'
     )
     assert_message(run_script('annotate.py', *settings, 'annotate.max_left_out=1', cwd=workdir), 0, 'WARNING')
+
+
+def test_without_the_weights_of_the_recipe_those_that_are_installed_are_used(workdir, monkeypatch, capsys):
+    make_tree('pets', ['cat', 'dog'], {'': 1})
+    found = []
+    monkeypatch.setattr(run.imagenet, 'is_here', lambda arch: arch == 'efficientnet_lite1')
+    monkeypatch.setattr(run.imagenet, 'find', found.append)
+    args = SimpleNamespace(photos='pets', config=None, override=[])
+    cfg = run.with_weights(args)
+    assert (cfg.model.arch, cfg.image.size, found) == ('efficientnet_lite1', 240, ['efficientnet_lite1'])
+    assert 'model.arch = efficientnet_lite1' in capsys.readouterr().err
+    assert (
+        run.with_weights(SimpleNamespace(photos='pets', config=None, override=[['model.arch=resnet18']])).model.arch
+        == 'resnet18'
+    )

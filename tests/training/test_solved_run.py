@@ -220,7 +220,7 @@ def measure(solve, monkeypatch):
         monkeypatch.setattr(checkpoint.builder, 'build', lambda *_: Network())
         cfg = config.use(overrides=[*LINEAR, 'evaluate.folds=2', 'evaluate.split=valid', *more])
         evaluate.evaluate(cfg)
-        return json.loads((run / 'report/metrics.json').read_text())
+        return json.loads((run / 'report-valid/metrics.json').read_text())
 
     return call
 
@@ -230,14 +230,14 @@ def test_folds_are_measured_on_all_images_and_stand_beside_the_split(measure, ca
     assert set(result['folds']) == {'top1', 'interval_95', 'n', 'k'}
     assert (result['folds']['n'], result['folds']['k'], result['n']) == (20, 2, 7)
     assert result['learning_curve']['points'][0]['per_class'] == 3
-    with open('output/run/report/folds.csv', newline='') as file:
+    with open('output/run/report-valid/folds.csv', newline='') as file:
         rows = list(csv.DictReader(file))
     assert [row['path'] for row in rows[:2]] == ['train/0.png', 'train/1.png'] and len(rows) == 20
     assert sum(row['label'] == row['prediction'] for row in rows) == result['folds']['top1'] * 20
     said = capsys.readouterr()
     assert said.err.count('0 computed now') == 2, 'the training has computed them'
     assert 'over 2 folds of all 20 images' in said.out
-    page = Path('output/run/report/report.html').read_text()
+    page = Path('output/run/report-valid/report.html').read_text()
     assert page.index('over 2 folds of all 20 images') < page.index('on 7 images of the split valid')
     assert 'How many photos?' in page
 
@@ -255,7 +255,7 @@ def test_folds_are_not_measured_on_features_that_were_learned_from_the_images(me
 def test_too_many_folds_write_no_report(measure):
     with pytest.raises(UserError, match='evaluate.folds = 9: .*too few of'):
         measure('evaluate.folds=9')
-    assert not os.path.exists('output/run/report')
+    assert not os.path.exists('output/run/report-valid')
 
 
 @pytest.mark.parametrize(
