@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 
-from zodiac.base import files, schema
+from zodiac.base import calls, files, schema
 from zodiac.data.scan import SPLITS
 
 SHOWN = 3  # ignored files and folders named on the terminal; annotation.json has all
@@ -184,4 +184,4 @@ def _warn_of_many_rejected(summary):
 
 
 def _warn(text):
-    print(f'WARNING: {text}', file=sys.stderr)
+    print(f'WARNING: {calls.as_called(text)}', file=sys.stderr)
