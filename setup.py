@@ -42,7 +42,8 @@ def as_module(text, path):
         else:
             continue
         line, start = lines[node.lineno - 1], node.col_offset
-        if not line.startswith(old, start) or getattr(node, 'names', ())[1:] and isinstance(node, ast.Import):
+        several = isinstance(node, ast.Import) and len(node.names) > 1
+        if several or not line.startswith(old, start):
             raise SystemExit(f'{path}, line {node.lineno}: import each script on a line of its own, as: {old}')
         lines[node.lineno - 1] = line[:start] + new + line[start + len(old) :]
     return ''.join(lines)

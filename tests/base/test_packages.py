@@ -152,6 +152,16 @@ def test_with_paddle_2_packages_are_limited_to_compatible_versions(monkeypatch):
     assert packages.install(['paddle2onnx']).endswith("requirements-deploy.txt 'numpy<2' 'paddle2onnx<2'")
 
 
+def test_a_python_that_is_too_new_for_paddle_is_named(monkeypatch):
+    monkeypatch.setattr(sys, 'version_info', (3, 14, 0))
+    assert packages.not_installed(['paddle', 'numpy']) == (
+        'not installed: Paddle, which is not published for Python 3.14; use Python 3.9 to 3.13'
+    )
+    assert 'requirements-base.txt' in packages.not_installed(['numpy'])
+    newest = '.'.join(map(str, (packages.NEWEST_PYTHON[0], packages.NEWEST_PYTHON[1] + 1)))
+    assert f'requires-python = ">=3.9,<{newest}"' in (ROOT / 'pyproject.toml').read_text(encoding='utf-8')
+
+
 def test_a_package_in_no_requirements_file_is_installed_by_its_name():
     assert packages.install(['torch']).endswith('pip install torch')
 

@@ -73,11 +73,8 @@ def note_call(program):
 
 def _from_checkout():
     """`python -m zodiac`, or from another working directory its path instead of -m."""
-    return (
-        f'{python()} -m zodiac'
-        if os.path.realpath(os.curdir) == os.path.realpath(ROOT)
-        else f'{python()} {here("zodiac")}'
-    )
+    there = os.path.realpath(os.curdir) == os.path.realpath(ROOT)
+    return f'{python()} -m zodiac' if there else f'{python()} {here("zodiac")}'
 
 
 def how_called(doc):

@@ -7,7 +7,7 @@ import itertools
 import os
 import sys
 
-from zodiac.base import files, schema
+from zodiac.base import calls, files, schema
 from zodiac.data.entry import content, setting_for
 from zodiac.data.scan import SPLITS
 
@@ -201,4 +201,4 @@ def _warn_of_many_rejected(summary):
 
 
 def _warn(text):
-    print(f'WARNING: {text}', file=sys.stderr)
+    print(f'WARNING: {calls.as_called(text)}', file=sys.stderr)

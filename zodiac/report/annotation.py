@@ -3,7 +3,7 @@
 import os
 import sys
 
-from zodiac.base import files
+from zodiac.base import calls, files
 from zodiac.report import gallery
 
 PAIRS = 6  # near-duplicates that are shown
@@ -27,7 +27,8 @@ def read(path, hash_bits):
             pair.update({key: files.at(pair[key], place) for key in ('path', 'train_path')})
         return _content(found, path, hash_bits)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        print(f'warning: {path}: is damaged; the report leaves it out; run annotate.py again', file=sys.stderr)
+        text = f'warning: {path}: is damaged; the report leaves it out; run annotate.py again'
+        print(calls.as_called(text), file=sys.stderr)
         return _content({}, path, hash_bits)
 
 
