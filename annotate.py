@@ -71,7 +71,8 @@ def annotate(cfg):
     try:
         require_few(tree, settings.max_left_out)
     except UserError:
-        inspection_cache.save(tree.root, cache_key, {}, entries, stamps)
+        with contextlib.suppress(UserError):  # then the next run reads all files again
+            inspection_cache.save(tree.root, cache_key, {}, entries, stamps)
         raise
     accepted = [entry for entry in tree.entries if not entry.verdict.reason]
     duplicates = exact_duplicates.groups(accepted)

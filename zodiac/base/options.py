@@ -163,7 +163,8 @@ def assignments(path, overrides):
             continue
         key, equals, text = override.partition('=')
         if not equals or not key.strip():
-            raise UsageError(f'-o {override}: write it as key=value, for example -o train.epochs=3')
+            place = '; a path comes before -o' if os.path.exists(override) else ''
+            raise UsageError(f'-o {override}: write it as key=value, for example -o train.epochs=3{place}')
         for inner_key, value in schema.flatten(parse_yaml(text, f'-o {override}'), key.strip()):
             yield inner_key, value, '-o'
 

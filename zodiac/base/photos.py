@@ -45,12 +45,13 @@ def name_of(path):
 
 
 def _link(folder, root):
-    """Link what is in `folder` into `root`, where the index files can be written. Links to what is gone are removed."""
+    """Link the folders in `folder` into `root`, where the index files can be written. Links to those that are gone are removed."""
     try:
         os.makedirs(root, exist_ok=True)
         links = {name for name in os.listdir(root) if os.path.islink(os.path.join(root, name))}
-        new = set(os.listdir(folder)) - set(os.listdir(root))
-        for name in links - set(os.listdir(folder)):
+        inner = {name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))}
+        new = inner - set(os.listdir(root))
+        for name in links - inner:
             os.unlink(os.path.join(root, name))
         for name in new:
             os.symlink(os.path.join(os.path.abspath(folder), name), os.path.join(root, name))
