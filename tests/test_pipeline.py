@@ -63,7 +63,7 @@ def test_printed_commands_can_be_pasted_for_any_run_name(finished, tmp_path, cal
     os.rename(cwd / 'output' / 'small', cwd / 'output' / 'two words')
     settings = [*SETTINGS, 'name=two words']
     said = call_script('export.py', *settings, 'export.onnx=false', cwd=cwd).stdout
-    command = re.search(r'try it: python predict\.py (.*)', said)[1].replace('IMAGE_OR_FOLDER', 'photos/test/cat')
+    command = re.search(r'try it: \S+ \S*predict\.py (.*)', said)[1].replace('IMAGE_OR_FOLDER', 'photos/test/cat')
     pasted = subprocess.run(
         f'"{sys.executable}" "{ROOT}/predict.py" {command}', shell=True, cwd=cwd, capture_output=True
     )
