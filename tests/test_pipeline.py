@@ -73,7 +73,7 @@ def test_printed_commands_can_be_pasted_for_any_run_name(finished, tmp_path, cal
     os.remove(cwd / 'output' / 'two words' / 'report' / 'predictions.csv')
     with pytest.raises(UserError) as caught:
         compare.read('output/two words')
-    assert "python evaluate.py -c 'output/two words'/config.yaml" in str(caught.value)
+    assert "evaluate.py -c 'output/two words/config.yaml' first" in str(caught.value)
 
 
 def read_csv(path):

@@ -44,3 +44,11 @@ def test_changed_code_that_is_not_imported_keeps_the_hash(project):
 def test_an_unknown_module_raises(project):
     with pytest.raises(ModuleNotFoundError, match='gone'):
         code_hash('gone')
+
+
+def test_packages_beside_an_installed_zodiac_do_not_count(project, monkeypatch):
+    monkeypatch.setattr(sources, 'INSTALLED', True)
+    (project / 'zodiac').mkdir()
+    (project / 'zodiac/one.py').write_text('import script\nfrom zodiac import two\n')
+    (project / 'zodiac/two.py').touch()
+    assert {path.rpartition('/')[2] for path in sources.source_files('zodiac.one')} == {'one.py', 'two.py'}

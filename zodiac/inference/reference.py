@@ -70,7 +70,7 @@ def inputs(manifest, pixels):
 
 def normalised(pixels, step):
     """uint8 [N, size, size, 3] -> float32 [N, 3, size, size], by the last step of a transform."""
-    return np.ascontiguousarray(transforms.normalize(pixels, step['mean'], step['std']).transpose(0, 3, 1, 2))
+    return transforms.normalize(pixels, step['mean'], step['std'])
 
 
 def pack(logits, margins, pixels, example_logits):
