@@ -418,7 +418,7 @@ def test_an_export_of_paddle_3_is_refused_by_paddle_2_instead_of_crashing_it(fin
     monkeypatch.setattr(paddle, '__version__', '2.6.2')
 
     with pytest.raises(UserError, match=r'small\.json: needs Paddle 3'):
-        exported_model.load(str(infer))
+        exported_model.load(str(infer), 'cpu', 'paddle')
 
 
 def test_predict_names_folders_without_images_and_files_that_cannot_be_read(call_script, finished, tmp_path):
