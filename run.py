@@ -1,6 +1,6 @@
 """From photos to a tested and exported model: annotate, train, evaluate and export, one after another.
 
-    python run.py photos                                   # photos/<class>/*, photos/{train,valid,test}/<class>/*, or photos.zip
+    python run.py photos                                   # photos/<class>/*, photos/{train,valid,test}/<class>/*, photos.zip or photos.csv
     python run.py photos --name pets -o evaluate.folds=0   # output/pets/{report,infer}, without the folds
     python run.py photos -c configs/flowers.yaml           # the settings of another recipe
 
@@ -35,7 +35,7 @@ def parse():
     parser.add_argument('--name', help='name of the run (default: that of the folder)')
     args = parser.parse_args()
     if not (args.photos or args.config):
-        parser.error('name the folder of the photos, or an archive: python run.py photos')
+        parser.error('name the folder of the photos, an archive or a list: python run.py photos')
     if args.name:
         args.override.append([f'name={schema.as_yaml(args.name)}'])
     return args
@@ -72,7 +72,7 @@ def run(photos, settings=()):
     """All stages on photos, from Python.
 
     Args:
-        photos: folder or archive.
+        photos: folder, archive or list.
         settings: dict of settings, by dotted name or by section.
     Returns: the folder of the run. Raises UserError.
     """

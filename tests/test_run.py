@@ -238,6 +238,12 @@ def test_an_archive_is_unpacked_below_data(workdir):
     assert found == {'name': 'my pets', 'data.root': 'data/my pets', 'annotate.archive': 'my pets.tar.gz'}
 
 
+def test_the_index_files_of_a_list_are_below_data(workdir):
+    Path('pets.csv').touch()
+    found = {key: value for key, value, _ in photos.settings('pets.csv')}
+    assert found == {'name': 'pets', 'data.root': 'data/pets', 'annotate.list': 'pets.csv'}
+
+
 def test_photos_that_cannot_be_written_to_are_linked(workdir, monkeypatch, capsys):
     make_tree('pets', ['cat', 'dog'], {'': 3})
     monkeypatch.setattr(os, 'access', lambda path, how: path != 'pets')

@@ -25,11 +25,13 @@ os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
 sys.modules.setdefault('openvino_telemetry', None)  # as if not installed: OpenVINO then uses a stub that sends nothing
 
 
-def load(run: str | os.PathLike[str], engine: str = 'auto', device: str = 'auto') -> Classifier:
+def load(
+    run: str | os.PathLike[str], engine: str = 'auto', device: str = 'auto', precision: str = 'auto'
+) -> Classifier:
     """Load the exported model of a run; see `zodiac.inference.classifier.load`."""
     from zodiac.inference import classifier  # imports NumPy and Pillow
 
-    return classifier.load(run, engine, device)
+    return classifier.load(run, engine, device, precision)
 
 
 def run(photos: str | os.PathLike[str], **settings: Any) -> str:

@@ -49,7 +49,7 @@ def test_a_run_is_loaded_by_its_name_its_folder_and_that_of_its_export(run, monk
     for name in ('small', 'output/small', Path('output/small/infer')):
         model = zodiac.load(name, 'paddle', 'cpu')
         assert (model.name, model.labels, model.engine) == ('small', LABELS, 'paddle')
-    with pytest.raises(UserError, match='^output/other: no exported model there'):
+    with pytest.raises(UserError, match='^output/other: not an exported model'):
         zodiac.load('output/other')
     with pytest.raises(UserError, match="^engine 'torch': must be auto, paddle"):
         zodiac.load('small', 'torch')

@@ -61,7 +61,7 @@ OTHER_NAMES = {  # of settings, as they are often guessed: without section, in l
 }
 PATHS = {  # what a script can take before its options
     'run': ('RUN', 'a run, with its settings: its name, such as pets, or its folder, output/pets'),
-    'photos': ('PHOTOS', 'folder of photos, or an archive: the settings are those of configs/photos.yaml'),
+    'photos': ('PHOTOS', 'folder of photos, an archive or a list: the settings are those of configs/photos.yaml'),
 }
 
 

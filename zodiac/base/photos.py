@@ -1,4 +1,4 @@
-"""A path of photos on the command line, as the settings that it implies: the name of the run, data.root, annotate.archive."""
+"""A path of photos on the command line, as the settings that it implies: the name of the run, data.root, annotate.archive or .list."""
 
 import os
 import re
@@ -8,19 +8,23 @@ import unicodedata
 
 from zodiac.base.errors import UserError
 
-UNPACKED = 'data'  # folder for unpacked archives, and for links to folders that cannot be written to
+UNPACKED = (
+    'data'  # folder for unpacked archives, the index files of lists, and links to folders that cannot be written to
+)
 ARCHIVES = re.compile(r'\.(zip|tgz|tbz2|txz|tar(\.(gz|bz2|xz))?)$', re.IGNORECASE)
+LISTS = re.compile(r'\.(csv|tsv|txt|json)$', re.IGNORECASE)
 LONGEST = 80  # characters of a name
 
 
 def settings(path):
-    """[(key, value, source), ...] of a folder of photos or an archive. For a folder that cannot be written to, links to its content are
+    """[(key, value, source), ...] of a folder of photos, an archive or a list. For a folder that cannot be written to, links to its content are
     made in data/<name>. Raises UserError if there is nothing at `path`."""
     require_there(path)
     root = f'./{path}' if path.startswith('-') else path  # so that printed commands do not take it for an option
     found = {'name': name_of(path), 'data.root': root.replace(os.sep, '/').rstrip('/') or '/'}
     if os.path.isfile(path):
-        found.update({'data.root': f'{UNPACKED}/{found["name"]}', 'annotate.archive': path})
+        kind = 'annotate.list' if LISTS.search(path) else 'annotate.archive'
+        found.update({'data.root': f'{UNPACKED}/{found["name"]}', kind: path})
     elif not os.access(path, os.W_OK):
         found['data.root'] = f'{UNPACKED}/{found["name"]}'
         _link(path, found['data.root'])
@@ -36,10 +40,10 @@ def require_there(path):
 
 
 def name_of(path):
-    """The name of a folder or an archive, without characters that the name of a run cannot have."""
+    """The name of a folder, an archive or a list, without characters that the name of a run cannot have."""
     name = unicodedata.normalize('NFC', os.path.basename(os.path.abspath(path)))
     if os.path.isfile(path):
-        name = ARCHIVES.sub('', name)
+        name = LISTS.sub('', ARCHIVES.sub('', name))
     name = re.sub(r'(?:[ _]*[^\w.\- ])+[ _]*', '_', name).lstrip('_.- ')
     return name[:LONGEST].rstrip('_. ') or 'photos'
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from zodiac.base.errors import UserError
-from zodiac.inference import engines, export_folder, exported_model, image_batches
+from zodiac.inference import engines, exported_model, image_batches
 
 Picture = Union[str, 'os.PathLike[str]', bytes, Image.Image, np.ndarray]
 
@@ -36,6 +36,7 @@ class Classifier:
         self.name: str = model.name
         self.labels: List[str] = model.labels  # in the order of the class numbers
         self.engine: str = model.engine
+        self.precision: str = model.precision
         self._model = model
         self._lock = threading.Lock()
 
@@ -77,23 +78,21 @@ class Classifier:
         return found
 
 
-def load(run: Union[str, os.PathLike[str]], engine: str = 'auto', device: str = 'auto') -> Classifier:
+def load(
+    run: Union[str, os.PathLike[str]], engine: str = 'auto', device: str = 'auto', precision: str = 'auto'
+) -> Classifier:
     """Load the exported model of a run.
 
     Args:
         run: name of a run in ./output, its folder, or an exported folder.
-        engine: auto (the fastest that is installed), paddle, onnxruntime or openvino.
+        engine: auto (the fastest that agrees with the network, see choice.choose), paddle, onnxruntime or openvino.
         device: auto, cpu, gpu or gpu:N.
+        precision: auto, fp32, bf16 or int8.
     Raises: UserError when there is no export, a file of it is missing or changed, or the engine is not installed.
     """
     if engine not in ('auto', *engines.ENGINES):
         raise UserError(f'engine {engine!r}: must be auto, {", ".join(engines.ENGINES)}')
-    path = os.fspath(run)
-    places = [path, os.path.join(path, 'infer'), os.path.join('output', path, 'infer')]
-    folder = next(filter(export_folder.is_export, places), None)
-    if folder is None:
-        raise UserError(f'{path}: no exported model there; export.py writes one: output/<name>/infer')
-    return Classifier(exported_model.load(folder, device, engine))
+    return Classifier(exported_model.load(os.fspath(run), device, engine, precision))
 
 
 def _sources(images: Union[Picture, Iterable[Picture]]) -> Iterator:
