@@ -17,8 +17,8 @@ LONGEST = 80  # characters of a name
 
 
 def settings(path):
-    """[(key, value, source), ...] of a folder of photos, an archive or a list. For a folder that cannot be written to, links to its content are
-    made in data/<name>. Raises UserError if there is nothing at `path`."""
+    """[(key, value, source), ...] of a folder of photos, an archive or a list. For a folder that cannot be written to, links to its content
+    are made in data/<name>. Raises UserError if there is nothing at `path`."""
     require_there(path)
     root = f'./{path}' if path.startswith('-') else path  # so that printed commands do not take it for an option
     found = {'name': name_of(path), 'data.root': root.replace(os.sep, '/').rstrip('/') or '/'}
