@@ -26,7 +26,7 @@ NOT_RUN = {
     'docs/troubleshooting.md': 'fixes for broken installations',
     'docs/troubleshooting_zh.md': 'the same',
 }
-BLOCK = re.compile(r'(<!-- not run: \S.* -->\n)?^```(\w+)\n(.*?)^```', re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r'(<!-- not run: \S[^\n]* -->\n)?^```(\w+)\n(.*?)^```', re.DOTALL | re.MULTILINE)
 SMALL = ['image.size=32', 'model.arch=cifarnet', 'model.pretrained=false', 'train.epochs=1', 'train.batch_size=8']
 SCRIPTS = [f'{name}.py' for name in DOORS if name != 'dataset'] + [f'{name.replace(".", "/")}.py' for name in COMMANDS]
 REFERENCE = PAGES['docs/reference.md']

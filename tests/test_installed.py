@@ -23,6 +23,7 @@ SMALL += [
     'model.pretrained=false',
     'train.head=sgd',
     'model.freeze=none',
+    'train.batch_norm=learn',
     'train.views=0',
     'evaluate.folds=0',
     'export.onnx=false',

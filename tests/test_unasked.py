@@ -46,6 +46,7 @@ run doctor.py --no-self-test -o "${SETTINGS[@]}"
 for attempt in {1..300}; do (exec 3<>/dev/tcp/127.0.0.1/8000) 2> /dev/null && break; sleep 0.2; done
 kill -TERM $server; wait $server || [ $? = 143 ]
 """
+OURS = re.compile(r'interrupted|export\.int8 = True .*|small: checked on this machine, once, .*')
 
 
 @pytest.fixture(scope='module')
@@ -106,7 +107,7 @@ def test_no_library_prints_to_the_terminal(scripts):
     noise = {name: [line for line in text.splitlines() if LIBRARIES.search(line)] for name, text in printed.items()}
     assert not any(noise.values()), noise
     for name in ('annotate.py.1.err', 'evaluate.py.1.err', 'export.py.1.err', 'predict.py.paddle.err', 'serve.err'):
-        assert printed[name] in ('', 'interrupted\n'), name
+        assert not [line for line in printed[name].splitlines() if not OURS.fullmatch(line)], name
 
 
 def test_the_output_of_a_library_is_hidden_unless_it_fails(capfd):

@@ -252,7 +252,7 @@ def photos(tmp_path_factory):
 def test_nproc_starts_the_processes_and_prints_the_results_once(photos):
     result = run_script('train.py', '--nproc', 2, *SMALL, cwd=photos)
     assert_message(result, 0, 'epoch 1/2: train loss', 'epoch 2/2: train loss')
-    assert [line.split(':')[0].split()[0] for line in result.stdout.splitlines()] == ['best', 'last', 'curves']
+    assert [line.split(':')[0].split()[0] for line in result.stdout.splitlines()] == ['best', 'last', 'curves', 'next']
     assert [row['step'] for row in log_of(photos / 'output/zodiac')] == ['3', '6']
 
 

@@ -41,7 +41,9 @@ def _rules(cfg):
     yield 'model.unfreeze_epoch', not model.unfreeze_epoch or freezes, '0 unless model.freeze is set'
     gradual = not model.unfreeze_every or model.unfreeze_epoch
     yield 'model.unfreeze_every', gradual, '0 unless model.unfreeze_epoch is set'
-    has_statistics = train.batch_norm == 'learn' or model.pretrained is not False
+    has_statistics = (
+        train.batch_norm == 'learn' or model.pretrained is not False or freezes and model.unfreeze_epoch in (0, 'auto')
+    )
     yield 'train.batch_norm', has_statistics, 'learn with model.pretrained=false, which has no statistics to keep'
 
     weighted_once = train.class_weights == 'none' or train.sampling == 'shuffle'

@@ -64,7 +64,7 @@ def unreached(cfg, unfreezing=()):
         late['optim.warmup_epochs'] = f'the learning rate never reaches optim.lr = {rate.lr:g}'
     elif rate.schedule == 'step' and rate.warmup_epochs + rate.step_epochs >= epochs:
         late['optim.step_epochs'] = 'the learning rate never falls'
-    if cfg.model.unfreeze_epoch > epochs:
+    if cfg.model.unfreeze_epoch != 'auto' and cfg.model.unfreeze_epoch > epochs:
         late['model.unfreeze_epoch'] = 'the frozen part never learns'
     elif any(epoch > epochs for epoch in unfreezing):
         late['model.unfreeze_every'] = 'the first stages never learn'
