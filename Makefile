@@ -16,7 +16,6 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check .
 
 bench: $(VENV)/.installed
-	$(RUN) -m pip install -q -c constraints.txt 'openvino>=2024.4,<2027'
 	$(RUN) benchmarks/all.py $(if $(RECORD),--record $(RECORD))
 
 bench-gpu: $(VENV)/.installed
