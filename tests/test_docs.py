@@ -58,10 +58,27 @@ def script_calls():
                 yield name, script, words[words.index(script) + 1 :]
 
 
+def make_data_of_other_programs(folder):
+    """Draw what docs/coming_from.md takes: folders of splits; the lists of PaddleClas and PaddleX 3; an export of Label Studio."""
+    make_tree(folder / 'pictures', ['cat', 'dog'], {'train': 8, 'val': 4})
+    make_tree(folder / 'dataset', ['cat', 'dog'], {'images': 12})
+    files = sorted((folder / 'dataset').glob('images/*/*.jpg'))
+    for split, part in (('train', files[::2]), ('val', files[1::2])):
+        lines = [f'{path.relative_to(folder / "dataset")} {int(path.parent.name == "dog")}\n' for path in part]
+        for name in (f'{split}_list.txt', f'{split}.txt'):
+            (folder / 'dataset' / name).write_text(''.join(lines))
+    (folder / 'dataset/label.txt').write_text('0 cat\n1 dog\n')
+    tasks = [
+        {'image': f'/data/local-files/?d={path.relative_to(folder)}', 'choice': path.parent.name} for path in files
+    ]
+    (folder / 'project.json').write_text(json.dumps(tasks))
+
+
 def test_unmarked_commands_run_and_write_what_the_reference_lists(tmp_path, monkeypatch, call_script):
     monkeypatch.chdir(tmp_path)
     make_tree(tmp_path / 'photos', ['cat', 'dog'], {'': 12})
     make_tree(tmp_path / 'new_photos', ['cat', 'dog'], {'': 2})
+    make_data_of_other_programs(tmp_path)
     shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
     printed = next(block for _, language, block in BLOCK.findall(PAGES['docs/training.md']) if language == 'yaml')
     (tmp_path / 'configs/pets.yaml').write_text(printed, encoding='utf-8')
