@@ -131,7 +131,7 @@ def prediction(has_bf16):
     precision = 'bf16' if has_bf16 and versions['openvino'] else 'fp32'
     why = '' if has_bf16 else ' (this processor has no bfloat16)'
     return Finding(
-        'prediction', OK, f'{engines or "Paddle only"}; up to {precision}{why}: predict.py INFER_DIR --explain'
+        'prediction', OK, f'{engines or "Paddle only"}; up to {precision}{why}: predict.py RUN --explain'
     )
 
 
