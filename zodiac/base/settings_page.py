@@ -27,8 +27,8 @@ On the command line, `-o` overrides the file. Values are written as in YAML. Thi
 python config.py -c configs/demo.yaml -o train.epochs=3 optim.lr=0.01 'data.labels=[cat, dog]'
 ```
 
-Without `-c`, scripts use `configs/zodiac.yaml`. An unknown name or a wrong value stops a script at once, with a message that says
-what is allowed. Each run saves its settings in `output/<name>/config.yaml`.
+Without `-c`, scripts use `configs/zodiac.yaml`; with a path of photos `configs/photos.yaml`, with a run its settings. An unknown name
+or a wrong value stops a script at once, with a message that says what is allowed. Each run saves its settings in `output/<name>/config.yaml`.
 """
 HEAD = '| setting | default | allowed | meaning |\n| --- | --- | --- | --- |\n'
 
