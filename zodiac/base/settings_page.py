@@ -28,7 +28,8 @@ python config.py -c configs/demo.yaml -o train.epochs=3 optim.lr=0.01 'data.labe
 ```
 
 Without `-c`, scripts use `configs/zodiac.yaml`; with a path of photos `configs/photos.yaml`, with a run its settings. An unknown name
-or a wrong value stops a script at once, with a message that says what is allowed. Each run saves its settings in `output/<name>/config.yaml`.
+or a wrong value stops a script at once, with a message that says what is allowed. Each run saves its
+settings in `output/<name>/config.yaml`.
 """
 HEAD = '| setting | default | allowed | meaning |\n| --- | --- | --- | --- |\n'
 

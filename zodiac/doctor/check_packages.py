@@ -130,9 +130,7 @@ def prediction(has_bf16):
     engines = ', '.join(f'{name} {version}' for name, version in versions.items() if version)
     precision = 'bf16' if has_bf16 and versions['openvino'] else 'fp32'
     why = '' if has_bf16 else ' (this processor has no bfloat16)'
-    return Finding(
-        'prediction', OK, f'{engines or "Paddle only"}; up to {precision}{why}: predict.py RUN --explain'
-    )
+    return Finding('prediction', OK, f'{engines or "Paddle only"}; up to {precision}{why}: predict.py RUN --explain')
 
 
 def gpu(smi, about, device):
