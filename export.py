@@ -32,9 +32,10 @@ from zodiac.base import calls, class_names, device, files, networks, packages, r
 from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
 from zodiac.inference import engines, export_folder, exported_model, image_batches, parity, reference
-from zodiac.models import convert, prediction, wrappers
+from zodiac.models import convert, wrappers
 from zodiac.report import calibration
-from zodiac.training import checkpoint
+from zodiac.training import checkpoint, features
+from zodiac.training.progress import note
 
 BATCH = 8  # images per run in the comparison and in the calibration of int8
 MARGINS = 512  # validation images whose margins are sealed
@@ -53,7 +54,8 @@ def export(cfg):
     network, origin = checkpoint.load_network(
         cfg.run_dir, cfg.evaluate.weights, cfg.identity, cfg.evaluate.flip_average
     )
-    temperature = fit_temperature(network, dataset, cfg) if settings.temperature else 1.0
+    predict, _ = features.predictor(cfg, network, origin, Loader, note)
+    temperature = fit_temperature(predict, dataset) if settings.temperature else 1.0
     layer = wrappers.Deployed(
         network, cfg.image.mean, cfg.image.std, settings.preprocess, settings.softmax, temperature
     )
@@ -101,10 +103,9 @@ def why_no_onnx(settings):
     return why, fix
 
 
-def fit_temperature(network, dataset, cfg):
+def fit_temperature(predict, dataset):
     """The temperature that fits the validation images; 1.0, with a warning, where they do not determine one."""
-    probabilities = prediction.predict(network, Loader(dataset, cfg.evaluate.batch_size, cfg), len(dataset))
-    temperature = calibration.fit_temperature(dataset.labels, probabilities)
+    temperature = calibration.fit_temperature(dataset.labels, predict(dataset))
     if temperature is None:
         print(
             f'warning: export.temperature: the {len(dataset)} validation images do not determine a temperature (all right, all wrong, or '

@@ -17,6 +17,7 @@ import weakref
 import zlib
 
 import numpy as np
+from scipy.special import softmax
 from tqdm import tqdm
 
 from zodiac.base import device, files, stops
@@ -24,17 +25,22 @@ from zodiac.base.errors import UserError
 from zodiac.base.paddle_setup import paddle
 from zodiac.data import cache
 from zodiac.inference import engines, paddle_engine
-from zodiac.models import builder, convert
+from zodiac.models import builder, convert, prediction
 
 BATCH = 32  # images per run of the backbone
 # On two cores, for EfficientNet-Lite0 in float32, OpenVINO is 1.2 to 1.7 times as fast as Paddle, ONNX Runtime 0.9 to 1.5 times. bfloat16
 # is another 2 to 3 times as fast and as accurate over folds, but gives other features than the network that is kept.
 ENGINE = 'openvino'
+FEW = 32  # images up to which the network itself is faster than tracing a static graph
 MANY = 500  # images from which the conversion to ONNX, 2 s, is worth it; later runs find it in the cache
 CHECKED = 4  # images on which head and features are compared with the network
 TOLERANCE = 1e-3  # of their logits, relative to the largest
 BLOCK = 1 << 24  # bytes
 AHEAD = 64  # files that are hashed ahead
+
+
+class NoFeatures(UserError):
+    """The features cannot be kept, or are not those of the network."""
 
 
 class Backbone:
@@ -83,7 +89,7 @@ class Backbone:
 
     def fastest(self, count, folder):
         """`run` for `count` images: by OpenVINO, where it is installed and there are many images or the backbone has been converted before;
-        else by Paddle.
+        else by Paddle, without a static graph for a few images.
 
         Args:
             folder: the cache, where the converted backbone is kept.
@@ -91,20 +97,23 @@ class Backbone:
         if self._faster:
             return self._faster
         if paddle.device.get_device() != 'cpu' or not engines.installed(ENGINE):
-            return self.run
+            return self._by_paddle(count)
         place = f'{folder}/{cache.key([], ["backbone", *self.identity], __name__)}'
         try:
             onnx = _read_verified(f'{place}/onnx')
             if onnx is None:
                 if count < MANY or not convert.can_save_onnx():
-                    return self.run
+                    return self._by_paddle(count)
                 onnx = self._convert(place)
             manifest = {'name': 'backbone', 'sha256': {'backbone.onnx': hashlib.sha256(onnx).hexdigest()}}
             run = engines.ENGINES[ENGINE](engines.Source(place, manifest, onnx), 'cpu')
         except UserError:
-            return self.run  # Paddle runs every network
+            return self._by_paddle(count)  # Paddle runs every network
         self._faster = lambda images: run(images.numpy())[0]
         return self._faster
+
+    def _by_paddle(self, count):
+        return self._run_network if count <= FEW else self.run
 
     def _convert(self, place):
         """The backbone as ONNX, which is kept in the folder `place`. Raises UserError where it cannot be converted."""
@@ -120,7 +129,7 @@ class Backbone:
             return self.layer(images).numpy()
 
     def checked(self, images, run):
-        """`run`, or that of Paddle where another engine fails on these images. Raises UserError as `check` does."""
+        """`run`, or that of Paddle where another engine fails on these images. Raises NoFeatures as `check` does."""
         try:
             self.check(images, run)
         except UserError:
@@ -131,7 +140,7 @@ class Backbone:
         return run
 
     def check(self, images, run):
-        """Raise UserError unless head and features, by `run`, give the logits of the network."""
+        """Raise NoFeatures unless head and features, by `run`, give the logits of the network."""
         before, training = [parameter.clone() for parameter in self.rest.parameters()], self.network.training
         self.network.eval()
         with paddle.no_grad():
@@ -144,7 +153,7 @@ class Backbone:
             self.network.train()
         difference = np.abs(expected - found).max() / max(1, np.abs(expected).max())
         if not difference <= TOLERANCE:
-            raise UserError(
+            raise NoFeatures(
                 'train.views: the head gives other logits on the features than the network on the images (relative difference '
                 f'{difference:.1e}); set train.views=0 and train.head=sgd'
             )
@@ -204,7 +213,8 @@ class Extractor:
             images: a dataset.ZodiacDataset of n images; keys: `content_keys` of its paths.
             views: number of views.
             mirror: compute the features of the mirror images.
-        Raises: UserError where an image cannot be read, or the features cannot be written.
+        Raises: UserError where an image cannot be read; NoFeatures where the features cannot be written, or are not those of the
+            network.
         """
         started, found, computed = time.monotonic(), [], 0
         images.use_order(None)  # in the order of the index
@@ -233,7 +243,7 @@ class Extractor:
                 found.append(rows)
                 computed += count
         except OSError as error:
-            raise UserError(
+            raise NoFeatures(
                 f'{self.folder}: the features cannot be written there ({error.strerror}); set data.cache=FOLDER, or train.views=0 and '
                 'train.head=sgd'
             ) from None
@@ -243,6 +253,50 @@ class Extractor:
             f'{computed} computed now, in {time.monotonic() - started:.0f} s'
         )
         return found
+
+    def logits(self, images, flip_average=False):
+        """float32 [n, classes] of the network in eval mode; see `features`.
+
+        Args:
+            images: without augmentation; flip_average: the mean over each image and its mirror image, as of a wrappers.FlipAverage.
+        """
+        keys = content_keys(images.paths)
+        views = self.features(images, keys) + (self.features(images, keys, mirror=True) if flip_average else [])
+        parts = np.array_split(np.arange(len(images)), -(-len(images) // BATCH))
+
+        def run(rows, numbers):
+            return self.backbone.rest(paddle.to_tensor(np.stack([rows[number] for number in numbers]))).numpy()
+
+        with paddle.no_grad():
+            return np.mean([np.concatenate([run(rows, numbers) for numbers in parts]) for rows in views], 0)
+
+
+def predictor(cfg, network, origin, loader, say):
+    """What predicts with a run's network: from features, which the training has kept, where the backbone of its weights is frozen.
+
+    Args:
+        network, origin: of `checkpoint.load_network`.
+        loader, say: as for `Extractor`.
+    Returns: (predict, extractor): predict(images) -> float32 [n, classes], probabilities; the `Extractor`, or None for a backbone that
+        was fine-tuned.
+    """
+
+    def from_images(images):
+        return prediction.predict(network, loader(images, cfg.evaluate.batch_size, cfg), len(images))
+
+    tuned = cfg.train.head == 'linear' and (origin['epoch'] or 1) > 1
+    if tuned or not cfg.train.on_features:
+        return from_images, None
+    extractor = Extractor(cfg, getattr(network, 'network', network), loader, say)
+
+    def from_features(images):
+        try:
+            return softmax(extractor.logits(images, cfg.evaluate.flip_average), axis=1)
+        except NoFeatures as error:
+            say(f'{error}; this time the network runs on the images')
+            return from_images(images)
+
+    return from_features, extractor
 
 
 def content_keys(paths):
@@ -359,7 +413,7 @@ def _make(place, keys, backbone, loader, mirror, title, missing, limit, say):
 def _require_room(folder, wanted, limit):
     room = cache.make_room(folder, wanted, limit) if wanted <= limit else limit  # else delete nothing
     if wanted > room:
-        raise UserError(
+        raise NoFeatures(
             f'train.views: the features need {wanted / 1e9:.3g} GB, {folder} has room for {max(0, room) / 1e9:.3g} GB '
             f'(data.cache_gb = {limit / 1e9:g}, and the free space of the disk); raise data.cache_gb, set data.cache to a folder on '
             'another disk, lower train.views, or set train.views=0 and train.head=sgd'
