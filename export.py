@@ -54,8 +54,10 @@ def export(cfg):
     network, origin = checkpoint.load_network(
         cfg.run_dir, cfg.evaluate.weights, cfg.identity, cfg.evaluate.flip_average
     )
-    predict, _ = features.predictor(cfg, network, origin, Loader, note)
-    temperature = fit_temperature(predict, dataset) if settings.temperature else 1.0
+    temperature = 1.0
+    if settings.temperature:
+        predict, _ = features.predictor(cfg, network, origin, Loader, note)
+        temperature = fit_temperature(predict, dataset)
     layer = wrappers.Deployed(
         network, cfg.image.mean, cfg.image.std, settings.preprocess, settings.softmax, temperature
     )
