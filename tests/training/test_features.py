@@ -163,6 +163,26 @@ def test_a_backbone_that_has_learned_is_run_on_the_images(photos, overrides, epo
     assert np.allclose(predict(images), expected, atol=1e-4) and bool(said) == kept
 
 
+@pytest.mark.parametrize('flip_average', ['false', 'true'])
+def test_fixed_images_are_run_by_the_network_once(photos, monkeypatch, flip_average):
+    (_, extractor), *_ = predictor(f'evaluate.flip_average={flip_average}')
+    average, images = extractor.backbone.network, np.random.default_rng(0).random((3, 3, 32, 32), np.float32)
+    if flip_average == 'true':
+        average = wrappers.FlipAverage(average)
+    with paddle.no_grad():
+        expected = average(paddle.to_tensor(images)).numpy()
+    found = extractor.logits_of(images, flip_average == 'true')
+    assert np.allclose(found, expected, atol=1e-6)
+    paths = list(Path('cache').glob('*/features.npy'))
+    assert len(paths) == (2 if flip_average == 'true' else 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(features.Backbone, 'run_network', None)
+        assert np.array_equal(extractor.logits_of(images, flip_average == 'true'), found)
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:-1])
+    assert np.array_equal(extractor.logits_of(images, flip_average == 'true'), found), 'damaged ones are not used'
+
+
 def test_an_image_that_cannot_be_read_is_named(photos):
     (predict, _), said, images, _ = predictor()
     Path('valid/3.png').write_bytes(b'')
@@ -454,7 +474,7 @@ def test_views_with_several_processes_are_refused(photos):
 def test_paddle_inference_gives_what_the_network_gives(photos):
     backbone = features.Backbone(frozen_network())
     images = paddle.randn([3, 3, 32, 32])
-    assert np.allclose(backbone.run(images), backbone._run_network(images), atol=1e-4)
+    assert np.allclose(backbone.run(images), backbone.run_network(images), atol=1e-4)
 
 
 def test_the_backbone_files_exist_when_onednn_fails_later(workdir, monkeypatch):

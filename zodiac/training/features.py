@@ -5,9 +5,11 @@ image by the content of its file: of a longer list only the new images are compu
 atomically and verified when opened, which can be deleted between runs.
 """
 
+import contextlib
 import functools
 import glob
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -83,7 +85,7 @@ class Backbone:
     def run(self):
         """A function, Tensor [N, 3, H, W] -> features as float32 array; on the CPU it uses Paddle Inference."""
         if paddle.device.get_device() != 'cpu':
-            return self._run_network
+            return self.run_network
         run = paddle_engine.runner(convert.network_of(self.graph), f'{self.graph}.pdiparams', 'cpu')
         return lambda images: run(images.numpy())[0]
 
@@ -113,18 +115,18 @@ class Backbone:
         return self._faster
 
     def _by_paddle(self, count):
-        return self._run_network if count <= FEW else self.run
+        return self.run_network if count <= FEW else self.run
 
     def _convert(self, place):
         """The backbone as ONNX, which is kept in the folder `place`. Raises UserError where it cannot be converted."""
         convert.save_onnx(self.graph, ['features'])
         with open(f'{self.graph}.onnx', 'rb') as file:
             onnx = file.read()
-        with files.atomic_folder(place) as folder, open(f'{folder}/onnx', 'wb') as file:
-            file.write(_sha256(onnx) + onnx)
+        _write_verified(place, 'onnx', onnx)
         return onnx
 
-    def _run_network(self, images):
+    def run_network(self, images):
+        """`run` by the network itself."""
         with paddle.no_grad():
             return self.layer(images).numpy()
 
@@ -270,6 +272,25 @@ class Extractor:
         with paddle.no_grad():
             return np.mean([np.concatenate([run(rows, numbers) for numbers in parts]) for rows in views], 0)
 
+    def logits_of(self, images, flip_average=False):
+        """`logits` for normalised images, float32 [n, 3, H, W], that are the same in each run: their features, by the network itself,
+        are kept too."""
+        views = [images, np.ascontiguousarray(images[..., ::-1])] if flip_average else [images]
+        with paddle.no_grad():
+            return np.mean([self.backbone.rest(paddle.to_tensor(self._kept(view))).numpy() for view in views], 0)
+
+    def _kept(self, images):
+        place = f'{self.folder}/{cache.key([], ["images", *self.backbone.identity, _sha256(images).hex()], __name__)}'
+        content = _read_verified(f'{place}/features.npy')
+        if content is None:
+            parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+            stream = io.BytesIO()
+            np.save(stream, np.concatenate([self.backbone.run_network(paddle.to_tensor(part)) for part in parts]))
+            content = stream.getvalue()
+            with contextlib.suppress(UserError):  # they are computed again next time
+                _write_verified(place, 'features.npy', content)
+        return np.load(io.BytesIO(content))
+
 
 def predictor(cfg, network, origin, loader, say):
     """What predicts with a run's network: from features, which the training has kept, where the backbone of its weights is frozen.
@@ -385,6 +406,11 @@ def _read_verified(path):
     except OSError:
         return None
     return content if _sha256(content) == digest else None
+
+
+def _write_verified(place, name, content):
+    with files.atomic_folder(place) as folder, open(f'{folder}/{name}', 'wb') as file:
+        file.write(_sha256(content) + content)
 
 
 def _make(place, keys, backbone, loader, mirror, title, missing, limit, say):
