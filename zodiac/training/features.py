@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, computed once and cached on disk, so that each epoch runs only the head.
+"""Features of a frozen backbone, computed once and cached on disk, so that each epoch, and evaluate.py, run only the head.
 
 View v of an image is its augmentation in epoch v; epoch e trains on view e modulo the number of views. The cache finds the features of an
 image by the content of its file: of a longer list only the new images are computed. They go into a folder of their own, written
