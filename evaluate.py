@@ -46,7 +46,6 @@ from zodiac.data.folders import SPLITS
 from zodiac.data.index import read as read_index
 from zodiac.data.scan import scan
 from zodiac.inference import export_folder, exported_model, image_batches
-from zodiac.models import prediction
 from zodiac.report import annotation, calibration, compare, formatting, metrics, small_data, training_log, writer
 from zodiac.training import checkpoint, features, linear_head, optim, solved_run
 from zodiac.training.progress import note
@@ -72,7 +71,7 @@ def evaluate(cfg, data=None):
     device.choose(cfg.device)
     dataset = labelled(cfg, data) if data else ZodiacDataset(cfg.evaluate.split, augment=False, cfg=cfg)
     split = photos.name_of(data) if data else cfg.evaluate.split
-    predict, origin, network = predictor(cfg)
+    predict, origin, network, extractor = predictor(cfg)
     probabilities = predict(dataset)
     require_finite(probabilities, origin['weights'])
 
@@ -88,7 +87,7 @@ def evaluate(cfg, data=None):
         **origin,
         'paddle': paddle.__version__,
     }
-    measured, folds = over_folds(cfg, network, origin) if cfg.evaluate.folds and not data else ({}, None)
+    measured, folds = over_folds(cfg, extractor, origin) if cfg.evaluate.folds and not data else ({}, None)
     result.update(measured)
 
     folder = f'{cfg.run_dir}/{report_of(cfg, data)}'
@@ -155,11 +154,11 @@ def labelled(cfg, folder):
 def predictor(cfg):
     """What evaluate.weights names, ready to predict.
 
-    Returns: (predict, origin, network): predict(dataset) -> float32 [n, classes], probabilities; origin, facts about the weights for
-        metrics.json; network, the Layer in eval mode, or None for an exported model.
+    Returns: (predict, origin, network, extractor): predict(dataset) -> float32 [n, classes], probabilities; origin, facts about the
+        weights for metrics.json; network, the Layer in eval mode, or None for an exported model; extractor, see `features.predictor`.
     """
     if export_folder.is_export(cfg.evaluate.weights):
-        return *predictor_of_export(cfg), None
+        return *predictor_of_export(cfg), None, None
     if cfg.evaluate.engine != 'paddle':
         infer = schema.override('evaluate.weights', f'{cfg.run_dir}/infer')
         raise UserError(
@@ -170,11 +169,8 @@ def predictor(cfg):
         cfg.run_dir, cfg.evaluate.weights, cfg.identity, cfg.evaluate.flip_average
     )
     ours = {'arch': cfg.model.arch, 'image_size': cfg.image.size, 'flip_average': cfg.evaluate.flip_average}
-
-    def predict(dataset):
-        return prediction.predict(network, Loader(dataset, cfg.evaluate.batch_size, cfg), len(dataset))
-
-    return predict, {**origin, **ours}, network
+    predict, extractor = features.predictor(cfg, network, origin, Loader, note)
+    return predict, {**origin, **ours}, network, extractor
 
 
 def predictor_of_export(cfg):
@@ -219,21 +215,20 @@ def temperature(dataset, predict, cfg):
     return calibration.fit_temperature(valid.labels, predict(valid))
 
 
-def over_folds(cfg, network, origin):
+def over_folds(cfg, extractor, origin):
     """Measure the solved head over folds of all images, and its learning curve.
 
     Returns: ({'folds', 'learning_curve'} for metrics.json, (paths, labels, probabilities) of all images); ({}, None) for an exported
         model, and for a network that was fine-tuned on some of these images.
     """
     why = ''
-    if network is None:
+    if 'engine' in origin:
         why = 'an exported model has no backbone to solve heads on'
-    elif (origin['epoch'] or 1) > 1:
+    elif extractor is None:
         why = f'{origin["weights"]} is fine-tuned: its features would flatter the images that they were learned from'
     if why:
         print(f'evaluate.folds: not measured, {why}', file=sys.stderr)
         return {}, None
-    extractor = features.Extractor(cfg, getattr(network, 'network', network), Loader, note)
     solved_run.layer_of(extractor.backbone.rest)
     paths, labels, views, groups = all_features(cfg, extractor)
     names, number = cfg.data.labels, cfg.evaluate.folds

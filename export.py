@@ -32,9 +32,10 @@ from zodiac.base import calls, class_names, device, files, networks, packages, r
 from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
 from zodiac.inference import engines, export_folder, exported_model, image_batches, parity, reference
-from zodiac.models import convert, prediction, wrappers
+from zodiac.models import convert, wrappers
 from zodiac.report import calibration
-from zodiac.training import checkpoint
+from zodiac.training import checkpoint, features
+from zodiac.training.progress import note
 
 BATCH = 8  # images per run in the comparison and in the calibration of int8
 MARGINS = 512  # validation images whose margins are sealed
@@ -53,7 +54,8 @@ def export(cfg):
     network, origin = checkpoint.load_network(
         cfg.run_dir, cfg.evaluate.weights, cfg.identity, cfg.evaluate.flip_average
     )
-    temperature = fit_temperature(network, dataset, cfg) if settings.temperature else 1.0
+    predict, extractor = features.predictor(cfg, network, origin, Loader, note)
+    temperature = fit_temperature(predict, dataset) if settings.temperature else 1.0
     layer = wrappers.Deployed(
         network, cfg.image.mean, cfg.image.std, settings.preprocess, settings.softmax, temperature
     )
@@ -75,7 +77,7 @@ def export(cfg):
     with files.atomic_folder(folder) as unfinished:
         write_models(layer, manifest, unfinished, not no_onnx, examples)
         manifest['parity'] = compare(network, manifest, unfinished, names, dataset, cfg)
-        seal(network, manifest, unfinished, dataset, cfg)
+        seal(network, manifest, unfinished, dataset, cfg, extractor)
         export_folder.write_manifest(unfinished, manifest)
     show(manifest['parity'], names)
     if no_onnx and settings.onnx == 'auto':
@@ -101,10 +103,9 @@ def why_no_onnx(settings):
     return why, fix
 
 
-def fit_temperature(network, dataset, cfg):
+def fit_temperature(predict, dataset):
     """The temperature that fits the validation images; 1.0, with a warning, where they do not determine one."""
-    probabilities = prediction.predict(network, Loader(dataset, cfg.evaluate.batch_size, cfg), len(dataset))
-    temperature = calibration.fit_temperature(dataset.labels, probabilities)
+    temperature = calibration.fit_temperature(dataset.labels, predict(dataset))
     if temperature is None:
         print(
             f'warning: export.temperature: the {len(dataset)} validation images do not determine a temperature (all right, all wrong, or '
@@ -219,9 +220,10 @@ def logits_of(network, batches):
         return np.concatenate([network(paddle.to_tensor(batch)).numpy() for batch in batches])
 
 
-def seal(network, manifest, folder, dataset, cfg):
+def seal(network, manifest, folder, dataset, cfg, extractor=None):
     """Write the file that reference.py describes, add its hash to the manifest, and note under `parity` the share of answers that int8
-    could change. The margins are those of up to MARGINS validation images, by the fastest engine that agrees with the network."""
+    could change. The margins are those of up to MARGINS validation images, by the fastest engine that agrees with the network. With a
+    features.Extractor, the network's backbone runs on the pictures only in the first export."""
     compared = manifest['parity']
     pixels = reference.pictures(cfg.image.size)
     paths = [dataset.paths[i] for i in dataset.spread(cfg.export.examples)] if cfg.export.examples else []
@@ -230,10 +232,12 @@ def seal(network, manifest, folder, dataset, cfg):
     if paths:
         examples = np.concatenate(list(image_batches.read_indexed(paths, scaling, BATCH)))
 
-    def expected(images):
+    def normalised(images):
         batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-        normalised = (reference.normalised(batch, normalisation) for batch in batches)
-        return (logits_of(network, normalised) / manifest['temperature']).astype(np.float32)
+        return (reference.normalised(batch, normalisation) for batch in batches)
+
+    def by_temperature(logits):
+        return (logits / manifest['temperature']).astype(np.float32)
 
     def run(engine, precision, batches):
         model = exported_model.load(
@@ -241,7 +245,11 @@ def seal(network, manifest, folder, dataset, cfg):
         )
         return np.concatenate([model.outputs(batch)['logits'] for batch in batches])
 
-    logits = expected(pixels)
+    if extractor:
+        logits = extractor.logits_of(np.concatenate(list(normalised(pixels))), cfg.evaluate.flip_average)
+    else:
+        logits = logits_of(network, normalised(pixels))
+    logits = by_temperature(logits)
     engine = next(name for name in ('openvino', 'onnxruntime', 'paddle') if name in compared)
     chosen = [dataset.paths[i] for i in dataset.spread(MARGINS)]
     margins = reference.margins(run(engine, 'fp32', image_batches.read_indexed(chosen, manifest['transform'], BATCH)))
@@ -250,7 +258,9 @@ def seal(network, manifest, folder, dataset, cfg):
         batches = [given[start : start + BATCH] for start in range(0, len(given), BATCH)]
         moved = reference.differences(logits, run(name, 'int8', batches))
         found['share'] = reference.changed_share(moved, margins)
-    content = reference.pack(logits, margins, examples, expected(examples) if paths else logits[:0])
+    content = reference.pack(
+        logits, margins, examples, by_temperature(logits_of(network, normalised(examples))) if paths else logits[:0]
+    )
     name = reference.file_name(manifest)
     with open(os.path.join(folder, name), 'wb') as file:
         file.write(content)

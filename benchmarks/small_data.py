@@ -100,10 +100,10 @@ def measure(name, recipe, overrides, seeds, seeds_of_study):
         print(f'seed {seed}: {seconds[-1]} s', file=sys.stderr, flush=True)
         if seed >= (seeds if seeds_of_study is None else seeds_of_study):
             continue
-        _, origin, network = evaluate.predictor(class_names.resolve(cfg))
+        _, origin, _, extractor = evaluate.predictor(class_names.resolve(cfg))
         for flip_average, views in STUDIED:
             changed = settings(seed, f'evaluate.flip_average={flip_average}', f'train.views={views}')
-            studied[flip_average, views].append(evaluate.over_folds(class_names.resolve(changed), network, origin)[0])
+            studied[flip_average, views].append(evaluate.over_folds(class_names.resolve(changed), extractor, origin)[0])
     found = {'test': over_seeds([report['top1'] for report in reports], n=[report['n'] for report in reports])}
     if reports[0].get('folds'):
         found['folds'] = folds_over_seeds(reports)

@@ -15,7 +15,7 @@ from zodiac.base import sources
 from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
 from zodiac.inference import engines, paddle_engine
-from zodiac.models import builder, convert, freezing, weights
+from zodiac.models import builder, convert, freezing, prediction, weights, wrappers
 from zodiac.training import checkpoint, features
 
 nn = paddle.nn
@@ -110,6 +110,85 @@ def test_head_on_features_gives_the_logits_of_the_network(photos, arch, head, sh
     assert list(images.features[0].shape) == [VALID, *shape]
     assert np.allclose(images.features[0], features_now, atol=1e-4 * np.abs(features_now).max())
     assert np.allclose(logits, expected, atol=1e-4 * max(1, np.abs(expected).max()))
+
+
+DENSE = ['flatten', {'dropout': 0.4}, {'linear': 5}, 'elu', 'linear']
+
+
+def predictor(*overrides, epoch=1, head='auto'):
+    """(predict, extractor) of a run on features, the messages, validation images, and their probabilities by the network."""
+    overrides = [*FEATURES, 'image.size=32', 'image.resize=32', 'train.views=1', *overrides]
+    cfg, network, said = config.load(overrides=overrides), frozen_network(head=head), []
+    if cfg.evaluate.flip_average:
+        network = wrappers.FlipAverage(network)
+    network.eval()
+    found = features.predictor(cfg, network, {'epoch': epoch}, Loader, said.append)
+    images = ZodiacDataset('valid', cfg=cfg)
+    return found, said, images, prediction.predict(network, Loader(images, 4, cfg), VALID)
+
+
+@pytest.mark.parametrize('head', ['auto', DENSE], ids=['linear', 'dense'])
+@pytest.mark.parametrize('flip_average', ['false', 'true'])
+def test_probabilities_from_features_are_those_of_the_network(photos, head, flip_average):
+    (predict, _), said, images, expected = predictor(f'evaluate.flip_average={flip_average}', head=head)
+    found = predict(images)
+    assert found.dtype == np.float32 and np.allclose(found, expected, atol=1e-4)
+    assert computed(said) == VALID
+    assert np.array_equal(predict(images), found) and computed(said) == 0
+    assert images[0][0].shape == (3, 32, 32), 'its items are still pictures'
+
+
+def test_where_features_cannot_be_kept_the_network_predicts(photos):
+    Path('file').touch()
+    (predict, _), said, images, expected = predictor('data.cache=file')
+    assert np.allclose(predict(images), expected, atol=1e-6)
+    (message,) = said
+    assert message.startswith('file: the features cannot be written there')
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'epoch', 'kept'),
+    [
+        (['train.views=0'], 1, False),
+        (['train.views=1'], 3, True),
+        (['train.head=linear'], 1, True),
+        (['train.head=linear'], None, True),
+        (['train.head=linear'], 2, False),
+    ],
+    ids=str,
+)
+def test_a_backbone_that_has_learned_is_run_on_the_images(photos, overrides, epoch, kept):
+    (predict, extractor), said, images, expected = predictor(*overrides, epoch=epoch)
+    assert bool(extractor) == kept
+    assert np.allclose(predict(images), expected, atol=1e-4) and bool(said) == kept
+
+
+@pytest.mark.parametrize('flip_average', ['false', 'true'])
+def test_fixed_images_are_run_by_the_network_once(photos, monkeypatch, flip_average):
+    (_, extractor), *_ = predictor(f'evaluate.flip_average={flip_average}')
+    average, images = extractor.backbone.network, np.random.default_rng(0).random((3, 3, 32, 32), np.float32)
+    if flip_average == 'true':
+        average = wrappers.FlipAverage(average)
+    with paddle.no_grad():
+        expected = average(paddle.to_tensor(images)).numpy()
+    found = extractor.logits_of(images, flip_average == 'true')
+    assert np.allclose(found, expected, atol=1e-6)
+    paths = list(Path('cache').glob('*/features.npy'))
+    assert len(paths) == (2 if flip_average == 'true' else 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(features.Backbone, 'run_network', None)
+        assert np.array_equal(extractor.logits_of(images, flip_average == 'true'), found)
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:-1])
+    assert np.array_equal(extractor.logits_of(images, flip_average == 'true'), found), 'damaged ones are not used'
+
+
+def test_an_image_that_cannot_be_read_is_named(photos):
+    (predict, _), said, images, _ = predictor()
+    Path('valid/3.png').write_bytes(b'')
+    with pytest.raises(UserError, match='valid/3.png'):
+        predict(images)
+    assert not [text for text in said if 'this time' in text]
 
 
 def test_a_network_with_computation_after_its_head_is_refused(fit):
@@ -395,7 +474,7 @@ def test_views_with_several_processes_are_refused(photos):
 def test_paddle_inference_gives_what_the_network_gives(photos):
     backbone = features.Backbone(frozen_network())
     images = paddle.randn([3, 3, 32, 32])
-    assert np.allclose(backbone.run(images), backbone._run_network(images), atol=1e-4)
+    assert np.allclose(backbone.run(images), backbone.run_network(images), atol=1e-4)
 
 
 def test_the_backbone_files_exist_when_onednn_fails_later(workdir, monkeypatch):
@@ -427,7 +506,16 @@ def test_many_images_are_run_by_another_engine_and_later_few_as_well(photos, mon
     (path,) = Path('cache').glob('*/onnx')
     path.write_bytes(path.read_bytes()[:-1])
     later = features.Backbone(backbone.network)
-    assert later.fastest(1, 'cache') is later.run, 'a damaged one is not used'
+    assert later.fastest(features.FEW + 1, 'cache') is later.run, 'a damaged one is not used'
+
+
+def test_few_images_need_no_static_graph(photos, monkeypatch):
+    monkeypatch.setattr(convert, 'save_static', None)
+    backbone = features.Backbone(frozen_network())
+    images = paddle.randn([3, 3, 32, 32])
+    with paddle.no_grad():
+        expected = backbone.layer(images).numpy()
+    assert np.array_equal(backbone.fastest(features.FEW, 'cache')(images), expected)
 
 
 @pytest.mark.parametrize('wrong', [lambda images: np.zeros([len(images), 144], np.float32), None])

@@ -235,7 +235,7 @@ def test_folds_are_measured_on_all_images_and_stand_beside_the_split(measure, ca
     assert [row['path'] for row in rows[:2]] == ['train/0.png', 'train/1.png'] and len(rows) == 20
     assert sum(row['label'] == row['prediction'] for row in rows) == result['folds']['top1'] * 20
     said = capsys.readouterr()
-    assert said.err.count('0 computed now') == 2, 'the training has computed them'
+    assert said.err.count('0 computed now') == 3, 'the training has computed them'
     assert 'over 2 folds of all 20 images' in said.out
     page = Path('output/run/report-valid/report.html').read_text()
     assert page.index('over 2 folds of all 20 images') < page.index('on 7 images of the split valid')
@@ -244,7 +244,18 @@ def test_folds_are_measured_on_all_images_and_stand_beside_the_split(measure, ca
 
 def test_the_mean_of_mirror_images_is_measured_as_it_is_learned(measure, capsys):
     assert measure('evaluate.flip_average=true')['folds']['n'] == 20
-    assert capsys.readouterr().err.count('0 computed now') == 3
+    assert capsys.readouterr().err.count(' 7 computed now') == 2, 'in training, and their mirror images in evaluate.py'
+
+
+def test_metrics_from_features_are_those_of_the_network(measure, monkeypatch):
+    def fail(*_):
+        raise features.NoFeatures('no')
+
+    from_features = measure('evaluate.flip_average=true')
+    monkeypatch.setattr(features.Extractor, 'logits', fail)
+    from_images = measure('evaluate.flip_average=true')
+    assert from_features['loss'] == pytest.approx(from_images['loss'], abs=1e-4)
+    assert from_features['confusion_matrix'] == from_images['confusion_matrix']
 
 
 def test_folds_are_not_measured_on_features_that_were_learned_from_the_images(measure, capsys):

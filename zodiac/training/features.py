@@ -1,13 +1,15 @@
-"""Features of a frozen backbone, computed once and cached on disk, so that each epoch runs only the head.
+"""Features of a frozen backbone, computed once and cached on disk, so that each epoch, and evaluate.py, run only the head.
 
 View v of an image is its augmentation in epoch v; epoch e trains on view e modulo the number of views. The cache finds the features of an
 image by the content of its file: of a longer list only the new images are computed. They go into a folder of their own, written
 atomically and verified when opened, which can be deleted between runs.
 """
 
+import contextlib
 import functools
 import glob
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -17,6 +19,7 @@ import weakref
 import zlib
 
 import numpy as np
+from scipy.special import softmax
 from tqdm import tqdm
 
 from zodiac.base import device, files, stops
@@ -24,17 +27,22 @@ from zodiac.base.errors import UserError
 from zodiac.base.paddle_setup import paddle
 from zodiac.data import cache
 from zodiac.inference import engines, paddle_engine
-from zodiac.models import builder, convert
+from zodiac.models import builder, convert, prediction
 
 BATCH = 32  # images per run of the backbone
 # On two cores, for EfficientNet-Lite0 in float32, OpenVINO is 1.2 to 1.7 times as fast as Paddle, ONNX Runtime 0.9 to 1.5 times. bfloat16
 # is another 2 to 3 times as fast and as accurate over folds, but gives other features than the network that is kept.
 ENGINE = 'openvino'
+FEW = 32  # images up to which the network itself is faster than tracing a static graph
 MANY = 500  # images from which the conversion to ONNX, 2 s, is worth it; later runs find it in the cache
 CHECKED = 4  # images on which head and features are compared with the network
 TOLERANCE = 1e-3  # of their logits, relative to the largest
 BLOCK = 1 << 24  # bytes
 AHEAD = 64  # files that are hashed ahead
+
+
+class NoFeatures(UserError):
+    """The features cannot be kept, or are not those of the network."""
 
 
 class Backbone:
@@ -77,13 +85,13 @@ class Backbone:
     def run(self):
         """A function, Tensor [N, 3, H, W] -> features as float32 array; on the CPU it uses Paddle Inference."""
         if paddle.device.get_device() != 'cpu':
-            return self._run_network
+            return self.run_network
         run = paddle_engine.runner(convert.network_of(self.graph), f'{self.graph}.pdiparams', 'cpu')
         return lambda images: run(images.numpy())[0]
 
     def fastest(self, count, folder):
         """`run` for `count` images: by OpenVINO, where it is installed and there are many images or the backbone has been converted before;
-        else by Paddle.
+        else by Paddle, without a static graph for a few images.
 
         Args:
             folder: the cache, where the converted backbone is kept.
@@ -91,36 +99,39 @@ class Backbone:
         if self._faster:
             return self._faster
         if paddle.device.get_device() != 'cpu' or not engines.installed(ENGINE):
-            return self.run
+            return self._by_paddle(count)
         place = f'{folder}/{cache.key([], ["backbone", *self.identity], __name__)}'
         try:
             onnx = _read_verified(f'{place}/onnx')
             if onnx is None:
                 if count < MANY or not convert.can_save_onnx():
-                    return self.run
+                    return self._by_paddle(count)
                 onnx = self._convert(place)
             manifest = {'name': 'backbone', 'sha256': {'backbone.onnx': hashlib.sha256(onnx).hexdigest()}}
             run = engines.ENGINES[ENGINE](engines.Source(place, manifest, onnx), 'cpu')
         except UserError:
-            return self.run  # Paddle runs every network
+            return self._by_paddle(count)  # Paddle runs every network
         self._faster = lambda images: run(images.numpy())[0]
         return self._faster
+
+    def _by_paddle(self, count):
+        return self.run_network if count <= FEW else self.run
 
     def _convert(self, place):
         """The backbone as ONNX, which is kept in the folder `place`. Raises UserError where it cannot be converted."""
         convert.save_onnx(self.graph, ['features'])
         with open(f'{self.graph}.onnx', 'rb') as file:
             onnx = file.read()
-        with files.atomic_folder(place) as folder, open(f'{folder}/onnx', 'wb') as file:
-            file.write(_sha256(onnx) + onnx)
+        _write_verified(place, 'onnx', onnx)
         return onnx
 
-    def _run_network(self, images):
+    def run_network(self, images):
+        """`run` by the network itself."""
         with paddle.no_grad():
             return self.layer(images).numpy()
 
     def checked(self, images, run):
-        """`run`, or that of Paddle where another engine fails on these images. Raises UserError as `check` does."""
+        """`run`, or that of Paddle where another engine fails on these images. Raises NoFeatures as `check` does."""
         try:
             self.check(images, run)
         except UserError:
@@ -131,7 +142,7 @@ class Backbone:
         return run
 
     def check(self, images, run):
-        """Raise UserError unless head and features, by `run`, give the logits of the network."""
+        """Raise NoFeatures unless head and features, by `run`, give the logits of the network."""
         before, training = [parameter.clone() for parameter in self.rest.parameters()], self.network.training
         self.network.eval()
         with paddle.no_grad():
@@ -144,7 +155,7 @@ class Backbone:
             self.network.train()
         difference = np.abs(expected - found).max() / max(1, np.abs(expected).max())
         if not difference <= TOLERANCE:
-            raise UserError(
+            raise NoFeatures(
                 'train.views: the head gives other logits on the features than the network on the images (relative difference '
                 f'{difference:.1e}); set train.views=0 and train.head=sgd'
             )
@@ -204,7 +215,8 @@ class Extractor:
             images: a dataset.ZodiacDataset of n images; keys: `content_keys` of its paths.
             views: number of views.
             mirror: compute the features of the mirror images.
-        Raises: UserError where an image cannot be read, or the features cannot be written.
+        Raises: UserError where an image cannot be read; NoFeatures where the features cannot be written, or are not those of the
+            network.
         """
         started, found, computed = time.monotonic(), [], 0
         images.use_order(None)  # in the order of the index
@@ -233,7 +245,7 @@ class Extractor:
                 found.append(rows)
                 computed += count
         except OSError as error:
-            raise UserError(
+            raise NoFeatures(
                 f'{self.folder}: the features cannot be written there ({error.strerror}); set data.cache=FOLDER, or train.views=0 and '
                 'train.head=sgd'
             ) from None
@@ -243,6 +255,69 @@ class Extractor:
             f'{computed} computed now, in {time.monotonic() - started:.0f} s'
         )
         return found
+
+    def logits(self, images, flip_average=False):
+        """float32 [n, classes] of the network in eval mode; see `features`.
+
+        Args:
+            images: without augmentation; flip_average: the mean over each image and its mirror image, as of a wrappers.FlipAverage.
+        """
+        keys = content_keys(images.paths)
+        views = self.features(images, keys) + (self.features(images, keys, mirror=True) if flip_average else [])
+        parts = np.array_split(np.arange(len(images)), -(-len(images) // BATCH))
+
+        def run(rows, numbers):
+            return self.backbone.rest(paddle.to_tensor(np.stack([rows[number] for number in numbers]))).numpy()
+
+        with paddle.no_grad():
+            return np.mean([np.concatenate([run(rows, numbers) for numbers in parts]) for rows in views], 0)
+
+    def logits_of(self, images, flip_average=False):
+        """`logits` for normalised images, float32 [n, 3, H, W], that are the same in each run: their features, by the network itself,
+        are kept too."""
+        views = [images, np.ascontiguousarray(images[..., ::-1])] if flip_average else [images]
+        with paddle.no_grad():
+            return np.mean([self.backbone.rest(paddle.to_tensor(self._kept(view))).numpy() for view in views], 0)
+
+    def _kept(self, images):
+        place = f'{self.folder}/{cache.key([], ["images", *self.backbone.identity, _sha256(images).hex()], __name__)}'
+        content = _read_verified(f'{place}/features.npy')
+        if content is None:
+            parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+            stream = io.BytesIO()
+            np.save(stream, np.concatenate([self.backbone.run_network(paddle.to_tensor(part)) for part in parts]))
+            content = stream.getvalue()
+            with contextlib.suppress(UserError):  # they are computed again next time
+                _write_verified(place, 'features.npy', content)
+        return np.load(io.BytesIO(content))
+
+
+def predictor(cfg, network, origin, loader, say):
+    """What predicts with a run's network: from features, which the training has kept, where the backbone of its weights is frozen.
+
+    Args:
+        network, origin: of `checkpoint.load_network`.
+        loader, say: as for `Extractor`.
+    Returns: (predict, extractor): predict(images) -> float32 [n, classes], probabilities; the `Extractor`, or None for a backbone that
+        was fine-tuned.
+    """
+
+    def from_images(images):
+        return prediction.predict(network, loader(images, cfg.evaluate.batch_size, cfg), len(images))
+
+    tuned = cfg.train.head == 'linear' and (origin['epoch'] or 1) > 1
+    if tuned or not cfg.train.on_features:
+        return from_images, None
+    extractor = Extractor(cfg, getattr(network, 'network', network), loader, say)
+
+    def from_features(images):
+        try:
+            return softmax(extractor.logits(images, cfg.evaluate.flip_average), axis=1)
+        except NoFeatures as error:
+            say(f'{error}; this time the network runs on the images')
+            return from_images(images)
+
+    return from_features, extractor
 
 
 def content_keys(paths):
@@ -333,6 +408,11 @@ def _read_verified(path):
     return content if _sha256(content) == digest else None
 
 
+def _write_verified(place, name, content):
+    with files.atomic_folder(place) as folder, open(f'{folder}/{name}', 'wb') as file:
+        file.write(_sha256(content) + content)
+
+
 def _make(place, keys, backbone, loader, mirror, title, missing, limit, say):
     """Compute features of a view; there must be room for `missing` views, this one included."""
     count, about = len(loader.images), None
@@ -359,7 +439,7 @@ def _make(place, keys, backbone, loader, mirror, title, missing, limit, say):
 def _require_room(folder, wanted, limit):
     room = cache.make_room(folder, wanted, limit) if wanted <= limit else limit  # else delete nothing
     if wanted > room:
-        raise UserError(
+        raise NoFeatures(
             f'train.views: the features need {wanted / 1e9:.3g} GB, {folder} has room for {max(0, room) / 1e9:.3g} GB '
             f'(data.cache_gb = {limit / 1e9:g}, and the free space of the disk); raise data.cache_gb, set data.cache to a folder on '
             'another disk, lower train.views, or set train.views=0 and train.head=sgd'
