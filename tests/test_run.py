@@ -186,6 +186,23 @@ def test_every_other_name_means_a_setting_and_is_none_itself():
     assert set(options.OTHER_NAMES.values()) <= set(keys)
 
 
+def test_a_changed_group_changes_training_and_evaluation(workdir):
+    make_tree('photos', ['cat', 'dog'], {'train': 1, 'valid': 1, 'test': 1})
+    paths = sorted(map(str, Path('photos').glob('*/*/*')))
+    cfg = config.load(overrides=['data.root=data/list', 'data.labels=auto', 'annotate.list=list.csv'])
+    keys = []
+    for group in ('one', 'two'):
+        lines = [
+            'path,label,split,group',
+            *(','.join([path, *path.split('/')[2:0:-1], path + group]) for path in paths),
+        ]
+        Path('list.csv').write_text('\n'.join(lines))
+        run.annotate.annotate(cfg)
+        keys.append([run.key_of(stage, cfg) for stage in ('train', 'evaluate', 'export')])
+    before, after = keys
+    assert before[0] != after[0] and before[1] != after[1] and before[2] == after[2]
+
+
 @pytest.mark.parametrize(
     ('words', 'status', 'said'),
     [
