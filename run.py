@@ -35,7 +35,7 @@ def parse():
     parser.add_argument('--name', help='name of the run (default: that of the folder)')
     args = parser.parse_args()
     if not (args.photos or args.config):
-        parser.error('name the folder of the photos, an archive or a list: python run.py photos')
+        parser.error(calls.as_called('name the folder of the photos, an archive or a list: python run.py photos'))
     if args.name:
         args.override.append([f'name={schema.as_yaml(args.name)}'])
     return args

@@ -229,6 +229,14 @@ def test_a_run_that_is_not_exported_gets_the_command(workdir):
     assert_message(run_script('predict.py', 'pets', 'a.jpg', cwd=workdir), 1, 'python export.py output/pets')
 
 
+def test_the_name_of_a_run_in_place_of_photos_gets_its_settings(workdir):
+    os.makedirs('output/my pets')
+    Path('output/my pets/config.yaml').touch()
+    assert_message(
+        run_script('train.py', 'my pets', cwd=workdir), 1, 'no such file or folder', "-c 'output/my pets/config.yaml'"
+    )
+
+
 @pytest.mark.parametrize(
     ('path', 'name'),
     [

@@ -6,6 +6,7 @@ import shlex
 import sys
 import unicodedata
 
+from zodiac.base import runs
 from zodiac.base.errors import UserError
 
 UNPACKED = (
@@ -18,7 +19,13 @@ LONGEST = 80  # characters of a name
 
 def settings(path):
     """[(key, value, source), ...] of a folder of photos, an archive or a list. For a folder that cannot be written to, links to its content
-    are made in data/<name>. Raises UserError if there is nothing at `path`."""
+    are made in data/<name>. Raises UserError if there is nothing at `path`; it names the run of that name, if there is one."""
+    run = next(filter(runs.is_run, runs.places(path)), None)
+    if run and not os.path.exists(path):
+        settings_of_run = shlex.quote(f'{run}/{runs.CONFIG}')
+        raise UserError(
+            f'{path}: no such file or folder; for the settings and photos of the run {run}: -c {settings_of_run}'
+        )
     require_there(path)
     root = f'./{path}' if path.startswith('-') else path  # so that printed commands do not take it for an option
     found = {'name': name_of(path), 'data.root': root.replace(os.sep, '/').rstrip('/') or '/'}
