@@ -122,6 +122,21 @@ def test_the_scripts_take_a_run_with_its_settings(finished, tmp_path, call_scrip
     assert call_script('annotate.py', PHOTOS, cwd=cwd).returncode == 0
     changed = call_script('evaluate.py', f'output/{RUN}', cwd=cwd)
     assert_message(changed, 1, 'new: zebra', PHOTOS)
+    assert_message(call_script('evaluate.py', RUN, '--data', 'new', cwd=cwd), 0)  # needs no photos of the run
+    shutil.rmtree(cwd / PHOTOS / LABELS[0])
+    os.makedirs(cwd / 'moved')
+    os.rename(cwd / 'new', cwd / 'moved/test')
+    assert_message(call_script('evaluate.py', RUN, '--data', 'moved', cwd=cwd), 0)  # a folder of test/ alone
+    os.rename(cwd / f'moved/test/{LABELS[0]}', cwd / 'moved/test/cow')
+    unknown = call_script('evaluate.py', RUN, '--data', 'moved', cwd=cwd)
+    assert_message(unknown, 1, 'moved/test/cow', 'annotate.unknown_class=skip')
+    assert '-o' not in unknown.stderr  # the classes of a trained network cannot be set
+    skipped = call_script('evaluate.py', RUN, '--data', 'moved', '-o', 'annotate.unknown_class=skip', cwd=cwd)
+    assert_message(skipped, 0, "left out: 1 path outside the class folders (such as 'moved/test/cow/')")
+    Path(cwd, 'list.csv').touch()
+    assert_message(
+        call_script('evaluate.py', RUN, '--data', 'list.csv', cwd=cwd), 2, '--data list.csv', 'folder of photos'
+    )
 
 
 @pytest.mark.parametrize(
