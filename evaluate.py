@@ -58,7 +58,9 @@ def main():
     else:
         cfg = config.from_arguments(args)
         evaluate(cfg, args.data)
-        print(f'next: {calls.command("export", *config.to_export(cfg))}')
+        exported = export_folder.is_export(cfg.evaluate.weights)
+        following = ['serve', cfg.evaluate.weights] if exported else ['export', *config.to_export(cfg)]
+        print(f'next: {calls.command(*following)}')
 
 
 def evaluate(cfg, data=None):
