@@ -294,6 +294,15 @@ def test_photos_that_cannot_be_written_to_are_linked(workdir, monkeypatch, capsy
     photos.settings('pets')
     assert sorted(os.listdir('data/pets')) == ['cat', 'fox'] and os.path.isfile('data/pets/fox/fox_0.jpg')
 
+    make_tree('other/pets', ['cat', 'emu'], {'': 1})
+    monkeypatch.setattr(os, 'access', lambda path, how: not path.endswith('pets'))
+    photos.settings('other/pets')  # another folder of the same name
+    assert sorted(os.listdir('data/pets')) == ['cat', 'emu'] and os.listdir('data/pets/cat') == ['cat_0.jpg']
+    os.unlink('data/pets/cat')
+    os.makedirs('data/pets/cat')
+    with pytest.raises(UserError, match='data/pets/cat: .*other/pets.*move it away'):
+        photos.settings('other/pets')
+
 
 @pytest.mark.parametrize(
     ('folder', 'split', 'expected'),
