@@ -38,7 +38,7 @@ from tqdm import tqdm
 import config
 from dataset import Loader, ZodiacDataset
 from zodiac.base import calls, class_names, device, files, photos, schema
-from zodiac.base.errors import UserError, run
+from zodiac.base.errors import UsageError, UserError, run
 from zodiac.base.paddle_setup import paddle
 from zodiac.data import inspection, left_out, near_duplicates
 from zodiac.data.entry import NEVER, UNREAD
@@ -57,7 +57,9 @@ def main():
     else:
         cfg = config.from_arguments(args)
         evaluate(cfg, args.data)
-        print(f'next: {calls.command("export", *config.to_export(cfg))}')
+        exported = export_folder.is_export(cfg.evaluate.weights)
+        following = ['serve', cfg.evaluate.weights] if exported else ['export', *config.to_export(cfg)]
+        print(f'next: {calls.command(*following)}')
 
 
 def evaluate(cfg, data=None):
@@ -81,7 +83,7 @@ def evaluate(cfg, data=None):
     result = {
         'split': split,
         **metrics.evaluate(dataset.labels, probabilities, names),
-        'calibration': calibration.evaluate(dataset.labels, probabilities, temperature(dataset, predict, cfg)),
+        'calibration': calibration.evaluate(dataset.labels, probabilities, temperature(dataset, predict, cfg, data)),
         'near_duplicates': annotation.without_near_duplicates(annotated['paths'], dataset.paths, right),
         **metrics.random_sample(dataset.paths, dataset.labels, probabilities, names, cfg.evaluate.sample, cfg.seed),
         **origin,
@@ -133,7 +135,12 @@ def labelled(cfg, folder):
     Raises: UserError if a class is not one of data.labels, or more than annotate.max_left_out of the photos cannot be used.
     """
     photos.require_there(folder)
-    tree = scan(folder, cfg.data.labels, cfg.annotate.unknown_class)
+    if os.path.isfile(folder):
+        raise UsageError(
+            f'--data {folder}: must be a folder with a folder of photos for each class; unpack an archive, and copy the photos of a list '
+            'into such folders'
+        )
+    tree = scan(folder, cfg.data.labels, cfg.annotate.unknown_class, trained=True)
     entries = [entry for entry in tree.entries if entry.verdict is UNREAD]
     stamps = bytearray(len(entries) * len(NEVER))
     convert = cfg.annotate.non_rgb == 'convert'
@@ -142,6 +149,9 @@ def labelled(cfg, folder):
     lost = [entry for entry in tree.entries if entry.verdict.reason]
     if lost:
         print(f'left out: {left_out.in_words(lost)}', file=sys.stderr)
+    if tree.stray:
+        others = formatting.count(len(tree.stray), 'path')
+        print(f'left out: {others} outside the class folders (such as {tree.stray[0]!r})', file=sys.stderr)
     number = {label: index for index, label in enumerate(cfg.data.labels)}
     with files.temporary_folder() as place:
         with files.atomic_write(f'{place}/index.txt') as file:
@@ -205,11 +215,16 @@ def require_finite(probabilities, weights):
         )
 
 
-def temperature(dataset, predict, cfg):
-    """The temperature fitted on the validation images; None without any, or if they are among the evaluated images."""
+def temperature(dataset, predict, cfg, data=None):
+    """The temperature fitted on the validation images; None without any, or if they are among the evaluated images. Those of a run that
+    is measured on the folder `data` may be gone, or have other classes by now."""
     if not os.path.isfile(f'{cfg.data.root}/valid.txt'):
         return None
+    if data and class_names.annotated(cfg) not in (None, cfg.data.labels):
+        return None
     valid = ZodiacDataset('valid', augment=False, cfg=cfg)
+    if data and not all(map(os.path.isfile, valid.paths)):
+        return None
     if set(valid.paths) & set(dataset.paths):
         return None
     return calibration.fit_temperature(valid.labels, predict(valid))

@@ -65,7 +65,7 @@ def main():
     if args.csv and not files.is_stream(args.csv):
         print(f'{classified} prediction{"" if classified == 1 else "s"} written to {args.csv}')
     if args.sort_into:
-        print(f'{copied} photos copied into {args.sort_into}/, {classified - copied} were there', file=sys.stderr)
+        print(f'copied into {args.sort_into}/: {copied}, already there: {classified - copied}', file=sys.stderr)
     if unread:
         raise UserError(
             f'{unread} of {classified + unread} files or folders could not be read; the others were classified'

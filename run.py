@@ -35,7 +35,7 @@ def parse():
     parser.add_argument('--name', help='name of the run (default: that of the folder)')
     args = parser.parse_args()
     if not (args.photos or args.config):
-        parser.error('name the folder of the photos, an archive or a list: python run.py photos')
+        parser.error(calls.as_called('name the folder of the photos, an archive or a list: python run.py photos'))
     if args.name:
         args.override.append([f'name={schema.as_yaml(args.name)}'])
     return args
@@ -49,6 +49,7 @@ import evaluate
 import export
 import train
 from dataset import ZodiacDataset
+from zodiac.data import groups
 from zodiac.data.folders import SPLITS
 from zodiac.models import imagenet
 from zodiac.report import formatting
@@ -150,7 +151,7 @@ def stage(name, log):
 
 
 def key_of(name, cfg):
-    """A hash of what the result of a stage depends on: settings, photos, index files, weights."""
+    """A hash of what the result of a stage depends on: settings, photos, index files, groups, weights."""
     used = dataclasses.asdict(cfg)
     evaluation, source = used['evaluate'], cfg.model.pretrained
     for section in WITHOUT[name]:
@@ -163,6 +164,8 @@ def key_of(name, cfg):
     splits = SPLITS if name == 'evaluate' else ('train', 'valid')
     content = (files.read_json(class_names.source(cfg)) or {}).get('content') or {}
     read += [f'{cfg.data.root}/{split}.txt' for split in splits]
+    if name != 'export':
+        read.append(f'{cfg.data.root}/{groups.NAME}')  # images that stay in one fold
     hashes = [files.sha256(path) if os.path.isfile(path) else None for path in read]
     return hashlib.sha256(json.dumps([used, [content.get(split) for split in splits], hashes]).encode()).hexdigest()
 

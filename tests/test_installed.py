@@ -114,6 +114,8 @@ def test_help_and_messages_name_the_commands_that_work_here(shell, site, tmp_pat
     make_tree(tmp_path / 'pets', ['cat', 'dog'], {'': 1})
     done = shell('python -m zodiac train -c photos -o data.root=pets')
     assert_message(done, 1, 'run zodiac annotate first')
+    done = shell('zodiac run')
+    assert done.returncode == 2 and done.stderr.endswith(': zodiac run photos\n')
     done = shell('zodiac serve some/infer', PYTHONPATH=f'{site}', PYTHONNOUSERSITE='1')
     assert done.returncode and 'serve.py' not in done.stderr
 

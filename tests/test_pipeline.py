@@ -442,7 +442,9 @@ def test_evaluating_the_export_gives_the_metrics_of_the_network(finished, tmp_pa
     cwd = copy_of(finished, tmp_path)
     expected = json.loads((cwd / 'output/small/report/metrics.json').read_text(encoding='utf-8'))
     overrides = [*SETTINGS, 'evaluate.weights=output/small/infer']
-    assert_message(call_script('evaluate.py', *overrides, cwd=cwd), 0)
+    evaluated = call_script('evaluate.py', *overrides, cwd=cwd)
+    assert_message(evaluated, 0)
+    assert evaluated.stdout.endswith('serve.py output/small/infer\n')  # it is exported already
     found = json.loads((cwd / 'output/small/report/metrics.json').read_text(encoding='utf-8'))
     assert found['confusion_matrix'] == expected['confusion_matrix'] and found['epoch'] == expected['epoch']
     assert found['loss'] == pytest.approx(expected['loss'], rel=1e-4)

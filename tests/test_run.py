@@ -122,6 +122,21 @@ def test_the_scripts_take_a_run_with_its_settings(finished, tmp_path, call_scrip
     assert call_script('annotate.py', PHOTOS, cwd=cwd).returncode == 0
     changed = call_script('evaluate.py', f'output/{RUN}', cwd=cwd)
     assert_message(changed, 1, 'new: zebra', PHOTOS)
+    assert_message(call_script('evaluate.py', RUN, '--data', 'new', cwd=cwd), 0)  # needs no photos of the run
+    shutil.rmtree(cwd / PHOTOS / LABELS[0])
+    os.makedirs(cwd / 'moved')
+    os.rename(cwd / 'new', cwd / 'moved/test')
+    assert_message(call_script('evaluate.py', RUN, '--data', 'moved', cwd=cwd), 0)  # a folder of test/ alone
+    os.rename(cwd / f'moved/test/{LABELS[0]}', cwd / 'moved/test/cow')
+    unknown = call_script('evaluate.py', RUN, '--data', 'moved', cwd=cwd)
+    assert_message(unknown, 1, 'moved/test/cow', 'annotate.unknown_class=skip')
+    assert '-o' not in unknown.stderr  # the classes of a trained network cannot be set
+    skipped = call_script('evaluate.py', RUN, '--data', 'moved', '-o', 'annotate.unknown_class=skip', cwd=cwd)
+    assert_message(skipped, 0, "left out: 1 path outside the class folders (such as 'moved/test/cow/')")
+    Path(cwd, 'list.csv').touch()
+    assert_message(
+        call_script('evaluate.py', RUN, '--data', 'list.csv', cwd=cwd), 2, '--data list.csv', 'folder of photos'
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,6 +201,23 @@ def test_every_other_name_means_a_setting_and_is_none_itself():
     assert set(options.OTHER_NAMES.values()) <= set(keys)
 
 
+def test_a_changed_group_changes_training_and_evaluation(workdir):
+    make_tree('photos', ['cat', 'dog'], {'train': 1, 'valid': 1, 'test': 1})
+    paths = sorted(map(str, Path('photos').glob('*/*/*')))
+    cfg = config.load(overrides=['data.root=data/list', 'data.labels=auto', 'annotate.list=list.csv'])
+    keys = []
+    for group in ('one', 'two'):
+        lines = [
+            'path,label,split,group',
+            *(','.join([path, *path.split('/')[2:0:-1], path + group]) for path in paths),
+        ]
+        Path('list.csv').write_text('\n'.join(lines))
+        run.annotate.annotate(cfg)
+        keys.append([run.key_of(stage, cfg) for stage in ('train', 'evaluate', 'export')])
+    before, after = keys
+    assert before[0] != after[0] and before[1] != after[1] and before[2] == after[2]
+
+
 @pytest.mark.parametrize(
     ('words', 'status', 'said'),
     [
@@ -210,6 +242,14 @@ def test_a_run_that_is_not_exported_gets_the_command(workdir):
     Path('output/pets/config.yaml').touch()
     picture(1).save('a.jpg')
     assert_message(run_script('predict.py', 'pets', 'a.jpg', cwd=workdir), 1, 'python export.py output/pets')
+
+
+def test_the_name_of_a_run_in_place_of_photos_gets_its_settings(workdir):
+    os.makedirs('output/my pets')
+    Path('output/my pets/config.yaml').touch()
+    assert_message(
+        run_script('train.py', 'my pets', cwd=workdir), 1, 'no such file or folder', "-c 'output/my pets/config.yaml'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -253,6 +293,15 @@ def test_photos_that_cannot_be_written_to_are_linked(workdir, monkeypatch, capsy
     make_tree('pets', ['fox'], {'': 3})
     photos.settings('pets')
     assert sorted(os.listdir('data/pets')) == ['cat', 'fox'] and os.path.isfile('data/pets/fox/fox_0.jpg')
+
+    make_tree('other/pets', ['cat', 'emu'], {'': 1})
+    monkeypatch.setattr(os, 'access', lambda path, how: not path.endswith('pets'))
+    photos.settings('other/pets')  # another folder of the same name
+    assert sorted(os.listdir('data/pets')) == ['cat', 'emu'] and os.listdir('data/pets/cat') == ['cat_0.jpg']
+    os.unlink('data/pets/cat')
+    os.makedirs('data/pets/cat')
+    with pytest.raises(UserError, match='data/pets/cat: .*other/pets.*move it away'):
+        photos.settings('other/pets')
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,11 @@ def test_a_missing_index_is_named_with_the_next_step(tmp_path):
         index.read(str(tmp_path / 'train.txt'), 12)
 
 
+def test_without_the_folder_of_the_photos_the_setting_is_named(tmp_path):
+    with pytest.raises(UserError, match=r'no folder .*moved; .* -o data\.root=FOLDER'):
+        index.read(str(tmp_path / 'moved/train.txt'), 12)
+
+
 def test_paths_are_a_sequence(tmp_path):
     paths, _ = index.read(write(tmp_path / 'train.txt', 'a.jpg\t0\nb/猫.jpg\t1\nc.jpg\t2\n'), 3)
     assert (len(paths), paths[1], paths[-1], paths[np.int64(0)]) == (3, 'b/猫.jpg', 'c.jpg', 'a.jpg')

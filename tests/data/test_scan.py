@@ -61,6 +61,20 @@ def test_a_split_folder_may_have_any_usual_name_in_any_case(workdir, names):
     assert found() == expected
 
 
+def test_photos_for_a_trained_network_need_no_training_images_and_keep_its_classes(workdir):
+    make_tree('photos', LABELS, {'test': 1})
+    assert [entry.split for entry in scan.scan('photos', LABELS, 'stop', trained=True).entries] == ['test', 'test']
+    make_tree('photos', ['cow'], {'test': 1})
+    make_tree('around it/in', LABELS, {'': 1})
+    for folder, said in (
+        ('photos', 'move it away, or set annotate'),
+        ('around it', "on that folder: --data 'around it/in'"),
+    ):
+        with pytest.raises(UserError) as caught:
+            scan.scan(folder, LABELS, 'skip' if said.endswith("in'") else 'stop', trained=True)
+        assert said in str(caught.value) and '-o' not in str(caught.value)
+
+
 @pytest.mark.parametrize('second', ['valid', 'Val', 'dev'])
 def test_two_folders_for_one_split_are_refused(workdir, second):
     make_tree('photos', LABELS, {'train': 1, 'val': 1, second: 1})

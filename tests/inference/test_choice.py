@@ -156,9 +156,17 @@ def test_what_is_asked_for_limits_the_choice(fake, asked, expected):
             {'precision': 'int8', 'manifest': {**MANIFEST, 'sha256': {'small.reference.npz': 'x'}}},
             'has no small.int8.onnx; export with export.int8=true',
         ),
+        (
+            {'engine': 'openvino', 'manifest': {**MANIFEST, 'sha256': {'small.reference.npz': 'x'}}},
+            'engine openvino: the export has no small.onnx; export with export.onnx=true',
+        ),
+        (
+            {'precision': 'int8', 'engine': 'paddle', 'manifest': {**MANIFEST, 'sha256': {'small.reference.npz': 'x'}}},
+            'the engine paddle does not run it',
+        ),
     ],
 )
-def test_a_precision_that_cannot_run_is_refused(fake, asked, words):
+def test_what_cannot_run_is_refused(fake, asked, words):
     with pytest.raises(UsageError, match=words):
         choose(**asked)
 

@@ -6,6 +6,7 @@ import shlex
 import sys
 import unicodedata
 
+from zodiac.base import runs
 from zodiac.base.errors import UserError
 
 UNPACKED = (
@@ -18,7 +19,11 @@ LONGEST = 80  # characters of a name
 
 def settings(path):
     """[(key, value, source), ...] of a folder of photos, an archive or a list. For a folder that cannot be written to, links to its content
-    are made in data/<name>. Raises UserError if there is nothing at `path`."""
+    are made in data/<name>. Raises UserError if there is nothing at `path`; it names the run of that name, if there is one."""
+    run = next(filter(runs.is_run, runs.places(path)), None)
+    if run and not os.path.exists(path):
+        settings_of_run = shlex.quote(f'{run}/{runs.CONFIG}')
+        raise UserError(f'{path}: no such file or folder; to name the run {run}: -c {settings_of_run}')
     require_there(path)
     root = f'./{path}' if path.startswith('-') else path  # so that printed commands do not take it for an option
     found = {'name': name_of(path), 'data.root': root.replace(os.sep, '/').rstrip('/') or '/'}
@@ -49,16 +54,21 @@ def name_of(path):
 
 
 def _link(folder, root):
-    """Link the folders in `folder` into `root`, where the index files can be written. Links to those that are gone are removed."""
+    """Link the folders in `folder` into `root`, where the index files can be written. Links to others, and to those that are gone, are
+    removed. Raises UserError if `root` has a folder of its own in the place of a link."""
     try:
         os.makedirs(root, exist_ok=True)
-        links = {name for name in os.listdir(root) if os.path.islink(os.path.join(root, name))}
         inner = {name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))}
+        wanted = {name: os.path.join(os.path.abspath(folder), name) for name in inner}
+        for name in os.listdir(root):
+            link = os.path.join(root, name)
+            if os.path.islink(link) and os.readlink(link) != wanted.get(name):
+                os.unlink(link)
+            elif name in inner and not os.path.islink(link):
+                raise UserError(f'{link}: is in the place of a link to {wanted[name]}; move it away')
         new = inner - set(os.listdir(root))
-        for name in links - inner:
-            os.unlink(os.path.join(root, name))
         for name in new:
-            os.symlink(os.path.join(os.path.abspath(folder), name), os.path.join(root, name))
+            os.symlink(wanted[name], os.path.join(root, name))
     except OSError as error:
         raise UserError(
             f'{folder}: cannot be written to, and {root} cannot be linked to it ({error.strerror}); copy the photos into a folder of yours'

@@ -52,6 +52,12 @@ def read(path, num_classes):
         content = _content(path)
         parts = [_lines(content, *span, path, num_classes) for span in _spans(content)]
     except FileNotFoundError:
+        root = os.path.dirname(path)
+        if root and not os.path.isdir(root):
+            raise UserError(
+                f'{path}: no such index, and no folder {root}; name the folder of the photos with -o data.root=FOLDER, and run annotate.py '
+                'on it first if it is new'
+            ) from None
         raise UserError(f'{path}: no such index; run annotate.py first') from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'{path}: cannot be read ({error}); run annotate.py again') from None

@@ -4,6 +4,7 @@ import difflib
 import operator
 import os
 import re
+import shlex
 from dataclasses import dataclass, field
 
 from zodiac.base import schema, walk
@@ -29,6 +30,7 @@ class Tree:
     root: str = ''  # start of all paths
     labels: list = field(default_factory=list)
     rows: str = ''  # hash of the rows of a list, see `listed`
+    trained: bool = False  # the labels are those of a trained network, which the images are only to be measured with
 
     def note(self, path, why):
         """Record what `walk.walk` leaves out. Raises OSError for a folder that cannot be read."""
@@ -40,13 +42,15 @@ class Tree:
             self.stray.append(f'{path}/' if why == 'searched already' else path)
 
 
-def scan(root, labels, unknown_class):
+def scan(root, labels, unknown_class, trained=False):
     """Walk data.root.
 
     Args:
+        root: data.root; with `trained`, the folder of evaluate.py --data.
         labels: class names, NFC; folder names are compared after normalisation, as macOS stores them as NFD. 'auto': see
             `folders.class_names`.
         unknown_class: 'stop' or 'skip', for folders that look like classes but are not in `labels` or not in a split.
+        trained: the labels are those of a trained network, and cannot change; no split is needed for training.
     Returns: Tree; the entry of a file whose name cannot be written to an index has a verdict, the others are unread.
     Raises: UserError if `root` is not a folder, has no images, or would lose class folders ('stop').
     """
@@ -58,7 +62,7 @@ def scan(root, labels, unknown_class):
     if not os.path.isdir(root):
         raise UserError(f'{root}: no such folder; {_look_alike(root) or "set data.root to the folder of the images"}')
     root = root.replace(os.sep, '/').rstrip('/') or '/'
-    tree = Tree(root=root)
+    tree = Tree(root=root, trained=trained)
     top = _folders(root, tree, skip=OWN_FILES)
     auto = labels == 'auto'
     labels = tree.labels = class_names(root, top) if auto else labels
@@ -165,7 +169,7 @@ def _check_splits(top, tree, labels):
                 setting = schema.override('data.labels', sorted({*labels, name_of(folder)}))
                 fix += f'; if it is a class itself, add it to the labels: -o {setting}'
             raise UserError(f'{folder}: is taken for the {split} images, but holds no class folders; {fix}')
-    if 'train' not in tree.given_splits:
+    if 'train' not in tree.given_splits and not tree.trained:
         folder = os.path.basename(next(iter(tree.given_splits.values())))
         raise UserError(
             f'{tree.root}: there is {folder}/ but no train/; put the training images into {tree.root}/train/<class>/'
@@ -206,12 +210,17 @@ def _deeper(unknown, tree, labels):
                 f'there are class folders in {around[0]} and {around[1]}; rename those folders to train, valid and test'
             )
         if around and not tree.given_splits and not tree.entries:
-            setting = schema.override('data.root', around[0])
-            return f'the class folders are in {around[0]}; without annotate.archive, run on that folder: -o {setting}'
+            without = '' if tree.trained else 'without annotate.archive, '
+            return f'the class folders are in {around[0]}; {without}run on that folder: {_option(tree, around[0])}'
         if around:
             return f'there are class folders in {around[0]}; move them out of it'
         level = [inner for folder in level for inner in subfolders(folder)]
     return ''
+
+
+def _option(tree, folder):
+    """The option that makes a folder the root."""
+    return f'--data {shlex.quote(folder)}' if tree.trained else f'-o {schema.override("data.root", folder)}'
 
 
 def _unknown_class(folders, tree, labels):
@@ -227,12 +236,12 @@ def _unknown_class(folders, tree, labels):
     fixes = [f'rename it to {near[0]}' if near else 'move it away']
     inner = subfolders(folders[0])
     if inner and len(inner) == len(visible(folders[0])) and not tree.given_splits:
-        fixes.append(f'run on it if the folders in it are the classes (-o {schema.override("data.root", folders[0])})')
+        fixes.append(f'run on it if the folders in it are the classes ({_option(tree, folders[0])})')
     skip = 'set annotate.unknown_class=skip to leave it out'
     unfit = [name for name in present if not schema.names_a_folder(name)]
     if unfit:
         return f'{problem}{", ".join(fixes)}, or {skip}; {unfit[0]!r} cannot be the name of a class, rename that folder'
-    if len(present) < 2:
+    if len(present) < 2 or tree.trained:
         return f'{problem}{", ".join(fixes)}, or {skip}'
     setting = schema.override('data.labels', present)
     return f'{problem}{", ".join(fixes)}, {skip}, or take the folders as they are: -o {setting}'

@@ -220,13 +220,21 @@ def _without_measuring(manifest, place, engine, precision):
     _require_bf16(precision)
     if reference.file_name(manifest) not in manifest['sha256']:
         return _of_older(manifest, engine, precision), 'the export has no reference logits; export the model again'
-    if precision == 'int8' and engines.onnx_name(manifest, 'int8') not in manifest['sha256']:
-        raise UsageError(
-            f'precision int8: the export has no {engines.onnx_name(manifest, "int8")}; export with export.int8=true'
-        )
     if (engine, precision) in (('paddle', 'int8'), ('onnxruntime', 'bf16')):
         raise UsageError(f'precision {precision}: the engine {engine} does not run it; use another --engine')
+    _require_onnx(manifest, engine, precision)
     return None
+
+
+def _require_onnx(manifest, engine, precision):
+    """Raise UsageError, with the setting of export.py, if what is asked for needs an ONNX file that the export lacks."""
+    kind = 'int8' if precision == 'int8' else 'fp32'
+    needed = kind == 'int8' or engine not in ('auto', 'paddle')
+    if needed and engines.onnx_name(manifest, kind) not in manifest['sha256']:
+        asked, setting = (f'precision {kind}', 'int8') if kind == 'int8' else (f'engine {engine}', 'onnx')
+        raise UsageError(
+            f'{asked}: the export has no {engines.onnx_name(manifest, kind)}; export with export.{setting}=true'
+        )
 
 
 def _require_bf16(precision):
