@@ -16,6 +16,7 @@ import evaluate
 import run
 from zodiac.base import options, photos, runs
 from zodiac.base.errors import UserError
+from zodiac.data import entry, left_out, scan
 
 LABELS = ['big cat', 'dog', '猫']
 PHOTOS = "pets & [1]'s"  # a name to quote
@@ -343,6 +344,14 @@ def test_too_many_unusable_images_and_empty_classes_are_refused(workdir):
         run_script('annotate.py', *settings, 'annotate.max_left_out=0.2', cwd=workdir), 1, 'class fox', '1 not an image'
     )
     assert_message(run_script('annotate.py', *settings, 'annotate.max_left_out=1', cwd=workdir), 0, 'WARNING')
+
+
+def test_missing_files_of_a_list_are_corrected_there():
+    lost = entry.Entry('gone.jpg', 'train', 'cat', entry.Verdict('no such file'))
+    with pytest.raises(UserError) as caught:
+        left_out.require_few(scan.Tree([lost], root='data/list', labels=['cat']), 0.05, whole=False)
+    assert 'correct the list, or set annotate.max_left_out=1' in str(caught.value)
+    assert 'no index' not in str(caught.value)  # evaluate.py --data writes none
 
 
 def test_without_the_weights_of_the_recipe_those_that_are_installed_are_used(workdir, monkeypatch, capsys):

@@ -25,7 +25,7 @@ from zodiac.base import device
 from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
 from zodiac.images import transforms
-from zodiac.inference import export_folder, exported_model
+from zodiac.inference import engines, export_folder, exported_model
 from zodiac.inference.exported_model import softmax
 from zodiac.models import convert
 
@@ -190,3 +190,10 @@ def test_the_onnx_model_runs_where_paddle_is_not_installed(tmp_path):
     note_parity(tmp_path, 'onnxruntime')
     command = [sys.executable, '-c', WITHOUT_PADDLE, str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=60)
+
+
+@pytest.mark.parametrize(('precision', 'setting'), [('fp32', 'export.onnx=true'), ('int8', 'export.int8=true')])
+def test_a_missing_onnx_file_names_the_setting_that_writes_it(precision, setting):
+    source = engines.Source('infer', {'name': 'small', 'sha256': {}}, None, precision)
+    with pytest.raises(UserError, match=f'infer: has no small.* export again with {setting}'):
+        engines._onnx_path(source, 'openvino')

@@ -24,9 +24,10 @@ def require_few(tree, most, whole=True):
     total = len(lost) + sum(not entry.verdict.reason for entry in tree.entries)
     if len(lost) > most * total:
         fixes = [*_fixes(lost), 'set annotate.max_left_out=1 to leave them out']
+        written = '; no index was written' if whole else ''
         raise UserError(
             f'{tree.root}: {len(lost)} of {total} image files ({len(lost) / total:.1%}) cannot be used, more than annotate.max_left_out = '
-            f'{most:g}: {in_words(lost)}; no index was written; {", or ".join(fixes)}'
+            f'{most:g}: {in_words(lost)}{written}; {", or ".join(fixes)}'
         )
     left = {entry.label for entry in tree.entries if not entry.verdict.reason and entry.split == 'train'}
     empty = [label for label in tree.labels if label not in left]
@@ -55,7 +56,9 @@ def _fixes(entries):
     """What to do, as a list."""
     settings = [setting for entry in entries if (setting := setting_for(entry.verdict.reason))]
     fixes = [f'set {setting} to include {settings.count(setting)} of them' for setting in dict.fromkeys(settings)]
-    return fixes + (['repair or remove the files'] if len(settings) < len(entries) else [])
+    missing = sum(entry.verdict.reason == 'no such file' for entry in entries)  # of a list
+    fixes += ['correct the list'] if missing else []
+    return fixes + (['repair or remove the files'] if len(settings) + missing < len(entries) else [])
 
 
 def _is_image(entry):

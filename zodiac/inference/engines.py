@@ -185,9 +185,10 @@ def _onnx_path(source, engine):
     name = onnx_name(source.manifest, source.precision)
     if name not in source.manifest['sha256']:
         why = source.manifest.get('without_onnx')
+        setting = 'export.int8=true' if source.precision == 'int8' else 'export.onnx=true'
         raise UserError(
             f'{source.folder}: has no {name}, which the engine {engine} needs{f" ({why})" if why else ""}; export again with '
-            'export.onnx=true, with requirements-deploy.txt on Python 3.12 or older, or use the engine paddle'
+            f'{setting}, with requirements-deploy.txt on Python 3.12 or older, or use the engine paddle'
         )
     return os.path.join(source.folder, name)
 
