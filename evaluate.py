@@ -265,7 +265,7 @@ def all_features(cfg, extractor):
         if not os.path.isfile(f'{cfg.data.root}/{split}.txt'):
             continue
         plain, augmented = (ZodiacDataset(split, augment=augment, cfg=cfg) for augment in (False, True))
-        own = features.content_keys(plain.paths)
+        own = extractor.keys(plain.paths)
         plain.use_features(extractor.features(plain, own))
         found = solved_run.views(cfg, extractor, plain, augmented, own)
         known = set(paths)

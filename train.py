@@ -341,7 +341,7 @@ def use_features(cfg, trainer, train_set, valid_set=None, solve=True):
     rest, linear = extractor.backbone.rest, cfg.train.head == 'linear'
     layer = solved_run.layer_of(rest) if linear else rest  # the layer: without dropout
     for images in filter(None, (valid_set, train_set)):
-        keys = features.content_keys(images.paths)
+        keys = extractor.keys(images.paths)
         views = min(cfg.train.views, cfg.train.epochs) if images.augment else 1
         images.use_features(extractor.features(images, keys, views))
     trainer.train_on_features(layer)

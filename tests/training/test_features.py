@@ -87,6 +87,15 @@ def computed(said):
 # The features
 
 
+def test_each_file_is_hashed_once_for_all_its_features(photos, monkeypatch):
+    hashed, content = [], features._content
+    monkeypatch.setattr(features, '_content', lambda path: hashed.append(path) or content(path))
+    extractor = features.Extractor(config.load(overrides=FEATURES), frozen_network(), Loader, lambda text: None)
+    paths = [f'{number}.jpg' for number in range(3)]  # that are not there: their names count
+    first, again = extractor.keys(paths), extractor.keys([*paths[::-1], '3.jpg'])
+    assert np.array_equal(first[::-1], again[:3]) and hashed == [*paths, '3.jpg']
+
+
 @pytest.mark.parametrize(
     ('arch', 'head', 'shape'),
     [

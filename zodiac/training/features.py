@@ -207,12 +207,19 @@ class Extractor:
         self.folder, self.limit = cfg.cache_dir, int(cfg.data.cache_gb * 10**9)
         self.by_content = cfg.train.head == 'linear'
         self.say = say
+        self._keys = {}  # by path
+
+    def keys(self, paths):
+        """`content_keys`; each file is read once."""
+        new = [path for path in dict.fromkeys(paths) if path not in self._keys]
+        self._keys.update(zip(new, content_keys(new)))
+        return np.stack([self._keys[path] for path in paths])
 
     def features(self, images, keys, views=1, mirror=False):
         """list of `Rows`, one per view.
 
         Args:
-            images: a dataset.ZodiacDataset of n images; keys: `content_keys` of its paths.
+            images: a dataset.ZodiacDataset of n images; keys: those of its paths.
             views: number of views.
             mirror: compute the features of the mirror images.
         Raises: UserError where an image cannot be read; NoFeatures where the features cannot be written, or are not those of the
@@ -262,7 +269,7 @@ class Extractor:
         Args:
             images: without augmentation; flip_average: the mean over each image and its mirror image, as of a wrappers.FlipAverage.
         """
-        keys = content_keys(images.paths)
+        keys = self.keys(images.paths)
         views = self.features(images, keys) + (self.features(images, keys, mirror=True) if flip_average else [])
         parts = np.array_split(np.arange(len(images)), -(-len(images) // BATCH))
 
