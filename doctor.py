@@ -27,7 +27,7 @@ import tempfile
 import time
 
 import config
-from zodiac.base import calls, class_names, device, errors, files, home, packages
+from zodiac.base import calls, class_names, device, errors, files, home, options, packages
 from zodiac.doctor import check_machine, check_packages, probe
 from zodiac.doctor.check_packages import FAILURE, OK, WARNING, Finding
 from zodiac.training import processes
@@ -87,9 +87,7 @@ def settings(args):
 
 def annotate_command(args):
     """The call of annotate.py with the settings of this one, for a shell."""
-    given = ['-c', args.config] if args.config else []
-    given += ['-o', *config.overrides_of(args)] if args.override else []
-    return calls.command('annotate', *given)
+    return calls.command('annotate', *options.again(args))
 
 
 def examine(name, check):

@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 import config
 from dataset import Loader, ZodiacDataset
-from zodiac.base import calls, class_names, device, files, photos, schema
+from zodiac.base import calls, class_names, device, files, options, photos, runs, schema
 from zodiac.base.errors import UsageError, UserError, run
 from zodiac.base.paddle_setup import paddle
 from zodiac.data import inspection, left_out, near_duplicates
@@ -57,8 +57,12 @@ def main():
     else:
         cfg = config.from_arguments(args)
         evaluate(cfg, args.data)
-        exported = export_folder.is_export(cfg.evaluate.weights)
-        following = ['serve', cfg.evaluate.weights] if exported else ['export', *config.to_export(cfg)]
+        if export_folder.is_export(cfg.evaluate.weights):
+            following = ['serve', cfg.evaluate.weights]
+        elif runs.is_run(cfg.run_dir):
+            following = ['export', *config.to_export(cfg)]
+        else:  # a weight file, with the settings of this command
+            following = ['export', *options.again(args)]
         print(f'next: {calls.command(*following)}')
 
 
@@ -258,10 +262,22 @@ def over_folds(cfg, extractor, origin):
     return measured, (paths, labels, probabilities)
 
 
+def require_folds(cfg):
+    """Raise UserError if a class has too few photos for evaluate.folds; for run.py, before it trains."""
+    label_of = {}
+    for split in SPLITS:
+        if os.path.isfile(f'{cfg.data.root}/{split}.txt'):
+            images = ZodiacDataset(split, augment=False, cfg=cfg)
+            label_of.update(zip(images.paths, images.labels))
+    paths = list(label_of)
+    together = solved_run.together(features.content_keys(paths), paths, cfg.data.root)
+    linear_head.require_folds(list(label_of.values()), together, cfg.evaluate.folds, cfg.data.labels)
+
+
 def all_features(cfg, extractor):
     """(paths, labels, views, groups) of the images of all splits, each path once; for views and groups see `linear_head.solve`."""
     paths, labels, views, keys = [], [], [], []
-    for split in ('train', 'valid', 'test'):
+    for split in SPLITS:
         if not os.path.isfile(f'{cfg.data.root}/{split}.txt'):
             continue
         plain, augmented = (ZodiacDataset(split, augment=augment, cfg=cfg) for augment in (False, True))
@@ -280,7 +296,7 @@ def all_features(cfg, extractor):
 
 def class_counts(cfg):
     """{split: int [classes]}: images of each class, for the splits that have an index."""
-    index = {split: f'{cfg.data.root}/{split}.txt' for split in ('train', 'valid', 'test')}
+    index = {split: f'{cfg.data.root}/{split}.txt' for split in SPLITS}
     index = {split: path for split, path in index.items() if os.path.isfile(path)}
     if 'valid' in index and 'test' in index and filecmp.cmp(index['valid'], index['test'], False):
         del index['valid']  # annotate.valid_from=test

@@ -110,6 +110,8 @@ def pipeline(cfg):
             annotate.annotate(cfg)
         cfg = class_names.resolve(cfg)
         print(photos_of(cfg), file=sys.stderr)
+        if cfg.evaluate.folds and cfg.train.head == 'linear':
+            evaluate.require_folds(cfg)
         for name, product, work in (
             ('train', 'best/state.json', lambda: train.train(cfg, must_resume=can_resume(cfg))),
             ('evaluate', f'{evaluate.report_of(cfg)}/metrics.json', lambda: evaluate.evaluate(cfg)),

@@ -191,10 +191,50 @@ def test_a_run_elsewhere_keeps_its_folder(workdir):
         ('train.epochs', '', 'train.epochs'),
         ('--epcohs', 'train', 'train.epochs'),
         ('--wobble', 'train', None),
+        ('--model-ema-decay', 'train', 'train.ema'),
+        ('--lrf', 'train', 'optim.min_lr'),
+        ('--drop', 'train', None),
+        ('--reprob', 'train', None),
     ],
 )
 def test_guessed_names_mean_settings(name, section, expected):
     assert options.meaning(config.Config(), name, section) == expected
+
+
+@pytest.mark.parametrize(
+    ('path', 'name'),
+    [
+        ('pets/train_list.txt', 'pets'),
+        ('pets/labels.csv', 'pets'),
+        ('pets/Annotations.json', 'pets'),
+        ('pets/birds.csv', 'birds'),
+        ('pets/train_list.zip', 'train_list'),
+    ],
+)
+def test_a_list_with_a_usual_name_gives_the_run_the_name_of_its_folder(workdir, path, name):
+    Path('pets').mkdir()
+    Path(path).write_text('')
+    assert photos.name_of(path) == name
+
+
+def test_too_few_photos_for_the_folds_are_found_before_training(workdir, call_script):
+    make_tree('pets', LABELS, {'': 6})
+    result = call_script('run.py', 'pets', *SMALL, 'evaluate.folds=7', cwd=workdir)
+    assert_message(result, 1, 'evaluate.folds = 7', 'set evaluate.folds to 6')
+    assert '2/4 train' not in result.stderr and not Path('output/pets').exists()
+
+
+def test_a_weight_file_that_was_evaluated_without_its_run_can_be_exported(finished, tmp_path, call_script):
+    cwd = copy_of(finished, tmp_path)
+    shutil.move(cwd / 'output' / RUN / 'best', cwd / 'kept')
+    shutil.rmtree(cwd / 'output')
+    weights = ['data.root=' + PHOTOS, 'data.labels=auto', 'name=other', 'evaluate.weights=kept', 'evaluate.folds=0']
+    evaluated = call_script('evaluate.py', *SMALL, *weights, cwd=cwd)
+    assert_message(evaluated, 0)
+    following = evaluated.stdout.splitlines()[-1].partition('next: ')[2]
+    exported = subprocess.run(following, shell=True, cwd=cwd, capture_output=True, text=True, timeout=240)
+    assert_message(exported, 0)
+    assert (cwd / 'output/other/infer/inference.yaml').is_file()
 
 
 def test_every_other_name_means_a_setting_and_is_none_itself():

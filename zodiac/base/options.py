@@ -14,10 +14,16 @@ from zodiac.base.errors import UsageError
 OTHER_NAMES = {  # of settings, as they are often guessed: without section, in lower case, with _ for -
     'learning_rate': 'optim.lr',
     'lr0': 'optim.lr',
+    'lrf': 'optim.min_lr',
     'optimizer': 'optim.name',
+    'opt': 'optim.name',
     'wd': 'optim.weight_decay',
     'scheduler': 'optim.schedule',
     'lr_scheduler': 'optim.schedule',
+    'lr_decay': 'optim.schedule',
+    'sched': 'optim.schedule',
+    'gamma': 'optim.step_factor',
+    'clip_grad': 'optim.clip_norm',
     'warmup': 'optim.warmup_epochs',
     'epoch': 'train.epochs',
     'num_epochs': 'train.epochs',
@@ -26,12 +32,20 @@ OTHER_NAMES = {  # of settings, as they are often guessed: without section, in l
     'batchsize': 'train.batch_size',
     'early_stopping': 'train.patience',
     'fp16': 'train.amp',
+    'bf16': 'train.amp',
+    'half': 'train.amp',
     'ema_decay': 'train.ema',
+    'model_ema': 'train.ema',
+    'model_ema_decay': 'train.ema',
+    'epsilon': 'train.label_smoothing',
+    'mixup_alpha': 'train.mixup',
+    'cutmix_alpha': 'train.cutmix',
     'backbone': 'model.arch',
     'model': 'model.arch',
     'network': 'model.arch',
     'weights': 'model.pretrained',
     'freeze_backbone': 'model.freeze',
+    'freeze_layers': 'model.freeze',
     'data': 'data.root',
     'data_dir': 'data.root',
     'data_path': 'data.root',
@@ -48,6 +62,10 @@ OTHER_NAMES = {  # of settings, as they are often guessed: without section, in l
     'resolution': 'image.size',
     'augmentation': 'augment',
     'zip': 'annotate.archive',
+    'val_split': 'annotate.valid_fraction',
+    'validation_split': 'annotate.valid_fraction',
+    'test_split': 'annotate.test_fraction',
+    'test_size': 'annotate.test_fraction',
     'folds': 'evaluate.folds',
     'onnx': 'export.onnx',
     'gpu': 'device',
@@ -58,6 +76,7 @@ OTHER_NAMES = {  # of settings, as they are often guessed: without section, in l
     'output_dir': 'output',
     'save_dir': 'output',
     'random_seed': 'seed',
+    'random_state': 'seed',
 }
 PATHS = {  # what a script can take before its options
     'run': ('RUN', 'a run, with its settings: its name, such as pets, or its folder, output/pets'),
@@ -134,7 +153,7 @@ def meaning(settings, name, section=''):
     for key in (name, of_section, OTHER_NAMES.get(last), *same[:1]):
         if key in keys:
             return key
-    near = difflib.get_close_matches(last, [key.rpartition('.')[2] for key in keys], n=1)
+    near = difflib.get_close_matches(last, [key.rpartition('.')[2] for key in keys], n=1, cutoff=0.75)  # below: `drop` is not `group`
     return next((key for key in keys if near and key.rpartition('.')[2] == near[0]), None)
 
 
@@ -148,6 +167,12 @@ def check(settings, key, value, where):
 def overrides_of(args):
     """The `key=value` arguments of a parsed command line, in order."""
     return [override for group in args.override for override in group]
+
+
+def again(args):
+    """The -c and -o of a parsed command line, as arguments of another script."""
+    overrides = overrides_of(args)
+    return [*(['-c', args.config] if args.config else []), *(['-o', *overrides] if overrides else [])]
 
 
 def assignments(path, overrides):

@@ -14,6 +14,7 @@ UNPACKED = (
 )
 ARCHIVES = re.compile(r'\.(zip|tgz|tbz2|txz|tar(\.(gz|bz2|xz))?)$', re.IGNORECASE)
 LISTS = re.compile(r'\.(csv|tsv|txt|json)$', re.IGNORECASE)
+USUAL = re.compile(r'((train|val|valid|test)[ _-]?)?(list|labels?|annotations?|index)|train', re.IGNORECASE)  # names of lists
 LONGEST = 80  # characters of a name
 
 
@@ -45,10 +46,15 @@ def require_there(path):
 
 
 def name_of(path):
-    """The name of a folder, an archive or a list, without characters that the name of a run cannot have."""
-    name = unicodedata.normalize('NFC', os.path.basename(os.path.abspath(path)))
+    """The name of a folder, an archive or a list, without characters that the name of a run cannot have; of a list such as train_list.txt
+    that of its folder."""
+    path = os.path.abspath(path)
+    name = os.path.basename(path)
     if os.path.isfile(path):
         name = LISTS.sub('', ARCHIVES.sub('', name))
+        if LISTS.search(path) and USUAL.fullmatch(name):
+            name = os.path.basename(os.path.dirname(path)) or name
+    name = unicodedata.normalize('NFC', name)
     name = re.sub(r'(?:[ _]*[^\w.\- ])+[ _]*', '_', name).lstrip('_.- ')
     return name[:LONGEST].rstrip('_. ') or 'photos'
 
