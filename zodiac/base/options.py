@@ -78,6 +78,7 @@ OTHER_NAMES = {  # of settings, as they are often guessed: without section, in l
     'random_seed': 'seed',
     'random_state': 'seed',
 }
+NEAR = 0.75  # similarity of a misspelt name; below, `drop` would mean `group`
 PATHS = {  # what a script can take before its options
     'run': ('RUN', 'a run, with its settings: its name, such as pets, or its folder, output/pets'),
     'photos': ('PHOTOS', 'folder of photos, an archive or a list: the settings are those of configs/photos.yaml'),
@@ -153,7 +154,7 @@ def meaning(settings, name, section=''):
     for key in (name, of_section, OTHER_NAMES.get(last), *same[:1]):
         if key in keys:
             return key
-    near = difflib.get_close_matches(last, [key.rpartition('.')[2] for key in keys], n=1, cutoff=0.75)  # below: `drop` is not `group`
+    near = difflib.get_close_matches(last, [key.rpartition('.')[2] for key in keys], n=1, cutoff=NEAR)
     return next((key for key in keys if near and key.rpartition('.')[2] == near[0]), None)
 
 

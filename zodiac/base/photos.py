@@ -14,7 +14,8 @@ UNPACKED = (
 )
 ARCHIVES = re.compile(r'\.(zip|tgz|tbz2|txz|tar(\.(gz|bz2|xz))?)$', re.IGNORECASE)
 LISTS = re.compile(r'\.(csv|tsv|txt|json)$', re.IGNORECASE)
-USUAL = re.compile(r'((train|val|valid|test)[ _-]?)?(list|labels?|annotations?|index)|train', re.IGNORECASE)  # names of lists
+# Names of lists that say nothing of their photos
+USUAL = re.compile(r'((train|val|valid|test)[ _-]?)?(list|labels?|annotations?|index)|train', re.IGNORECASE)
 LONGEST = 80  # characters of a name
 
 
