@@ -321,6 +321,11 @@ class Export:
     onnx: Union[Auto, bool] = setting('auto', 'Also write `<name>.onnx`; auto: if its packages are installed.')
     preprocess: bool = setting(False, 'The model takes uint8 pixels [N, H, W, 3] and normalizes them itself.')
     softmax: bool = setting(True, 'The model returns probabilities, and logits as a second output; false: only logits.')
+    features: bool = setting(
+        False,
+        'The model returns the features of each image, what enters its last linear layer, as its last output: for '
+        '`predict.py --features`.',
+    )
     temperature: bool = setting(False, 'Divide the logits by the temperature that fits the validation images best.')
 
 

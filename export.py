@@ -57,7 +57,13 @@ def export(cfg):
     predict, extractor = features.predictor(cfg, network, origin, Loader, note)
     temperature = fit_temperature(predict, dataset) if settings.temperature else 1.0
     layer = wrappers.Deployed(
-        network, cfg.image.mean, cfg.image.std, settings.preprocess, settings.softmax, temperature
+        network,
+        cfg.image.mean,
+        cfg.image.std,
+        settings.preprocess,
+        settings.softmax,
+        temperature,
+        settings.features,
     )
     layer.eval()
     manifest = describe(cfg, origin, temperature, not no_onnx)
@@ -123,6 +129,7 @@ def describe(cfg, origin, temperature, with_onnx):
     normalised = {'name': 'image', 'shape': [-1, 3, size, size], 'dtype': 'float32', 'layout': 'NCHW'}
     pixels = {'name': 'image', 'shape': [-1, size, size, 3], 'dtype': 'uint8', 'layout': 'NHWC'}
     outputs = ['probabilities', 'logits'] if cfg.export.softmax else ['logits']
+    outputs += ['features'] if cfg.export.features else []
     credit = {'credit': networks.credit(cfg.model.arch)} if origin.get('pretrained') is True else {}
     return {
         'name': cfg.name,

@@ -3,6 +3,7 @@
     python predict.py zodiac cat.jpg photos/                              # the run output/zodiac
     python predict.py output/zodiac/infer photos/ --top 3 --csv result.csv
     python predict.py zodiac photos/ --sort-into sorted/                  # copies them into sorted/<class>/
+    python predict.py zodiac photos/ --features features.npz              # paths and features, for other programs
 
 Prints one line per image: path, label, probability, separated by tabs; with --top N the N most probable labels. Folders may be of
 any size: images are decoded a few batches ahead of the network. Files and folders that cannot be read are reported on stderr and
@@ -23,6 +24,7 @@ import os
 import re
 import sys
 
+import numpy as np
 from tqdm import tqdm
 
 from zodiac.base import calls, device, files, photos
@@ -45,17 +47,21 @@ def main():
     classified = unread = copied = 0
     # result lines on the same terminal are progress enough
     quiet = None if args.csv or not sys.stdout.isatty() else True
-    with output(args) as write, tqdm(desc='classifying', unit='image', leave=False, disable=quiet) as bar:
+    bar = tqdm(desc='classifying', unit='image', leave=False, disable=quiet)
+    with output(args) as write, feature_file(args.features) as keep, bar:
         model = exported_model.load(args.infer_dir, args.device, args.engine, args.precision)
+        if args.features:
+            model.require_features('--features')
         found = image_batches.find(args.paths, lambda text: bar.write(files.printable(text), file=sys.stderr))
         for paths, batch, errors in image_batches.read(found, model.transform, args.batch_size):
             for error in errors:
                 bar.write(f'error: {files.printable(str(error))}', file=sys.stderr)
             unread += len(errors)
             if len(batch):
-                for path, probabilities in zip(paths, model.predict(batch)):
-                    guesses = exported_model.top_labels(probabilities, model.labels, args.top)
+                for path, answer in zip(paths, model.answers(batch)):
+                    guesses = exported_model.top_labels(answer.probabilities, model.labels, args.top)
                     write((path, guesses, model))
+                    keep(path, answer.features)
                     if args.sort_into and os.path.isfile(path):  # a pipe has been read
                         copied += sorting.copy_into(args.sort_into, guesses[0][0], path)
                 classified += len(paths)
@@ -64,6 +70,8 @@ def main():
             raise UserError(f'{unread} of {unread} files or folders could not be read')
     if args.csv and not files.is_stream(args.csv):
         print(f'{classified} prediction{"" if classified == 1 else "s"} written to {args.csv}')
+    if args.features:
+        print(f'features of {classified} image{"" if classified == 1 else "s"}: {args.features}', file=sys.stderr)
     if args.sort_into:
         print(f'copied into {args.sort_into}/: {copied}, already there: {classified - copied}', file=sys.stderr)
     if unread:
@@ -82,6 +90,7 @@ def make_parser():
     form.add_argument('--json', action='store_true', help='print one JSON object per line')
     form.add_argument('--csv', metavar='FILE', help='write a CSV file instead of printing lines')
     add('--sort-into', metavar='DIR', help='also copy each photo into a folder of its class in DIR')
+    add('--features', metavar='FILE', help='also write paths and features to a .npz file (needs export.features=true)')
     add('--batch-size', type=_positive, default=16, metavar='N', help='images per run of the network (default: 16)')
     add('--device', type=device.checked, default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
     choice.add_options(parser)
@@ -135,6 +144,23 @@ def output(args):
             write_row([path, *itertools.chain.from_iterable(cells)])
 
         yield write
+
+
+@contextlib.contextmanager
+def feature_file(path):
+    """Yield a function that takes the path of an image and its features, float32 [D]. Without `path` it does nothing; else it keeps both in
+    memory, and at the end they are written to the .npz file `path`: `paths`, str [n], and `features`, float32 [n, D].
+
+    Raises UserError at once if the file cannot be written.
+    """
+    if not path:
+        yield lambda *_: None
+        return
+    with files.atomic_write(path, binary=True) as file:
+        kept = []
+        yield lambda *row: kept.append(row)
+        paths, features = zip(*kept)
+        np.savez(file, paths=np.array(paths), features=np.stack(features))
 
 
 if __name__ == '__main__':

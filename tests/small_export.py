@@ -54,8 +54,9 @@ def settings(*overrides):
 def write(folder, network, cfg, temperature=1.0, with_onnx=None, examples=None):
     """Write the export of a network; returns its manifest."""
     with_onnx = convert.can_save_onnx() if with_onnx is None else with_onnx
+    how = cfg.export
     layer = wrappers.Deployed(
-        network, cfg.image.mean, cfg.image.std, cfg.export.preprocess, cfg.export.softmax, temperature
+        network, cfg.image.mean, cfg.image.std, how.preprocess, how.softmax, temperature, how.features
     )
     layer.eval()
     folder.mkdir(exist_ok=True)

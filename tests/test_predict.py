@@ -278,6 +278,27 @@ def test_photos_are_copied_into_folders_of_their_classes_and_nothing_is_overwrit
     assert_message(ask('photos', '--sort-into', 'photos/sorted'), 2, 'must not be inside photos')
 
 
+def test_features_are_written_with_their_paths_in_one_piece(ask, tmp_path, model):
+    draw(tmp_path / 'photos', 'a.png', 'b.png', '猫.png')
+    (tmp_path / 'photos/broken.jpg').write_bytes(b'x')
+    assert_message(ask('photos', '--features', 'f.npz'), 1, '--features: the model in', 'export.features=true')
+    assert not (tmp_path / 'f.npz').exists()
+    model.has_features = True
+    model.outputs = lambda batch: {'logits': batch.mean((2, 3)), 'features': batch.reshape(len(batch), -1)[:, :7]}
+    assert_message(
+        ask('photos', '--features', 'f.npz', '--batch-size', '2'), 1, 'features of 3 images: f.npz', '1 of 4'
+    )
+    with np.load(tmp_path / 'f.npz', allow_pickle=False) as found:
+        assert found['paths'].tolist() == ['photos/a.png', 'photos/b.png', 'photos/猫.png']
+        assert (found['features'].shape, found['features'].dtype) == ((3, 7), np.float32)
+        image = transforms.read(TRANSFORM, str(tmp_path / 'photos/b.png'))
+        assert np.array_equal(found['features'][1], image.reshape(-1)[:7])
+    before = (tmp_path / 'f.npz').read_bytes()
+    assert_message(ask('photos/broken.jpg', '--features', 'f.npz'), 1, '1 of 1')
+    assert (tmp_path / 'f.npz').read_bytes() == before
+    assert_message(ask('photos', '--features', 'photos'), 1, 'photos: cannot write')
+
+
 @pytest.mark.parametrize('label', ['..', 'a/b', ''])
 def test_a_label_that_is_no_folder_name_stays_inside(tmp_path, label):
     draw(tmp_path, 'a.png')

@@ -119,6 +119,19 @@ def test_a_bad_image_is_named_and_can_be_left_out(model):
         model.predict(7)
 
 
+def test_features_are_returned_where_the_export_has_them(run, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(run)
+    with pytest.raises(UserError, match='features=True: .* export it again: .*export.* small -o export.features=true$'):
+        model.predict(PICTURES, features=True)
+    write(tmp_path, network_of('small'), settings('export.features=true'))
+    other = zodiac.load(tmp_path, 'paddle', 'cpu', 'fp32')
+    found = np.stack([one.features for one in other.predict(PICTURES, features=True)])
+    mix = network_of('small').mix
+    logits = found @ mix.weight.numpy() + mix.bias.numpy()
+    np.testing.assert_allclose(logits, logits_of(network_of('small'), settings(), PICTURES), atol=1e-4)
+    assert other.predict(PICTURES[0])[0].features is None
+
+
 def test_threads_get_their_own_predictions(model):
     right = [LABELS[number] for number in expected().argmax(1)]
 

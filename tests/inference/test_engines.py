@@ -27,7 +27,7 @@ from zodiac.base.paddle_setup import paddle
 from zodiac.images import transforms
 from zodiac.inference import engines, export_folder, exported_model
 from zodiac.inference.exported_model import softmax
-from zodiac.models import convert
+from zodiac.models import convert, wrappers
 
 ALL = ('paddle', 'onnxruntime', 'openvino')
 
@@ -56,6 +56,35 @@ def test_probabilities_do_not_depend_on_the_inputs_and_outputs_of_the_graph(expo
     assert expected.std() > 1e-2
     got = predict(exports[name], engine, PICTURES[:count])
     assert got.shape == (count, 4) and np.abs(got - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize('kind', ['small', 'flip average', 'headed'])
+@pytest.mark.parametrize('options', [[], ['export.softmax=false', 'export.preprocess=true']])
+def test_each_engine_returns_the_features_that_enter_the_last_layer(tmp_path, kind, options):
+    network, cfg = network_of(kind), settings('export.features=true', *options)
+    network.eval()
+    own = getattr(network, 'network', network)
+    last = [layer for layer in own.sublayers() if isinstance(layer, paddle.nn.Linear)][-1]
+    seen = []
+    hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].numpy()))
+    logits = logits_of(network, cfg, PICTURES)
+    hook.remove()
+    scale = 9 if kind == 'flip average' else 1  # of cifarnet, behind its last layer
+    features = np.mean(seen, 0) / scale
+    write(tmp_path, network, cfg)
+    for engine in ('paddle', *(name for name in ALL[1:] if convert.can_save_onnx() and engines.installed(name))):
+        model = exported_model.load(str(tmp_path), 'cpu', engine, 'fp32', checked=False)
+        answers = model.answers(np.stack([transforms.apply(model.transform, image) for image in PICTURES]))
+        found = np.stack([answer.features for answer in answers])
+        assert found.dtype == np.float32 and found.shape == features.shape
+        assert np.abs(found - features).max() < 2e-3 * np.abs(features).max()  # OpenVINO approximates GELU
+        assert np.abs(np.stack([answer.probabilities for answer in answers]) - softmax(logits)).max() < 1e-4
+
+
+def test_features_need_a_linear_layer_at_the_end():
+    network = paddle.nn.Sequential(paddle.nn.Flatten(), paddle.nn.Linear(12, 4), paddle.nn.ReLU())
+    with pytest.raises(UserError, match='export.features: the last layer .* is ReLU'):
+        wrappers.before_last(network)
 
 
 @OPENVINO

@@ -78,6 +78,7 @@ INVALID = [
     {'output': {'name': 'guesses', 'shape': [-1, 4]}},
     {'outputs': ['logits', 'probabilities']},
     {'outputs': None},
+    {'outputs': ['features', 'logits']},
     {'parity': None},
     {'trained': None},
 ]

@@ -27,6 +27,7 @@ class Prediction:
     probability: float
     top: List[Tuple[str, float]]  # (label, probability), the most probable first
     path: Optional[str]  # of the file; None for an image in memory
+    features: Optional[np.ndarray] = None  # float32 [D], what enters the last layer; None unless asked for
 
 
 class Classifier:
@@ -49,6 +50,7 @@ class Classifier:
         top: int = 5,
         batch_size: int = 16,
         on_error: Optional[Callable[[UserError], None]] = None,
+        features: bool = False,
     ) -> List[Prediction]:
         """Classify images.
 
@@ -58,9 +60,13 @@ class Classifier:
             top: number of labels in `Prediction.top`.
             batch_size: images per run of the network.
             on_error: called with the error of each image that cannot be read, which is then left out; None: the first one is raised.
+            features: also return the features of each image, which an export with export.features=true has.
         Returns: a Prediction per image, in their order.
-        Raises: UserError for an image that cannot be read, which it names: an image in memory by its number, from 0.
+        Raises: UserError for an image that cannot be read, which it names: an image in memory by its number, from 0; and where the
+            export has no features.
         """
+        if features:
+            self._model.require_features('features=True')
         found, labels = [], self.labels
         batches = image_batches.read(_sources(images), self._model.transform, batch_size)
         for sources, batch, errors in batches:
@@ -71,10 +77,11 @@ class Classifier:
             if not sources:
                 continue
             with self._lock:
-                probabilities = self._model.predict(batch)
-            for source, row in zip(sources, probabilities):
-                guesses = exported_model.top_labels(row, labels, top)
-                found.append(Prediction(*guesses[0], guesses, source if isinstance(source, str) else None))
+                answers = self._model.answers(batch)
+            for source, answer in zip(sources, answers):
+                guesses = exported_model.top_labels(answer.probabilities, labels, top)
+                path = source if isinstance(source, str) else None
+                found.append(Prediction(*guesses[0], guesses, path, answer.features if features else None))
         return found
 
 

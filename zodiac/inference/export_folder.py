@@ -14,6 +14,13 @@ from zodiac.images import transforms
 
 MANIFEST = 'inference.yaml'
 INFER = 'infer'  # of a run
+OUTPUTS = [  # of a graph, in order
+    ['probabilities'],
+    ['logits'],
+    ['logits', 'features'],
+    ['probabilities', 'logits'],
+    ['probabilities', 'logits', 'features'],
+]
 SEAL = b'# SHA-256 of the lines above: '
 
 
@@ -73,7 +80,8 @@ def _is_valid(manifest):
         and isinstance(labels, list)
         and all(isinstance(label, (str, int, float)) for label in labels)
         and gives['name'] in ('probabilities', 'logits')
-        and output_names(manifest) in ([gives['name']], ['probabilities', 'logits'])
+        and output_names(manifest) in OUTPUTS
+        and gives['name'] == output_names(manifest)[0]
         and gives['shape'] == [-1, len(labels)]
         and takes.get('dtype', 'float32') in ('float32', 'uint8')
         and len(takes['shape']) == 4

@@ -1,14 +1,25 @@
-"""Load an exported model and run it: `load(folder).predict(batch)` gives probabilities.
+"""Load an exported model and run it: `load(folder)` has `predict(batch)`, probabilities, and `answers(batch)`, all it says of each image.
 
 Only load models that you trust: a static graph can contain operators that write files.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Callable, List, Optional
 
 import numpy as np
 
+from zodiac.base import calls, runs
+from zodiac.base.errors import UserError
 from zodiac.inference import choice, engines, export_folder, reference
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says about one image."""
+
+    probabilities: np.ndarray  # float32 [classes]
+    features: Optional[np.ndarray] = None  # float32 [D]; None where the export has none
 
 
 @dataclass
@@ -22,9 +33,30 @@ class ExportedModel:
     predict: Callable  # batch of transformed images [N, ...] -> probabilities, float32 [N, classes]
     engine: str = 'paddle'  # a key of engines.ENGINES
     outputs: Optional[Callable] = (
-        None  # the same batch -> {'probabilities': ..., 'logits': ...}, what the graph returns
+        None  # the same batch -> {'probabilities': ..., 'logits': ..., 'features': ...}, what the graph returns
     )
     precision: str = 'fp32'  # fp32, bf16 or int8
+    has_features: bool = False  # whether the graph returns them
+    folder: str = ''
+
+    def answers(self, batch):
+        """list of `Answer`, one per image of a batch of transformed images [N, ...]."""
+        if not self.has_features:
+            return list(map(Answer, self.predict(batch)))
+        found = self.outputs(batch)
+        return list(map(Answer, softmax(found['logits']), found['features']))
+
+    def require_features(self, asked):
+        """Raise UserError, with the command to export again, if the export has no features.
+
+        Args:
+            asked: what needs them, for the message.
+        """
+        if not self.has_features:
+            parent, name = os.path.split(self.folder.rstrip('/'))
+            run = runs.shortest(parent) if name == export_folder.INFER else self.name
+            again = calls.command('export', run, '-o', 'export.features=true')
+            raise UserError(f'{asked}: the model in {self.folder} does not return features; export it again: {again}')
 
 
 def load(folder, place='auto', engine='auto', precision='auto', checked=True):
@@ -64,6 +96,8 @@ def load(folder, place='auto', engine='auto', precision='auto', checked=True):
         asked.engine,
         outputs,
         asked.precision,
+        'features' in names,
+        folder,
     )
 
 

@@ -1,10 +1,11 @@
 """Build a network by name; split it into backbone and head."""
 
 import copy
+import functools
 import itertools
 
 from zodiac.base import networks
-from zodiac.base.errors import UsageError
+from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
 from zodiac.models.cifarnet import CifarNet
 from zodiac.models.convnext import ConvNeXt
@@ -60,6 +61,27 @@ def build(arch, num_classes, image_size=224, head='auto', zero_init_residual=Fal
 def head_of(network):
     """Prefix of the names of the head's parameters, 'fc.' in a ResNet."""
     return f'{[name for name, _ in network.named_children()][-1]}.'
+
+
+def before_last(network):
+    """A network as two layers: images -> features, float32 [N, D], and the last linear layer, features -> logits.
+
+    Returns: (backbone, linear). `backbone` is a copy in eval mode; what follows the linear layer, a factor or Dropout, is part of it.
+        `linear` is the network's own.
+    Raises: UserError where the last layer is another one.
+    """
+    name, linear = list(network.named_sublayers())[-1]
+    if not isinstance(linear, nn.Linear):
+        raise UserError(
+            f'export.features: the last layer of this network must be linear, and is {type(linear).__name__}; end model.head with linear: '
+            'classes, or set export.features=false'
+        )
+    with paddle.utils.unique_name.guard():
+        backbone = copy.deepcopy(network)
+    *parents, last = name.split('.')
+    setattr(functools.reduce(getattr, parents, backbone), last, nn.Identity())
+    backbone.eval()
+    return backbone, linear
 
 
 def split(network):

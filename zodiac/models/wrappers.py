@@ -3,6 +3,7 @@
 import numpy as np
 
 from zodiac.base.paddle_setup import paddle
+from zodiac.models import builder
 
 nn = paddle.nn
 
@@ -27,11 +28,12 @@ class Deployed(nn.Layer):
         preprocess: take pixels, uint8 [N, H, W, 3], and normalise them in the model.
         softmax: return probabilities and, as a second output, logits; otherwise logits only.
         temperature: divides the logits, see `calibration.fit_temperature`.
+        features: return, as the last output, the features too, see `before_last`.
     """
 
-    def __init__(self, network, mean, std, preprocess=False, softmax=True, temperature=1.0):
+    def __init__(self, network, mean, std, preprocess=False, softmax=True, temperature=1.0, features=False):
         super().__init__()
-        self.network = network
+        self.network, self.linear = before_last(network) if features else (network, None)
         self.preprocess, self.softmax, self.temperature = preprocess, softmax, temperature
         mean, std = (np.asarray(values, np.float32).reshape([1, 3, 1, 1]) for values in (mean, std))
         self.register_buffer('scale', paddle.to_tensor(1 / (255 * std)))
@@ -40,5 +42,18 @@ class Deployed(nn.Layer):
     def forward(self, image):
         if self.preprocess:
             image = image.astype('float32').transpose([0, 3, 1, 2]) * self.scale + self.shift
+        if self.linear is not None:
+            features = self.network(image)
+            logits = self.linear(features) / self.temperature
+            return (nn.functional.softmax(logits, -1), logits, features) if self.softmax else (logits, features)
         logits = self.network(image) / self.temperature
         return (nn.functional.softmax(logits, -1), logits) if self.softmax else logits
+
+
+def before_last(network):
+    """`builder.before_last` of a network, or of a FlipAverage: its features are the mean over an image and its mirror image, of which the
+    linear layer gives the mean of the logits."""
+    if isinstance(network, FlipAverage):
+        backbone, linear = builder.before_last(network.network)
+        return FlipAverage(backbone), linear
+    return builder.before_last(network)
