@@ -70,7 +70,9 @@ def scripts(tmp_path_factory):
     done = subprocess.run([*WATCHED, 'bash', 'scripts.sh'], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     printed = {path.name: path.read_text(encoding='utf-8') for path in (cwd / 'printed').iterdir()}
-    return printed, done.stdout.split(), [path.name for path in (cwd / 'home').rglob('*')]
+    kept = [path.relative_to(cwd / 'home') for path in (cwd / 'home').rglob('*')]
+    others = [path.name for path in kept if path.parts[:2] != ('.cache', 'zodiac')]  # ours: choices and compiled networks
+    return printed, done.stdout.split(), others
 
 
 @needs_a_namespace
