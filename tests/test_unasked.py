@@ -71,7 +71,9 @@ def scripts(tmp_path_factory):
     assert done.returncode == 0, done.stdout + done.stderr
     printed = {path.name: path.read_text(encoding='utf-8') for path in (cwd / 'printed').iterdir()}
     kept = [path.relative_to(cwd / 'home') for path in (cwd / 'home').rglob('*')]
-    others = [path.name for path in kept if path.parts[:2] != ('.cache', 'zodiac')]  # ours: choices and compiled networks
+    others = [
+        path.name for path in kept if path.parts[:2] != ('.cache', 'zodiac')
+    ]  # ours: choices and compiled networks
     return printed, done.stdout.split(), others
 
 
