@@ -158,6 +158,21 @@ def test_links_lead_somewhere(name):
             assert anchor in [*anchors, *re.findall('<a id="([^"]+)">', text)], link
 
 
+RESULT = re.compile(r'\[(0\.\d{4})\]\((\S+?\.json)\)\W*?[^|()]*?[(（](0\.\d{4}) (?:to|至) (0\.\d{4})')
+
+
+@pytest.mark.parametrize(('name', 'least'), [('README.md', 5), ('README_zh.md', 5), ('docs/recipes.md', 7)])
+def test_figures_are_those_of_the_recorded_results(name, least):
+    found = RESULT.findall(PAGES[name])
+    assert len(found) >= least
+    for figure, file, low, high in found:
+        recorded = json.loads(((ROOT / name).parent / file).read_text(encoding='utf-8'))
+        folds = recorded.get('folds') or {}
+        top1 = folds.get('mean', folds.get('top1', recorded.get('top1')))
+        interval = folds.get('interval_95', recorded.get('top1_interval_95'))
+        assert [figure, low, high] == [f'{value:.4f}' for value in (top1, *interval)], file
+
+
 def test_visualdl_is_shown_without_telemetry():
     for text in [*PAGES.values(), (ROOT / 'zodiac.ipynb').read_text(encoding='utf-8')]:
         assert all('--disable-telemetry' in line for line in re.findall('visualdl --logdir.*', text))
