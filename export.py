@@ -225,15 +225,16 @@ def reject(manifest, folder, dataset, cfg, extractor=None):
     """Write the file that unknown.py describes, add its hash to the manifest, and under `unknown` what was asked for and reached.
 
     A solved head is calibrated over folds of the training images. A network that learned in steps knows those too well: it is calibrated
-    on the validation images, with features by the fastest engine.
+    on the validation images, with features by the fastest engine; so is a solved head without cached features, or with one image per class.
 
     Returns: unknown.Rejection.
     """
-    training = ZodiacDataset('train', augment=False, cfg=cfg)
+    training, found = ZodiacDataset('train', augment=False, cfg=cfg), None
     if extractor and cfg.train.head == 'linear':
         augmented = ZodiacDataset('train', augment=True, cfg=cfg)
-        found, facts = solved_run.reject(cfg, extractor, training, augmented, manifest['temperature'])
-    else:
+        with contextlib.suppress(features.NoFeatures, rejection.NoPhotos):
+            found, facts = solved_run.reject(cfg, extractor, training, augmented, manifest['temperature'])
+    if found is None:
         model = fastest(manifest, folder, cfg)
 
         def run(images, chosen):

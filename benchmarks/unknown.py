@@ -232,15 +232,15 @@ def show(result):
         cells = (result['others'][name][kind] for name in names)
         print(f'{title:<28}' + ''.join(f'{cell["mean"]:>9.4f} +- {cell["sd"]:.4f}' for cell in cells))
     known = result['known']
+    kept, covered = known['known'], known['coverage']
     print(
-        f'known photos ({known["n_per_split"]} a split): kept {known["known"]["mean"]:.4f} +- {known["known"]["sd"]:.4f}; sets hold the label of '
-        f'{known["coverage"]["mean"]:.4f} +- {known["coverage"]["sd"]:.4f}, labels in a set {known["mean_size"]["mean"]:.3f}, one label '
+        f'known photos ({known["n_per_split"]} a split): kept {kept["mean"]:.4f} +- {kept["sd"]:.4f}; sets hold the label of '
+        f'{covered["mean"]:.4f} +- {covered["sd"]:.4f}, labels in a set {known["mean_size"]["mean"]:.3f}, one label '
         f'{known["one_label"]["mean"]:.3f}'
     )
     for name, row in known['per_class'].items():
-        print(
-            f'  {name:<26}kept {row["known"]["mean"]:.4f}, coverage {row["coverage"]["mean"]:.4f}, labels in a set {row["mean_size"]["mean"]:.3f}'
-        )
+        kept, covered, size = (row[kind]['mean'] for kind in ('known', 'coverage', 'mean_size'))
+        print(f'  {name:<26}kept {kept:.4f}, coverage {covered:.4f}, labels in a set {size:.3f}')
 
 
 if __name__ == '__main__':

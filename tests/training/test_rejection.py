@@ -63,7 +63,7 @@ def test_photos_of_something_else_score_lower_and_few_known_ones_are_rejected():
     assert known.dtype == np.float32
     assert roc_auc_score(np.repeat([1, 0], [600, 300]), np.concatenate([known, unlike])) > 0.99
     assert 0.92 < (known >= 0).mean() < 0.99 and (unlike >= 0).mean() < 0.02
-    assert facts == {'keep': 0.95, 'coverage': 0.98, 'method': 'lac', 'photos': 180, 'calibrated_on': 'folds'}
+    assert facts == {'keep': 0.95, 'level': 0.98, 'method': 'lac', 'photos': 180, 'calibrated_on': 'folds'}
 
 
 def test_what_is_sealed_gives_the_same_scores_and_sets():
@@ -87,12 +87,18 @@ def test_few_photos_get_the_levels_that_they_allow_and_a_warning_that_names_them
         found, facts = fitted(each, 2)
         assert facts['photos'] == 2 * each
     count = facts['photos']
-    assert facts['coverage'] == count / (count + 1) and facts['keep'] == min(0.95, count / (count + 1))
+    assert facts['level'] == count / (count + 1) and facts['keep'] == min(0.95, count / (count + 1))
     asked = config.load(overrides=['reject.keep=0.95']).reject
     warning = rejection.too_few(asked, facts)
     assert f'reject.coverage = 0.98 needs 49 photos that the model did not learn from; with {count},' in warning
     assert ('reject.keep = 0.95 needs 19 photos' in warning) == (count < 19)
     assert np.isfinite(found.score(strangers(4))).all()
+
+
+def test_one_photo_of_each_class_cannot_be_calibrated_over_folds():
+    features, labels = photos(1)
+    with pytest.raises(rejection.NoPhotos, match='reject.keep: no class has two training photos .* reject.keep=0'):
+        rejection.over_folds([features], labels, 3)
 
 
 def test_a_hundred_classes_keep_a_limited_number_of_photos(monkeypatch):

@@ -8,6 +8,7 @@ from scipy.special import softmax
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.utils.extmath import randomized_svd
 
+from zodiac.base.errors import UserError
 from zodiac.inference import label_sets, unknown
 from zodiac.training import linear_head
 
@@ -17,6 +18,10 @@ COMPARED = 128  # directions in which photos are compared
 SHRUNK = 64  # directions in which photos of one class are alike after shrinking
 SAMPLED = 8192  # photos at most from which these directions are found
 PART = 1024  # photos at a time
+
+
+class NoPhotos(UserError):
+    """There are no photos to calibrate on."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,15 @@ def over_folds(views, labels, classes, temperature=1.0, balanced=False, seed=0, 
     Args:
         views, labels, classes, balanced, seed, groups: as for `linear_head.over_folds`.
         temperature: of the export, which divides the logits.
+    Raises: NoPhotos where no class has two photos.
     """
     labels = np.asarray(labels)
     groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
     fold = linear_head.deal(labels, groups, FOLDS, seed)
+    if (fold < 0).all():
+        raise NoPhotos(
+            'reject.keep: no class has two training photos to calibrate with; add photos, or set reject.keep=0'
+        )
     probabilities = linear_head.over_folds(views, labels, classes, FOLDS, balanced, seed, groups)
     features, similarities = np.asarray(views[0], np.float32), np.zeros((len(labels), 2), np.float32)
     for number in range(FOLDS):
@@ -67,7 +77,7 @@ def calibrate(of_training, held, keep, coverage, method):
         keep: share of new photos of the trained classes that are known; coverage: share of them whose set has their label. Where there are
             too few photos for one of them, it is the highest that n photos allow, n / (n + 1).
         method: a key of label_sets.METHODS.
-    Returns: the facts: keep and coverage that were reached, method, photos (their number) and calibrated_on (folds or valid).
+    Returns: the facts: keep, and level for coverage, that were reached, method, photos (their number) and calibrated_on (folds or valid).
     """
     center = held.similarities.mean(0, np.float64)
     spread = np.maximum(held.similarities.std(0, dtype=np.float64), 1e-6)
@@ -78,7 +88,7 @@ def calibrate(of_training, held, keep, coverage, method):
     rejection = unknown.Rejection(
         of_training, center, spread, -label_sets.limit(unfamiliar, keep), method, label_sets.limit(own, coverage)
     )
-    facts = {'keep': keep, 'coverage': coverage, 'method': method, 'photos': count, 'calibrated_on': held.origin}
+    facts = {'keep': keep, 'level': coverage, 'method': method, 'photos': count, 'calibrated_on': held.origin}
     return rejection, facts
 
 
@@ -89,8 +99,8 @@ def too_few(asked, facts):
         asked: a config.Reject; facts: of `calibrate`.
     """
     lines = []
-    for name in ('keep', 'coverage'):
-        wanted, got = getattr(asked, name), facts[name]
+    for name, reached in (('keep', 'keep'), ('coverage', 'level')):
+        wanted, got = getattr(asked, name), facts[reached]
         if got < wanted:
             lines.append(
                 f'reject.{name} = {wanted:g} needs {label_sets.needed(wanted)} photos that the model did not learn from; with '
