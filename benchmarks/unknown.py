@@ -7,8 +7,9 @@ RUN gives the features, its backbone must be frozen; FOLDER has the photos of it
 photos of something else, at most --most of them. In place of a folder, a .npz file of `predict.py --features` will do.
 
 Each split leaves out a fifth of each class at random, and fits on the others what export.py seals: the score and its threshold and the
-sets, from folds of these others. Then each class in turn is a stranger of the same kind: the score is fitted without it, the threshold is
-that of all classes; in the first five splits. --shrunk SIDE is a control for far photos of few pixels: the known photos themselves, shrunk to SIDE x SIDE.
+sets, from folds of these others. In the first five splits each class in turn is then a stranger of the same kind: the score is fitted
+without it, the threshold is that of all classes. --shrunk SIDE is a control for far photos of few pixels: the known photos themselves,
+shrunk to SIDE x SIDE.
 
 Prints a table and, last, one JSON line: AUROC of known against other photos and the share of the others that is taken for known, with the
 standard deviation over the splits; AUROC of plain scores; for known photos the share that is kept, coverage and size of the sets.
