@@ -321,12 +321,35 @@ class Export:
     onnx: Union[Auto, bool] = setting('auto', 'Also write `<name>.onnx`; auto: if its packages are installed.')
     preprocess: bool = setting(False, 'The model takes uint8 pixels [N, H, W, 3] and normalizes them itself.')
     softmax: bool = setting(True, 'The model returns probabilities, and logits as a second output; false: only logits.')
-    features: bool = setting(
-        False,
-        'The model returns the features of each image, what enters its last linear layer, as its last output: for '
-        '`predict.py --features`.',
+    features: Union[Auto, bool] = setting(
+        'auto',
+        'The model returns the features of each image, what enters its last linear layer, as its last output, for '
+        '`predict.py --features`; auto: with reject.keep, which needs them.',
     )
+
     temperature: bool = setting(False, 'Divide the logits by the temperature that fits the validation images best.')
+
+
+@dataclass
+class Reject:
+    """What an exported model says when a photo shows none of the classes, or when it hesitates, see [trust.md](trust.md)."""
+
+    keep: float = setting(
+        0.0,
+        'Share of photos of the trained classes that are taken for known; others are answered with "none of these". 0: off, every photo '
+        'gets a label.',
+        low=0,
+        high=0.999,
+    )
+    coverage: float = setting(
+        0.98,
+        'With reject.keep: share of photos of the trained classes whose set of labels holds the right one.',
+        low=0.5,
+        high=0.999,
+    )
+    sets: Literal['lac', 'raps'] = setting(
+        'lac', 'How the sets are made: lac, the smallest ones; raps, larger ones for hard photos and rare mistakes.'
+    )
 
 
 @dataclass
@@ -355,6 +378,7 @@ class Config:
     optim: Optim = field(default_factory=Optim)
     evaluate: Evaluate = field(default_factory=Evaluate)
     export: Export = field(default_factory=Export)
+    reject: Reject = field(default_factory=Reject)
 
     @property
     def run_dir(self):
@@ -375,6 +399,11 @@ class Config:
             'data.labels': self.data.labels,
             'image': preprocessing.identity(self.image),
         }
+
+    @property
+    def exports_features(self):
+        """Whether the exported model returns features."""
+        return self.reject.keep > 0 if self.export.features == 'auto' else self.export.features
 
     def to_yaml(self):
         """All settings, including defaults, as YAML text that `-c` accepts."""
@@ -500,7 +529,11 @@ def to_export(cfg):
         changed = differences(load(f'{cfg.run_dir}/{runs.CONFIG}'), cfg)
     except UsageError:  # an older run, with settings that are gone
         changed = ()
-    kept = [f'{key}={schema.as_yaml(now)}' for key, _, now in changed if key in FOR_EXPORT or key.startswith('export.')]
+    kept = [
+        f'{key}={schema.as_yaml(now)}'
+        for key, _, now in changed
+        if key in FOR_EXPORT or key.startswith(('export.', 'reject.'))
+    ]
     return [runs.shortest(cfg.run_dir), *(['-o', *kept] if kept else [])]
 
 

@@ -47,7 +47,7 @@ from zodiac.data.index import read as read_index
 from zodiac.data.scan import scan
 from zodiac.inference import export_folder, exported_model, image_batches
 from zodiac.report import annotation, calibration, compare, formatting, metrics, small_data, training_log, writer
-from zodiac.training import checkpoint, features, linear_head, optim, solved_run
+from zodiac.training import checkpoint, features, linear_head, optim, rejection, solved_run
 from zodiac.training.progress import note
 
 
@@ -95,6 +95,8 @@ def evaluate(cfg, data=None):
     }
     measured, folds = over_folds(cfg, extractor, origin) if cfg.evaluate.folds and not data else ({}, None)
     result.update(measured)
+    if cfg.reject.keep and not data:
+        result.update(unknown_photos(cfg, dataset, probabilities, extractor))
 
     folder = f'{cfg.run_dir}/{report_of(cfg, data)}'
     log = training_log.read(f'{cfg.run_dir}/log.csv')
@@ -274,6 +276,32 @@ def require_folds(cfg):
     linear_head.require_folds(list(label_of.values()), together, cfg.evaluate.folds, cfg.data.labels)
 
 
+def unknown_photos(cfg, dataset, probabilities, extractor):
+    """{'unknown': figures} for metrics.json: how an export with reject.keep judges the evaluated photos, see `rejection.measure`; {} for
+    the training photos, on which it is calibrated, and for a network without a solved head, which only export.py calibrates.
+
+    Args:
+        probabilities: float [n, classes] of the photos in `dataset`.
+    """
+    split = cfg.evaluate.split
+    if not extractor or cfg.train.head != 'linear' or split == 'train':
+        what = (
+            'the training photos are those it is fitted on'
+            if split == 'train'
+            else 'this needs a solved head (train.head=linear)'
+        )
+        print(f'reject.keep: not measured, {what}', file=sys.stderr)
+        return {}
+    training, augmented = (ZodiacDataset('train', augment=augment, cfg=cfg) for augment in (False, True))
+    try:
+        found, facts = solved_run.reject(cfg, extractor, training, augmented)
+    except rejection.NoPhotos as error:
+        print(f'reject.keep: not measured, {error}', file=sys.stderr)
+        return {}
+    values = np.asarray(solved_run.averaged(cfg, extractor, dataset, extractor.keys(dataset.paths))[0])
+    return {'unknown': {**facts, **rejection.measure(found, values, probabilities, dataset.labels, cfg.data.labels)}}
+
+
 def all_features(cfg, extractor):
     """(paths, labels, views, groups) of the images of all splits, each path once; for views and groups see `linear_head.solve`."""
     paths, labels, views, keys = [], [], [], []
@@ -339,6 +367,12 @@ def show(result):
     print(f'{"class":<16}{"precision":>10}{"recall":>8}{"F1":>8}{"images":>8}')
     for name, row in result['per_class'].items():
         print(f'{name:<16}{row["precision"]:>10.4f}{row["recall"]:>8.4f}{row["f1"]:>8.4f}{row["support"]:>8}')
+    if result.get('unknown'):
+        found = result['unknown']
+        print(
+            f'with reject.keep: {found["known"]:.1%} of these photos are known; sets of {found["mean_size"]:.2f} labels on average hold '
+            f'that of {found["coverage"]:.1%}'
+        )
     scores = result['calibration']
     print(f'calibration error {scores["ece"]:.4f}, Brier score {scores["brier"]:.4f}', end='')
     if scores['temperature']:

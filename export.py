@@ -6,9 +6,9 @@
 
 The folder contains a static model for Paddle Inference, <name>.json (.pdmodel with Paddle 2.6) and <name>.pdiparams; the same model
 as <name>.onnx where requirements-deploy.txt is installed, and with export.int8=true as <name>.int8.onnx; <name>.reference.npz, with which
-predict.py and serve.py choose engine and precision where they run; and inference.yaml with labels, transform, shapes and the SHA-256 of
-each file. Each model is loaded again and compared with the network on validation images. If one differs, the export fails and an older one
-is kept.
+predict.py and serve.py choose engine and precision where they run; with reject.keep, <name>.unknown.npz, with which they tell photos of
+something else; and inference.yaml with labels, transform, shapes and the SHA-256 of each file. Each model is loaded again and compared
+with the network on validation images. If one differs, the export fails and an older one is kept.
 """
 
 if __name__ == '__main__':
@@ -31,10 +31,10 @@ from dataset import Loader, ZodiacDataset, eval_transform
 from zodiac.base import calls, class_names, device, files, networks, packages, runs
 from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
-from zodiac.inference import engines, export_folder, exported_model, image_batches, parity, reference
+from zodiac.inference import engines, export_folder, exported_model, image_batches, parity, reference, unknown
 from zodiac.models import convert, wrappers
 from zodiac.report import calibration
-from zodiac.training import checkpoint, features
+from zodiac.training import checkpoint, features, rejection, solved_run
 from zodiac.training.progress import note
 
 BATCH = 8  # images per run in the comparison and in the calibration of int8
@@ -56,15 +56,8 @@ def export(cfg):
     )
     predict, extractor = features.predictor(cfg, network, origin, Loader, note)
     temperature = fit_temperature(predict, dataset) if settings.temperature else 1.0
-    layer = wrappers.Deployed(
-        network,
-        cfg.image.mean,
-        cfg.image.std,
-        settings.preprocess,
-        settings.softmax,
-        temperature,
-        settings.features,
-    )
+    deployed = wrappers.WithFeatures if cfg.exports_features else wrappers.Deployed
+    layer = deployed(network, cfg.image.mean, cfg.image.std, settings.preprocess, settings.softmax, temperature)
     layer.eval()
     manifest = describe(cfg, origin, temperature, not no_onnx)
     if no_onnx:
@@ -83,7 +76,8 @@ def export(cfg):
     with files.atomic_folder(folder) as unfinished:
         write_models(layer, manifest, unfinished, not no_onnx, examples)
         manifest['parity'] = compare(network, manifest, unfinished, names, dataset, cfg)
-        seal(network, manifest, unfinished, dataset, cfg, extractor)
+        rejecting = reject(manifest, unfinished, dataset, cfg, extractor) if cfg.reject.keep else None
+        seal(network, manifest, unfinished, dataset, cfg, extractor, rejecting)
         export_folder.write_manifest(unfinished, manifest)
     show(manifest['parity'], names)
     if no_onnx and settings.onnx == 'auto':
@@ -129,7 +123,7 @@ def describe(cfg, origin, temperature, with_onnx):
     normalised = {'name': 'image', 'shape': [-1, 3, size, size], 'dtype': 'float32', 'layout': 'NCHW'}
     pixels = {'name': 'image', 'shape': [-1, size, size, 3], 'dtype': 'uint8', 'layout': 'NHWC'}
     outputs = ['probabilities', 'logits'] if cfg.export.softmax else ['logits']
-    outputs += ['features'] if cfg.export.features else []
+    outputs += ['features'] if cfg.exports_features else []
     credit = {'credit': networks.credit(cfg.model.arch)} if origin.get('pretrained') is True else {}
     return {
         'name': cfg.name,
@@ -227,10 +221,63 @@ def logits_of(network, batches):
         return np.concatenate([network(paddle.to_tensor(batch)).numpy() for batch in batches])
 
 
-def seal(network, manifest, folder, dataset, cfg, extractor=None):
+def reject(manifest, folder, dataset, cfg, extractor=None):
+    """Write the file that unknown.py describes, add its hash to the manifest, and under `unknown` what was asked for and reached.
+
+    A solved head is calibrated over folds of the training images. A network that learned in steps knows those too well: it is calibrated
+    on the validation images, with features by the fastest engine; so is a solved head without cached features, or with one image per class.
+
+    Returns: unknown.Rejection.
+    """
+    training, found = ZodiacDataset('train', augment=False, cfg=cfg), None
+    if extractor and cfg.train.head == 'linear':
+        augmented = ZodiacDataset('train', augment=True, cfg=cfg)
+        with contextlib.suppress(features.NoFeatures, rejection.NoPhotos):
+            found, facts = solved_run.reject(cfg, extractor, training, augmented, manifest['temperature'])
+    if found is None:
+        model = fastest(manifest, folder, cfg)
+
+        def run(images, chosen):
+            batches = image_batches.read_indexed([images.paths[i] for i in chosen], manifest['transform'], BATCH)
+            outputs = list(map(model.outputs, batches))
+            return [np.concatenate([found[name] for found in outputs]) for name in ('features', 'logits')]
+
+        chosen = rejection.drawn(training.labels, cfg.seed)
+        values, _ = run(training, chosen)
+        of_training = rejection.reference(values, training.labels[chosen], cfg.seed)
+        values, logits = run(dataset, range(len(dataset.paths)))
+        held = rejection.apart(of_training, values, exported_model.softmax(logits), dataset.labels)
+        found, facts = rejection.calibrate(of_training, held, cfg.reject.keep, cfg.reject.coverage, cfg.reject.sets)
+    warning = rejection.too_few(cfg.reject, facts)
+    if warning:
+        print(f'warning: {warning}', file=sys.stderr)
+    write_sealed(folder, manifest, unknown.file_name(manifest), unknown.pack(found))
+    manifest['unknown'] = facts
+    return found
+
+
+def write_sealed(folder, manifest, name, content):
+    """Write a file and add its hash to the manifest."""
+    with open(os.path.join(folder, name), 'wb') as file:
+        file.write(content)
+    manifest['sha256'][name] = files.sha256(os.path.join(folder, name))
+
+
+def fastest(manifest, folder, cfg):
+    """The exported_model.ExportedModel of the fastest engine that agrees with the network, in fp32."""
+    engine = next(name for name in ('openvino', 'onnxruntime', 'paddle') if name in manifest['parity'])
+    return load(folder, cfg, engine)
+
+
+def load(folder, cfg, engine, precision='fp32'):
+    return exported_model.load(folder, cfg.device if engine == 'paddle' else 'cpu', engine, precision, checked=False)
+
+
+def seal(network, manifest, folder, dataset, cfg, extractor=None, rejecting=None):
     """Write the file that reference.py describes, add its hash to the manifest, and note under `parity` the share of answers that int8
     could change. The margins are those of up to MARGINS validation images, by the fastest engine that agrees with the network. With a
-    features.Extractor, the network's backbone runs on the pictures only in the first export."""
+    features.Extractor, the network's backbone runs on the pictures only in the first export. With an unknown.Rejection, scores are sealed
+    as logits are."""
     compared = manifest['parity']
     pixels = reference.pictures(cfg.image.size)
     paths = [dataset.paths[i] for i in dataset.spread(cfg.export.examples)] if cfg.export.examples else []
@@ -246,32 +293,40 @@ def seal(network, manifest, folder, dataset, cfg, extractor=None):
     def by_temperature(logits):
         return (logits / manifest['temperature']).astype(np.float32)
 
-    def run(engine, precision, batches):
-        model = exported_model.load(
-            folder, cfg.device if engine == 'paddle' else 'cpu', engine, precision, checked=False
-        )
-        return np.concatenate([model.outputs(batch)['logits'] for batch in batches])
+    def run(model, batches):
+        outputs = list(map(model.outputs, batches))
+        return {name: np.concatenate([found[name] for found in outputs]) for name in outputs[0]}
 
     if extractor:
         logits = extractor.logits_of(np.concatenate(list(normalised(pixels))), cfg.evaluate.flip_average)
     else:
         logits = logits_of(network, normalised(pixels))
     logits = by_temperature(logits)
-    engine = next(name for name in ('openvino', 'onnxruntime', 'paddle') if name in compared)
     chosen = [dataset.paths[i] for i in dataset.spread(MARGINS)]
-    margins = reference.margins(run(engine, 'fp32', image_batches.read_indexed(chosen, manifest['transform'], BATCH)))
+    outputs = run(fastest(manifest, folder, cfg), image_batches.read_indexed(chosen, manifest['transform'], BATCH))
+    margins, scored = reference.margins(outputs['logits']), {}
+    if rejecting:
+        if extractor and cfg.train.head == 'linear':
+            of_pictures = extractor.features_of(np.concatenate(list(normalised(pixels))), cfg.evaluate.flip_average)
+        else:
+            of_pictures = logits_of(wrappers.before_last(network)[0], normalised(pixels))
+        if paths:
+            more = logits_of(wrappers.before_last(network)[0], normalised(examples))
+            of_pictures = np.concatenate([of_pictures, more])
+        score_margins = np.abs(rejecting.score(outputs['features']))
+        scored = {'scores': rejecting.score(of_pictures), 'score_margins': score_margins}
     given = reference.inputs(manifest, pixels)
     for name, found in compared.get('int8', {}).items():
         batches = [given[start : start + BATCH] for start in range(0, len(given), BATCH)]
-        moved = reference.differences(logits, run(name, 'int8', batches))
-        found['share'] = reference.changed_share(moved, margins)
-    content = reference.pack(
-        logits, margins, examples, by_temperature(logits_of(network, normalised(examples))) if paths else logits[:0]
-    )
-    name = reference.file_name(manifest)
-    with open(os.path.join(folder, name), 'wb') as file:
-        file.write(content)
-    manifest['sha256'][name] = files.sha256(os.path.join(folder, name))
+        outputs = run(load(folder, cfg, name, 'int8'), batches)
+        found['share'] = reference.changed_share(reference.differences(logits, outputs['logits']), margins)
+        if rejecting:
+            moved = rejecting.score(outputs['features'])
+            known_share = reference.changed_known_share(scored['scores'][: len(moved)], moved, scored['score_margins'])
+            found['share'] = max(found['share'], known_share)
+    of_examples = by_temperature(logits_of(network, normalised(examples))) if paths else logits[:0]
+    content = reference.pack(logits, margins, examples, of_examples, **scored)
+    write_sealed(folder, manifest, reference.file_name(manifest), content)
 
 
 def show(measured, names):

@@ -5,7 +5,9 @@
     python predict.py zodiac photos/ --sort-into sorted/                  # copies them into sorted/<class>/
     python predict.py zodiac photos/ --features features.npz              # paths and features, for other programs
 
-Prints one line per image: path, label, probability, separated by tabs; with --top N the N most probable labels. Folders may be of
+Prints one line per image: path, label, probability, separated by tabs; with --top N the N most probable labels. A model that was exported
+with reject.keep says `none of these (nearest: dog 0.41)` for a photo that is not like those it was trained on, and adds `dog or ox` where
+it hesitates. Folders may be of
 any size: images are decoded a few batches ahead of the network. Files and folders that cannot be read are reported on stderr and
 counted; the exit status is then 1.
 """
@@ -30,6 +32,8 @@ from tqdm import tqdm
 from zodiac.base import calls, device, files, photos
 from zodiac.base.errors import UsageError, UserError, run
 from zodiac.inference import choice, exported_model, image_batches, sorting
+
+NONE = 'none of these'
 
 
 def main():
@@ -60,10 +64,11 @@ def main():
             if len(batch):
                 for path, answer in zip(paths, model.answers(batch)):
                     guesses = exported_model.top_labels(answer.probabilities, model.labels, args.top)
-                    write((path, guesses, model))
+                    write((path, guesses, answer, model))
                     keep(path, answer.features)
                     if args.sort_into and os.path.isfile(path):  # a pipe has been read
-                        copied += sorting.copy_into(args.sort_into, guesses[0][0], path)
+                        label = NONE if answer.known is False else guesses[0][0]
+                        copied += sorting.copy_into(args.sort_into, label, path)
                 classified += len(paths)
             bar.update(len(paths) + len(errors))
         if not classified:  # raised inside, so that no empty CSV file is written
@@ -89,7 +94,7 @@ def make_parser():
     form = parser.add_mutually_exclusive_group()
     form.add_argument('--json', action='store_true', help='print one JSON object per line')
     form.add_argument('--csv', metavar='FILE', help='write a CSV file instead of printing lines')
-    add('--sort-into', metavar='DIR', help='also copy each photo into a folder of its class in DIR')
+    add('--sort-into', metavar='DIR', help='also copy each photo into a folder of its class in DIR, or "none of these"')
     add('--features', metavar='FILE', help='also write paths and features to a .npz file (needs export.features=true)')
     add('--batch-size', type=_positive, default=16, metavar='N', help='images per run of the network (default: 16)')
     add('--device', type=device.checked, default='auto', help='auto, cpu, gpu or gpu:N (default: auto)')
@@ -110,21 +115,26 @@ def _positive(text):
 
 
 def as_line(row):
-    path, guesses, _ = row
+    path, guesses, answer, model = row
     cells = [path, *(cell for label, probability in guesses for cell in (label, f'{probability:.4f}'))]
+    if answer.known is False:
+        nearest = ', '.join(f'{label} {probability:.2f}' for label, probability in guesses)
+        cells = [path, f'{NONE} (nearest: {nearest})']
+    elif answer.known and len(answer.labels) > 1:
+        cells.append(' or '.join(model.labels[number] for number in answer.labels))
     return '\t'.join(map(files.printable, cells))
 
 
 def as_json(row):
-    path, guesses, model = row
+    path, guesses, answer, model = row
     escaped = codecs.lookup(sys.stdout.encoding or 'ascii').name != 'utf-8'  # other encodings lack some characters
-    return json.dumps({'path': path, **exported_model.as_dict(guesses, model)}, ensure_ascii=escaped)
+    return json.dumps({'path': path, **exported_model.as_dict(guesses, answer, model)}, ensure_ascii=escaped)
 
 
 @contextlib.contextmanager
 def output(args):
-    """Yield a function that takes the row of an image, (path, result of top_labels, model), and prints it, or adds it to the CSV file,
-    which appears at the end.
+    """Yield a function that takes the row of an image, (path, result of top_labels, Answer, model), and prints it, or adds it to the CSV
+    file, which appears at the end.
 
     Raises UserError at once if the file cannot be written.
     """
@@ -135,13 +145,18 @@ def output(args):
         write_row, titles = files.csv_table(file), []
 
         def write(row):
-            path, guesses, _ = row
+            path, guesses, answer, model = row
+            judged = exported_model.judgement(answer, model.labels)
             if not titles:
                 ranks = ['', *range(2, len(guesses) + 1)]
-                titles.extend(['path', *(f'{name}{rank}' for rank in ranks for name in ('label', 'probability'))])
+                titles.extend(
+                    ['path', *(f'{name}{rank}' for rank in ranks for name in ('label', 'probability')), *judged]
+                )
                 write_row(titles)
             cells = ((label, f'{probability:.6f}') for label, probability in guesses)
-            write_row([path, *itertools.chain.from_iterable(cells)])
+            if judged:
+                judged = [int(judged['known']), f'{judged["score"]:.4f}', ' or '.join(judged['set'])]
+            write_row([path, *itertools.chain.from_iterable(cells), *judged])
 
         yield write
 

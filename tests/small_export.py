@@ -8,7 +8,7 @@ import config
 import export
 from zodiac.base.paddle_setup import paddle
 from zodiac.images import transforms
-from zodiac.inference import engines, export_folder, exported_model
+from zodiac.inference import engines, export_folder, exported_model, unknown
 from zodiac.models import builder, convert, wrappers
 
 LABELS = ['a', 'b', 'c', 'd']
@@ -55,9 +55,8 @@ def write(folder, network, cfg, temperature=1.0, with_onnx=None, examples=None):
     """Write the export of a network; returns its manifest."""
     with_onnx = convert.can_save_onnx() if with_onnx is None else with_onnx
     how = cfg.export
-    layer = wrappers.Deployed(
-        network, cfg.image.mean, cfg.image.std, how.preprocess, how.softmax, temperature, how.features
-    )
+    deployed = wrappers.WithFeatures if cfg.exports_features else wrappers.Deployed
+    layer = deployed(network, cfg.image.mean, cfg.image.std, how.preprocess, how.softmax, temperature)
     layer.eval()
     folder.mkdir(exist_ok=True)
     manifest = export.describe(cfg, {}, temperature, with_onnx)
@@ -65,12 +64,15 @@ def write(folder, network, cfg, temperature=1.0, with_onnx=None, examples=None):
     return manifest
 
 
-def write_sealed(folder, network, cfg, engines=('paddle',), with_onnx=None, examples=None):
-    """Write the export of a network with its reference, compared on eight photos drawn in the folder above; returns its manifest."""
+def write_sealed(folder, network, cfg, engines=('paddle',), with_onnx=None, examples=None, rejection=None):
+    """Write the export of a network with its reference, compared on eight photos drawn in the folder above, and with an unknown.Rejection;
+    returns its manifest."""
     manifest, photos = write(folder, network, cfg, 1.0, with_onnx, examples), Photos(folder.parent)
     network.eval()
     manifest['parity'] = export.compare(network, manifest, str(folder), list(engines), photos, cfg)
-    export.seal(network, manifest, str(folder), photos, cfg)
+    if rejection:
+        export.write_sealed(str(folder), manifest, unknown.file_name(manifest), unknown.pack(rejection))
+    export.seal(network, manifest, str(folder), photos, cfg, rejecting=rejection)
     export_folder.write_manifest(folder, manifest)
     return manifest
 

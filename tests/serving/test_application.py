@@ -90,6 +90,42 @@ def test_an_answer_has_the_probabilities_of_the_model(client, kind, mode):
     assert [got[label] for label in LABELS] == pytest.approx(expected.tolist(), abs=1e-6)
 
 
+def test_a_model_with_reject_tells_whether_it_knows_the_image_and_the_set(monkeypatch):
+    found = [(0.5, [0]), (-1.25, [0, 2]), (float('nan'), [0])]
+
+    def answers(model, batch):
+        return [exported_model.Answer(row, None, *found.pop(0)) for row in shares(batch)]
+
+    monkeypatch.setattr(exported_model.ExportedModel, 'answers', answers)
+    with client_of() as client:
+        known, strange, nan = (client.post('/predict', files=upload(RED)) for _ in range(3))
+    assert {**known.json(), 'top': None, 'probability': None} == {
+        'label': '红',
+        'probability': None,
+        'known': True,
+        'score': 0.5,
+        'set': ['红'],
+        'top': None,
+        'engine': 'paddle',
+        'precision': 'fp32',
+    }
+    assert [strange.json()[name] for name in ('label', 'known', 'score', 'set')] == ['红', False, -1.25, ['红', 'blue']]
+    assert nan.status_code == 500
+
+
+def test_a_model_without_reject_answers_as_before(client):
+    assert set(client.post('/predict', files=upload(RED)).json()) == {
+        'label',
+        'probability',
+        'top',
+        'engine',
+        'precision',
+    }
+    schema = client.get('/openapi.json').json()['components']['schemas']['Prediction']
+    assert {schema['properties'][name]['type'] for name in ('known', 'score', 'set')} == {'boolean', 'number', 'array'}
+    assert not {'known', 'score', 'set'} & set(schema['required'])
+
+
 def jpeg_as_eps():
     return b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n'
 

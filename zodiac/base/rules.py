@@ -81,6 +81,8 @@ def _rules(cfg):
     learns = optim.layer_decay == 1 or model.freeze != 'backbone' or model.unfreeze_epoch
     yield 'optim.layer_decay', learns, '1 with model.freeze=backbone, unless model.unfreeze_epoch is set'
 
+    has_features = not cfg.reject.keep or cfg.export.features is not False
+    yield 'export.features', has_features, 'auto or true with reject.keep, which compares photos by their features'
     has_onnx = not cfg.export.int8 or cfg.export.onnx is not False
     yield 'export.onnx', has_onnx, 'auto or true with export.int8=true, which makes it from the ONNX model'
 

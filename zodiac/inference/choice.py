@@ -18,7 +18,7 @@ import numpy as np
 
 from zodiac.base import device, files, home, packages, sources
 from zodiac.base.errors import UsageError, UserError, one_line
-from zodiac.inference import engines, export_folder, reference
+from zodiac.inference import engines, export_folder, reference, unknown
 
 LIMIT = 0.005  # share of the answers that may change
 BATCHES = (1, 16)  # images per run that are timed
@@ -129,7 +129,12 @@ def measure(folder, manifest, contents, engine='auto', precision='auto'):
     Returns: list of dict: engine, precision; difference, the largest of `reference.differences`; share, see
         `reference.changed_share`; ms, per image at each of BATCHES; problem, why it cannot be taken, '' if it can. None: not known.
     """
-    known = reference.unpack(contents[reference.file_name(manifest)], manifest['input']['shape'][2])
+    content = contents[reference.file_name(manifest)]
+    known = reference.unpack(content, manifest['input']['shape'][2])
+    scored = None
+    if unknown.file_name(manifest) in contents:
+        rejection = unknown.unpack(contents[unknown.file_name(manifest)])
+        scored = (rejection.score, *reference.unpack_scores(content))
     rows = []
     for name, kind in CANDIDATES:
         late = name == 'paddle' and engine == 'auto' and precision != 'all'
@@ -141,24 +146,30 @@ def measure(folder, manifest, contents, engine='auto', precision='auto'):
             try:
                 onnx = contents.get(engines.onnx_name(manifest, kind))
                 run = engines.ENGINES[name](engines.Source(folder, manifest, onnx, kind), 'cpu')
-                row.update(_measured(run, manifest, known, _allowed(manifest, kind)))
+                row.update(_measured(run, manifest, known, _allowed(manifest, kind), scored))
             except Exception as error:  # whatever an engine raises, the others are tried
                 row['problem'] = one_line(error)
         rows.append(row)
     return rows
 
 
-def _measured(run, manifest, known, allowed):
-    """difference, share, ms and problem of an engine that is loaded."""
-    (pixels, expected, margins), position = known, export_folder.output_names(manifest).index('logits')
+def _measured(run, manifest, known, allowed, scored=None):
+    """difference, share, ms and problem of an engine that is loaded; scored: (function, features -> scores; scores of the network; margins)
+    of an export that knows unknown photos."""
+    (pixels, expected, margins), names = known, export_folder.output_names(manifest)
     most = max(BATCHES)
     batches = [reference.inputs(manifest, pixels[start : start + most]) for start in range(0, len(pixels), most)]
     run(batches[0][:1])  # first, so that OpenVINO compiles for single images too
-    logits = np.concatenate([run(batch)[position] for batch in batches])
+    outputs = dict(zip(names, map(np.concatenate, zip(*map(run, batches)))))
+    logits = outputs['logits']
     if logits.shape != expected.shape:
         return {'problem': f'gives logits of shape {list(logits.shape)}, not {list(expected.shape)}'}
     found = reference.differences(expected, logits)
     about = {'difference': float(found.max(initial=0)), 'share': reference.changed_share(found, margins)}
+    if scored:
+        score, of_network, score_margins = scored
+        moved = reference.changed_known_share(of_network, score(outputs['features']), score_margins)
+        about['share'] = max(about['share'], moved)
     if about['share'] > allowed:
         return {**about, 'problem': f'could change {about["share"]:.2%} of the answers, more than {allowed:.2%}'}
     return {**about, 'ms': [_timed(run, batches[0][:size]) for size in BATCHES]}

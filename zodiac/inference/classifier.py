@@ -28,6 +28,13 @@ class Prediction:
     top: List[Tuple[str, float]]  # (label, probability), the most probable first
     path: Optional[str]  # of the file; None for an image in memory
     features: Optional[np.ndarray] = None  # float32 [D], what enters the last layer; None unless asked for
+    known: Optional[bool] = (
+        None  # whether it is like the training photos; None, as score and set, if exported with reject.keep=0
+    )
+    score: Optional[float] = None  # how much like them: known from 0 on; in standard deviations of known photos
+    set: Optional[List[str]] = (
+        None  # labels that hold the right one of a known photo with reject.coverage, most probable first
+    )
 
 
 class Classifier:
@@ -81,7 +88,8 @@ class Classifier:
             for source, answer in zip(sources, answers):
                 guesses = exported_model.top_labels(answer.probabilities, labels, top)
                 path = source if isinstance(source, str) else None
-                found.append(Prediction(*guesses[0], guesses, path, answer.features if features else None))
+                judged = exported_model.judgement(answer, labels)
+                found.append(Prediction(*guesses[0], guesses, path, answer.features if features else None, **judged))
         return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from zodiac.base import calls, runs
 from zodiac.base.errors import UserError
-from zodiac.inference import choice, engines, export_folder, reference
+from zodiac.inference import choice, engines, export_folder, reference, unknown
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,19 @@ class Answer:
 
     probabilities: np.ndarray  # float32 [classes]
     features: Optional[np.ndarray] = None  # float32 [D]; None where the export has none
+    score: Optional[float] = (
+        None  # unknown.Rejection.score; None, as `labels`, where the export was made with reject.keep=0
+    )
+    labels: Optional[np.ndarray] = None  # int: the classes in its set, the most probable one first
+
+    @property
+    def known(self):
+        """Whether the photo is like those that the model was trained on; None where that is not known."""
+        return None if self.score is None else self.score >= 0
+
+    @property
+    def finite(self):
+        return bool(np.isfinite(self.probabilities).all()) and (self.score is None or bool(np.isfinite(self.score)))
 
 
 @dataclass
@@ -38,13 +51,20 @@ class ExportedModel:
     precision: str = 'fp32'  # fp32, bf16 or int8
     has_features: bool = False  # whether the graph returns them
     folder: str = ''
+    rejection: Optional[unknown.Rejection] = None  # of an export with reject.keep
 
     def answers(self, batch):
         """list of `Answer`, one per image of a batch of transformed images [N, ...]."""
         if not self.has_features:
             return list(map(Answer, self.predict(batch)))
         found = self.outputs(batch)
-        return list(map(Answer, softmax(found['logits']), found['features']))
+        probabilities, features = softmax(found['logits']), found['features']
+        if self.rejection is None:
+            return list(map(Answer, probabilities, features))
+        order = np.argsort(-probabilities, axis=1, kind='stable')
+        inside = np.take_along_axis(self.rejection.sets(probabilities), order, 1)
+        sets = [classes[chosen] for classes, chosen in zip(order, inside)]
+        return list(map(Answer, probabilities, features, self.rejection.score(features).tolist(), sets))
 
     def require_features(self, asked):
         """Raise UserError, with the command to export again, if the export has no features.
@@ -98,6 +118,7 @@ def load(folder, place='auto', engine='auto', precision='auto', checked=True):
         asked.precision,
         'features' in names,
         folder,
+        unknown.unpack(contents[unknown.file_name(manifest)]) if unknown.file_name(manifest) in contents else None,
     )
 
 
@@ -109,9 +130,10 @@ def explain(folder, place='auto', engine='auto', precision='auto'):
 
 
 def _read(folder):
-    """The manifest, and the contents of the ONNX files and the reference."""
+    """The manifest, and the contents of the ONNX files, the reference, and what finds unknown photos."""
     manifest = export_folder.read_manifest(folder)
-    wanted = (engines.onnx_name(manifest), engines.onnx_name(manifest, 'int8'), reference.file_name(manifest))
+    own = (reference.file_name(manifest), unknown.file_name(manifest))
+    wanted = (engines.onnx_name(manifest), engines.onnx_name(manifest, 'int8'), *own)
     return manifest, export_folder.read_verified(folder, manifest, wanted)
 
 
@@ -136,8 +158,21 @@ def top_labels(probabilities, labels, count):
     return [(labels[number], float(probabilities[number])) for number in order]
 
 
-def as_dict(guesses, model):
-    """The result of `top_labels` as a JSON-ready dict: label and probability of the first; `top`, all of them; and the `engine` and
-    `precision` of the ExportedModel."""
+def as_dict(guesses, answer, model):
+    """The result of `top_labels` as a JSON-ready dict: label and probability of the first; with reject.keep `known`, `score` and `set` of
+    the `Answer`; `top`, all of the guesses; and the `engine` and `precision` of the ExportedModel."""
     top = [{'label': label, 'probability': probability} for label, probability in guesses]
-    return {**top[0], 'top': top, 'engine': model.engine, 'precision': model.precision}
+    return {
+        **top[0],
+        **judgement(answer, model.labels),
+        'top': top,
+        'engine': model.engine,
+        'precision': model.precision,
+    }
+
+
+def judgement(answer, labels):
+    """known (bool), score (float) and set (list of labels) of an `Answer`; {} where the export was made with reject.keep=0."""
+    if answer.known is None:
+        return {}
+    return {'known': answer.known, 'score': answer.score, 'set': [labels[number] for number in answer.labels]}

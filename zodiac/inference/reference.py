@@ -73,16 +73,18 @@ def normalised(pixels, step):
     return transforms.normalize(pixels, step['mean'], step['std'])
 
 
-def pack(logits, margins, pixels, example_logits):
+def pack(logits, margins, pixels, example_logits, scores=None, score_margins=None):
     """The content of the file.
 
     Args:
         logits: of the network for `pictures`, float32 [COUNT, classes], divided by the temperature.
         margins: first minus second logit of each validation image, float32 [n].
         pixels, example_logits: real validation images, uint8 [m, size, size, 3], and their logits; m may be 0.
+        scores, score_margins: with reject.keep, the scores of an unknown.Rejection for pictures and examples, float32 [COUNT + m], and
+            the absolute scores of the validation images, float32 [n].
     """
-    file = io.BytesIO()
-    np.savez(file, logits=logits, margins=margins, pixels=pixels, example_logits=example_logits)
+    file, more = io.BytesIO(), {} if scores is None else {'scores': scores, 'score_margins': score_margins}
+    np.savez(file, logits=logits, margins=margins, pixels=pixels, example_logits=example_logits, **more)
     return file.getvalue()
 
 
@@ -91,6 +93,12 @@ def unpack(content, size):
     with np.load(io.BytesIO(content), allow_pickle=False) as found:
         pixels = np.concatenate([pictures(size), found['pixels']])
         return pixels, np.concatenate([found['logits'], found['example_logits']]), found['margins']
+
+
+def unpack_scores(content):
+    """(scores float32 [N], score_margins float32 [n]) of the file's content."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as found:
+        return found['scores'], found['score_margins']
 
 
 def margins(logits):
@@ -112,6 +120,16 @@ def differences(expected, logits):
         moved = np.abs(error - np.take_along_axis(error, first, 1))
     others = np.arange(expected.shape[1]) != first
     return np.nan_to_num(moved, nan=np.inf, posinf=np.inf)[others].reshape(len(expected), -1)
+
+
+def changed_known_share(expected, scores, known_margins):
+    """`changed_share` for the question whether a photo is known, which changes where a score passes 0.
+
+    Args:
+        expected, scores: float [N], of the network and of an engine; known_margins: absolute scores of validation images, [n].
+    """
+    moved = np.abs(scores.astype(np.float64) - expected)
+    return changed_share(np.nan_to_num(moved, nan=np.inf, posinf=np.inf)[:, None], known_margins)
 
 
 def changed_share(found, known_margins):

@@ -28,12 +28,11 @@ class Deployed(nn.Layer):
         preprocess: take pixels, uint8 [N, H, W, 3], and normalise them in the model.
         softmax: return probabilities and, as a second output, logits; otherwise logits only.
         temperature: divides the logits, see `calibration.fit_temperature`.
-        features: return, as the last output, the features too, see `before_last`.
     """
 
-    def __init__(self, network, mean, std, preprocess=False, softmax=True, temperature=1.0, features=False):
+    def __init__(self, network, mean, std, preprocess=False, softmax=True, temperature=1.0):
         super().__init__()
-        self.network, self.linear = before_last(network) if features else (network, None)
+        self.network = network
         self.preprocess, self.softmax, self.temperature = preprocess, softmax, temperature
         mean, std = (np.asarray(values, np.float32).reshape([1, 3, 1, 1]) for values in (mean, std))
         self.register_buffer('scale', paddle.to_tensor(1 / (255 * std)))
@@ -42,12 +41,24 @@ class Deployed(nn.Layer):
     def forward(self, image):
         if self.preprocess:
             image = image.astype('float32').transpose([0, 3, 1, 2]) * self.scale + self.shift
-        if self.linear is not None:
-            features = self.network(image)
-            logits = self.linear(features) / self.temperature
-            return (nn.functional.softmax(logits, -1), logits, features) if self.softmax else (logits, features)
         logits = self.network(image) / self.temperature
         return (nn.functional.softmax(logits, -1), logits) if self.softmax else logits
+
+
+class WithFeatures(Deployed):
+    """A `Deployed` that returns, as its last output, the features too, float32 [N, D], see `before_last`."""
+
+    def __init__(self, network, *how, **named):
+        backbone, linear = before_last(network)
+        super().__init__(backbone, *how, **named)
+        self.linear = linear
+
+    def forward(self, image):
+        if self.preprocess:
+            image = image.astype('float32').transpose([0, 3, 1, 2]) * self.scale + self.shift
+        features = self.network(image)
+        logits = self.linear(features) / self.temperature
+        return (nn.functional.softmax(logits, -1), logits, features) if self.softmax else (logits, features)
 
 
 def before_last(network):

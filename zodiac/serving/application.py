@@ -41,7 +41,7 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
     Raises: UserError when the model fails to warm up.
     """
     counts = metrics.Metrics()
-    batcher = Batcher(model.predict, batch, delay, counts.batches.observe)
+    batcher = Batcher(model.answers, batch, delay, counts.batches.observe, lambda answer: answer.finite)
     blank = transforms.apply(model.transform, Image.new('RGB', (64, 64)))
     if warm_up:
         _warm_up(batcher, blank, model)
@@ -70,6 +70,7 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
         dependencies=authorized,
         openapi_extra=BODY,
         responses=problems(*PROBLEMS),
+        response_model_exclude_unset=True,  # an export with reject.keep=0 does not tell known, score and set
     )
     async def predict(
         request: Request, top: Annotated[int, Query(ge=1, le=1000, description='Labels per image.')] = 5
@@ -175,11 +176,12 @@ class Classifier:
                     status = 413 if error.reason == decoding.TOO_MANY_PIXELS else 422
                     raise HTTPException(status, str(error).replace('image', name, 1)) from None
             try:
-                probabilities = await self._batcher.predict(image)
+                answer = await self._batcher.predict(image)
             except NetworkError as error:
                 raise HTTPException(500, f'{name}: {error}') from None
         self._on_image()
-        return exported_model.as_dict(exported_model.top_labels(probabilities, self._model.labels, top), self._model)
+        guesses = exported_model.top_labels(answer.probabilities, self._model.labels, top)
+        return exported_model.as_dict(guesses, answer, self._model)
 
 
 def _warm_up(batcher, image, model):

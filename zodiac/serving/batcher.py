@@ -27,16 +27,17 @@ class Batcher:
     announced. Batches have 1, 2, 4, ... images: engines keep a plan, and memory, for each size they meet.
 
     Args:
-        predict: [N, ...] -> [N, classes]; never called concurrently.
+        predict: [N, ...] -> N answers; never called concurrently.
         size: largest number of images in a batch.
         delay: seconds.
         on_batch: called with the number of images of each successful batch.
+        finite: whether an answer has no NaN; by default it is an array.
     """
 
     FAILED = 'the model failed on the last batch'  # a result of `trouble`
 
-    def __init__(self, predict, size, delay, on_batch=lambda count: None):
-        self._predict, self._size, self._delay, self._on_batch = predict, size, delay, on_batch
+    def __init__(self, predict, size, delay, on_batch=lambda count: None, finite=lambda row: np.isfinite(row).all()):
+        self._predict, self._size, self._delay, self._on_batch, self._finite = predict, size, delay, on_batch, finite
         self._task = self._waiting = self._thread = None
         self._announced = 0
         self._started, self._failed = None, False  # start of the running batch; whether the last one failed
@@ -83,7 +84,7 @@ class Batcher:
             self._announced -= 1
 
     async def predict(self, image):
-        """The probabilities of one image, float [classes], all finite. Raises NetworkError."""
+        """The answer to one image, all of it finite. Raises NetworkError."""
         answer = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((image, answer))
         return await answer
@@ -114,7 +115,7 @@ class Batcher:
             _fail(answers, 'the model failed')
             return
         for answer, row in zip(answers, rows):
-            if not np.isfinite(row).all():
+            if not self._finite(row):
                 self._failed = True
                 self._log.error('the model returned a probability that is NaN or infinite')
                 _fail([answer], 'the model returned NaN')
@@ -128,9 +129,9 @@ class Batcher:
     def _rows(self, images):
         """The rows of a batch, or the exception, returned because asyncio cannot propagate every type (StopIteration)."""
         try:
-            rows = np.asarray(self._predict(np.stack(images)))
-            if rows.shape[:1] != (len(images),):
-                raise ValueError(f'{len(images)} images gave an array of shape {rows.shape}')
+            rows = list(self._predict(np.stack(images)))
+            if len(rows) != len(images):
+                raise ValueError(f'{len(images)} images gave {len(rows)} answers')
             self._on_batch(len(images))
             return rows
         except BaseException as error:

@@ -2,7 +2,7 @@
 
 from typing import List
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class Guess(BaseModel):
@@ -11,8 +11,14 @@ class Guess(BaseModel):
 
 
 class Prediction(Guess):
-    """The most probable label of an image; `top`, the most probable ones in order; and what ran the model."""
+    """The most probable label of an image; `top`, the most probable ones in order; and what ran the model. Models that were exported with
+    reject.keep also tell whether the image is like those they were trained on, and a set of labels."""
 
+    known: bool = Field(None, description='Whether the image is like the training photos; false: none of the classes.')
+    score: float = Field(None, description='How much it is like them: known from 0 on.')
+    set: List[str] = Field(
+        None, description='Labels that hold the right one of a known image, the most probable first.'
+    )
     top: List[Guess]
     engine: str
     precision: str

@@ -286,6 +286,11 @@ class Extractor:
         with paddle.no_grad():
             return np.mean([self.backbone.rest(paddle.to_tensor(self._kept(view))).numpy() for view in views], 0)
 
+    def features_of(self, images, flip_average=False):
+        """The features, float32 [n, ...], of such images."""
+        views = [images, np.ascontiguousarray(images[..., ::-1])] if flip_average else [images]
+        return np.mean([self._kept(view) for view in views], 0)
+
     def _kept(self, images):
         place = f'{self.folder}/{cache.key([], ["images", *self.backbone.identity, _sha256(images).hex()], __name__)}'
         content = _read_verified(f'{place}/features.npy')

@@ -12,7 +12,7 @@ import numpy as np
 from zodiac.base.errors import UsageError
 from zodiac.base.paddle_setup import paddle
 from zodiac.data import groups
-from zodiac.training import features, linear_head
+from zodiac.training import features, linear_head, rejection
 
 nn = paddle.nn
 
@@ -84,10 +84,41 @@ def views(cfg, extractor, images, augmented, keys):
         images: without augmentation, with their features; augmented: the same images with augmentation.
         keys: `features.content_keys` of their paths.
     """
-    found = images.features
+    found = averaged(cfg, extractor, images, keys, images.features)
+    return [*found, *(extractor.features(augmented, keys, cfg.train.views) if cfg.train.views else ())]
+
+
+def averaged(cfg, extractor, images, keys, found=None):
+    """list of one float [n, d]: the features of images without augmentation; with evaluate.flip_average the mean over the image and its
+    mirror image.
+
+    Args:
+        found: those of the images themselves, if they have been computed; extractor, keys: as in `views`.
+    """
+    found = extractor.features(images, keys) if found is None else found
     if cfg.evaluate.flip_average:
         found = features.averaged([*found, *extractor.features(images, keys, mirror=True)])
-    return [*found, *(extractor.features(augmented, keys, cfg.train.views) if cfg.train.views else ())]
+    return found
+
+
+def reject(cfg, extractor, images, augmented, temperature=1.0):
+    """`rejection.calibrate` for a solved head, from its training photos over folds.
+
+    Args:
+        extractor: a `features.Extractor`; images: the training images, without augmentation; augmented: the same with it.
+        temperature: of the export.
+    """
+    keys = extractor.keys(images.paths)
+    images.use_features(extractor.features(images, keys))
+    found = views(cfg, extractor, images, augmented, keys)
+    same = together(keys, images.paths, cfg.data.root)
+    held = rejection.over_folds(
+        found, images.labels, len(cfg.data.labels), temperature, cfg.train.class_weights == 'balanced', cfg.seed, same
+    )
+    asked = cfg.reject
+    return rejection.calibrate(
+        rejection.reference(found[0], images.labels, cfg.seed), held, asked.keep, asked.coverage, asked.sets
+    )
 
 
 def solve(cfg, layer, found, images, keys, say):
