@@ -52,7 +52,7 @@ from dataset import ZodiacDataset
 from zodiac.data import groups
 from zodiac.data.folders import SPLITS
 from zodiac.models import imagenet
-from zodiac.report import formatting
+from zodiac.base import formatting
 from zodiac.training import checkpoint, progress, resume
 
 STAGES = ('annotate', 'train', 'evaluate', 'export')

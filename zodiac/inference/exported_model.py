@@ -25,6 +25,7 @@ class ExportedModel:
         None  # the same batch -> {'probabilities': ..., 'logits': ...}, what the graph returns
     )
     precision: str = 'fp32'  # fp32, bf16 or int8
+    measured: Optional[dict] = None  # n, top1, interval_95, guess, folds: see export.measured; None where not recorded
 
 
 def load(folder, place='auto', engine='auto', precision='auto', checked=True):
@@ -64,6 +65,7 @@ def load(folder, place='auto', engine='auto', precision='auto', checked=True):
         asked.engine,
         outputs,
         asked.precision,
+        manifest.get('measured'),
     )
 
 

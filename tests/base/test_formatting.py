@@ -2,7 +2,7 @@
 
 import pytest
 
-from zodiac.report import formatting
+from zodiac.base import formatting
 
 
 @pytest.mark.parametrize(
