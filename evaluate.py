@@ -322,10 +322,16 @@ def show(result):
         print(curve['summary'])
     rows = [['class', 'precision', 'recall', 'F1', 'images']]
     for name, row in result['per_class'].items():
-        rows.append([name, *(formatting.percent(row[key]) for key in ('precision', 'recall', 'f1')), f'{row["support"]:,}'])
+        rows.append(
+            [name, *(formatting.percent(row[key]) for key in ('precision', 'recall', 'f1')), f'{row["support"]:,}']
+        )
     mean = [formatting.percent(result[f'macro_{key}']) for key in ('precision', 'recall', 'f1')]
     show_table([*rows, ['mean', *mean, f'{result["n"]:,}']])
-    after = f'; {formatting.percent(scores["ece_with_temperature"])} with temperature {scores["temperature"]:.3f}' if scores['temperature'] else ''
+    after = (
+        f'; {formatting.percent(scores["ece_with_temperature"])} with temperature {scores["temperature"]:.3f}'
+        if scores['temperature']
+        else ''
+    )
     print(
         f'top-5 {formatting.percent(result["top5"])}, loss {formatting.decimals(result["loss"])}, '
         f'calibration error {formatting.percent(scores["ece"])}{after}'

@@ -5,8 +5,7 @@ import re
 import sys
 
 import pytest
-from conftest import ROOT
-from pages_in_browser import THEMES, browser, page_of, require_accessible  # noqa: F401
+from conftest import ROOT, THEMES, require_accessible
 from PIL import Image
 from small_server import encoded, picture_of
 
@@ -58,6 +57,25 @@ def test_the_page_reports_a_text_file_and_accepts_the_next_photo(server, page_of
     choose(page, picture_of('blue'))
     page.wait_for_selector('#guesses li')
     assert not page.is_visible('#message.bad')
+
+
+HEIC = b'\0\0\0\x18ftypheic\0\0\0\0mif1heic' + bytes(100)
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'words'),
+    [
+        ('IMG_1.HEIC', HEIC, 'This is an HEIC photo, as iPhones take them. Save it as JPEG'),
+        ('cut.png', picture_of('blue')[:60], 'This photo is damaged or incomplete.'),
+        ('a.psd', b'8BPS' + bytes(100), 'Images of this format are not read. Save it as JPEG or PNG.'),
+        ('a.txt', b'hello', 'This file is not a readable image.'),
+    ],
+)
+def test_the_page_says_in_words_what_is_wrong_with_a_file(server, page_of, name, content, words):
+    page = page_of(server)
+    choose(page, content, name, '')
+    page.wait_for_selector('#message.bad')
+    assert page.inner_text('#message').startswith(words)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +217,18 @@ def test_the_page_asks_for_the_token_until_it_is_right(infer, page_of):
         page.wait_for_selector('#guesses li')
         assert not page.is_visible('#token-part')
         assert page.evaluate('document.activeElement.id') == 'file'  # ready for the next photo
+
+
+def test_after_the_right_token_the_focus_is_ready_for_the_next_photo_also_when_the_first_is_unreadable(infer, page_of):
+    with serving(infer, env={**os.environ, 'ZODIAC_TOKEN': 'secret'}) as (address, _, _):
+        page = page_of(address)
+        choose(page, b'hello')
+        page.wait_for_selector('#message.bad')
+        page.keyboard.type('secret')
+        page.keyboard.press('Enter')
+        page.wait_for_selector('#message.bad >> text=not a readable image')
+        assert not page.is_visible('#token-part')
+        assert page.evaluate('document.activeElement.id') == 'file'
 
 
 def test_the_page_reports_an_unreachable_server(infer, page_of):

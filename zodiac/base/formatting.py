@@ -55,7 +55,9 @@ def table(rows, columns=80):
     first = [short(row[0], room) for row in rows]
     most = max(map(width, first))
     return [
-        name + ' ' * (most - width(name)) + ''.join(' ' * (wide - width(cell)) + cell for cell, wide in zip(row[1:], others))
+        name
+        + ' ' * (most - width(name))
+        + ''.join(' ' * (wide - width(cell)) + cell for cell, wide in zip(row[1:], others))
         for name, row in zip(first, rows)
     ]
 

@@ -1,8 +1,8 @@
 """The texts of all pages in English and Chinese, from texts.yaml.
 
 A text may contain HTML and `{name}`, a value, which is escaped. What follows a colon says how it is written: `{share:%}` 97.5%,
-`{difference:+}` +2.5, `{loss:.}` 0.123, `{n:photo}` "1 photo" or "7,096 photos", `{n:is|are}` by the number, `{names:list}` "a, b and c"; `{pairs:report.pair}` the same of tuples, each written as that text, whose
-placeholders are in the order of the tuple.
+`{difference:+}` +2.5, `{loss:.}` 0.123, `{n:photo}` "1 photo" or "7,096 photos", `{n:is|are}` by the number, `{names:list}` "a, b and c".
+`{pairs:report.pair}` is a list of tuples, each written as that text, whose placeholders are in the order of the tuple.
 """
 
 import functools

@@ -55,7 +55,9 @@ def _facts(found, path):
     none = texts.both('report.none')
     try:
         rejected = [f'{count} {reason}' for reason, count in found['rejected_by_reason'].items()]
-        converted = [texts.both('report.of_mode', n=count, mode=mode) for mode, count in found['converted_by_mode'].items()]
+        converted = [
+            texts.both('report.of_mode', n=count, mode=mode) for mode, count in found['converted_by_mode'].items()
+        ]
         facts = {
             'fact_folder': render.breaks(found['root']),
             'fact_accepted': f'{found["accepted"]:,}',

@@ -4,6 +4,7 @@ import io
 import re
 
 import matplotlib
+import numpy as np
 from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -16,9 +17,22 @@ INK, QUIET, LINE, ONE, TWO, THREE = (f'#{number:06x}' for number in range(0x1234
 VARIABLES = {INK: 'ink', QUIET: 'quiet', LINE: 'line', ONE: 'one', TWO: 'two', THREE: 'three'}
 STYLE = {
     **{'svg.fonttype': 'none', 'svg.hashsalt': '', 'font.size': 10, 'text.parse_math': False},
-    **{'axes.edgecolor': QUIET, 'axes.labelcolor': QUIET, 'xtick.color': QUIET, 'ytick.color': QUIET, 'text.color': INK},
-    **{'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.color': LINE, 'grid.linewidth': 0.8},
+    **{
+        'axes.edgecolor': QUIET,
+        'axes.labelcolor': QUIET,
+        'xtick.color': QUIET,
+        'ytick.color': QUIET,
+        'text.color': INK,
+    },
+    **{
+        'axes.spines.top': False,
+        'axes.spines.right': False,
+        'axes.grid': True,
+        'grid.color': LINE,
+        'grid.linewidth': 0.8,
+    },
 }
+POINTS = 100  # of a curve of precision over recall
 FEW = 10  # images in a bin; below, it is pale
 
 
@@ -30,23 +44,30 @@ def chart(name, draw, size=(4.2, 2.6)):
         FigureCanvasSVG(figure)
         draw(figure.subplots())
         buffer = io.StringIO()
-        figure.savefig(buffer, format='svg', transparent=True, metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')))
+        figure.savefig(
+            buffer, format='svg', transparent=True, metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
+        )
     svg = buffer.getvalue()
     svg = svg[svg.index('<svg') :].replace('\n', ' ')
     svg = re.sub(r'<(metadata|style)\b.*?</\1>', '', svg, flags=re.S)
-    svg = re.sub(r'<svg .*?viewBox="([^"]*)"[^>]*>', rf'<svg class="chart" viewBox="\1" aria-hidden="true">', svg, count=1)
-    svg = re.sub(r' id="[a-z]\w*_\d+"| xmlns(:\w+)?="[^"]*"', '', svg)
-    svg = re.sub(r"font: (?:\w+ )*?([\d.]+px) [^;\"]*", r'font-size: \1', svg)
+    svg = re.sub(
+        r'<svg .*?viewBox="([^"]*)"[^>]*>', r'<svg class="chart" viewBox="\1" aria-hidden="true">', svg, count=1
+    )
+    svg = re.sub(r' id="[A-Za-z][\w.]*_\d+"| xmlns(:\w+)?="[^"]*"', '', svg)
+    svg = re.sub(r'font: (?:\w+ )*?([\d.]+px) [^;\"]*', r'font-size: \1', svg)
     svg = re.sub(r'xlink:href', 'href', svg)
     svg = re.sub(r'(\d\.\d{2})\d+', r'\1', svg)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f'var(--{variable})')
     svg = re.sub(r'<text ([^>]*)style="([^"]*)"', r'<text \1style="fill: var(--ink); \2"', svg)
-    return Markup(re.sub(r'>(chart\.\w+)<', _both, re.sub(r'\s{2,}', ' ', svg)))
+    return Markup(re.sub(r'>(chart\.\w+)<', _both, re.sub(r'\s{2,}', ' ', svg.strip())))
 
 
 def _both(found):
-    spans = (f'<tspan class="t" lang="{tag}">{texts.text(found[1], language)}</tspan>' for language, tag in texts.TAGS.items())
+    spans = (
+        f'<tspan class="t" lang="{tag}">{texts.text(found[1], language)}</tspan>'
+        for language, tag in texts.TAGS.items()
+    )
     return f'>{"".join(spans)}<'
 
 
@@ -61,7 +82,9 @@ def training(log, rates=()):
             ends = []
             for part, colour in (('train', ONE), ('valid', TWO)):
                 points = [(row['epoch'], row[f'{part}_{column}']) for row in log if row[f'{part}_{column}'] is not None]
-                axis.plot(*zip(*points), color=colour, linewidth=2, marker='o' if len(points) < 30 else '', markersize=3)
+                axis.plot(
+                    *zip(*points), color=colour, linewidth=2, marker='o' if len(points) < 30 else '', markersize=3
+                )
                 ends.append((points[-1], part, colour))
             for place, ((x, y), part, colour) in enumerate(sorted(ends, key=lambda end: -end[0][1])):
                 style = {'va': ('bottom', 'top')[place], 'color': colour, 'fontweight': 'bold'}
@@ -123,7 +146,7 @@ def pr_curves(curves, class_names, most=12):
     known = sorted((i for i, curve in enumerate(curves) if curve is not None), key=lambda i: curves[i][2])
 
     def drawn(number):
-        recall, precision, _ = curves[number]
+        recall, precision = _thinned(*curves[number][:2])
 
         def draw(axis):
             axis.fill_between(recall, precision, step='pre', color=ONE, alpha=0.15, linewidth=0)
@@ -153,7 +176,9 @@ def learning_curve(curve):
             ends = [numbers[-1], ticks[-1]], [top1[-1], doubling['top1']]
             axis.plot(*ends, color=TWO, linestyle=':', linewidth=2, marker='o', markerfacecolor='none')
             place = {'ha': 'right', 'va': 'top', 'color': TWO, 'fontweight': 'bold'}
-            axis.annotate('chart.expected', (ticks[-1], doubling['top1']), (4, -10), textcoords='offset points', **place)
+            axis.annotate(
+                'chart.expected', (ticks[-1], doubling['top1']), (4, -10), textcoords='offset points', **place
+            )
         for number, share in zip(numbers, top1):
             axis.annotate(formatting.percent(share), (number, share), (5, -12), textcoords='offset points', fontsize=9)
         axis.set(xscale='log', xlabel='chart.photos')
@@ -162,6 +187,14 @@ def learning_curve(curve):
         _percent_axis(axis.yaxis)
 
     return chart('learning_curve', draw, (4.6, 3))
+
+
+def _thinned(recall, precision):
+    """A curve with at most POINTS + 1 points: of those of nearly the same recall the one with the highest precision."""
+    best = {}
+    for x, y in zip(np.rint(np.asarray(recall) * POINTS) / POINTS, precision):
+        best[x] = max(y, best.get(x, 0.0))
+    return zip(*sorted(best.items()))
 
 
 def _percent_axis(axis):

@@ -97,7 +97,7 @@ def compare(first, second):
 
 
 def write(folder, first, second, language=None):
-    """Write compare.html and compare.json of two runs, see `read`, to `folder`, and print the result. For `language` see `render.render`."""
+    """Write compare.html and compare.json of two runs, see `read`, to `folder`, and print the result; `language`: see `render.render`."""
     result = compare(first, second)
     wrong_one = {'first': 'second_probability', 'second': 'first_probability'}
     walls = {}
@@ -134,7 +134,10 @@ def winner(result):
 def show(result):
     """Print the result of a comparison."""
     rows = [['', 'accuracy', 'images']]
-    rows += [[run['name'], formatting.percent(run['top1']), f'{result["n"]:,}'] for run in (result['first'], result['second'])]
+    rows += [
+        [run['name'], formatting.percent(run['top1']), f'{result["n"]:,}']
+        for run in (result['first'], result['second'])
+    ]
     for line in formatting.table(rows, formatting.columns()):
         print(line)
     low, high = map(formatting.points, result['difference_interval_95'])

@@ -69,7 +69,9 @@ def with_pictures(rows, folder, transform, network=None, seconds=HEAT_SECONDS):
                 row['picture'] = gallery.thumbnail(image)
         readable = [(row, image) for row, image in zip(batch, images) if image is not None]
         if network is not None and readable and time.monotonic() < end:
-            heats, size = heat_maps([image for _, image in readable], [row['guess'] for row, _ in readable], transform, network)
+            heats, size = heat_maps(
+                [image for _, image in readable], [row['guess'] for row, _ in readable], transform, network
+            )
             for (row, _), heat in zip(readable, heats):
                 row['heat'] = heat
         room -= sum(len(row[kind] or '') for row in batch for kind in ('picture', 'heat'))
@@ -77,8 +79,20 @@ def with_pictures(rows, folder, transform, network=None, seconds=HEAT_SECONDS):
             for row in batch:
                 row['picture'] = row['heat'] = None
             break
-    counts = {f'{name}': sum(row[kind] is not None for row in rows) for name, kind in (('pictured', 'picture'), ('heated', 'heat'))}
+    counts = {
+        f'{name}': sum(row[kind] is not None for row in rows)
+        for name, kind in (('pictured', 'picture'), ('heated', 'heat'))
+    }
     return rows, {**counts, 'size': size}
+
+
+def compact(rows, folder):
+    """The rows of `with_pictures` that have no picture, for the script of the page in `folder`: a dict of folder, the part that their paths
+    have in common; address, that of this folder; rows, [path below it, label, guess, probability, probability_of_label]."""
+    common = os.path.dirname(os.path.commonprefix([row['path'] for row in rows]))
+    keys = ('label', 'guess', 'probability', 'probability_of_label')
+    below = [[row['path'][len(common) :].lstrip('/'), *(round(row[key], 4) for key in keys)] for row in rows]
+    return {'folder': common, 'address': address(common or '.', folder), 'rows': below}
 
 
 def heat_maps(images, classes, transform, network):

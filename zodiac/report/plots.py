@@ -205,7 +205,9 @@ def plot_predictions(path, images, titles, correct, columns=6, heading=''):
             axis.axis('off')
         for axis, image, title, good in zip(np.ravel(axes), images, titles, correct):
             axis.imshow(ImageOps.fit(image, (160, 160)))
-            axis.set_title('\n'.join(map(formatting.short, title.split('\n'))), fontsize=9, color=GREEN if good else RED)
+            axis.set_title(
+                '\n'.join(map(formatting.short, title.split('\n'))), fontsize=9, color=GREEN if good else RED
+            )
 
 
 def _inches(classes):

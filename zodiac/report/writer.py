@@ -23,7 +23,20 @@ IN_VISUALDL = ('confusion_matrix', 'pr_curves', 'mistakes', 'predictions')
 
 
 def write(
-    folder, name, result, dataset, probabilities, network, *, counts, annotated, log, rates, seed, folds=None, language=None
+    folder,
+    name,
+    result,
+    dataset,
+    probabilities,
+    network,
+    *,
+    counts,
+    annotated,
+    log,
+    rates,
+    seed,
+    folds=None,
+    language=None,
 ):
     """Write all files of a report.
 
@@ -97,18 +110,23 @@ def write_report_page(
     names = result['labels']
     wrong = mistakes.all_of(dataset, probabilities, folds)
     rows, pictured = mistakes.with_pictures(wrong, folder, dataset.transform, network)
+    with_photo = max([number + 1 for number, row in enumerate(rows) if row['picture']], default=0)
     short = summary.summarise(result, wrong, folds)
+    date = datetime.datetime.now().strftime('%Y-%m-%d %H:%M')
     curve = result.get('learning_curve')
     short['more_photos'] = (curve['more_photos_for'] if curve else []) or short['weak']
     chosen = gallery.choose(dataset.labels, probabilities)
     show = functools.partial(gallery.card, dataset=dataset, probabilities=probabilities, class_names=names)
-    calibration, precision = result['calibration'], charts.pr_curves(metrics.pr_curves(dataset.labels, probabilities), names)
+    calibration, precision = (
+        result['calibration'],
+        charts.pr_curves(metrics.pr_curves(dataset.labels, probabilities), names),
+    )
     of_split = dataset.labels
     page = render.render(
         PAGE,
         language,
         name=name,
-        date=datetime.datetime.now().strftime('%Y-%m-%d %H:%M'),
+        date=date,
         result=result,
         short=short,
         weak=[(one, *short['recall'][one][:2]) for one in short['weak']],
@@ -127,10 +145,13 @@ def write_report_page(
         wrong=sum(not row['over_folds'] for row in wrong),
         more_over_folds=sum(row['over_folds'] for row in wrong),
         pictured=pictured,
-        with_photo=max([number + 1 for number, row in enumerate(rows) if row['picture']], default=0),
+        with_photo=with_photo,
+        rest=mistakes.compact(rows[with_photo:], folder),
         exported=network is None,
         of_class=np.bincount([row['label'] for row in rows], minlength=len(names)).tolist(),
-        counts_of_mistakes={kind: sorted(collections.Counter(row[kind] for row in rows).items()) for kind in ('label', 'guess')},
+        counts_of_mistakes={
+            kind: sorted(collections.Counter(row[kind] for row in rows).items()) for kind in ('label', 'guess')
+        },
         number_shown=Markup('<b class="shown"></b>'),
         number_matching=Markup('<b class="matching"></b>'),
         uncertain=list(map(show, chosen['uncertain'])),
@@ -147,13 +168,13 @@ def write_report_page(
         counts={split: numbers.tolist() for split, numbers in counts.items()},
         most=max(1, *map(sum, zip(*(numbers.tolist() for numbers in counts.values())))),
         data=annotated,
-        made=made_of(result),
+        made=made_of(result, date),
     )
     with files.atomic_write(f'{folder}/report.html') as file:
         file.write(page)
 
 
-def made_of(result):
+def made_of(result, date):
     """(key of report.*, value) pairs: what the model is made of; a value of None is left out."""
     yes_or_no = {True: texts.both('report.mirrored'), False: texts.both('report.not_mirrored')}
     start = {
@@ -162,6 +183,7 @@ def made_of(result):
         None: texts.both('report.made_unknown'),
     }
     return [
+        ('made_date', date),
         ('made_arch', f'{result["arch"]}, {result["image_size"]} px'),
         ('made_weights', render.breaks(result['weights'])),
         ('made_epoch', result['epoch']),
