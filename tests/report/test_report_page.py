@@ -72,7 +72,7 @@ def test_the_first_paragraph_says_how_good_it_is_where_it_is_weak_and_what_to_do
     assert 'Always answering “ox” would be right for 33.3%.' in answer
     assert 'It is weakest on rabbit (0 of 2 found) and tiger (0 of 2 found).' in answer
     assert 'Its most frequent mistakes: tiger taken for ox (2×).' in answer
-    assert 'Check the labels of the 1 mistake made with 90% certainty or more' in answer
+    assert '1 mistake was made with 90% certainty or more: check' in answer
     assert 'Add photos of rabbit and tiger.' in answer
     assert 'The interval is 60 points wide. Test on more photos, or over folds with -o evaluate.folds=5.' in answer
 

@@ -653,6 +653,7 @@ def test_unfreezing_keeps_the_replaced_data_parallel_alive(monkeypatch):
     assert trainer._adapter.ddp_model is not alive()
     assert alive() is not None
 
+
 def test_the_curves_of_visualdl_have_no_cliff_where_an_epoch_begins():
     """Each step is drawn with its own loss and accuracy; log.csv has those of the epoch."""
     log, drawn = run_log.RunLog(None, SimpleNamespace(step=0, epoch=0, done=0, images=0)), []

@@ -21,8 +21,8 @@ def summarise(result, mistakes, folds=None):
     Returns: dict: over_folds, whether the figures are those of the folds, as below `small_data.FEW` images of the split; n, hits, top1,
         interval; largest, the class with the most images, and guess, the accuracy of always naming it; matrix, int [classes, classes], a
         row per true class; recall, {class: (found, images, interval)} of the classes with images; weak, names; confused,
-        [(class, taken for, images)]; sure, the number of mistakes with a probability of SURE or more; and `wide`, the width of the
-        interval in points, None if it is narrow.
+        [(class, taken for, images)]; often, the first of them that happened more than once; sure, the number of mistakes with a
+        probability of SURE or more; and wide, the width of the interval in points, None if it is narrow.
     """
     names = result['labels']
     over_folds = bool(folds) and result['n'] < small_data.FEW
@@ -54,7 +54,7 @@ def summarise(result, mistakes, folds=None):
         'recall': recall,
         'weak': [name for _, name in behind[:MOST]],
         'confused': confused,
-        'often': [pair for pair in confused if pair[2] >= OFTEN][:MOST] or confused[:1],
+        'often': [pair for pair in confused if pair[2] >= OFTEN][:MOST],
         'sure': sum(row['probability'] >= SURE for row in mistakes),
         'wide': round(100 * width) if width > WIDE else None,
     }
