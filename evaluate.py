@@ -5,6 +5,7 @@
     python evaluate.py -o evaluate.weights=output/zodiac/infer evaluate.engine=onnxruntime     # an exported model
     python evaluate.py pets --data new_photos                     # other photos, in folders of the same classes
     python evaluate.py --compare demo demo_longer                 # two evaluated runs side by side
+    python evaluate.py pets --lang zh                             # the page opens in Chinese; it has both languages
 
 report.html shows everything and works offline. metrics.json holds all numbers; metrics.csv, per_class.csv and
 confusion_matrix.csv hold them as tables, predictions.csv has one row per image, and the plots are PNG files. A simple
@@ -25,6 +26,7 @@ if __name__ == '__main__':
         '--data', metavar='FOLDER', help='evaluate these labelled photos, <class>/*, instead of a split'
     )
     parser.add_argument('--compare', nargs=2, metavar='RUN', help='compare two evaluated runs (names or folders)')
+    parser.add_argument('--lang', choices=('zh', 'en'), help='language of the page; without it, that of the browser')
     args = parser.parse_args()
     config.run_of(args)  # a missing run ends here, before Paddle is imported
 
@@ -37,7 +39,7 @@ from tqdm import tqdm
 
 import config
 from dataset import Loader, ZodiacDataset
-from zodiac.base import calls, class_names, device, files, options, photos, runs, schema
+from zodiac.base import calls, class_names, device, files, formatting, options, photos, runs, schema
 from zodiac.base.errors import UsageError, UserError, run
 from zodiac.base.paddle_setup import paddle
 from zodiac.data import inspection, left_out, near_duplicates
@@ -46,17 +48,17 @@ from zodiac.data.folders import SPLITS
 from zodiac.data.index import read as read_index
 from zodiac.data.scan import scan
 from zodiac.inference import export_folder, exported_model, image_batches
-from zodiac.report import annotation, calibration, compare, formatting, metrics, small_data, training_log, writer
+from zodiac.report import annotation, calibration, compare, metrics, small_data, training_log, writer
 from zodiac.training import checkpoint, features, linear_head, optim, rejection, solved_run
 from zodiac.training.progress import note
 
 
 def main():
     if args.compare:
-        compare_runs(*args.compare)
+        compare_runs(*args.compare, args.lang)
     else:
         cfg = config.from_arguments(args)
-        evaluate(cfg, args.data)
+        evaluate(cfg, args.data, args.lang)
         if export_folder.is_export(cfg.evaluate.weights):
             following = ['serve', cfg.evaluate.weights]
         elif runs.is_run(cfg.run_dir):
@@ -66,11 +68,12 @@ def main():
         print(f'next: {calls.command(*following)}')
 
 
-def evaluate(cfg, data=None):
+def evaluate(cfg, data=None, language=None):
     """Measure the network and write its report, with the settings of a `config.Config`.
 
     Args:
         data: a folder of other labelled photos to measure it on; None: evaluate.split.
+        language: 'zh' or 'en', in which report.html opens; None for that of the browser. It can be switched in the page.
     Raises: UserError.
     """
     cfg = class_names.resolve(cfg)
@@ -114,6 +117,7 @@ def evaluate(cfg, data=None):
             rates=learning_rates(log, cfg),
             seed=cfg.seed,
             folds=folds,
+            language=language,
         )
     show(result)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
@@ -351,41 +355,58 @@ def learning_rates(log, cfg):
 
 def show(result):
     """Print the metrics."""
-    low, high = result['top1_interval_95']
-    print(f'{result["split"]}: {formatting.count(result["n"], "image")}, weights {result["weights"]}')
-    if result.get('folds'):
-        folds = result['folds']
-        bounds = 'to'.join(f' {bound:.4f} ' for bound in folds['interval_95']).strip()
-        print(f'over {folds["k"]} folds of all {folds["n"]} images: top-1 {folds["top1"]:.4f} (95 % interval {bounds})')
-    if result.get('learning_curve'):
-        print(result['learning_curve']['summary'])
-    print(f'top-1 {result["top1"]:.4f} (95 % interval {low:.4f} to {high:.4f}), top-5 {result["top5"]:.4f}')
-    print(
-        f'loss {result["loss"]:.4f}, macro precision {result["macro_precision"]:.4f}, recall {result["macro_recall"]:.4f}, '
-        f'F1 {result["macro_f1"]:.4f}'
-    )
-    print(f'{"class":<16}{"precision":>10}{"recall":>8}{"F1":>8}{"images":>8}')
+    scores, folds, curve = result['calibration'], result.get('folds'), result.get('learning_curve')
+    rows = [['accuracy', 'top-1', '95% interval', 'images']]
+    if folds:
+        rows.append([f'over {folds["k"]} folds', *accuracy(folds['top1'], folds['interval_95'], folds['n'])])
+    rows.append([result['split'], *accuracy(result['top1'], result['top1_interval_95'], result['n'])])
+    print(f'weights: {result["weights"]}')
+    show_table(rows)
+    if curve:
+        print(curve['summary'])
+    rows = [['class', 'precision', 'recall', 'F1', 'images']]
     for name, row in result['per_class'].items():
-        print(f'{name:<16}{row["precision"]:>10.4f}{row["recall"]:>8.4f}{row["f1"]:>8.4f}{row["support"]:>8}')
+        rows.append(
+            [name, *(formatting.percent(row[key]) for key in ('precision', 'recall', 'f1')), f'{row["support"]:,}']
+        )
+    mean = [formatting.percent(result[f'macro_{key}']) for key in ('precision', 'recall', 'f1')]
+    show_table([*rows, ['mean', *mean, f'{result["n"]:,}']])
+    after = (
+        f'; {formatting.percent(scores["ece_with_temperature"])} with temperature {scores["temperature"]:.3f}'
+        if scores['temperature']
+        else ''
+    )
+    print(
+        f'top-5 {formatting.percent(result["top5"])}, loss {formatting.decimals(result["loss"])}, '
+        f'calibration error {formatting.percent(scores["ece"])}{after}'
+    )
     if result.get('unknown'):
         found = result['unknown']
         print(
-            f'with reject.keep: {found["known"]:.1%} of these photos are known; sets of {found["mean_size"]:.2f} labels on average hold '
-            f'that of {found["coverage"]:.1%}'
+            f'with reject.keep: {formatting.percent(found["known"])} of these photos are known; sets of {found["mean_size"]:.2f} labels on '
+            f'average hold that of {formatting.percent(found["coverage"])}'
         )
-    scores = result['calibration']
-    print(f'calibration error {scores["ece"]:.4f}, Brier score {scores["brier"]:.4f}', end='')
-    if scores['temperature']:
-        print(f'; with temperature {scores["temperature"]:.4f}: {scores["ece_with_temperature"]:.4f}', end='')
-    print(f'\nsimple random sample of {len(result["sample"])}:')
+    print(f'simple random sample of {len(result["sample"])}:')
     for row in result['sample']:
         print(f'SampleID: {row["id"]}, RealLabel: {row["label"]}, Predict: {row["prediction"]}')
 
 
-def compare_runs(*runs):
+def accuracy(top1, interval, number):
+    """The cells of a row that gives an accuracy."""
+    low, high = map(formatting.percent, interval)
+    return formatting.percent(top1), f'{low} to {high}', f'{number:,}'
+
+
+def show_table(rows):
+    for line in formatting.table(rows, formatting.columns()):
+        print(line)
+
+
+def compare_runs(first, second, language=None):
     """Write output/<first>_vs_<second>/ for two evaluated runs, given by name or folder."""
-    first, second = compare.read_two(*(run if os.path.isdir(run) else config.Config(name=run).run_dir for run in runs))
-    compare.write(config.Config(name=f'{first["name"]}_vs_{second["name"]}').run_dir, first, second)
+    runs = (run if os.path.isdir(run) else config.Config(name=run).run_dir for run in (first, second))
+    first, second = compare.read_two(*runs)
+    compare.write(config.Config(name=f'{first["name"]}_vs_{second["name"]}').run_dir, first, second, language)
 
 
 if __name__ == '__main__':

@@ -19,7 +19,9 @@ if __name__ == '__main__':
 
     config.run_of(config.parser(__doc__, takes='run').parse_args())  # --help, wrong usage and a missing run end here
 
+import collections
 import contextlib
+import csv
 import importlib.metadata
 import os
 import sys
@@ -60,6 +62,7 @@ def export(cfg):
     layer = deployed(network, cfg.image.mean, cfg.image.std, settings.preprocess, settings.softmax, temperature)
     layer.eval()
     manifest = describe(cfg, origin, temperature, not no_onnx)
+    manifest['measured'] = measured(cfg, origin['weights'])
     if no_onnx:
         manifest['without_onnx'] = no_onnx
     examples = None
@@ -136,6 +139,27 @@ def describe(cfg, origin, temperature, with_onnx):
         'trained': {'arch': cfg.model.arch, 'flip_average': cfg.evaluate.flip_average, **origin, **credit},
         'versions': versions(with_onnx),
     }
+
+
+def measured(cfg, weights):
+    """How good the network is, from the report of its run, for the page of serve.py.
+
+    Returns: dict: n, images; top1; interval_95; guess, the accuracy of always naming the most frequent class; folds, their number, None
+        for the test split. None without a report, or if it is older than the weights or of others.
+    """
+    report = f'{cfg.run_dir}/report'
+    try:
+        result = files.read_json(f'{report}/metrics.json')
+        if result['weights'] != weights or os.path.getmtime(f'{report}/metrics.json') < os.path.getmtime(weights):
+            return None
+        folds = result.get('folds')
+        with open(f'{report}/{"folds" if folds else "predictions"}.csv', encoding='utf-8', newline='') as file:
+            labels = collections.Counter(row['label'] for row in csv.DictReader(file))
+        of = folds or {**result, 'interval_95': result['top1_interval_95'], 'k': None}
+        values = {'n': of['n'], 'top1': of['top1'], 'interval_95': of['interval_95'], 'folds': of['k']}
+        return {**values, 'guess': max(labels.values()) / sum(labels.values())}
+    except (OSError, UserError, KeyError, TypeError, ValueError):
+        return None
 
 
 def versions(with_onnx):

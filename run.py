@@ -49,10 +49,10 @@ import evaluate
 import export
 import train
 from dataset import ZodiacDataset
+from zodiac.base import formatting
 from zodiac.data import groups
 from zodiac.data.folders import SPLITS
 from zodiac.models import imagenet
-from zodiac.report import formatting
 from zodiac.training import checkpoint, progress, resume
 
 STAGES = ('annotate', 'train', 'evaluate', 'export')
@@ -223,7 +223,7 @@ def show(cfg):
     largest, most = of_class.most_common(1)[0]
     low, high = map(formatting.percent, interval)
     where = f'{number} photos over {over_folds["k"]} folds' if over_folds else f'{number} {measured["split"]} photos'
-    print(f'accuracy: {formatting.percent(top1)} (95 % interval {low} to {high}; {where})')
+    print(f'accuracy: {formatting.percent(top1)} (95% interval {low} to {high}; {where})')
     print(f'guessing: {formatting.percent(most / number)}, by always saying {largest}')
     wrong = collections.Counter(row for row in rows if row[0] != row[1]).most_common(3)
     for (label, taken), count in wrong:

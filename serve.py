@@ -13,7 +13,7 @@ if __name__ == '__main__':
 
     start.prepare(
         'requirements-serve.txt',
-        'fastapi fastapi_offline uvicorn python_multipart prometheus_client numpy PIL yaml tqdm',
+        'fastapi fastapi_offline uvicorn python_multipart prometheus_client jinja2 numpy PIL yaml tqdm',
     )
 
 import argparse

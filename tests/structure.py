@@ -15,11 +15,12 @@ COMMANDS = sorted(f'zodiac.commands.{path.stem}' for path in (ROOT / 'zodiac/com
 WINGS = {  # of zodiac/, each with those that it may import
     'base': set(),
     'images': {'base'},
+    'pages': {'base'},
     'inference': {'images', 'base'},
-    'serving': {'inference', 'images', 'base'},
+    'serving': {'inference', 'images', 'pages', 'base'},
     'data': {'images', 'base'},
     'models': {'base'},
-    'report': {'images', 'base'},
+    'report': {'images', 'pages', 'base'},
     'training': {'models', 'data', 'inference', 'base'},
     'doctor': {'data', 'base'},
 }

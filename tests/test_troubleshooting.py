@@ -173,6 +173,7 @@ def test_a_disk_that_fills_up_during_an_export_is_not_blamed_on_the_converter(tm
 
 def test_characters_that_no_font_has_are_reported_once_with_the_fix(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(figure, 'CJK_FONTS', ())
+    monkeypatch.setattr(figure, '_families_with', lambda character: [])
     figure._warn_of_boxes.cache_clear()
     for name in ('a', 'b'):
         plots.plot_class_counts(str(tmp_path / f'{name}.png'), {'train': [1, 2]}, ['狗', 'cat'], 'counts')

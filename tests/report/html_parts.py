@@ -1,31 +1,21 @@
-"""Render a page and read its parts."""
+"""Read the parts of a page."""
 
+import json
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
-from zodiac.report import pages
+VOID = ('meta', 'link', 'img', 'br', 'wbr', 'input')
+OTHER = {'en': 'zh-Hans', 'zh': 'en'}
 
 
-def page_of(tmp_path, template='report.html', **content):
-    """{heading: the elements below it, up to the next heading}; those before the first heading are under ''."""
-    path = tmp_path / template
-    pages.write_page(str(path), template, **content)
-    parts = {'': []}
-    for element in parse(path.read_text(encoding='utf-8')).find('body'):
-        if element.tag in ('h2', 'h3'):
-            parts[text_of(element)] = below = []
-        else:
-            (below if len(parts) > 1 else parts['']).append(element)
-    return parts
-
-
-def parse(page):
+def page(path, language='en'):
+    """The tree of a page as a reader of this language sees it."""
     builder = ElementTree.TreeBuilder()
 
     class Reader(HTMLParser):
         def handle_starttag(self, tag, attributes):
             builder.start(tag, {name: value or '' for name, value in attributes})
-            if tag in ('meta', 'img', 'br'):
+            if tag in VOID:
                 builder.end(tag)
 
         def handle_endtag(self, tag):
@@ -34,35 +24,57 @@ def parse(page):
         def handle_data(self, data):
             builder.data(data)
 
-    Reader().feed(page)
-    return builder.close()
+    with open(path, encoding='utf-8') as file:
+        Reader().feed(file.read())
+    root = builder.close()
+    for one in root.iter():
+        if one.get('class') == 't' and one.get('lang') == OTHER[language]:
+            one.text = None
+            for child in list(one):
+                one.remove(child)
+    return root
 
 
-def text_of_page(tmp_path, template='report.html', **content):
-    return ' '.join(text_of(*elements) for elements in page_of(tmp_path, template, **content).values())
+def main(path, language='en'):
+    return page(path, language).find('.//main')
 
 
-def text_of(*elements):
-    return ' '.join(' '.join(' '.join(element.itertext()) for element in elements).split())
+def section(path, name, language='en'):
+    """The elements of a section, whose heading has this id, up to the next section; as one element."""
+    found, inside = ElementTree.Element('section'), False
+    for element in main(path, language):
+        if element.tag == 'h2':
+            inside = element.get('id') == name
+        elif inside:
+            found.append(element)
+    return found
 
 
-def tables(elements):
-    """The tables among the elements, each a list of rows of texts."""
-    found = [table for element in elements for table in element.iter('table')]
-    return [[[text_of(cell) for cell in row] for row in table.iter('tr')] for table in found]
+def text_of(element):
+    return ' '.join(''.join(element.itertext()).split())
 
 
-def figures(elements):
-    """(src of the image, caption, class of the first bold text) of each figure."""
-    found = [figure for element in elements for figure in element.iter('figure')]
-    return [(one.find('.//img').get('src'), text_of(one), one.find('.//b').get('class')) for one in found]
+def table(element, number=0):
+    """The rows of a table as texts."""
+    found = list(element.iter('table'))[number]
+    return [[text_of(cell) for cell in row] for row in found.iter('tr')]
 
 
-def tiles(elements):
+def tiles(element):
     """{text of a tile: its number}."""
-    found = [tile for element in elements if element.get('class') == 'numbers' for tile in element]
+    found = [tile for one in element.iter('ul') if one.get('class') == 'numbers' for tile in one]
     return {text_of(tile).partition(text_of(tile.find('b')))[2].strip(): text_of(tile.find('b')) for tile in found}
 
 
-def images_of(elements):
-    return [image.get('src') for element in elements for image in element.iter('img')]
+def images_of(element):
+    return [image.get('src') for image in element.iter('img')]
+
+
+def of_class(element, name):
+    return [one for one in element.iter() if name in one.get('class', '').split()]
+
+
+def rest_of(element):
+    """The mistakes that the script of the page lists: a dict, see `mistakes.compact`; None without any."""
+    found = [one for one in element.iter('script') if one.get('id') == 'rest']
+    return json.loads(found[0].text) if found else None

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import html_parts
 import pytest
 from conftest import picture
-from test_pages import content_of_a_page
+from html_parts import images_of, main, text_of
+from small_report import NOTHING, write
 
 from zodiac.report import annotation
 
@@ -44,15 +44,8 @@ def read(found):
 
 def page_of(found, **result):
     """The text of the report page, and its number of images."""
-    content = content_of_a_page(LABELS, data=read(found))
-    content['result'].update(result)
-    parts = html_parts.page_of(Path(), **content).values()
-    return ' '.join(html_parts.text_of(*elements) for elements in parts), sum(
-        map(len, map(html_parts.images_of, parts))
-    )
-
-
-NOTHING = {'facts': [], 'sides': None, 'bars': {}, 'near_duplicates': None, 'paths': None}
+    written = main(write(Path(), LABELS, photos=False, annotated=read(found), **result))
+    return text_of(written), len(images_of(written))
 
 
 def test_a_missing_annotation_is_empty(workdir, capsys):
@@ -90,17 +83,17 @@ def test_an_annotation_with_a_damaged_part_is_empty_with_a_warning(workdir, caps
 @pytest.mark.parametrize('found', [{}, {'root': 'photos'}, OLD], ids=['none', 'a part', 'old'])
 def test_parts_that_an_old_annotation_lacks_are_left_out(workdir, found):
     text, _ = page_of(found)
-    assert 'Sizes and modes' not in text and 'near-cop' not in text
+    assert 'Sizes and modes' not in text and 'near-cop' not in text and 'look like training' not in text
     assert ('2 not an image, 1 mode CMYK' in text) == (found is OLD)
     assert annotation.without_near_duplicates(read(found)['paths'], ['a'], [True]) is None
 
 
 def test_the_page_shows_sizes_and_modes(workdir):
     text, _ = page_of(NEW, near_duplicates={'images': 0, 'top1_without': 0.5})
-    assert 'pixels smallest median largest width 10 48 500 height 20 40 400' in text
-    assert 'size images 48 × 40 60 500 × 400 4 5 other sizes 6' in text
-    assert 'mode images RGB 67 L 3' in text
-    assert 'No validation or test image is a near-copy of a training image.' in text
+    assert 'pixelssmallestmedianlargest width1048500 height2040400' in text
+    assert 'sizephotos 48 × 4060 500 × 4004 5 other sizes6' in text
+    assert 'modephotos RGB67 L3' in text
+    assert 'No validation or test photo is a near-copy of a training photo.' in text
 
 
 def test_near_duplicates_are_shown_side_by_side_with_the_accuracy_without_them(workdir):
@@ -108,18 +101,16 @@ def test_near_duplicates_are_shown_side_by_side_with_the_accuracy_without_them(w
         for path in (pair(number)['path'], pair(number)['train_path']):
             picture(number).save(path)
     (workdir / 'train 1.png').unlink()
-    none = page_of(NEW, near_duplicates={'images': 0, 'top1_without': 0.5})[1]
+    text, none = page_of(NEW, near_duplicates={'images': 0, 'top1_without': 0.5})
+    gone = text.count('can no longer be read')
     found = {**NEW, 'near_duplicates': [pair(0, 2), pair(1, 7, 'dog')]}
     text, images = page_of(found, near_duplicates={'images': 1, 'top1_without': 0.251})
-    assert '2 validation or test images are near-copies of training images, 1 of them of another class.' in text
-    assert (
-        '1 of the 6 images measured here is among them; without them the accuracy is 25.1 % , on all images 33.3 %'
-        in text
-    )
-    assert 'test 猫 , train dog ; 7 of 128 hash bits differ test 1 猫.png train 1.png' in text
-    assert 'test 猫 , train 猫 ; 2 of 128 hash bits differ test 0 猫.png train 0.png' in text
-    assert text.index('train dog') < text.index('train 猫'), 'pairs of two classes come first'
-    assert images == none + 3 and text.count('can no longer be read') == 1
+    assert '2 validation or test photos are nearly the same as a training photo; 1 of another class.' in text
+    assert 'Of the 6 photos measured here, 1. Without them the accuracy is 25.1%, with all photos 33.3%.' in text
+    assert 'test: 猫; training: dog; 7 of 128 hash bits differ test 1 猫.pngtrain 1.png' in text
+    assert 'test: 猫; training: 猫; 2 of 128 hash bits differ test 0 猫.pngtrain 0.png' in text
+    assert text.index('training: dog') < text.index('training: 猫'), 'pairs of two classes come first'
+    assert images == none + 3 and text.count('can no longer be read') == gone + 1
 
 
 def test_without_other_images_there_is_no_accuracy_without_near_duplicates(workdir):
@@ -127,8 +118,8 @@ def test_without_other_images_there_is_no_accuracy_without_near_duplicates(workd
     without = annotation.without_near_duplicates(read(found)['paths'], [pair(0)['path']], [True])
     assert without == {'images': 1, 'top1_without': None}
     text, _ = page_of(found, near_duplicates=without)
-    assert '1 validation or test image is a near-copy of a training image.' in text
-    assert '1 of the 6 images measured here is among them. Near-copies inflate' in text
+    assert '1 validation or test photo is nearly the same as a training photo; 0 of another class.' in text
+    assert 'Of the 6 photos measured here, 1. Near-copies inflate' in text
 
 
 def test_a_few_pairs_are_shown_and_all_are_counted(workdir):

@@ -4,72 +4,53 @@ import json
 import re
 
 import pytest
-from html_parts import figures, page_of, tables, text_of, text_of_page, tiles
+from html_parts import main, of_class, table, text_of, tiles
 
 from zodiac.base.errors import UserError
 from zodiac.report import compare, metrics
 
 
-def content_of_a_comparison(**more):
-    def row(path, right, first, second):
-        return {
-            **{'path': path, 'picture': f'data:image/jpeg;base64,{path}', 'label': 'ox', 'right': right},
-            **{'first': first, 'first_probability': 0.91, 'second': second, 'second_probability': 0.82},
-        }
+def write_comparison(folder, ours, theirs, **scores):
+    """Write the comparison of two runs with these predictions of photos of an ox; returns the path of the page."""
+    runs = [run_of(name, guesses, ('ox',) * len(guesses)) for name, guesses in (('<a>', ours), ('b', theirs))]
+    for run in runs:
+        run['metrics'] = scores
+        for row in run['rows']:
+            row['probability'] = 0.91
+    compare.write(str(folder / 'compared'), *runs)
+    return folder / 'compared/compare.html'
 
-    result = {
-        **{'n': 40, 'first': {'top1': 0.61}, 'second': {'top1': 0.72}, 'difference': 0.11, 'p': 0.0321},
-        **{'difference_interval_95': [-0.02, 0.24], 'only_first': 1, 'only_second': 2},
-    }
-    return {
-        **{
-            'title': '<a> and b',
-            'first': '<a>',
-            'second': 'b',
-            'split': 'test',
-            'result': result,
-            'verdict': 'b is better',
-        },
-        **{'only_first': [row('1.jpg', 'first', 'ox', 'dog')]},
-        **{'only_second': [row('2.jpg', 'second', 'cat', 'ox'), row('3.jpg', 'second', 'dog', 'ox')]},
-        **{'scores': [('top-1 accuracy', 0.61, 0.72), ('macro ROC-AUC', 0.83, None)], **more},
-    }
+
+def test_the_page_gives_the_difference_then_its_meaning_then_the_p_value(tmp_path):
+    written = write_comparison(tmp_path, ['ox'] * 40, ['dog'] * 20 + ['ox'] * 20, top1=0.5)
+    found = main(written)
+    (first, number), *_ = tiles(found).items()
+    assert number == '−50.0' and first.startswith('points: accuracy of b minus that of <a> 95% interval −')
+    text = text_of(found)
+    assert text.index('<a> is better. So large a difference would rarely be chance.') < text.index(
+        "McNemar's test: p < 0.001"
+    )
+    assert '-2' not in text, 'minus signs are no hyphens'
+    assert table(found)[1] == ['accuracy (top-1)', '50.0%', '50.0%'] and table(found)[3] == ['loss, nats', '–', '–']
 
 
 def test_the_page_shows_the_images_that_only_one_gets_right(tmp_path):
-    parts = page_of(tmp_path, 'compare.html', **content_of_a_comparison())
-    assert tiles(parts['']) == {
-        'top-1 accuracy, b minus <a> 95 % interval −2.0 to +24.0': '+11.0 points',
-        '<a>': '61.0 %',
-        'b': '72.0 %',
-    }
-    assert 'the same 40 images of the test split' in text_of(*parts['']) and 'b is better' in text_of(*parts[''])
-    caption = 'is ox {} 91.0 % by <a> {} 82.0 % by b {}'.format
-    (one,) = figures(parts['Only <a> is right: 1'])
-    assert one[:2] == ('data:image/jpeg;base64,1.jpg', caption('ox', 'dog', '1.jpg'))
-    others = figures(parts['Only b is right: 2'])
-    assert [other[1] for other in others] == [caption('cat', 'ox', '2.jpg'), caption('dog', 'ox', '3.jpg')]
-    for heading, classes in (('Only <a> is right: 1', ['good', 'bad']), ('Only b is right: 2', ['bad', 'good'])):
-        figure = next(element for part in parts[heading] for element in part.iter('figure'))
-        assert [bold.get('class') for bold in figure.iter('b')] == [None, *classes]
-    assert tables(parts['Metrics']) == [
-        [['', '<a>', 'b'], ['top-1 accuracy', '0.6100', '0.7200'], ['macro ROC-AUC', '0.8300', '–']]
-    ]
+    found = main(write_comparison(tmp_path, ['ox', 'dog', 'ox'], ['ox', 'ox', 'dog']))
+    first, second = of_class(found, 'wall')
+    assert [text_of(one) for one in first.iter('p')] == ['labelled ox✓ ox 91.0% <a> ✗ dog 91.0% b', '2 牛.jpg']
+    assert [text_of(one) for one in second.iter('p')] == ['labelled ox✗ dog 91.0% <a> ✓ ox 91.0% b', '1 牛.jpg']
 
 
 def test_without_such_images_the_page_says_none(tmp_path):
-    content = content_of_a_comparison(only_first=[], only_second=[])
-    content['result'].update(only_first=0, only_second=0)
-    parts = page_of(tmp_path, 'compare.html', **content)
-    assert text_of(*parts['Only <a> is right: 0']) == text_of(*parts['Only b is right: 0']) == 'none'
+    text = text_of(main(write_comparison(tmp_path, ['ox', 'dog'], ['ox', 'dog'])))
+    assert 'Only <a> is right: 0 none Only b is right: 0 none' in text
+    assert 'These photos do not show which one is better. The difference may be chance.' in text
 
 
-def test_a_selection_of_images_says_of_how_many(tmp_path):
-    content = content_of_a_comparison()
-    assert 'are shown,' not in text_of_page(tmp_path, 'compare.html', **content)
-    content['result'] = {**content['result'], 'only_first': len(content['only_first']) + 30}
-    shown, all_of_them = len(content['only_first']), content['result']['only_first']
-    assert f'{shown} of {all_of_them} are shown,' in text_of_page(tmp_path, 'compare.html', **content)
+def test_a_selection_of_images_says_of_how_many(tmp_path, monkeypatch):
+    assert 'are shown' not in text_of(main(write_comparison(tmp_path, ['ox'] * 3, ['dog'] * 3)))
+    monkeypatch.setattr(compare, 'SHOWN', 2)
+    assert '2 of 3 are shown,' in text_of(main(write_comparison(tmp_path, ['ox'] * 3, ['dog'] * 3)))
 
 
 def run_of(name, predictions, labels=('ox', 'ox', 'tiger', 'tiger')):
@@ -155,7 +136,9 @@ def test_compare_json_lists_every_image_that_only_one_gets_right(workdir, capsys
         ('2.png', 'second'),
     ]
     assert all('picture' not in row for row in result['differing'])
-    assert 'a: top-1 0.2500 of 4 images\nb: top-1 0.5000 of 4 images\ndifference +0.2500' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.splitlines()[:3] == ['   accuracy  images', 'a     25.0%       4', 'b     50.0%       4']
+    assert 'difference +25.0 points (95% interval −' in said
 
 
 def test_two_folders_of_the_same_name_are_named_by_their_paths(workdir):
@@ -166,11 +149,11 @@ def test_two_folders_of_the_same_name_are_named_by_their_paths(workdir):
 @pytest.mark.parametrize(
     ('p', 'words'),
     [
-        (0.21, 'do not show which one is better: .* p = 0.21: the difference may be chance'),
-        (0.0321, '^b is better: .* p = 0.032: so'),
+        (0.21, 'do not show which one is better: the difference may be chance. .*, p = 0.21[)]'),
+        (0.0321, '^b is better: so large .*, p = 0.032[)]'),
     ],
 )
-def test_the_verdict_gives_the_p_value_with_its_meaning(p, words):
+def test_the_verdict_gives_the_meaning_before_the_p_value(p, words):
     result = {
         'first': {'name': 'a'},
         'second': {'name': 'b'},
@@ -180,4 +163,4 @@ def test_the_verdict_gives_the_p_value_with_its_meaning(p, words):
         'only_second': 1234,
     }
     text = compare.verdict(result)
-    assert re.search(words, text) and 'only a is right on 1 image, only b on 1,234.' in text
+    assert re.search(words, text) and 'Only a is right on 1 image, only b on 1,234 (' in text

@@ -38,6 +38,18 @@ def test_a_font_installed_after_matplotlib_cached_its_list_is_found(tmp_path, mo
     figure._add_new_fonts.cache_clear()
 
 
+def test_a_font_of_any_name_is_found_by_its_characters(tmp_path, monkeypatch, capsys):
+    write_font(tmp_path / 'new.ttf', '狗猫')
+    fonts = font_manager.fontManager
+    monkeypatch.setattr(fonts, 'ttflist', [font for font in fonts.ttflist if font.name == 'DejaVu Sans'])
+    monkeypatch.setattr(figure, 'CJK_FONTS', ())
+    fonts.addfont(str(tmp_path / 'new.ttf'))
+    figure._families_with.cache_clear()
+    assert 'Just Installed' in title_fonts(tmp_path / 'a.png', '狗猫')
+    assert capsys.readouterr().err == ''
+    figure._families_with.cache_clear()
+
+
 def test_fonts_are_not_searched_if_none_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(figure, 'CJK_FONTS', ())
     monkeypatch.setattr(figure, '_add_new_fonts', lambda: pytest.fail('searched'))

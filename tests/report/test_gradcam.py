@@ -34,6 +34,12 @@ def test_heat_is_at_the_predicted_class_only(other):
         assert heat[number][place] == pytest.approx(1) and heat[number].sum() == pytest.approx(1)
 
 
+def test_heat_of_another_class_is_at_that_class():
+    images = np.zeros((1, 3, 32, 32), np.float32)
+    images[:, 0, 8:16, 16:24], images[:, 1, 24:32, 0:8] = 1, 0.6
+    assert gradcam.heat(Bright(), images, [1])[0][3, 0] == pytest.approx(1)
+
+
 def test_a_blank_image_has_no_heat():
     assert (gradcam.heat(Bright(), np.zeros((1, 3, 32, 32), np.float32)) == 0).all()
 

@@ -78,7 +78,7 @@ def test_right_cells_are_blue_and_a_few_percent_of_wrong_ones_visibly_red(tmp_pa
     assert nothing == [255, 255, 255] and all_right == [9, 105, 218]
     assert right[2] > right[0] + 150
     assert wrong[0] >= wrong[2] + 25  # 2.5 percent
-    assert sorted(text.get_text() for text in axes.texts) == ['1', '100.0 %', '2.5 %', '39', '40', '97.5 %']
+    assert sorted(text.get_text() for text in axes.texts) == ['1', '100.0%', '2.5%', '39', '40', '97.5%']
 
 
 def test_plots_of_a_thousand_classes_stay_small_and_show_some_of_the_names(tmp_path, figures):
@@ -275,7 +275,7 @@ def test_class_counts_without_images_are_drawn(tmp_path):
 @pytest.mark.parametrize('names', [ENGLISH[:1], CHINESE, AWKWARD * 3], ids=['one', 'chinese', 'awkward'])
 def test_predictions_are_drawn_as_a_grid_in_green_or_red(tmp_path, names):
     images = [picture(number, (40 + number, 30)) for number in range(len(names))]
-    titles = [f'{name} 90.0 %\n(is {name})' for name in names]
+    titles = [f'{name} 90.0%\n(is {name})' for name in names]
     colours = []
     for right in (True, False):
         plots.plot_predictions(str(tmp_path / 'grid.png'), images, titles, [right] * len(names))

@@ -2,19 +2,16 @@
 
 import os
 import re
-import shutil
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, THEMES, require_accessible
 from PIL import Image
 from small_server import encoded, picture_of
 
 pytest.importorskip('uvicorn', reason='requirements-serve.txt is not installed')
 sys.path.append(str(ROOT / 'benchmarks'))
 from served import export_colours, serving
-
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
 
 @pytest.fixture(scope='module')
@@ -26,38 +23,6 @@ def infer(tmp_path_factory):
 def server(infer):
     with serving(infer) as (address, _, _):
         yield address
-
-
-@pytest.fixture(scope='module')
-def browser():
-    if CHROMIUM is None:
-        pytest.skip('there is no Chromium')
-    playwright = pytest.importorskip('playwright.sync_api', reason='requirements-dev.txt is not installed')
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page_of(browser):
-    """Opens the page of a server in a new window; fails when it contacts another host, or its script raises."""
-    contexts, faults = [], []
-
-    def open_page(address, **settings):
-        contexts.append(browser.new_context(**{'locale': 'en-GB', **settings}))
-        page = contexts[-1].new_page()
-        page.on('pageerror', lambda error: faults.append(str(error)))
-        page.on(
-            'request', lambda request: request.url.startswith((address, 'blob:', 'data:')) or faults.append(request.url)
-        )
-        page.goto(address)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert faults == []
 
 
 def choose(page, content, name='photo.png', kind='image/png'):
@@ -92,6 +57,25 @@ def test_the_page_reports_a_text_file_and_accepts_the_next_photo(server, page_of
     choose(page, picture_of('blue'))
     page.wait_for_selector('#guesses li')
     assert not page.is_visible('#message.bad')
+
+
+HEIC = b'\0\0\0\x18ftypheic\0\0\0\0mif1heic' + bytes(100)
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'words'),
+    [
+        ('IMG_1.HEIC', HEIC, 'This is an HEIC photo, as iPhones take them. Save it as JPEG'),
+        ('cut.png', picture_of('blue')[:60], 'This photo is damaged or incomplete.'),
+        ('a.psd', b'8BPS' + bytes(100), 'Images of this format are not read. Save it as JPEG or PNG.'),
+        ('a.txt', b'hello', 'This file is not a readable image.'),
+    ],
+)
+def test_the_page_says_in_words_what_is_wrong_with_a_file(server, page_of, name, content, words):
+    page = page_of(server)
+    choose(page, content, name, '')
+    page.wait_for_selector('#message.bad')
+    assert page.inner_text('#message').startswith(words)
 
 
 @pytest.mark.parametrize(
@@ -170,8 +154,9 @@ def test_the_page_follows_the_language_of_the_browser_and_its_switch(server, pag
 
 def test_the_page_works_with_the_keyboard_alone(server, page_of):
     page = page_of(server)
-    page.keyboard.press('Tab')
-    assert page.evaluate('document.activeElement.id') == 'language'
+    for switch in ('language', 'theme'):
+        page.keyboard.press('Tab')
+        assert page.evaluate('document.activeElement.id') == switch
     page.keyboard.press('Tab')
     assert page.evaluate('document.activeElement.id') == 'file'
     assert page.evaluate('getComputedStyle(document.getElementById("drop")).outlineStyle') == 'solid'
@@ -226,12 +211,24 @@ def test_the_page_asks_for_the_token_until_it_is_right(infer, page_of):
             page.keyboard.type(wrong)
             page.keyboard.press('Enter')
             page.wait_for_selector('#message.bad >> text=not the token')
-            page.evaluate('tell(() => "")')
+            page.evaluate('tell([])')
         page.fill('#token', 'secret')
         page.click('#token-part button')
         page.wait_for_selector('#guesses li')
         assert not page.is_visible('#token-part')
         assert page.evaluate('document.activeElement.id') == 'file'  # ready for the next photo
+
+
+def test_after_the_right_token_the_focus_is_ready_for_the_next_photo_also_when_the_first_is_unreadable(infer, page_of):
+    with serving(infer, env={**os.environ, 'ZODIAC_TOKEN': 'secret'}) as (address, _, _):
+        page = page_of(address)
+        choose(page, b'hello')
+        page.wait_for_selector('#message.bad')
+        page.keyboard.type('secret')
+        page.keyboard.press('Enter')
+        page.wait_for_selector('#message.bad >> text=not a readable image')
+        assert not page.is_visible('#token-part')
+        assert page.evaluate('document.activeElement.id') == 'file'
 
 
 def test_the_page_reports_an_unreachable_server(infer, page_of):
@@ -242,3 +239,14 @@ def test_the_page_reports_an_unreachable_server(infer, page_of):
         choose(page, picture_of('blue'))
         page.wait_for_selector('#message.bad')
         assert page.inner_text('#message') == 'The server cannot be reached.'
+
+
+@pytest.mark.parametrize('theme', THEMES)
+def test_the_page_is_accessible(server, page_of, theme):
+    page = page_of(server, color_scheme=theme)
+    choose(page, picture_of('blue'))
+    page.wait_for_selector('#guesses li')
+    require_accessible(page)
+    page.click('#theme')
+    assert page.get_attribute('html', 'data-theme') != theme
+    require_accessible(page)

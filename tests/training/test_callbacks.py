@@ -652,3 +652,18 @@ def test_unfreezing_keeps_the_replaced_data_parallel_alive(monkeypatch):
     gc.collect()
     assert trainer._adapter.ddp_model is not alive()
     assert alive() is not None
+
+
+def test_the_curves_of_visualdl_have_no_cliff_where_an_epoch_begins():
+    """Each step is drawn with its own loss and accuracy; log.csv has those of the epoch."""
+    log, drawn = run_log.RunLog(None, SimpleNamespace(step=0, epoch=0, done=0, images=0)), []
+    log.writer = SimpleNamespace(add_scalar=lambda name, value, step: drawn.append((name, value)))
+    right = [2, 4, 6, 8]  # of 8, in two epochs of two steps
+    for step, hits in enumerate(right):
+        if step % 2 == 0:
+            log.on_epoch_begin(step // 2)
+        log.clock.step, log.unread = step + 1, [0.1]
+        log.model = SimpleNamespace(read=lambda hits=hits: np.array([[8.0, 8.0, hits, 8.0]]))
+        log.read()
+    assert [value for name, value in drawn if name == 'train/top1'] == [0.25, 0.5, 0.75, 1.0]
+    assert log.top1 == 14 / 16, 'of the epoch so far, for the progress bar'

@@ -78,6 +78,8 @@ class ExportedModel:
             again = calls.command('export', run, '-o', 'export.features=true')
             raise UserError(f'{asked}: the model in {self.folder} does not return features; export it again: {again}')
 
+    measured: Optional[dict] = None  # n, top1, interval_95, guess, folds: see export.measured; None where not recorded
+
 
 def load(folder, place='auto', engine='auto', precision='auto', checked=True):
     """Check the files that export.py wrote to `folder` and load them as an `ExportedModel`.
@@ -119,6 +121,7 @@ def load(folder, place='auto', engine='auto', precision='auto', checked=True):
         'features' in names,
         folder,
         unknown.unpack(contents[unknown.file_name(manifest)]) if unknown.file_name(manifest) in contents else None,
+        manifest.get('measured'),
     )
 
 

@@ -3,7 +3,10 @@
 import os
 import sys
 
+from markupsafe import Markup
+
 from zodiac.base import calls, files
+from zodiac.pages import render, texts
 from zodiac.report import gallery
 
 PAIRS = 6  # near-duplicates that are shown
@@ -48,20 +51,22 @@ def _range(numbers):
 
 
 def _facts(found, path):
-    """(name, text) pairs; none if a part is missing."""
+    """(key of report.*, text or number) pairs; none if a part is missing."""
+    none = texts.both('report.none')
     try:
         rejected = [f'{count} {reason}' for reason, count in found['rejected_by_reason'].items()]
-        converted = [f'{count} of mode {mode}' for mode, count in found['converted_by_mode'].items()]
+        converted = [
+            texts.both('report.of_mode', n=count, mode=mode) for mode, count in found['converted_by_mode'].items()
+        ]
         facts = {
-            'folder': found['root'],
-            'images accepted': f'{found["accepted"]:,}',
-            'files rejected': ', '.join(rejected) or 'none',
-            'converted to RGB': ', '.join(converted) or 'none',
-            'splits drawn at random': ', '.join(found['settings']['drawn_splits'])
-            or 'none (the folders are the splits)',
-            'same picture in two splits': len(found['same_picture_in_two_splits']),
-            'same picture in two classes': len(found['same_picture_in_two_classes']),
-            'complete list': path,
+            'fact_folder': render.breaks(found['root']),
+            'fact_accepted': f'{found["accepted"]:,}',
+            'fact_rejected': ', '.join(rejected) or none,
+            'fact_converted': Markup(', ').join(converted) or none,
+            'fact_drawn': ', '.join(found['settings']['drawn_splits']) or texts.both('report.fact_not_drawn'),
+            'fact_two_splits': len(found['same_picture_in_two_splits']),
+            'fact_two_classes': len(found['same_picture_in_two_classes']),
+            'fact_list': render.breaks(path),
         }
     except KeyError:
         return []
@@ -71,8 +76,8 @@ def _facts(found, path):
 def _common(sizes, total):
     """(size, images) pairs, the most common first, the remaining ones together at the end."""
     common = [(f'{size["width"]} × {size["height"]}', size['images']) for size in sizes['most_common']]
-    others = total - sum(count for _, count in common)
-    return [*common, *([(f'{sizes["different"] - len(common)} other sizes', others)] if others else [])]
+    others, kinds = total - sum(count for _, count in common), sizes['different'] - len(common)
+    return [*common, *([(texts.both('report.other_sizes', n=kinds), others)] if others else [])]
 
 
 def _near_duplicates(pairs, hash_bits):

@@ -6,21 +6,15 @@ import os
 
 import numpy as np
 
-from zodiac.base import calls, files
+from zodiac.base import calls, files, formatting
 from zodiac.base.errors import UserError
-from zodiac.report import formatting, gallery, metrics, pages
+from zodiac.pages import render
+from zodiac.report import gallery, metrics
 
 COLUMNS = {'path', 'label', 'prediction', 'probability', 'correct'}
-SCORES = {
-    'top1': 'top-1 accuracy',
-    'top5': 'top-5 accuracy',
-    'loss': 'loss, nats',
-    'macro_precision': 'macro precision',
-    'macro_recall': 'macro recall',
-    'macro_f1': 'macro F1',
-    'macro_roc_auc': 'macro ROC-AUC',
-}
-SHOWN = 12  # images that only one of them gets right
+SCORES = ('top1', 'top5', 'loss', 'macro_precision', 'macro_recall', 'macro_f1', 'macro_roc_auc')
+SHOWN = 60  # images that only one of them gets right
+PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'compare.html')
 
 
 def read(folder):
@@ -102,44 +96,63 @@ def compare(first, second):
     }
 
 
-def write(folder, first, second):
-    """Write compare.html and compare.json of two runs, see `read`, to `folder`, and print the result."""
+def write(folder, first, second, language=None):
+    """Write compare.html and compare.json of two runs, see `read`, to `folder`, and print the result; `language`: see `render.render`."""
     result = compare(first, second)
     wrong_one = {'first': 'second_probability', 'second': 'first_probability'}
     walls = {}
     for which, probability in wrong_one.items():
         rows = sorted((row for row in result['differing'] if row['right'] == which), key=lambda row: -row[probability])
         walls[f'only_{which}'] = [{**row, 'picture': gallery.thumbnail_of(row['path'])} for row in rows[:SHOWN]]
-    names = first['name'], second['name']
+    page = render.render(
+        PAGE,
+        language,
+        first=first['name'],
+        second=second['name'],
+        result=result,
+        winner=winner(result),
+        p=formatting.p_value(result['p']),
+        scores=[(key, first['metrics'].get(key), second['metrics'].get(key)) for key in SCORES],
+        **walls,
+    )
     with files.atomic_folder(folder) as unfinished:
         with files.atomic_write(f'{unfinished}/compare.json') as file:
             json.dump(result, file, ensure_ascii=False, indent=1)
-        pages.write_page(
-            f'{unfinished}/compare.html',
-            'compare.html',
-            title=f'{names[0]} and {names[1]}',
-            first=names[0],
-            second=names[1],
-            split=first['metrics'].get('split'),
-            result=result,
-            verdict=verdict(result),
-            scores=[(text, first['metrics'].get(key), second['metrics'].get(key)) for key, text in SCORES.items()],
-            **walls,
-        )
-    for run in (result['first'], result['second']):
-        print(f'{run["name"]}: top-1 {run["top1"]:.4f} of {formatting.count(result["n"], "image")}')
-    low, high = result['difference_interval_95']
-    print(f'difference {result["difference"]:+.4f} (95 % interval {low:+.4f} to {high:+.4f})')
-    print(verdict(result))
+        with files.atomic_write(f'{unfinished}/compare.html') as file:
+            file.write(page)
+    show(result)
     print(f'written: {folder}/compare.html, compare.json')
 
 
-def verdict(result):
-    """The result of a comparison in words."""
-    first, second = result['first']['name'], result['second']['name']
+def winner(result):
+    """The name of the better one of two runs; None if the difference may be chance."""
     if result['p'] >= 0.05:
-        answer = 'These images do not show which one is better'
-    else:
-        answer = f'{second if result["difference"] > 0 else first} is better'
+        return None
+    return result['second' if result['difference'] > 0 else 'first']['name']
+
+
+def show(result):
+    """Print the result of a comparison."""
+    rows = [['', 'accuracy', 'images']]
+    rows += [
+        [run['name'], formatting.percent(run['top1']), f'{result["n"]:,}']
+        for run in (result['first'], result['second'])
+    ]
+    for line in formatting.table(rows, formatting.columns()):
+        print(line)
+    low, high = map(formatting.points, result['difference_interval_95'])
+    print(f'difference {formatting.points(result["difference"])} points (95% interval {low} to {high})')
+    print(verdict(result))
+
+
+def verdict(result):
+    """The result of a comparison in words: the meaning, then the figures behind it."""
+    first, second = result['first']['name'], result['second']['name']
+    better = winner(result)
+    answer = (
+        f'{better} is better: so large a difference would rarely be chance'
+        if better
+        else 'These images do not show which one is better: the difference may be chance'
+    )
     only_first, p = formatting.count(result['only_first'], 'image'), formatting.p_value(result['p'])
-    return f'{answer}: only {first} is right on {only_first}, only {second} on {result["only_second"]:,}. By the McNemar test, {p}.'
+    return f"{answer}. Only {first} is right on {only_first}, only {second} on {result['only_second']:,} (McNemar's test, {p})."

@@ -42,11 +42,12 @@ def set_title(figure, text):
 def save(figure, path):
     """Write a figure as PNG. Warns once per process when no font has a character of it."""
     content, missing = _render(figure)
-    if missing and not _installed_cjk_fonts():
+    if missing:
         _add_new_fonts()
-        if _installed_cjk_fonts():
+        families = [*_installed_cjk_fonts(), *_families_with(missing)]
+        if families:
             for text in figure.findobj(Text):
-                text.set_fontfamily(['DejaVu Sans', *_installed_cjk_fonts()])
+                text.set_fontfamily(['DejaVu Sans', *families])
             content, missing = _render(figure)
     if missing:
         _warn_of_boxes(missing)
@@ -83,10 +84,20 @@ def _add_new_fonts():
             font_manager.fontManager.addfont(path)
 
 
+@functools.lru_cache(maxsize=64)
+def _families_with(character):
+    """Font families of any name that have a character; at most one."""
+    for font in font_manager.fontManager.ttflist:
+        with contextlib.suppress(OSError, RuntimeError):  # a font that is gone or damaged
+            if font_manager.get_font(font.fname).get_char_index(ord(character)):
+                return [font.name]
+    return []
+
+
 @functools.lru_cache(maxsize=1)  # once per process
 def _warn_of_boxes(character):
     print(
-        f'pictures: no installed font has {character!r} (U+{ord(character):04X}); a box is drawn instead. Install one, for example '
-        'fonts-noto-cjk; see docs/troubleshooting.md#chinese-fonts',
+        f'pictures: no installed font has {character!r} (U+{ord(character):04X}); a box is drawn in the PNG files instead (report.html has '
+        'the fonts of the browser). Install one, for example fonts-noto-cjk; see docs/troubleshooting.md#chinese-fonts',
         file=sys.stderr,
     )

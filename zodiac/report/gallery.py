@@ -1,68 +1,60 @@
-"""The images that a page shows: which ones, and as thumbnails inside the HTML."""
+"""The images that a page shows besides the mistakes, and thumbnails inside the HTML."""
 
 import base64
 import io
 
 import numpy as np
-from matplotlib import colormaps
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from zodiac.images import decoding
 
-THUMBNAIL = 144  # pixels per side
-MOST_RIGHT = 40  # correct predictions that are shown
+THUMBNAIL = 160  # pixels per side
+MOST_RIGHT = 40  # classes of which a correct prediction is shown
 
 
 def choose(labels, probabilities, count=12):
-    """Numbers of the images to show.
+    """Numbers of correctly predicted images to show; none is in both lists.
 
-    Returns: dict of lists: mistakes, the most confident first; uncertain, by the margin between the two most probable classes, the
-        smallest first; right, the most confident correct prediction of each class.
+    Returns: dict: uncertain, by the margin between the two most probable classes, the smallest first; right, for each of the first
+        MOST_RIGHT classes that have images the most confident correct prediction, None for a class without one.
     """
-    probabilities = np.asarray(probabilities)
+    probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     guesses, highest = probabilities.argmax(1), probabilities.max(1)
     second = np.sort(probabilities, axis=1)[:, -2]
-    wrong = guesses != labels
-    mistakes = [i for i in np.argsort(-highest, kind='stable') if wrong[i]]
-    uncertain = np.argsort(highest - second, kind='stable')
-    right = [np.flatnonzero(~wrong & (labels == number)) for number in range(probabilities.shape[1])]
+    hits = guesses == labels
+    best = {}
+    for number in np.unique(labels).tolist()[:MOST_RIGHT]:
+        own = np.flatnonzero(hits & (labels == number))
+        best[number] = int(own[highest[own].argmax()]) if len(own) else None
+    shown = set(best.values())
+    uncertain = [int(i) for i in np.argsort(highest - second, kind='stable') if hits[i] and int(i) not in shown]
+    return {'uncertain': uncertain[:count], 'right': best}
+
+
+def card(number, dataset, probabilities, class_names):
+    """An image for the template: picture, path, prediction, probability, second, probability_of_second."""
+    first, second = np.argsort(-np.asarray(probabilities[number]), kind='stable')[:2]
     return {
-        'mistakes': [int(i) for i in mistakes[:count]],
-        'uncertain': [int(i) for i in uncertain[:count]],
-        'right': [int(numbers[highest[numbers].argmax()]) for numbers in right if len(numbers)][:MOST_RIGHT],
+        'picture': thumbnail_of(dataset.paths[number]),
+        'path': dataset.paths[number],
+        'prediction': class_names[first],
+        'probability': float(probabilities[number][first]),
+        'second': class_names[second],
+        'probability_of_second': float(probabilities[number][second]),
     }
 
 
-def cards(numbers, dataset, probabilities, class_names, pictures=None):
-    """A dict per image, for the template. `pictures` replace the thumbnails of the files."""
-    pictures = pictures or [thumbnail(decoding.decode(dataset.paths[i])) for i in numbers]
-    return [
-        {
-            'picture': picture,
-            'path': dataset.paths[i],
-            'prediction': class_names[probabilities[i].argmax()],
-            'probability': float(probabilities[i].max()),
-            'label': class_names[dataset.labels[i]],
-            'probability_of_label': float(probabilities[i][dataset.labels[i]]),
-            'right': bool(probabilities[i].argmax() == dataset.labels[i]),
-        }
-        for i, picture in zip(numbers, pictures)
-    ]
+def thumbnail(image):
+    """A PIL image, scaled to fit a square, as a data: URL."""
+    return data_url(ImageOps.contain(image.convert('RGB'), (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS))
 
 
-def thumbnail(image, heat=None):
-    """A PIL image, scaled to fit a square, as a data: URL.
-
-    Args:
-        heat: float [H, W], 0 to 1, a heat map to lay over the image.
-    """
-    small = ImageOps.contain(image.convert('RGB'), (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    if heat is not None:
-        layer = Image.fromarray(np.uint8(255 * colormaps['inferno'](heat)[..., :3]))
-        small = Image.blend(small, layer.resize(small.size, Image.Resampling.BILINEAR), 0.5)
+def data_url(image):
+    """A PIL image as a data: URL: WEBP where this Pillow has it, else JPEG."""
+    kind = 'webp' if features.check('webp') else 'jpeg'
     buffer = io.BytesIO()
-    small.save(buffer, 'JPEG', quality=85)
-    return f'data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'
+    image.save(buffer, kind.upper(), quality=72)
+    return f'data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}'
 
 
 def thumbnail_of(path):
@@ -70,13 +62,4 @@ def thumbnail_of(path):
     try:
         return thumbnail(decoding.decode(path))
     except decoding.ImageError:
-        return None
-
-
-def png(path):
-    """A PNG file as a data: URL; None if there is no such file."""
-    try:
-        with open(path, 'rb') as file:
-            return f'data:image/png;base64,{base64.b64encode(file.read()).decode()}'
-    except FileNotFoundError:
         return None

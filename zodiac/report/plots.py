@@ -3,13 +3,11 @@
 A plot is at most 16 inches (1,760 pixels) on a side, however many classes there are and however long their names.
 """
 
-import unicodedata
-
 import numpy as np
 from matplotlib import colors
 from PIL import ImageOps
 
-from zodiac.report import formatting
+from zodiac.base import formatting
 from zodiac.report.figure import png, set_title
 
 MOST_INCHES = 16
@@ -106,7 +104,7 @@ def plot_pr_curves(path, curves, class_names, most=12):
                 recall, precision, step='pre', color=BLUE, alpha=0.15, linewidth=0
             )  # area: average precision
             axis.plot(recall, precision, drawstyle='steps-pre', color=BLUE, clip_on=False)
-            axis.set_title(f'{_short(class_names[number])}\nAP {average:.4f}', fontsize=9)
+            axis.set_title(f'{formatting.short(class_names[number])}\nAP {average:.4f}', fontsize=9)
             axis.set(xlim=(0, 1), ylim=(0, 1.02))
             axis.grid(alpha=0.3)
         figure.supxlabel('recall')
@@ -207,7 +205,9 @@ def plot_predictions(path, images, titles, correct, columns=6, heading=''):
             axis.axis('off')
         for axis, image, title, good in zip(np.ravel(axes), images, titles, correct):
             axis.imshow(ImageOps.fit(image, (160, 160)))
-            axis.set_title('\n'.join(map(_short, title.split('\n'))), fontsize=9, color=GREEN if good else RED)
+            axis.set_title(
+                '\n'.join(map(formatting.short, title.split('\n'))), fontsize=9, color=GREEN if good else RED
+            )
 
 
 def _inches(classes):
@@ -217,14 +217,4 @@ def _inches(classes):
 def _names_along(names):
     """Positions and texts of the ticks of an axis; with many classes only every second, third ..."""
     places = range(0, len(names), -(-len(names) // MOST_NAMES))
-    return places, [_short(names[place]) for place in places]
-
-
-def _short(text, columns=24):
-    """Text cut in the middle to at most `columns`; names often differ at the end. A Chinese character takes two columns."""
-    widths = np.array([2 if unicodedata.east_asian_width(character) in 'WF' else 1 for character in text])
-    if widths.sum() <= columns:
-        return text
-    head = np.searchsorted(widths.cumsum(), columns - columns // 3 - 1, 'right')
-    tail = np.searchsorted(widths[::-1].cumsum(), columns // 3, 'right')
-    return f'{text[:head]}…{text[len(text) - tail :]}'
+    return places, [formatting.short(names[place]) for place in places]

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from zodiac.report import formatting, metrics
+from zodiac.base import formatting
+from zodiac.report import metrics
 from zodiac.report.figure import png
 from zodiac.report.plots import BLUE
 

@@ -1,23 +1,43 @@
 """Fill a run's report folder: plots, tables, metrics.json and report.html."""
 
+import collections
+import datetime
+import functools
 import json
 import os
 import shutil
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 from visualdl import LogWriter
 
-from zodiac.base import files, networks
-from zodiac.images import decoding, transforms
-from zodiac.report import formatting, gallery, gradcam, metrics, pages, plots, small_data, tables
+from zodiac.base import files, formatting, networks
+from zodiac.images import decoding
+from zodiac.pages import render, texts
+from zodiac.report import charts, gallery, metrics, mistakes, plots, small_data, summary, tables
 
 GRID = 18  # images in predictions.png and mistakes.png
-HEAT_MAPS = 6  # Grad-CAM pictures of mistakes, and of correct predictions
+PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'report.html')
 IN_VISUALDL = ('confusion_matrix', 'pr_curves', 'mistakes', 'predictions')
 
 
-def write(folder, name, result, dataset, probabilities, network, *, counts, annotated, log, rates, seed, folds=None):
+def write(
+    folder,
+    name,
+    result,
+    dataset,
+    probabilities,
+    network,
+    *,
+    counts,
+    annotated,
+    log,
+    rates,
+    seed,
+    folds=None,
+    language=None,
+):
     """Write all files of a report.
 
     Args:
@@ -31,6 +51,7 @@ def write(folder, name, result, dataset, probabilities, network, *, counts, anno
         log, rates: see `plots.plot_curves`; an empty log gives no curves.png.
         seed: of the random images in predictions.png.
         folds: (paths, labels, probabilities) of all images over folds; None: not measured.
+        language: of the page, one of `render.LANGUAGES`; None for that of the browser.
     """
     with files.atomic_write(f'{folder}/metrics.json') as file:
         json.dump(result, file, ensure_ascii=False, indent=1)
@@ -42,13 +63,14 @@ def write(folder, name, result, dataset, probabilities, network, *, counts, anno
     if result.get('learning_curve'):
         small_data.plot_learning_curve(f'{folder}/learning_curve.png', result['learning_curve'])
     draw(folder, name, result, dataset, probabilities, counts, log, rates, seed)
-    write_report_page(f'{folder}/report.html', name, result, dataset, probabilities, counts, annotated, network)
+    about = {'counts': counts, 'annotated': annotated, 'log': log, 'rates': rates, 'folds': folds, 'language': language}
+    write_report_page(folder, name, result, dataset, probabilities, network, **about)
 
 
 def draw(folder, name, result, dataset, probabilities, counts, log, rates, seed):
     """The plots of a report as PNG files."""
     class_names = result['labels']
-    title = f'{name}, {result["split"]}: top-1 {result["top1"]:.4f} of {formatting.count(result["n"], "image")}'
+    title = f'{name}, {result["split"]}: top-1 {formatting.percent(result["top1"])} of {formatting.count(result["n"], "image")}'
     plots.plot_confusion_matrix(f'{folder}/confusion_matrix.png', result['confusion_matrix'], class_names, title)
     calibration = result['calibration']
     plots.plot_reliability(
@@ -58,11 +80,11 @@ def draw(folder, name, result, dataset, probabilities, counts, log, rates, seed)
     sample = metrics.simple_random_sample(len(dataset), GRID, seed)
     heading = f'{len(sample)} of {formatting.count(len(dataset), "image")}, drawn at random'
     draw_grid(f'{folder}/predictions.png', sample, dataset, probabilities, class_names, heading)
-    mistakes = gallery.choose(dataset.labels, probabilities, GRID)['mistakes']
-    if mistakes:
-        total = int((probabilities.argmax(1) != dataset.labels).sum())
-        heading = f'{len(mistakes)} of {formatting.count(total, "mistake")}, most confident first'
-        draw_grid(f'{folder}/mistakes.png', mistakes, dataset, probabilities, class_names, heading)
+    wrong = np.flatnonzero(probabilities.argmax(1) != dataset.labels)
+    if len(wrong):
+        first = wrong[np.argsort(-probabilities[wrong].max(1), kind='stable')][:GRID].tolist()
+        heading = f'{len(first)} of {formatting.count(len(wrong), "mistake")}, most confident first'
+        draw_grid(f'{folder}/mistakes.png', first, dataset, probabilities, class_names, heading)
     total = sum(int(numbers.sum()) for numbers in counts.values())
     plots.plot_class_counts(f'{folder}/classes.png', counts, class_names, f'{name}: {formatting.count(total, "image")}')
     if log:
@@ -81,51 +103,96 @@ def draw_grid(path, chosen, dataset, probabilities, class_names, heading):
     plots.plot_predictions(path, images, titles, right, heading=heading)
 
 
-def write_report_page(path, name, result, dataset, probabilities, counts, annotated, network):
-    """report.html; the plots beside it become part of it."""
-    folder, class_names = os.path.dirname(path), result['labels']
+def write_report_page(
+    folder, name, result, dataset, probabilities, network, *, counts, annotated, log, rates, folds=None, language=None
+):
+    """report.html, which needs none of the files beside it. For the arguments see `write`."""
+    names = result['labels']
+    wrong = mistakes.all_of(dataset, probabilities, folds)
+    rows, pictured = mistakes.with_pictures(wrong, folder, dataset.transform, network)
+    with_photo = max([number + 1 for number, row in enumerate(rows) if row['picture']], default=0)
+    short = summary.summarise(result, wrong, folds)
+    date = datetime.datetime.now().strftime('%Y-%m-%d %H:%M')
+    curve = result.get('learning_curve')
+    short['more_photos'] = (curve['more_photos_for'] if curve else []) or short['weak']
     chosen = gallery.choose(dataset.labels, probabilities)
-    walls = {key: gallery.cards(numbers, dataset, probabilities, class_names) for key, numbers in chosen.items()}
-    explained = [*chosen['mistakes'][:HEAT_MAPS], *chosen['right'][:HEAT_MAPS]] if network is not None else []
-    pictures, heat_size = heat_pictures(explained, dataset, network) if explained else ([], None)
-    walls['heat'] = gallery.cards(explained, dataset, probabilities, class_names, pictures)
-    counts = {split: numbers.tolist() for split, numbers in counts.items()}
-    pages.write_page(
-        path,
-        'report.html',
-        title=f'{name}: {result["split"]} images',
-        subtitle=f'{result["arch"]} at {result["image_size"]} pixels, {len(class_names)} classes, weights {result["weights"]}',
-        result=result,
-        few=small_data.FEW,
-        wrong=int((dataset.labels != probabilities.argmax(1)).sum()),
-        pictures={
-            name: gallery.png(f'{folder}/{name}.png')
-            for name in ('pr_curves', 'reliability', 'curves', 'learning_curve')
-        },
-        heat_size=heat_size,
-        counts=counts,
-        most=max(1, *map(sum, zip(*counts.values()))),
-        data=annotated,
-        made=[
-            ('weights', result['weights']),
-            ('epoch', result['epoch']),
-            ('trained from', networks.initial_weights(result['arch'], result['pretrained'])),
-            ('averaged with mirror images', {True: 'yes', False: 'no'}.get(result['flip_average'])),
-            *((key, result.get(key)) for key in ('engine', 'precision', 'temperature')),
-            ('Paddle', result['paddle']),
-            ('classes, in order', ', '.join(class_names)),
-        ],
-        **walls,
+    show = functools.partial(gallery.card, dataset=dataset, probabilities=probabilities, class_names=names)
+    calibration, precision = (
+        result['calibration'],
+        charts.pr_curves(metrics.pr_curves(dataset.labels, probabilities), names),
     )
+    of_split = dataset.labels
+    page = render.render(
+        PAGE,
+        language,
+        name=name,
+        date=date,
+        result=result,
+        short=short,
+        weak=[(one, *short['recall'][one][:2]) for one in short['weak']],
+        worth=small_data.WORTH,
+        guess_of_split=float(np.bincount(of_split).max() / len(of_split)),
+        guess_of_folds=float(np.bincount(folds[1]).max() / len(folds[1])) if folds else None,
+        guess_loss=float(np.log(len(names))),
+        sections=[
+            *('mistakes', 'classes', 'matrix', 'sure'),
+            *(['precision_recall'] if precision['shown'] else []),
+            *(['curve'] if curve else []),
+            *(['training'] if log else []),
+            *('sample', 'data', 'made'),
+        ],
+        mistakes=rows,
+        wrong=sum(not row['over_folds'] for row in wrong),
+        more_over_folds=sum(row['over_folds'] for row in wrong),
+        pictured=pictured,
+        with_photo=with_photo,
+        rest=mistakes.compact(rows[with_photo:], folder),
+        exported=network is None,
+        of_class=np.bincount([row['label'] for row in rows], minlength=len(names)).tolist(),
+        counts_of_mistakes={
+            kind: sorted(collections.Counter(row[kind] for row in rows).items()) for kind in ('label', 'guess')
+        },
+        number_shown=Markup('<b class="shown"></b>'),
+        number_matching=Markup('<b class="matching"></b>'),
+        uncertain=list(map(show, chosen['uncertain'])),
+        right=[(number, None if best is None else show(best)) for number, best in chosen['right'].items()],
+        reliability=list(
+            zip(
+                ('report.reliability', 'report.confidence'),
+                charts.reliability(calibration['bins'], calibration.get('bins_with_temperature', ())),
+            )
+        ),
+        pr_curves=precision,
+        learning_curve=charts.learning_curve(curve) if curve else None,
+        training=charts.training(log, rates) if log else None,
+        counts={split: numbers.tolist() for split, numbers in counts.items()},
+        most=max(1, *map(sum, zip(*(numbers.tolist() for numbers in counts.values())))),
+        data=annotated,
+        made=made_of(result, date),
+    )
+    with files.atomic_write(f'{folder}/report.html') as file:
+        file.write(page)
 
 
-def heat_pictures(numbers, dataset, network):
-    """The images as the network sees them under their Grad-CAM heat maps, as data: URLs; and the maps' (height, width)."""
-    seen = np.stack([dataset[i][0] for i in numbers])
-    heats = gradcam.heat(getattr(network, 'network', network), seen)
-    last = dataset.transform[-1]
-    pictures = [Image.fromarray(transforms.denormalize(image, last['mean'], last['std'])) for image in seen]
-    return list(map(gallery.thumbnail, pictures, heats)), heats.shape[1:]
+def made_of(result, date):
+    """(key of report.*, value) pairs: what the model is made of; a value of None is left out."""
+    yes_or_no = {True: texts.both('report.mirrored'), False: texts.both('report.not_mirrored')}
+    start = {
+        True: texts.both('report.made_imagenet', credit=networks.credit(result['arch'])),
+        False: texts.both('report.made_scratch'),
+        None: texts.both('report.made_unknown'),
+    }
+    return [
+        ('made_date', date),
+        ('made_arch', f'{result["arch"]}, {result["image_size"]} px'),
+        ('made_weights', render.breaks(result['weights'])),
+        ('made_epoch', result['epoch']),
+        ('made_from', start.get(result['pretrained']) or render.breaks(result['pretrained'])),
+        ('made_mirror', yes_or_no.get(result['flip_average'])),
+        *((f'made_{key}', result.get(key)) for key in ('engine', 'precision', 'temperature')),
+        ('made_paddle', result['paddle']),
+        ('made_labels', ', '.join(result['labels'])),
+    ]
 
 
 def add_to_visualdl(folder, report):

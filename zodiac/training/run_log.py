@@ -121,7 +121,8 @@ class RunLog(paddle.callbacks.Callback):
             sums = {name: self.so_far[name] + value for name, value in zip(COUNTED, counted)}
             self.so_far = {**self.so_far, **sums, 'lr': lr}
             self.loss, self.top1 = loss, sums['hits'] / sums['images']
-            self._draw({'train_loss': loss, 'train_top1': self.top1, 'lr': lr}, first + number)
+            # of this step alone, like the loss: the share of an epoch so far would drop where each epoch begins
+            self._draw({'train_loss': loss, 'train_top1': counted[2] / counted[3], 'lr': lr}, first + number)
         self.so_far['seconds'] = time.perf_counter() - self.started
         self.unread = []
 
