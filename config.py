@@ -42,6 +42,7 @@ from zodiac.base.schema import setting
 DEFAULT_CONFIG, PHOTOS_CONFIG = (
     os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configs', name) for name in ('zodiac.yaml', 'photos.yaml')
 )
+# Folders of the notebook's data set, in the order of its index; ratt, the rat, is spelled so there
 ZODIAC = ['ratt', 'ox', 'tiger', 'rabbit', 'dragon', 'snake', 'horse', 'goat', 'monkey', 'rooster', 'dog', 'pig']
 ARCHS = Literal[tuple(networks.NETWORKS)]
 Auto = Literal['auto']

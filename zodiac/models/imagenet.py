@@ -1,4 +1,7 @@
-"""Find the ImageNet weights of a network: in an installed package, in a folder, or at Paddle's address."""
+"""Find the ImageNet weights of a network: in an installed package, in a folder, or at Paddle's address.
+
+Imports Paddle only where its addresses are needed: demo.py asks whether weights are here, and must not import it.
+"""
 
 import importlib.util
 import os
@@ -6,7 +9,6 @@ import sys
 
 from zodiac.base import device, files, networks, packages
 from zodiac.base.errors import UsageError, UserError
-from zodiac.base.paddle_setup import paddle
 
 FOLDER = '~/.cache/paddle/hapi/weights'  # where Paddle keeps what it downloads
 
@@ -40,7 +42,7 @@ def installable():
 
 def folder():
     """Path of the folder where weight files are looked for and kept."""
-    return os.path.expanduser(getattr(paddle.utils.download, 'WEIGHTS_HOME', FOLDER))
+    return os.path.expanduser(FOLDER)
 
 
 def _packaged(arch, package):
@@ -69,12 +71,16 @@ def _places(package):
 
 def _address(arch):
     """(URL, MD5) of Paddle's weights."""
+    from zodiac.base.paddle_setup import paddle  # see the top
+
     models = paddle.vision.models
     urls = {**models.resnet.model_urls, 'mobilenet_v3_large': models.mobilenetv3.model_urls['mobilenet_v3_large_x1.0']}
     return urls[arch]
 
 
 def _downloaded(arch):
+    from zodiac.base.paddle_setup import paddle  # see the top
+
     download = paddle.utils.download
     url, md5 = _address(arch)
     path = os.path.join(folder(), os.path.basename(url))
