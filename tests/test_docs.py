@@ -21,6 +21,8 @@ PAGES = {
     if page.name != 'CHANGELOG.md'
 }
 NOT_RUN = {
+    'docs/ai_studio.md': 'paths of AI Studio; tests/test_ai_studio_page.py',
+    'docs/ai_studio_zh.md': 'the same',
     'docs/deployment.md': 'servers and proxies; tests/test_deployment_page.py',
     'docs/house.md': 'it runs the tests',
     'docs/troubleshooting.md': 'fixes for broken installations',
@@ -168,8 +170,8 @@ def code_in(text):
     return sorted(code for code in re.findall(r'`([^`\n]+)`', text) if not LANGUAGES.search(code))
 
 
-def test_five_pages_and_the_readme_are_in_both_languages():
-    pages = ['coming_from', 'deployment', 'report', 'training', 'troubleshooting']
+def test_six_pages_and_the_readme_are_in_both_languages():
+    pages = ['ai_studio', 'coming_from', 'deployment', 'report', 'training', 'troubleshooting']
     assert sorted(IN_BOTH) == ['README.md', *(f'docs/{name}.md' for name in pages)]
 
 
