@@ -70,6 +70,7 @@ def serve(args):
         drain=args.drain,
         stop=math.ceil(args.timeout) + 1,
         proxies=args.proxy,
+        root=args.root_path,
         origins=args.cors_origin,
         log=not args.no_access_log,
     )
@@ -104,6 +105,10 @@ def make_parser():
     limit('--drain', 2, 'seconds after SIGTERM in which requests are accepted while /readyz returns 503', float, 0)
     help_on_proxy = 'address or network of a proxy whose X-Forwarded-For is trusted; repeatable (default: none)'
     add('--proxy', type=_network, action='append', default=[], metavar='ADDRESS', help=help_on_proxy)
+    help_on_root = (
+        'path under which a proxy shows this server, like /zodiac; the proxy may remove it or not (default: none)'
+    )
+    add('--root-path', type=_root, default='', metavar='PATH', help=help_on_root)
     help_on_cors = (
         "origin whose pages may call this server, like https://example.org, or '*'; repeatable (default: none)"
     )
@@ -140,6 +145,12 @@ def _network(text):
         raise argparse.ArgumentTypeError(
             'must be an IP address, like 127.0.0.1, or a network, like 10.0.0.0/8'
         ) from None
+
+
+def _root(text):
+    if not re.fullmatch(r'(/[\w.~-]+)*/?', text, re.ASCII):
+        raise argparse.ArgumentTypeError('must be a path like /zodiac, of letters, digits and -_.~')
+    return text.rstrip('/')
 
 
 def _origin(text):

@@ -21,9 +21,12 @@ PAGES = {
     if page.name != 'CHANGELOG.md'
 }
 NOT_RUN = {
+    'docs/ai_studio.md': 'paths of AI Studio; tests/test_ai_studio_page.py',
+    'docs/ai_studio_zh.md': 'the same',
     'docs/deployment.md': 'servers and proxies; tests/test_deployment_page.py',
     'docs/house.md': 'it runs the tests',
     'docs/troubleshooting.md': 'fixes for broken installations',
+    'docs/deployment_zh.md': 'the same',
     'docs/troubleshooting_zh.md': 'the same',
 }
 BLOCK = re.compile(r'(<!-- not run: \S[^\n]* -->\n)?^```(\w+)\n(.*?)^```', re.DOTALL | re.MULTILINE)
@@ -156,6 +159,35 @@ def test_links_lead_somewhere(name):
             titles = re.findall('^#+ (.*)', text, re.MULTILINE)
             anchors = [re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-') for title in titles]
             assert anchor in [*anchors, *re.findall('<a id="([^"]+)">', text)], link
+
+
+IN_BOTH = [name for name in PAGES if name.replace('.md', '_zh.md') in PAGES]
+LANGUAGES = re.compile('[\u4e00-\u9fff]')
+
+
+def code_in(text):
+    """The code in a text, sorted: the order of words differs between the languages."""
+    return sorted(code for code in re.findall(r'`([^`\n]+)`', text) if not LANGUAGES.search(code))
+
+
+def test_six_pages_and_the_readme_are_in_both_languages():
+    pages = ['ai_studio', 'coming_from', 'deployment', 'report', 'training', 'troubleshooting']
+    assert sorted(IN_BOTH) == ['README.md', *(f'docs/{name}.md' for name in pages)]
+
+
+@pytest.mark.parametrize('name', IN_BOTH)
+def test_both_languages_have_the_same_commands_options_settings_numbers_and_sections(name):
+    pages = [PAGES[name], PAGES[name.replace('.md', '_zh.md')]]
+    plain = [re.sub(r'[ \t]*#(?: .*)?$', '', text, flags=re.MULTILINE) for text in pages]
+    blocks = [[(language, block) for _, language, block in BLOCK.findall(text)] for text in plain]
+    assert blocks[0] == blocks[1]
+    prose = [re.sub(r'^```.*?^```', '', text, flags=re.DOTALL | re.MULTILINE) for text in pages]
+    assert len({len(re.findall('^#+ ', text, re.MULTILINE)) for text in prose}) == 1
+    rows = [[code_in(line) for line in text.splitlines() if line.startswith('|')] for text in prose]
+    assert rows[0] == rows[1]
+    assert {*code_in(prose[0])} == {*code_in(prose[1])}
+    numbers = [{*re.findall(r'\d+(?:[.,]\d+)*', text)} for text in prose]
+    assert numbers[0] == numbers[1]
 
 
 RESULT = re.compile(r'\[(0\.\d{4})\]\((\S+?\.json)\)\W*?[^|()]*?[(（](0\.\d{4}) (?:to|至) (0\.\d{4})')

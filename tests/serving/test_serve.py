@@ -107,6 +107,7 @@ WRONG = {
     'total': (['INFER', '--max-mb', '600'], 2, ['--max-total-mb', '792', '--max-requests']),
     'proxy': (['INFER', '--proxy', 'localhost'], 2, ['--proxy', '127.0.0.1']),
     'origin': (['INFER', '--cors-origin', 'https://a.example/'], 2, ['--cors-origin', 'https://example.org']),
+    'root': (['INFER', '--root-path', 'zodiac'], 2, ['--root-path', '/zodiac']),
     'engine': (['INFER', '--engine', 'magic'], 2, ['--engine', 'onnxruntime']),
 }
 
@@ -204,6 +205,25 @@ def test_without_cors_origin_no_other_page_may_call_the_server(server):
     answer = httpx.options(f'{server}/predict', headers=headers)
     assert (answer.status_code, answer.headers['Allow']) == (200, 'OPTIONS, POST')
     assert not [name for name in answer.headers if name.startswith('access-control')]
+
+
+def test_a_proxy_under_a_prefix_may_remove_it_or_not(infer):
+    root = '/bd-gpu-01/user/7/api_serving/8080'
+    with serving(infer, '--root-path', f'{root}/') as (address, _, _):
+        for prefix in ('', root):  # removed; kept
+            answer = httpx.post(f'{address}{prefix}/predict', files={'file': picture_of('green')})
+            assert answer.json()['label'] == 'green'
+            assert "fetch('predict'" in httpx.get(f'{address}{prefix}/').text  # relative to the address of the page
+            assert httpx.get(f'{address}{prefix}/healthz').text == 'ok'
+            page = httpx.get(f'{address}{prefix}/docs').text
+            links = re.findall(r"""(?:href|src|url)\W+(/[^'"]+)""", page)
+            assert len(links) >= 3 and all(link.startswith(f'{root}/') for link in links), links
+            for link in links:
+                assert httpx.get(address + prefix + link[len(root) :]).status_code == 200, link
+            api = httpx.get(f'{address}{prefix}/openapi.json').json()
+            assert api['servers'] == [{'url': root}] and '/predict' in api['paths']
+        assert 'zodiac_requests_total{status="200"} 2.0' in httpx.get(f'{address}/metrics').text
+        assert httpx.get(f'{address}{root}1/healthz').status_code == 404
 
 
 def lines_of(said):

@@ -134,12 +134,13 @@ class Protocol(H11Protocol):
             self._deadline = None
 
 
-def guarded(app, is_full=lambda: False, is_leaving=lambda: False):
+def guarded(app, is_full=lambda: False, is_leaving=lambda: False, root=''):
     """`app`, an ASGI application, with the checks of RFC 9110 and 9112 and of the server's state.
 
     HEAD is answered like GET (uvicorn omits the body), a request target may be an absolute URL, and a request with both
     Content-Length and Transfer-Encoding gets 400. While `is_full()`, requests get 503, except for ALWAYS. While `is_leaving()`,
-    each connection closes after its answer, and /readyz is 503.
+    each connection closes after its answer, and /readyz is 503. `root` is the path under which a proxy shows the server, which it
+    may remove from a request or not; `app` gets it as ASGI's root_path.
     """
 
     async def guard(scope, receive, send):
@@ -147,7 +148,9 @@ def guarded(app, is_full=lambda: False, is_leaving=lambda: False):
             await app(scope, receive, send)
             return
         path = _without_host(scope)
-        scope = {**scope, 'path': path, 'method': 'GET' if scope['method'] == 'HEAD' else scope['method']}
+        path = path[len(root) :] if path.startswith(f'{root}/') else path
+        method = 'GET' if scope['method'] == 'HEAD' else scope['method']
+        scope = {**scope, 'root_path': root, 'path': root + path, 'method': method}
         names = {name for name, _ in scope['headers']}
         answer = app
         if b'content-length' in names and b'transfer-encoding' in names:
@@ -225,6 +228,7 @@ class Settings:
     drain: float = 0  # seconds after SIGTERM in which requests are accepted while /readyz is 503
     stop: int = 30  # seconds that requests in progress then have left
     proxies: Sequence[str] = ()  # addresses and networks whose X-Forwarded-For is trusted
+    root: str = ''  # path under which a proxy shows the server
     origins: Sequence[str] = ()  # origins whose pages may call the server (CORS); '*' is all
     log: bool = False  # one line per request on stderr
 
@@ -233,7 +237,7 @@ class Server(uvicorn.Server):
     """uvicorn with an ASGI application and `Settings`."""
 
     def __init__(self, app, settings):
-        app = guarded(app, self._is_full, lambda: self.should_exit)
+        app = guarded(app, self._is_full, lambda: self.should_exit, settings.root)
         if settings.origins:
             methods, headers = ['GET', 'HEAD', 'POST'], ['Authorization', 'Content-Type']
             app = CORSMiddleware(app, settings.origins, methods, headers, expose_headers=['Retry-After'])

@@ -44,7 +44,7 @@ class Middleware:
             status = message.get('status', status)
             await send(message)
 
-        counted = scope['path'] == '/predict'
+        counted = scope['path'] == scope.get('root_path', '') + '/predict'
         self.metrics.in_progress.inc(counted)
         try:
             await self.app(scope, receive, note_status)
