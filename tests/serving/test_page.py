@@ -46,6 +46,23 @@ def test_the_page_shows_the_photo_and_the_most_probable_classes(server, page_of)
     assert re.fullmatch(r'红, (99\.\d|100\.0)%, in \d+ ms\.', page.inner_text('#message'))
 
 
+@pytest.mark.parametrize(
+    ('judged', 'said'),
+    [
+        ({'known': False, 'score': -1.5, 'set': ['dog', 'ox']}, r'None of these \(nearest: dog, 60\.0%\), in \d+ ms\.'),
+        ({'known': True, 'score': 0.5, 'set': ['dog', 'ox']}, r'dog, 60\.0%; possible: dog, ox; in \d+ ms\.'),
+        ({'known': True, 'score': 0.5, 'set': ['dog']}, r'dog, 60\.0%, in \d+ ms\.'),
+    ],
+)
+def test_the_page_says_none_of_these_and_sets_of_labels(server, page_of, judged, said):
+    page = page_of(server)
+    top = [{'label': 'dog', 'probability': 0.6}, {'label': 'ox', 'probability': 0.4}]
+    page.route('**/predict', lambda route: route.fulfill(json={**top[0], 'top': top, **judged}))
+    choose(page, picture_of('blue'))
+    page.wait_for_selector('#guesses li')
+    assert re.fullmatch(said, page.inner_text('#message'))
+
+
 def test_the_page_reports_a_text_file_and_accepts_the_next_photo(server, page_of):
     page = page_of(server)
     choose(page, b'hello', 'note.txt', 'text/plain')

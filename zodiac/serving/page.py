@@ -12,7 +12,8 @@ PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page.html')
 
 def render(model):
     """(HTML, headers) of the page for an ExportedModel."""
-    page = pages.render(PATH, name=model.name, labels=model.labels, measured=model.measured)
+    rejects = model.rejection is not None
+    page = pages.render(PATH, name=model.name, labels=model.labels, measured=model.measured, rejects=rejects)
     policy = [
         "default-src 'none'",
         'img-src blob: data:',
