@@ -1,4 +1,4 @@
-"""zodiac.ipynb as stored; .ci/run executes it."""
+"""zodiac.ipynb as stored by .ci/notebook; .ci/run executes it."""
 
 import json
 import os
@@ -6,11 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
-from conftest import ROOT, make_tree
+import small_export
+from conftest import ROOT, make_tree, picture
 
 import config
+import zodiac
 from zodiac.base.errors import Stopped, UserError
 
 CELLS = json.loads((ROOT / 'zodiac.ipynb').read_text(encoding='utf-8'))['cells']
@@ -18,9 +21,62 @@ CODE = [''.join(cell['source']) for cell in CELLS if cell['cell_type'] == 'code'
 TEXT = [''.join(cell['source']) for cell in CELLS if cell['cell_type'] == 'markdown']
 
 
-def test_it_has_no_outputs():
-    for cell in CELLS:
-        assert not cell.get('outputs') and cell.get('execution_count') is None
+def outputs():
+    """All stored outputs of code cells."""
+    return [output for cell in CELLS for output in cell.get('outputs', [])]
+
+
+def test_it_is_stored_as_run_from_top_to_bottom_in_a_small_file():
+    counts = [cell['execution_count'] for cell in CELLS if cell['cell_type'] == 'code']
+    assert counts == list(range(1, len(CODE) + 1))
+    assert (ROOT / 'zodiac.ipynb').stat().st_size < 400_000
+    pictures = [output for output in outputs() if 'image/jpeg' in output.get('data', {})]
+    assert len(pictures) >= 5
+
+
+def test_the_outputs_tell_nothing_of_the_machine_and_have_no_error_or_warning():
+    for output in outputs():
+        assert output['output_type'] != 'error' and output.get('name') != 'stderr'
+        data = {kind: text for kind, text in output.get('data', {}).items() if not kind.startswith('image/')}
+        text = json.dumps([output.get('text', ''), data], ensure_ascii=False)
+        assert not re.search(r'(?<![\w.:/<])/\w|[A-Z]:\\', text), text  # an absolute path
+        assert not re.search('warning|error:|traceback', text, re.IGNORECASE), text
+        assert not re.search(r'\d ?(?:s|ms|sec|seconds|minutes|img/s|images/s)\b|per second', text), text
+
+
+def run_cell(word, capsys, **names):
+    """Run the code cell that contains a word; returns what it prints."""
+    code = next(code for code in CODE if word in code)
+    exec(code, {'os': os, 'zodiac': zodiac, **names})
+    return capsys.readouterr().out
+
+
+def test_a_photo_of_ones_own_is_classified_or_asked_for(workdir, capsys):
+    cfg, shown = types.SimpleNamespace(run_dir='run'), []
+    names = {'cfg': cfg, 'show': lambda path, width: shown.append(path)}
+    said = run_cell("PHOTO = 'my_photo.jpg'", capsys, **names)
+    assert said.startswith('my_photo.jpg: no such file') and shown == []
+
+    (workdir / 'run').mkdir()
+    small_export.write(workdir / 'run/infer', small_export.network_of('small'), small_export.settings())
+    picture(0).save('my_photo.jpg')
+    lines = run_cell("PHOTO = 'my_photo.jpg'", capsys, **names).splitlines()
+
+    assert shown == ['my_photo.jpg']
+    assert {line.split()[1] for line in lines} == set(small_export.LABELS)
+
+
+def test_a_folder_of_ones_own_is_trained_on_or_asked_for(workdir, capsys, monkeypatch):
+    runs, shown = [], []
+    monkeypatch.setattr(zodiac, 'run', lambda photos: runs.append(photos) or 'output/my_photos')
+    names = {'HTML': str, 'display': shown.append}
+    said = run_cell("PHOTOS = 'my_photos'", capsys, **names)
+    assert said.startswith('my_photos: no such folder') and runs == []
+
+    (workdir / 'my_photos').mkdir()
+    run_cell("PHOTOS = 'my_photos'", capsys, **names)
+
+    assert runs == ['my_photos'] and 'href="output/my_photos/report/report.html"' in shown[0]
 
 
 def test_sections_match_the_original_in_english_and_chinese():
