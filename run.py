@@ -60,7 +60,7 @@ from zodiac.training import checkpoint, progress, resume
 STAGES = ('annotate', 'train', 'evaluate', 'export')
 STATE = 'run.json'  # in the run's folder: hashes of what each finished stage was done with, and of its result
 WITHOUT = {  # settings that do not change the result of a stage
-    'train': ('annotate', 'evaluate', 'export'),
+    'train': ('annotate', 'evaluate', 'export', 'reject'),
     'evaluate': ('annotate', 'export'),
     'export': ('annotate',),
 }

@@ -93,7 +93,7 @@ def test_a_second_run_does_only_what_is_missing(finished, tmp_path, call_script)
     assert again.stdout == finished[1].stdout
 
     shutil.rmtree(cwd / 'output' / RUN / 'infer')
-    again = call_script('run.py', PHOTOS, *SMALL, 'evaluate.sample=2', cwd=cwd)
+    again = call_script('run.py', PHOTOS, *SMALL, 'evaluate.sample=2', 'reject.keep=0.9', cwd=cwd)
     assert stages(again) == {'annotate': False, 'train': True, 'evaluate': False, 'export': False}
 
     photo = (cwd / PHOTOS / 'train.txt').read_text(encoding='utf-8').partition('\t')[0]
