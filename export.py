@@ -14,7 +14,7 @@ with the network on validation images. If one differs, the export fails and an o
 if __name__ == '__main__':
     from zodiac.base import start
 
-    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn tqdm')
+    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn threadpoolctl tqdm')
     import config
 
     config.run_of(config.parser(__doc__, takes='run').parse_args())  # --help, wrong usage and a missing run end here

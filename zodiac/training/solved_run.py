@@ -110,7 +110,7 @@ def reject(cfg, extractor, images, augmented, temperature=1.0):
     """
     keys = extractor.keys(images.paths)
     images.use_features(extractor.features(images, keys))
-    found = views(cfg, extractor, images, augmented, keys)
+    found = list(map(np.asarray, views(cfg, extractor, images, augmented, keys)))
     same = together(keys, images.paths, cfg.data.root)
     held = rejection.over_folds(
         found, images.labels, len(cfg.data.labels), temperature, cfg.train.class_weights == 'balanced', cfg.seed, same
