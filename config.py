@@ -327,7 +327,6 @@ class Export:
         'The model returns the features of each image, what enters its last linear layer, as its last output, for '
         '`predict.py --features`; auto: with reject.keep, which needs them.',
     )
-
     temperature: bool = setting(False, 'Divide the logits by the temperature that fits the validation images best.')
 
 

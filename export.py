@@ -211,11 +211,7 @@ def compare(network, manifest, folder, names, dataset, cfg):
     integers = engines.onnx_name(manifest, 'int8') in manifest['sha256']
     for precision, engine in [*(('fp32', name) for name in names), *(('int8', name) for name in names[1:] if integers)]:
         try:
-            model = exported_model.load(
-                folder, cfg.device if engine == 'paddle' else 'cpu', engine, precision, checked=False
-            )
-            results = [model.outputs(batch) for batch in batches]
-            outputs = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+            outputs = outputs_of(load(folder, cfg, engine, precision), batches)
             of_precision = in_int8 if precision == 'int8' else found
             of_precision[engine] = parity.compare(engine, precision, expected, outputs, labels, cfg.export)
         except UserError as error:
@@ -261,16 +257,16 @@ def reject(manifest, folder, dataset, cfg, extractor=None):
     if found is None:
         model = fastest(manifest, folder, cfg)
 
-        def run(images, chosen):
-            batches = image_batches.read_indexed([images.paths[i] for i in chosen], manifest['transform'], BATCH)
-            outputs = list(map(model.outputs, batches))
-            return [np.concatenate([found[name] for found in outputs]) for name in ('features', 'logits')]
+        def run(paths):
+            return outputs_of(model, image_batches.read_indexed(paths, manifest['transform'], BATCH))
 
         chosen = rejection.drawn(training.labels, cfg.seed)
-        values, _ = run(training, chosen)
+        values = run([training.paths[i] for i in chosen])['features']
         of_training = rejection.reference(values, training.labels[chosen], cfg.seed)
-        values, logits = run(dataset, range(len(dataset.paths)))
-        held = rejection.apart(of_training, values, exported_model.softmax(logits), dataset.labels)
+        outputs = run(dataset.paths)
+        held = rejection.apart(
+            of_training, outputs['features'], exported_model.softmax(outputs['logits']), dataset.labels
+        )
         found, facts = rejection.calibrate(of_training, held, cfg.reject.keep, cfg.reject.coverage, cfg.reject.sets)
     warning = rejection.too_few(cfg.reject, facts)
     if warning:
@@ -297,6 +293,12 @@ def load(folder, cfg, engine, precision='fp32'):
     return exported_model.load(folder, cfg.device if engine == 'paddle' else 'cpu', engine, precision, checked=False)
 
 
+def outputs_of(model, batches):
+    """{name of an output: float32 [N, ...]} of an exported_model.ExportedModel for batches of transformed images."""
+    found = list(map(model.outputs, batches))
+    return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
+
+
 def seal(network, manifest, folder, dataset, cfg, extractor=None, rejecting=None):
     """Write the file that reference.py describes, add its hash to the manifest, and note under `parity` the share of answers that int8
     could change. The margins are those of up to MARGINS validation images, by the fastest engine that agrees with the network. With a
@@ -317,17 +319,15 @@ def seal(network, manifest, folder, dataset, cfg, extractor=None, rejecting=None
     def by_temperature(logits):
         return (logits / manifest['temperature']).astype(np.float32)
 
-    def run(model, batches):
-        outputs = list(map(model.outputs, batches))
-        return {name: np.concatenate([found[name] for found in outputs]) for name in outputs[0]}
-
     if extractor:
         logits = extractor.logits_of(np.concatenate(list(normalised(pixels))), cfg.evaluate.flip_average)
     else:
         logits = logits_of(network, normalised(pixels))
     logits = by_temperature(logits)
     chosen = [dataset.paths[i] for i in dataset.spread(MARGINS)]
-    outputs = run(fastest(manifest, folder, cfg), image_batches.read_indexed(chosen, manifest['transform'], BATCH))
+    outputs = outputs_of(
+        fastest(manifest, folder, cfg), image_batches.read_indexed(chosen, manifest['transform'], BATCH)
+    )
     margins, scored = reference.margins(outputs['logits']), {}
     if rejecting:
         if extractor and cfg.train.head == 'linear':
@@ -342,7 +342,7 @@ def seal(network, manifest, folder, dataset, cfg, extractor=None, rejecting=None
     given = reference.inputs(manifest, pixels)
     for name, found in compared.get('int8', {}).items():
         batches = [given[start : start + BATCH] for start in range(0, len(given), BATCH)]
-        outputs = run(load(folder, cfg, name, 'int8'), batches)
+        outputs = outputs_of(load(folder, cfg, name, 'int8'), batches)
         found['share'] = reference.changed_share(reference.differences(logits, outputs['logits']), margins)
         if rejecting:
             moved = rejecting.score(outputs['features'])

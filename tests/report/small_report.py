@@ -12,6 +12,8 @@ LABELS = np.array([0, 0, 1, 1, 2, 2])
 PROBABILITIES = (
     np.array([[6, 3, 1], [8, 1, 1], [7, 2, 1], [9, 0, 1], [3, 4, 3], [5, 1, 4]]) / 10
 )  # right: only the first two
+SCORES = {'train_loss': 0.5, 'train_top1': 0.5, 'valid_loss': 0.4, 'valid_top1': 0.6}
+LOG = [{'lr': 0.1, **SCORES, 'images_per_second': 9.0, 'epoch': epoch, 'step': epoch} for epoch in (1, 2, 3)]
 NOTHING = {'facts': [], 'sides': None, 'bars': {}, 'near_duplicates': None, 'paths': None}
 
 

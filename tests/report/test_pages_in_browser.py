@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from conftest import ENGLISH, THEMES, require_accessible
-from small_report import write
+from small_report import LOG, write
 from test_compare import write_pair
 from test_gradcam import Bright
 
@@ -22,16 +22,7 @@ def written(tmp_path_factory):
     probabilities /= probabilities.sum(1, keepdims=True)
     network = Bright()
     network.forward = lambda x, run=network.forward: run(x)[:, [0, 1, 1]]
-    row = {
-        'lr': 0.1,
-        'train_loss': 0.5,
-        'train_top1': 0.5,
-        'valid_loss': 0.4,
-        'valid_top1': 0.6,
-        'images_per_second': 9.0,
-    }
-    log = [{**row, 'epoch': epoch, 'step': epoch} for epoch in (1, 2, 3)]
-    return write(tmp_path_factory.mktemp('report'), ENGLISH, labels, probabilities, network, log=log)
+    return write(tmp_path_factory.mktemp('report'), ENGLISH, labels, probabilities, network, log=LOG)
 
 
 @pytest.fixture(scope='module')

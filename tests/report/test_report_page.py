@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import AWKWARD, CHINESE, ENGLISH, read_page, without_pictures
 from html_parts import images_of, main, of_class, page, rest_of, section, table, text_of, tiles
-from small_report import LABELS, NOTHING, write
+from small_report import LABELS, LOG, NOTHING, write
 
 from zodiac.report import mistakes
 
@@ -202,17 +202,8 @@ def test_the_temperature_is_named_where_there_is_one(tmp_path, temperature, word
 
 
 def test_the_curves_need_two_epochs(tmp_path):
-    row = {
-        'lr': 0.1,
-        'train_loss': 0.5,
-        'train_top1': 0.5,
-        'valid_loss': 0.4,
-        'valid_top1': 0.6,
-        'images_per_second': 9.0,
-    }
-    log = [{**row, 'epoch': epoch, 'step': epoch} for epoch in (1, 2, 3)]
-    assert len(list(section(write(tmp_path, log=log), 'training').iter('svg'))) == 4
-    assert 'computed in one step' in text_of(section(write(tmp_path, log=log[:1]), 'training'))
+    assert len(list(section(write(tmp_path, log=LOG), 'training').iter('svg'))) == 4
+    assert 'computed in one step' in text_of(section(write(tmp_path, log=LOG[:1]), 'training'))
     assert not list(section(write(tmp_path), 'training'))
 
 

@@ -54,7 +54,7 @@ def over_folds(views, labels, classes, temperature=1.0, balanced=False, seed=0, 
     for number in range(FOLDS):
         kept, out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         if len(out):
-            similarities[out] = _in_parts(reference(features[kept], labels[kept], seed), features[out])
+            similarities[out] = _in_parts(reference(features[kept], labels[kept], seed).similarities, features[out])
     held = fold >= 0  # a class with a single photo is always learned from
     warmer = softmax(np.log(np.maximum(probabilities[held], 1e-300)) / temperature, axis=1)
     return Held(similarities[held], warmer, labels[held], 'folds')
@@ -62,12 +62,13 @@ def over_folds(views, labels, classes, temperature=1.0, balanced=False, seed=0, 
 
 def apart(of_training, features, probabilities, labels):
     """The `Held` of validation photos, for a network that learned from features itself; of_training: its Reference."""
-    return Held(_in_parts(of_training, features), np.asarray(probabilities), np.asarray(labels), 'valid')
+    return Held(_in_parts(of_training.similarities, features), np.asarray(probabilities), np.asarray(labels), 'valid')
 
 
-def _in_parts(of_training, features):
+def _in_parts(compute, features):
+    """What `compute` gives for features, float [n, D], PART photos at a time."""
     parts = [features[start : start + PART] for start in range(0, len(features), PART)]
-    return np.concatenate([of_training.similarities(part) for part in parts])
+    return np.concatenate(list(map(compute, parts)))
 
 
 def calibrate(of_training, held, keep, coverage, method):
@@ -117,7 +118,7 @@ def measure(rejection, features, probabilities, labels, class_names):
     Returns: dict: n; known, the share taken for known; coverage, the share whose set has their label; mean_size of the sets; one_label, the
         share of sets with one; per_class: {name: n, known, coverage, mean_size}, for classes that have photos.
     """
-    known = _scores(rejection, features) >= 0
+    known = _in_parts(rejection.score, features) >= 0
     sets = rejection.sets(probabilities)
     covered, sizes = sets[np.arange(len(labels)), labels], sets.sum(1)
 
@@ -137,11 +138,6 @@ def measure(rejection, features, probabilities, labels, class_names):
     }
 
 
-def _scores(rejection, features):
-    parts = [features[start : start + PART] for start in range(0, len(features), PART)]
-    return np.concatenate([rejection.score(part) for part in parts])
-
-
 def reference(features, labels, seed=0):
     """The unknown.Reference of training photos.
 
@@ -155,9 +151,9 @@ def reference(features, labels, seed=0):
     values = values - mean
     means = np.stack([values[labels == label].mean(0) for label in range(classes)])
     rng = np.random.default_rng(seed)
-    drawn = np.sort(rng.permutation(len(values))[:SAMPLED])
-    directions, gains = _shrinking(values[drawn] - means[labels[drawn]])
-    basis = _directions(values[drawn], COMPARED)[1]
+    sample = np.sort(rng.permutation(len(values))[:SAMPLED])
+    directions, gains = _shrinking(values[sample] - means[labels[sample]])
+    basis = _directions(values[sample], COMPARED)[1]
 
     each = max(unknown.NEAREST, PHOTOS // classes)
     kept = [np.sort(rng.permutation(np.flatnonzero(labels == label))[:each]) for label in range(classes)]
