@@ -100,6 +100,8 @@ def evaluate(cfg, data=None, language=None):
     result.update(measured)
     if cfg.reject.keep and not data:
         result.update(unknown_photos(cfg, dataset, probabilities, extractor))
+    if extractor:
+        extractor.say_total()
 
     folder = f'{cfg.run_dir}/{report_of(cfg, data)}'
     log = training_log.read(f'{cfg.run_dir}/log.csv')
@@ -383,7 +385,7 @@ def show(result):
     if result.get('unknown'):
         found = result['unknown']
         print(
-            f'with reject.keep: {formatting.percent(found["known"])} of these photos are known; sets of {found["mean_size"]:.2f} labels on '
+            f'with reject.keep: {formatting.percent(found["known"])} of these images are known; sets of {found["mean_size"]:.2f} labels on '
             f'average hold that of {formatting.percent(found["coverage"])}'
         )
     print(f'simple random sample of {len(result["sample"])}:')

@@ -81,6 +81,8 @@ def export(cfg):
         manifest['parity'] = compare(network, manifest, unfinished, names, dataset, cfg)
         rejecting = reject(manifest, unfinished, dataset, cfg, extractor) if cfg.reject.keep else None
         seal(network, manifest, unfinished, dataset, cfg, extractor, rejecting)
+        if extractor:
+            extractor.say_total()
         export_folder.write_manifest(unfinished, manifest)
     show(manifest['parity'], names)
     if no_onnx and settings.onnx == 'auto':

@@ -348,6 +348,7 @@ def use_features(cfg, trainer, train_set, valid_set=None, solve=True):
     if linear and solve:
         found = solved_run.views(cfg, extractor, train_set, ZodiacDataset('train', cfg=cfg), keys)
         solved_run.solve(cfg, layer, found, train_set, keys, note)
+    extractor.say_total()
 
 
 def plot_schedule(cfg):

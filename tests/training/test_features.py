@@ -1,6 +1,7 @@
 """Training on cached features of a frozen backbone: same results, and the backbone runs once."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -76,12 +77,14 @@ def kept(network, *overrides, mode='train', views=1, mirror=False):
     images = ZodiacDataset(mode, cfg=cfg)
     extractor = features.Extractor(cfg, network, Loader, said.append)
     images.use_features(extractor.features(images, features.content_keys(images.paths), views, mirror))
+    extractor.say_total()
     return images, said
 
 
 def computed(said):
-    """Number of images, over all views."""
-    return int(said[-1].split(' computed now')[0].rpartition(' ')[2])
+    """Number of images, over all views, by the last message."""
+    count = re.match('features: (none|[0-9]+) computed', said[-1])[1]
+    return 0 if count == 'none' else int(count)
 
 
 # The features
@@ -139,18 +142,20 @@ def predictor(*overrides, epoch=1, head='auto'):
 @pytest.mark.parametrize('head', ['auto', DENSE], ids=['linear', 'dense'])
 @pytest.mark.parametrize('flip_average', ['false', 'true'])
 def test_probabilities_from_features_are_those_of_the_network(photos, head, flip_average):
-    (predict, _), said, images, expected = predictor(f'evaluate.flip_average={flip_average}', head=head)
+    (predict, extractor), said, images, expected = predictor(f'evaluate.flip_average={flip_average}', head=head)
     found = predict(images)
     assert found.dtype == np.float32 and np.allclose(found, expected, atol=1e-4)
-    assert computed(said) == VALID
-    assert np.array_equal(predict(images), found) and computed(said) == 0
+    again = predict(images)
+    extractor.say_total()
+    assert np.array_equal(again, found) and computed(said) == VALID * (2 if flip_average == 'true' else 1)
     assert images[0][0].shape == (3, 32, 32), 'its items are still pictures'
 
 
 def test_where_features_cannot_be_kept_the_network_predicts(photos):
     Path('file').touch()
-    (predict, _), said, images, expected = predictor('data.cache=file')
+    (predict, extractor), said, images, expected = predictor('data.cache=file')
     assert np.allclose(predict(images), expected, atol=1e-6)
+    extractor.say_total()
     (message,) = said
     assert message.startswith('file: the features cannot be written there')
 
@@ -322,7 +327,8 @@ def test_a_second_training_uses_the_cached_features(fit, monkeypatch, capsys):
     monkeypatch.setattr(convert, 'save_static', None)
     capsys.readouterr()
     fit('name=two', 'train.views=2', 'optim.lr=0.01', 'train.batch_size=6')
-    assert capsys.readouterr().err.count('; 0 computed now') == 2
+    said = capsys.readouterr().err
+    assert said.count('features: none computed, all found in cache') == said.count('features: ') == 1
 
 
 def test_more_views_reuse_the_cached_ones(photos):

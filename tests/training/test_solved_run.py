@@ -235,7 +235,7 @@ def test_folds_are_measured_on_all_images_and_stand_beside_the_split(measure, ca
     assert [row['path'] for row in rows[:2]] == ['train/0.png', 'train/1.png'] and len(rows) == 20
     assert sum(row['label'] == row['prediction'] for row in rows) == result['folds']['top1'] * 20
     said = capsys.readouterr()
-    assert said.err.count('0 computed now') == 3, 'the training has computed them'
+    assert said.err.count('features: none computed') == 1, 'the training has computed them'
     assert 'over 2 folds' in said.out
     page = Path('output/run/report-valid/report.html').read_text()
     assert page.index('over 2 folds of all 20 photos') < page.index('on 7 photos (')
@@ -244,7 +244,7 @@ def test_folds_are_measured_on_all_images_and_stand_beside_the_split(measure, ca
 
 def test_the_mean_of_mirror_images_is_measured_as_it_is_learned(measure, capsys):
     assert measure('evaluate.flip_average=true')['folds']['n'] == 20
-    assert capsys.readouterr().err.count(' 7 computed now') == 2, 'in training, and their mirror images in evaluate.py'
+    assert 'features: 7 computed' in capsys.readouterr().err, 'the mirror images of the validation images'
 
 
 def test_metrics_from_features_are_those_of_the_network(measure, monkeypatch):

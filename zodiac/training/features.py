@@ -208,6 +208,7 @@ class Extractor:
         self.by_content = cfg.train.head == 'linear'
         self.say = say
         self._keys = {}  # by path
+        self._given, self._computed, self._bytes, self._seconds = 0, 0, 0, 0.0  # by `features`, in all
 
     def keys(self, paths):
         """`content_keys`; each file is read once."""
@@ -225,7 +226,7 @@ class Extractor:
         Raises: UserError where an image cannot be read; NoFeatures where the features cannot be written, or are not those of the
             network.
         """
-        started, found, computed = time.monotonic(), [], 0
+        started, found = time.monotonic(), []
         images.use_order(None)  # in the order of the index
         draws = np.arange(len(images))
         if self.by_content:
@@ -250,18 +251,24 @@ class Extractor:
                 with cache.locked(f'{self.folder}/lock'):
                     rows, count = _find_or_make(store, keys, make, self.say)
                 found.append(rows)
-                computed += count
+                self._given += len(rows)
+                self._computed += count
+                self._bytes += count * rows.nbytes // max(1, len(rows))
         except OSError as error:
             raise NoFeatures(
                 f'{self.folder}: the features cannot be written there ({error.strerror}); set data.cache=FOLDER, or train.views=0 and '
                 'train.head=sgd'
             ) from None
-        size = sum(rows.nbytes for rows in found)
-        self.say(
-            f'features in {self.folder}: images {len(images)}, views {views}, {size / 1e9:.2f} GB; '
-            f'{computed} computed now, in {time.monotonic() - started:.0f} s'
-        )
+        self._seconds += time.monotonic() - started
         return found
+
+    def say_total(self):
+        """Say how many features `features` has computed so far, and where they are kept; nothing where it could give none."""
+        if self._computed:
+            size = f'{self._bytes / 1e9:.2f} GB'
+            self.say(f'features: {self._computed:,} computed in {self._seconds:.0f} s ({size}), kept in {self.folder}')
+        elif self._given:
+            self.say(f'features: none computed, all found in {self.folder}')
 
     def logits(self, images, flip_average=False):
         """float32 [n, classes] of the network in eval mode; see `features`.
