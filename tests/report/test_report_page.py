@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import AWKWARD, CHINESE, ENGLISH, read_page, without_pictures
 from html_parts import images_of, main, of_class, page, rest_of, section, table, text_of, tiles
-from small_report import LABELS, LOG, NOTHING, write
+from small_report import LABELS, LOG, NOTHING, PROBABILITIES, write
 
 from zodiac.report import mistakes
 
@@ -205,6 +205,25 @@ def test_the_curves_need_two_epochs(tmp_path):
     assert len(list(section(write(tmp_path, log=LOG), 'training').iter('svg'))) == 4
     assert 'computed in one step' in text_of(section(write(tmp_path, log=LOG[:1]), 'training'))
     assert not list(section(write(tmp_path), 'training'))
+
+
+@pytest.mark.parametrize(('gain', 'words'), [(0.025, 'would bring about +2.5 points.'), (0.001, 'would hardly change')])
+def test_what_more_photos_bring_is_said_in_both_languages(tmp_path, gain, words):
+    points = [
+        {'per_class': number, 'top1': top1, 'interval_95': [top1 - 0.1, 1.0], 'recall': [top1] * 3}
+        for number, top1 in ((3, 0.8), (5, 0.85))
+    ]
+    curve = {
+        'points': points,
+        'doubling': {'per_class': 12, 'top1': 0.9, 'gain': gain},
+        'more_photos_for': [],
+        'summary': 'As metrics.json has it.',
+    }
+    written = write(tmp_path, folds=([''] * 6, LABELS, PROBABILITIES), learning_curve=curve)
+    assert 'As metrics.json has it.' not in written.read_text(encoding='utf-8')
+    text = text_of(section(written, 'curve'))
+    assert f'Twice as many photos (12 instead of 6 per class) {words}' in text
+    assert '照片增加一倍（每类从 6 张到 12 张）' in text_of(section(written, 'curve', 'zh'))
 
 
 def test_the_contents_lead_to_every_section(tmp_path):

@@ -32,7 +32,7 @@ def test_doubling_the_photos_that_there_are_follows_the_power_law_of_the_error()
     found = curve(points(0.6, 0.8, 0.9), each=40)
     assert found['doubling'] == {'per_class': 80, 'top1': pytest.approx(0.975), 'gain': pytest.approx(0.025)}
     assert found['summary'] == (
-        'With 20 photos per class the accuracy is 90.0%; twice your photos, 80 instead of 40 per class, would bring about +2.5 points.'
+        'With 20 images per class the accuracy is 90.0%; twice your images, 80 instead of 40 per class, would bring about +2.5 points.'
     )
 
 
@@ -43,7 +43,7 @@ def test_a_flat_or_falling_curve_promises_nothing():
 
 def test_the_classes_that_are_behind_are_named_the_worst_first():
     found = curve(points(0.8, 0.9, recall=(0.83, 0.95, 0.7, None)), each=300)
-    assert found['more_photos_for'] == ['c', 'a'] and found['summary'].endswith(' Add photos of c, a first.')
+    assert found['more_photos_for'] == ['c', 'a'] and found['summary'].endswith(' Add images of c, a first.')
 
 
 def test_a_class_that_chance_explains_is_not_named():
@@ -59,7 +59,7 @@ def test_an_interval_is_as_wide_as_the_photos_allow_also_where_all_draws_agree()
 
 def test_one_point_gives_no_expectation_and_none_gives_no_curve():
     found = curve(points(0.8))
-    assert found['doubling'] is None and found['summary'] == 'With 5 photos per class the accuracy is 80.0%.'
+    assert found['doubling'] is None and found['summary'] == 'With 5 images per class the accuracy is 80.0%.'
     assert curve([]) is None
 
 

@@ -69,18 +69,18 @@ def _widened(point, images):
 
 
 def _summary(last, doubling, names):
-    reached = f'With {last["per_class"]} photos per class the accuracy is {formatting.percent(last["top1"])}'
+    reached = f'With {last["per_class"]} images per class the accuracy is {formatting.percent(last["top1"])}'
     more = ''
     if doubling:
         numbers = f'{doubling["per_class"]} instead of {doubling["per_class"] // 2} per class'
         gain = f'bring about {formatting.points(doubling["gain"])} points'
-        more = f'; twice your photos, {numbers}, would {gain if doubling["gain"] >= WORTH else "hardly change it"}'
-    needs = f' Add photos of {", ".join(names)} first.' if names else ''
+        more = f'; twice your images, {numbers}, would {gain if doubling["gain"] >= WORTH else "hardly change it"}'
+    needs = f' Add images of {", ".join(names)} first.' if names else ''
     return f'{reached}{more}.{needs}'
 
 
 def plot_learning_curve(path, curve):
-    """PNG of the accuracy over the number of photos per class, with intervals, and the expected point at twice as many."""
+    """PNG of the accuracy over the number of images per class, with intervals, and the expected point at twice as many."""
     points, doubling = curve['points'], curve['doubling']
     numbers, top1 = ([point[key] for point in points] for key in ('per_class', 'top1'))
     below, above = zip(
@@ -106,7 +106,7 @@ def plot_learning_curve(path, curve):
         for number, share in zip(numbers, top1):
             label = formatting.percent(share)
             axis.annotate(label, (number, share), (6, -12), textcoords='offset points', fontsize=9)
-        axis.set(xscale='log', xlabel='photos per class', ylabel='accuracy on photos left out')
+        axis.set(xscale='log', xlabel='images per class', ylabel='accuracy on images left out')
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()
         axis.yaxis.set_major_formatter(lambda share, _: f'{100 * share:g} %')
