@@ -205,7 +205,9 @@ def test_both_languages_have_the_same_commands_options_settings_numbers_and_sect
 RESULT = re.compile(r'\[(0\.\d{4})\]\((\S+?\.json)\)\W*?[^|()]*?[(（](0\.\d{4}) (?:to|至) (0\.\d{4})')
 
 
-@pytest.mark.parametrize(('name', 'least'), [('README.md', 5), ('README_zh.md', 5), ('docs/recipes.md', 7), ('docs/recipes_zh.md', 7)])
+@pytest.mark.parametrize(
+    ('name', 'least'), [('README.md', 5), ('README_zh.md', 5), ('docs/recipes.md', 7), ('docs/recipes_zh.md', 7)]
+)
 def test_figures_are_those_of_the_recorded_results(name, least):
     found = RESULT.findall(PAGES[name])
     assert len(found) >= least
