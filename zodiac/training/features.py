@@ -265,8 +265,8 @@ class Extractor:
     def say_total(self):
         """Say how many features `features` has computed so far, and where they are kept; nothing where it could give none."""
         if self._computed:
-            size = f'{self._bytes / 1e9:.2f} GB'
-            self.say(f'features: {self._computed:,} computed in {self._seconds:.0f} s ({size}), kept in {self.folder}')
+            size = f'{self._bytes / 1e6:,.0f} MB'
+            self.say(f'features: {self._computed:,} computed in {self._seconds:.0f} s, {size}, kept in {self.folder}')
         elif self._given:
             self.say(f'features: none computed, all found in {self.folder}')
 
