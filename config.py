@@ -316,7 +316,8 @@ class Export:
     calibration_images: int = setting(256, 'int8: training images for calibrating the range of each layer.', low=1)
     examples: int = setting(
         0,
-        'Validation images, as pixels, that the export carries so that each machine checks its engines on them too.',
+        'Validation images, as pixels, that the export carries so that each machine checks its engines on them too, and '
+        'that the page of serve.py offers to try.',
         low=0,
     )
     onnx: Union[Auto, bool] = setting('auto', 'Also write `<name>.onnx`; auto: if its packages are installed.')

@@ -78,7 +78,7 @@ def export(cfg):
     removed = f'{older} of the older export was removed; ' if no_onnx and os.path.isfile(older) else ''
     with files.atomic_folder(folder) as unfinished:
         write_models(layer, manifest, unfinished, not no_onnx, examples)
-        manifest['parity'] = compare(network, manifest, unfinished, names, dataset, cfg)
+        manifest['parity'] = compare(network, manifest, unfinished, names, dataset, cfg, extractor)
         rejecting = reject(manifest, unfinished, dataset, cfg, extractor) if cfg.reject.keep else None
         seal(network, manifest, unfinished, dataset, cfg, extractor, rejecting)
         if extractor:
@@ -189,7 +189,7 @@ def write_models(layer, manifest, folder, with_onnx, examples=None):
     export_folder.write_manifest(folder, manifest)
 
 
-def compare(network, manifest, folder, names, dataset, cfg):
+def compare(network, manifest, folder, names, dataset, cfg, extractor=None):
     """Run validation images through each exported model and through the network as evaluate.py runs it, which also shows errors in
     the layers added around the network. Raises UserError when an engine differs.
 
@@ -201,8 +201,8 @@ def compare(network, manifest, folder, names, dataset, cfg):
     """
     chosen = dataset.spread(cfg.export.parity_images)
     paths, labels = [dataset.paths[i] for i in chosen], dataset.labels[chosen]
-    logits = logits_of(network, image_batches.read_indexed(paths, eval_transform(cfg), BATCH))
-    expected = logits / manifest['temperature']
+    images = image_batches.read_indexed(paths, eval_transform(cfg), BATCH)
+    expected = logits_of(network, images, cfg, extractor) / manifest['temperature']
     if not np.isfinite(expected).all():
         raise UserError(
             f'{cfg.run_dir}/infer: not exported: the outputs of the network are NaN, its training has diverged; train with a lower '
@@ -237,8 +237,11 @@ def compare(network, manifest, folder, names, dataset, cfg):
     }
 
 
-def logits_of(network, batches):
-    """The logits, float32 [N, classes], of a network for batches of normalised images."""
+def logits_of(network, batches, cfg=None, extractor=None):
+    """The logits, float32 [N, classes], of a network for batches of normalised images; with its features.Extractor, which keeps them, the
+    backbone runs only on images that are new to it."""
+    if extractor:
+        return extractor.logits_of(np.concatenate(list(batches)), cfg.evaluate.flip_average)
     with paddle.no_grad():
         return np.concatenate([network(paddle.to_tensor(batch)).numpy() for batch in batches])
 
@@ -303,9 +306,8 @@ def outputs_of(model, batches):
 
 def seal(network, manifest, folder, dataset, cfg, extractor=None, rejecting=None):
     """Write the file that reference.py describes, add its hash to the manifest, and note under `parity` the share of answers that int8
-    could change. The margins are those of up to MARGINS validation images, by the fastest engine that agrees with the network. With a
-    features.Extractor, the network's backbone runs on the pictures only in the first export. With an unknown.Rejection, scores are sealed
-    as logits are."""
+    could change. The margins are those of up to MARGINS validation images, by the fastest engine that agrees with the network. With an
+    unknown.Rejection, scores are sealed as logits are."""
     compared = manifest['parity']
     pixels = reference.pictures(cfg.image.size)
     paths = [dataset.paths[i] for i in dataset.spread(cfg.export.examples)] if cfg.export.examples else []
@@ -321,11 +323,7 @@ def seal(network, manifest, folder, dataset, cfg, extractor=None, rejecting=None
     def by_temperature(logits):
         return (logits / manifest['temperature']).astype(np.float32)
 
-    if extractor:
-        logits = extractor.logits_of(np.concatenate(list(normalised(pixels))), cfg.evaluate.flip_average)
-    else:
-        logits = logits_of(network, normalised(pixels))
-    logits = by_temperature(logits)
+    logits = by_temperature(logits_of(network, normalised(pixels), cfg, extractor))
     chosen = [dataset.paths[i] for i in dataset.spread(MARGINS)]
     outputs = outputs_of(
         fastest(manifest, folder, cfg), image_batches.read_indexed(chosen, manifest['transform'], BATCH)

@@ -36,6 +36,7 @@ import zodiac
 from zodiac.base import files
 from zodiac.base.errors import UsageError
 from zodiac.images import decoding
+from zodiac.inference import label_sets
 from zodiac.training import linear_head, rejection
 
 PLAIN = ('highest probability', 'energy', '10th nearest photo')
@@ -53,13 +54,15 @@ def main():
     if args.shrunk:
         small = (shrink(path, args.shrunk) for path in paths)
         others[shrunk] = np.stack([one.features for one in model.predict(small, features=True)])
-    rows, sets = {}, []
+    rows, sets = {}, {method: [] for method in label_sets.METHODS}
     for split in range(args.splits):
         print(f'split {split + 1} of {args.splits}', file=sys.stderr, flush=True)
         kept, out = draw(labels, split)
         fitted = fit(known[kept], labels[kept], len(classes), split)
         probabilities = fitted['head'].probabilities(known[out])
-        sets.append(rejection.measure(fitted['rejection'], known[out], probabilities, labels[out], list(classes)))
+        for method, found in sets.items():
+            measured = (fitted['of_method'][method], known[out], probabilities, labels[out], list(classes))
+            found.append(rejection.measure(*measured))
         of_known = scores(fitted, known[out])
         for name, values in others.items():
             add(rows, name, of_known, scores(fitted, values[out] if name == shrunk else values))
@@ -73,7 +76,7 @@ def main():
             name: over_splits(found, min(args.splits, FEWER) if name == LEFT_OUT else args.splits)
             for name, found in rows.items()
         },
-        'known': known_over_splits(sets),
+        'known': {method: known_over_splits(found) for method, found in sets.items()},
     }
     show(result)
     if args.record:
@@ -139,9 +142,10 @@ def draw(labels, seed):
 def fit(features, labels, classes, seed):
     """What export.py fits, with its defaults, and the head."""
     held = rejection.over_folds([features], labels, classes, seed=seed)
-    found, _ = rejection.calibrate(rejection.reference(features, labels, seed), held, 0.95, 0.98, 'lac')
+    reference = rejection.reference(features, labels, seed)
+    found = {method: rejection.calibrate(reference, held, 0.95, 0.98, method)[0] for method in label_sets.METHODS}
     head = linear_head.solve([features], labels, classes, seed=seed, tolerance=linear_head.ROUGH)
-    return {'rejection': found, 'head': head, 'nearest': nearest(features)}
+    return {'rejection': found['lac'], 'of_method': found, 'head': head, 'nearest': nearest(features)}
 
 
 def refit(fitted, features, labels, out, seed):
@@ -215,7 +219,7 @@ def facts(args, classes, labels, others):
     counts = np.bincount(labels)
     return {
         'benchmark': 'unknown',
-        'command': shlex.join(['python', 'benchmarks/unknown.py', *sys.argv[1:]]),
+        'command': shlex.join(['python', 'benchmarks/unknown.py', *map(without_folders, sys.argv[1:])]),
         'splits': args.splits,
         'photos': {name: int(count) for name, count in zip(classes.tolist(), counts)},
         'n': {**others, LEFT_OUT: round(float(counts.mean()), 1)},
@@ -224,6 +228,12 @@ def facts(args, classes, labels, others):
             **{name: metadata.version(name) for name in ('numpy', 'scikit-learn')},
         },
     }
+
+
+def without_folders(word):
+    """A word of the command line without the folders of this machine."""
+    name, equals, place = word.rpartition('=')
+    return name + equals + (os.path.basename(place) if os.path.isabs(place) else place)
 
 
 def show(result):
@@ -235,16 +245,16 @@ def show(result):
     for title, kind in (('score of the export', 'auroc'), ('taken for known', 'taken_for_known')):
         cells = (result['others'][name][kind] for name in names)
         print(f'{title:<28}' + ''.join(f'{cell["mean"]:>9.4f} +- {cell["sd"]:.4f}' for cell in cells))
-    known = result['known']
-    kept, covered = known['known'], known['coverage']
-    print(
-        f'known photos ({known["n_per_split"]} a split): kept {kept["mean"]:.4f} +- {kept["sd"]:.4f}; sets hold the label of '
-        f'{covered["mean"]:.4f} +- {covered["sd"]:.4f}, labels in a set {known["mean_size"]["mean"]:.3f}, one label '
-        f'{known["one_label"]["mean"]:.3f}'
-    )
-    for name, row in known['per_class'].items():
-        kept, covered, size = (row[kind]['mean'] for kind in ('known', 'coverage', 'mean_size'))
-        print(f'  {name:<26}kept {kept:.4f}, coverage {covered:.4f}, labels in a set {size:.3f}')
+    for method, known in result['known'].items():
+        kept, covered = known['known'], known['coverage']
+        print(
+            f'{method}: known photos ({known["n_per_split"]} in each split): kept {kept["mean"]:.4f} +- {kept["sd"]:.4f}; sets hold the '
+            f'label of {covered["mean"]:.4f} +- {covered["sd"]:.4f}, labels in a set {known["mean_size"]["mean"]:.3f}, one label '
+            f'{known["one_label"]["mean"]:.3f}'
+        )
+        for name, row in known['per_class'].items():
+            kept, covered, size = (row[kind]['mean'] for kind in ('known', 'coverage', 'mean_size'))
+            print(f'  {name:<26}kept {kept:.4f}, coverage {covered:.4f}, labels in a set {size:.3f}')
 
 
 if __name__ == '__main__':

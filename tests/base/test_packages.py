@@ -146,6 +146,14 @@ def test_a_missing_module_of_this_project_is_a_bug_and_keeps_its_traceback():
     assert packages.diagnose(TypeError('an integer is required')) == ''
 
 
+def test_a_failing_program_of_another_package_is_not_a_package_that_cannot_be_imported():
+    code = compile('1 / 0', f'{sysconfig.get_path("purelib")}/pytest/__main__.py', 'exec')
+    for name, said in (('__main__', ''), ('pytest', 'pytest')):
+        with pytest.raises(ZeroDivisionError) as caught:
+            exec(code, {'__name__': name})
+        assert packages.diagnose(caught.value).startswith(said) and bool(packages.diagnose(caught.value)) == bool(said)
+
+
 def test_with_paddle_2_packages_are_limited_to_compatible_versions(monkeypatch):
     monkeypatch.setattr(packages, 'installed_version', lambda *names: '2.6.2')
     assert packages.install(['numpy']).endswith("requirements-base.txt 'numpy<2'")

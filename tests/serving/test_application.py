@@ -12,6 +12,7 @@ import threading
 import time
 
 import hypothesis
+import numpy as np
 import pytest
 from conftest import picture
 from hypothesis import strategies
@@ -511,6 +512,14 @@ def test_the_page_gives_the_classes_and_the_accuracy_that_was_measured():
         assert all(f'<li>{label}</li>' in page for label in LABELS)
         assert ('612 photos' in page and '95.6% to 98.3%; guessing: 14.9%' in page) == bool(known)
         assert ('Over 5 folds of 612 photos' in page) == bool(known and known['folds'])
+
+
+def test_the_page_shows_the_photos_of_the_export_unless_a_token_is_required():
+    photos = np.zeros((14, 8, 8, 3), np.uint8)
+    model = exported_model.ExportedModel('pets', LABELS, TRANSFORM, {}, shares, examples=photos)
+    for token, shown in ((None, 12), ('secret', 0)):
+        with TestClient(application.create(model, limits(), token=token)) as client:
+            assert client.get('/').text.count('<img src="data:image/jpeg;base64,') == shown
 
 
 def test_a_name_cannot_break_the_page():

@@ -4,10 +4,14 @@ import os
 import re
 import sys
 
+import numpy as np
 import pytest
 from conftest import ROOT, THEMES, require_accessible
 from PIL import Image
-from small_server import encoded, picture_of
+from small_server import COLOURS, TRANSFORM, encoded, picture_of
+
+from zodiac.inference import exported_model
+from zodiac.serving import page as serving_page
 
 pytest.importorskip('uvicorn', reason='requirements-serve.txt is not installed')
 sys.path.append(str(ROOT / 'benchmarks'))
@@ -61,6 +65,19 @@ def test_the_page_says_none_of_these_and_sets_of_labels(server, page_of, judged,
     choose(page, picture_of('blue'))
     page.wait_for_selector('#guesses li')
     assert re.fullmatch(said, page.inner_text('#message'))
+
+
+def test_a_photo_of_the_export_is_classified_by_a_click(server, page_of):
+    photos = np.full((2, 32, 32, 3), [[[[30, 30, 230]]], [[[30, 200, 30]]]], np.uint8)
+    model = exported_model.ExportedModel('colours', [*COLOURS], TRANSFORM, {}, None, examples=photos)
+    html, headers = serving_page.render(model)
+    page = page_of(server)
+    page.route(f'{server}/', lambda route: route.fulfill(body=html, content_type='text/html', headers=headers))
+    page.goto(server)
+    page.click('.examples li:nth-child(2) button')
+    page.wait_for_selector('#guesses li')
+    assert page.inner_text('#guesses li:first-child .name') == 'green'
+    require_accessible(page)
 
 
 def test_the_page_reports_a_text_file_and_accepts_the_next_photo(server, page_of):

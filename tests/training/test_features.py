@@ -187,12 +187,14 @@ def test_fixed_images_are_run_by_the_network_once(photos, monkeypatch, flip_aver
         expected = average(paddle.to_tensor(images)).numpy()
     found = extractor.logits_of(images, flip_average == 'true')
     assert np.allclose(found, expected, atol=1e-6)
-    paths = list(Path('cache').glob('*/features.npy'))
-    assert len(paths) == (2 if flip_average == 'true' else 1)
+    run, counts = features.Backbone.run_network, []
     with monkeypatch.context() as patch:
-        patch.setattr(features.Backbone, 'run_network', None)
+        patch.setattr(features.Backbone, 'run_network', lambda self, part: counts.append(len(part)) or run(self, part))
         assert np.array_equal(extractor.logits_of(images, flip_average == 'true'), found)
-    for path in paths:
+        assert not counts
+        extractor.logits_of(np.concatenate([images[1:], 1 - images[:1]]), flip_average == 'true')
+        assert counts == ([1, 1] if flip_average == 'true' else [1]), 'only the new image'
+    for path in Path('cache').glob('*/values'):
         path.write_bytes(path.read_bytes()[:-1])
     assert np.array_equal(extractor.logits_of(images, flip_average == 'true'), found), 'damaged ones are not used'
 

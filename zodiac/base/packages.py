@@ -96,7 +96,8 @@ def _package_being_imported(error):
     trace = error.__traceback__
     while trace:
         code, name = trace.tb_frame.f_code, trace.tb_frame.f_globals.get('__name__', '')
-        if code.co_name == '<module>' and not code.co_filename.startswith(ROOT + os.sep + 'zodiac'):
+        imported = code.co_name == '<module>' and name != '__main__'  # python -m pytest is run, not imported
+        if imported and not code.co_filename.startswith(ROOT + os.sep + 'zodiac'):
             top = name.partition('.')[0]
             if '-packages' in code.co_filename or top in known:
                 return top

@@ -5,7 +5,7 @@ Only load models that you trust: a static graph can contain operators that write
 
 import os
 from dataclasses import dataclass
-from typing import Callable, List, Optional
+from typing import Callable, List, Optional, Sequence
 
 import numpy as np
 
@@ -52,6 +52,8 @@ class ExportedModel:
     has_features: bool = False  # whether the graph returns them
     folder: str = ''
     rejection: Optional[unknown.Rejection] = None  # of an export with reject.keep
+    measured: Optional[dict] = None  # n, top1, interval_95, guess, folds: see export.measured; None where not recorded
+    examples: Sequence[np.ndarray] = ()  # uint8 [size, size, 3]: the photos of export.examples
 
     def answers(self, batch):
         """list of `Answer`, one per image of a batch of transformed images [N, ...]."""
@@ -77,8 +79,6 @@ class ExportedModel:
             run = runs.shortest(parent) if name == export_folder.INFER else self.name
             again = calls.command('export', run, '-o', 'export.features=true')
             raise UserError(f'{asked}: the model in {self.folder} does not return features; export it again: {again}')
-
-    measured: Optional[dict] = None  # n, top1, interval_95, guess, folds: see export.measured; None where not recorded
 
 
 def load(folder, place='auto', engine='auto', precision='auto', checked=True):
@@ -122,6 +122,9 @@ def load(folder, place='auto', engine='auto', precision='auto', checked=True):
         folder,
         unknown.unpack(contents[unknown.file_name(manifest)]) if unknown.file_name(manifest) in contents else None,
         manifest.get('measured'),
+        reference.examples(contents[reference.file_name(manifest)])
+        if reference.file_name(manifest) in contents
+        else (),
     )
 
 

@@ -95,6 +95,12 @@ def unpack(content, size):
         return pixels, np.concatenate([found['logits'], found['example_logits']]), found['margins']
 
 
+def examples(content):
+    """The real validation images in the file's content, uint8 [m, size, size, 3]; m may be 0."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as found:
+        return found['pixels']
+
+
 def unpack_scores(content):
     """(scores float32 [N], score_margins float32 [n]) of the file's content."""
     with np.load(io.BytesIO(content), allow_pickle=False) as found:

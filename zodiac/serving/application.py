@@ -107,7 +107,7 @@ def create(model, limits, batch=8, delay=0.002, token=None, warm_up=False):
     async def show_metrics():
         return PlainTextResponse(generate_latest(counts.registry), media_type='text/plain; version=0.0.4')
 
-    html, headers = page.render(model)
+    html, headers = page.render(model, private=bool(token))
 
     @app.get('/', response_class=HTMLResponse, include_in_schema=False)
     async def show_page():

@@ -2,18 +2,32 @@
 
 import base64
 import hashlib
+import io
 import os
 import re
 
+from PIL import Image
+
 from zodiac.pages import render as pages
 
+EXAMPLES = 12  # photos that the page shows at most
 PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page.html')
 
 
-def render(model):
-    """(HTML, headers) of the page for an ExportedModel."""
-    rejects = model.rejection is not None
-    page = pages.render(PATH, name=model.name, labels=model.labels, measured=model.measured, rejects=rejects)
+def render(model, private=False):
+    """(HTML, headers) of the page for an ExportedModel.
+
+    Args:
+        private: leave out its example photos; the page itself needs no token.
+    """
+    page = pages.render(
+        PATH,
+        name=model.name,
+        labels=model.labels,
+        measured=model.measured,
+        rejects=model.rejection is not None,
+        examples=[] if private else [_address(pixels) for pixels in model.examples[:EXAMPLES]],
+    )
     policy = [
         "default-src 'none'",
         'img-src blob: data:',
@@ -23,6 +37,13 @@ def render(model):
         *(f'{tag}-src {" ".join(_digests(page, tag))}' for tag in ('script', 'style')),
     ]
     return page, {'Content-Security-Policy': '; '.join(policy), 'Referrer-Policy': 'no-referrer'}
+
+
+def _address(pixels):
+    """A data: address of an image, uint8 [height, width, 3]."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, 'JPEG', quality=90)
+    return f'data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}'
 
 
 def _digests(page, tag):

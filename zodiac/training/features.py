@@ -5,11 +5,9 @@ image by the content of its file: of a longer list only the new images are compu
 atomically and verified when opened, which can be deleted between runs.
 """
 
-import contextlib
 import functools
 import glob
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -287,28 +285,33 @@ class Extractor:
             return np.mean([np.concatenate([run(rows, numbers) for numbers in parts]) for rows in views], 0)
 
     def logits_of(self, images, flip_average=False):
-        """`logits` for normalised images, float32 [n, 3, H, W], that are the same in each run: their features, by the network itself,
-        are kept too."""
+        """`logits` for normalised images, float32 [n, 3, H, W], by the network itself. The features of each image are kept."""
         views = [images, np.ascontiguousarray(images[..., ::-1])] if flip_average else [images]
         with paddle.no_grad():
             return np.mean([self.backbone.rest(paddle.to_tensor(self._kept(view))).numpy() for view in views], 0)
 
     def features_of(self, images, flip_average=False):
-        """The features, float32 [n, ...], of such images."""
+        """The features, float32 [n, ...], of such images, also by the network itself."""
         views = [images, np.ascontiguousarray(images[..., ::-1])] if flip_average else [images]
         return np.mean([self._kept(view) for view in views], 0)
 
     def _kept(self, images):
-        place = f'{self.folder}/{cache.key([], ["images", *self.backbone.identity, _sha256(images).hex()], __name__)}'
-        content = _read_verified(f'{place}/features.npy')
-        if content is None:
-            parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-            stream = io.BytesIO()
-            np.save(stream, np.concatenate([self.backbone.run_network(paddle.to_tensor(part)) for part in parts]))
-            content = stream.getvalue()
-            with contextlib.suppress(UserError):  # they are computed again next time
-                _write_verified(place, 'features.npy', content)
-        return np.load(io.BytesIO(content))
+        keys = _joined(map(_sha256, images))
+        store = f'{self.folder}/{cache.key([], ["images", *self.backbone.identity], __name__)}'
+
+        def computed(numbers):
+            for part in np.array_split(numbers, -(-len(numbers) // BATCH)):
+                yield self.backbone.run_network(paddle.to_tensor(images[part]))
+
+        def make(numbers, place):
+            _store(place, keys[numbers], computed(numbers), lambda size: _require_room(self.folder, size, self.limit))
+
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            with cache.locked(f'{self.folder}/lock'):
+                return np.asarray(_find_or_make(store, keys, make, self.say)[0])
+        except (OSError, UserError):  # not kept: computed again next time
+            return np.concatenate(list(computed(np.arange(len(images)))))
 
 
 def predictor(cfg, network, origin, loader, say):
@@ -434,22 +437,43 @@ def _write_verified(place, name, content):
 
 def _make(place, keys, backbone, loader, mirror, title, missing, limit, say):
     """Compute features of a view; there must be room for `missing` views, this one included."""
-    count, about = len(loader.images), None
+    count = len(loader.images)
     run = backbone.fastest(count, os.path.dirname(place))
     bar = tqdm(total=count, desc=f'features, {title}', unit='image', leave=False, disable=None)
-    with files.atomic_folder(place) as folder, open(f'{folder}/values', 'wb') as file, bar:
+
+    def computed(run):
+        checked = False
         for images, _ in loader:
+            if not checked:
+                run, checked = backbone.checked(images[:CHECKED], run), True
+            values = run(images.flip(3) if mirror else images)
+            yield values
+            bar.update(len(values))
+
+    def require_room(size):
+        _require_room(os.path.dirname(place), size * missing, limit)
+        if bar.disable:
+            say(f'features, {title}: computing (images: {count})')
+
+    with bar:
+        _store(place, keys, computed(run), require_room)
+
+
+def _store(place, keys, batches, require_room):
+    """Write features, float [m, ...] in each of `batches`, and their keys, [n, 32], to a folder of the cache.
+
+    Args:
+        require_room: called with the bytes that all features need, before the first are written.
+    """
+    about = None
+    with files.atomic_folder(place) as folder, open(f'{folder}/values', 'wb') as file:
+        for values in batches:
+            values = np.ascontiguousarray(values, np.float32)
             if about is None:
-                run = backbone.checked(images[:CHECKED], run)
-            values = np.ascontiguousarray(run(images.flip(3) if mirror else images), np.float32)
-            if about is None:
-                about = {'shape': [count, *values.shape[1:]], 'crc': 0, 'keys_crc': zlib.crc32(keys)}
-                _require_room(os.path.dirname(place), count * values[0].nbytes * missing, limit)
-                if bar.disable:
-                    say(f'features, {title}: computing (images: {count})')
+                about = {'shape': [len(keys), *values.shape[1:]], 'crc': 0, 'keys_crc': zlib.crc32(keys)}
+                require_room(len(keys) * values[0].nbytes)
             file.write(values)
             about['crc'] = zlib.crc32(values, about['crc'])
-            bar.update(len(values))
         keys.tofile(f'{folder}/keys')
         with open(f'{folder}/about.json', 'w', encoding='utf-8') as facts:
             json.dump(about, facts)

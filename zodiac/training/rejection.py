@@ -4,9 +4,10 @@ model did not learn from. Plain arrays; no Paddle."""
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import eigh
 from scipy.special import softmax
 from sklearn.covariance import ledoit_wolf_shrinkage
-from sklearn.utils.extmath import randomized_svd
+from threadpoolctl import threadpool_limits
 
 from zodiac.base.errors import UserError
 from zodiac.inference import label_sets, unknown
@@ -138,6 +139,7 @@ def measure(rejection, features, probabilities, labels, class_names):
     }
 
 
+@threadpool_limits.wrap(limits=1)  # on a busy machine two threads take many times as long for matrices of this size
 def reference(features, labels, seed=0):
     """The unknown.Reference of training photos.
 
@@ -178,11 +180,19 @@ def _norms(values):
 
 
 def _directions(values, count):
-    """(strengths [r], orthonormal directions [D, r]) of the largest variance, r at most `count`: singular values and vectors."""
-    _, strengths, vectors = randomized_svd(values, min(count, *values.shape), n_iter=4, random_state=0)
+    """(strengths [r], orthonormal directions [D, r]) of the largest variance, r at most `count`: singular values and vectors, from the
+    eigenvectors of the smaller of the two Gram matrices."""
+    values = np.asarray(values, np.float64)
+    few = len(values) < values.shape[1]
+    gram = values @ values.T if few else values.T @ values
+    squares, vectors = eigh(gram, subset_by_index=[max(0, len(gram) - count), len(gram) - 1])
+    strengths, vectors = np.sqrt(np.maximum(squares[::-1], 0)), vectors[:, ::-1]
     kept = strengths > 1e-6 * max(strengths[0], 1e-15)
     kept[0] = True
-    return strengths[kept], np.ascontiguousarray(vectors[kept].T, np.float32)
+    strengths, vectors = strengths[kept], vectors[:, kept]
+    if few:
+        vectors = values.T @ vectors / np.maximum(strengths, 1e-15)
+    return strengths, np.ascontiguousarray(vectors, np.float32)
 
 
 def _shrinking(residuals):
