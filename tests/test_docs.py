@@ -219,6 +219,20 @@ def test_figures_are_those_of_the_recorded_results(name, least):
         assert [figure, low, high] == [f'{value:.4f}' for value in (top1, *interval)], file
 
 
+@pytest.mark.parametrize('name', ['docs/trust.md', 'docs/trust_zh.md'])
+def test_the_tables_on_unknown_photos_are_those_of_the_recorded_results(name):
+    recorded = json.loads((ROOT / 'docs/results/unknown/animals8.json').read_text(encoding='utf-8'))
+
+    def spread(found, factor, digits):
+        return f'{factor * found["mean"]:.{digits}f} ± {factor * found["sd"]:.{digits}f}'
+
+    for found in recorded['others'].values():
+        row = f'| {spread(found["auroc"], 1, 4)} | {spread(found["taken_for_known"], 100, 1)} % |'
+        assert PAGES[name].count(row) == 1, row
+    for method, found in recorded['known'].items():
+        assert f'| `{method}` | {spread(found["coverage"], 1, 3)} |' in PAGES[name]
+
+
 def test_visualdl_is_shown_without_telemetry():
     for text in [*PAGES.values(), (ROOT / 'zodiac.ipynb').read_text(encoding='utf-8')]:
         assert all('--disable-telemetry' in line for line in re.findall('visualdl --logdir.*', text))
