@@ -39,7 +39,7 @@ def made(tmp_path_factory):
             (folder / f'photos/{split}.txt').write_text(''.join(lines))
 
         network, cfg = network_of('small'), settings('data.root=photos')
-        test = [path for path in paths[16:]]
+        test = list(paths[16:])
         labels = np.arange(8) % 4
         probabilities = softmax(logits_of(network, cfg, [pictures[path] for path in test]))
         found = {'split': 'test', **metrics.evaluate(labels, probabilities, LABELS)}
