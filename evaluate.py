@@ -63,10 +63,9 @@ def main():
     if args.compare:
         compare_runs(*args.compare, args.lang)
     else:
-        if args.slices and not os.path.isfile(args.slices):
-            raise UsageError(f'--slices {args.slices}: no such file')
+        table = photo_columns.read(args.slices) if args.slices else None
         cfg = config.from_arguments(args)
-        evaluate(cfg, args.data, args.lang, args.slices)
+        evaluate(cfg, args.data, args.lang, table)
         if export_folder.is_export(cfg.evaluate.weights):
             following = ['serve', cfg.evaluate.weights]
         elif runs.is_run(cfg.run_dir):
@@ -82,7 +81,7 @@ def evaluate(cfg, data=None, language=None, table=None):
     Args:
         data: a folder of other labelled photos to measure it on; None: evaluate.split.
         language: 'zh' or 'en', in which report.html opens; None for that of the browser. It can be switched in the page.
-        table: path of a CSV of further columns, for `slices.measure`; None for none.
+        table: a `photo_columns.Table` of further facts, for `slices.measure`; None for none.
     Raises: UserError.
     """
     cfg = class_names.resolve(cfg)
@@ -110,7 +109,7 @@ def evaluate(cfg, data=None, language=None, table=None):
     if cfg.reject.keep and not data:
         result.update(unknown_photos(cfg, dataset, probabilities, extractor))
     parts = folds or (dataset.paths, dataset.labels, probabilities)
-    columns = photo_columns.read(table, parts[0], data or cfg.data.root, note) if table else None
+    columns = photo_columns.of_photos(table, parts[0], data or cfg.data.root, note) if table else None
     result['slices'] = {'over_folds': bool(folds), **slices.measure(*parts, names, cfg.seed, columns)}
 
     folder = f'{cfg.run_dir}/{report_of(cfg, data)}'

@@ -10,7 +10,8 @@ PATHS = ['photos/a/1.jpg', 'photos/a/2.jpg', 'photos/猫/3.jpg']
 
 def read(path, content, said=None):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return photo_columns.read(str(path), PATHS, 'photos', (said if said is not None else []).append)
+    table = photo_columns.read(str(path))
+    return photo_columns.of_photos(table, PATHS, 'photos', (said if said is not None else []).append)
 
 
 @pytest.mark.parametrize('root', ['photos/', ''])
@@ -54,4 +55,4 @@ def test_a_table_that_cannot_be_used_is_refused_with_the_reason(tmp_path, conten
 
 def test_a_missing_table_is_named():
     with pytest.raises(UserError, match='--slices gone.csv: no such file'):
-        photo_columns.read('gone.csv', PATHS, 'photos', print)
+        photo_columns.read('gone.csv')

@@ -2,76 +2,90 @@
 
 import csv
 import os
+from typing import NamedTuple
 
-from zodiac.base import calls, files
+from zodiac.base import files
 from zodiac.base.errors import UserError
 from zodiac.data import list_source, tables
 
 EXAMPLE = 'its first line must name the columns, one of them path, such as path,camera'
 
 
-def read(table, paths, root, say):
+class Table(NamedTuple):
+    """path: of the file; names: of the columns; place: number of the one with the paths; rows: [(line, cells), ...]."""
+
+    path: str
+    names: list
+    place: int
+    rows: list
+
+
+def read(path):
+    """The `Table` in a CSV or TSV file with a column `path` and others. Raises UserError if it is not one."""
+    if not os.path.isfile(path):
+        raise UserError(f'--slices {path}: no such file')
+    source = list_source.open_list(path)
+    if source.content is not None:
+        raise UserError(f'--slices {path}: is JSON, not a table; {EXAMPLE}')
+    delimiter = max(tables.DELIMITERS, key=source.head[0].count)
+    reader = csv.reader(source.lines(newline=''), delimiter=delimiter, strict=True)
+    rows = []
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                rows.append((reader.line_num, cells))
+    except csv.Error as error:
+        raise UserError(f'--slices {path}, line {reader.line_num}: cannot be read: {error}') from None
+    (_, names), *rows = rows
+    place = _place_of_paths(names, path)
+    for line, cells in rows:
+        if len(cells) != len(names):
+            raise UserError(f'--slices {path}, line {line}: {len(cells)} columns, but the first line has {len(names)}')
+    return Table(path, names, place, rows)
+
+
+def of_photos(table, paths, root, say):
     """{name of a column: list of str, the value of each photo, '' where the table has none}.
 
     Args:
-        table: path of a CSV or TSV file with a column `path` and others.
-        paths: of the photos, as in the index; the table has them like that, relative to `root`, or absolute.
+        table: a `Table`; paths: of the photos, as in the index; the table has them like that, relative to `root`, or absolute.
         root: data.root; say: called with a message for the user.
-    Raises: UserError if the file cannot be read, has no such columns, names a photo twice, or names none of the photos.
+    Raises: UserError if it names a photo twice, or none of the photos.
     """
-    if not os.path.isfile(table):
-        raise UserError(f'--slices {table}: no such file')
-    source = list_source.open_list(table)
-    if source.content is not None:
-        raise UserError(f'--slices {table}: is JSON, not a table; {EXAMPLE}')
-    delimiter = max(tables.DELIMITERS, key=source.head[0].count)
-    reader = csv.reader(source.lines(newline=''), delimiter=delimiter, strict=True)
-    header, found, lost = None, {}, []
-    places = _places(paths, root)
-    try:
-        for row in reader:
-            where = f'--slices {table}, line {reader.line_num}'
-            cells = [cell.strip() for cell in row]
-            if not any(cells):
-                continue
-            if header is None:
-                header, path = _header(cells, table)
-                continue
-            if len(cells) != len(header):
-                raise UserError(f'{where}: {len(cells)} columns, but the first line has {len(header)}')
-            number = places.get(_normal(cells[path]))
-            if number is None:
-                lost.append(cells[path])
-            elif number in found:
-                raise UserError(f'{where}: {files.printable(cells[path])} is named twice')
-            else:
-                found[number] = cells
-    except csv.Error as error:
-        raise UserError(f'--slices {table}, line {reader.line_num}: cannot be read: {error}') from None
+    found, lost, places = {}, [], _places(paths, root)
+    for line, cells in table.rows:
+        path = cells[table.place]
+        number = places.get(_normal(path))
+        if number is None:
+            lost.append(path)
+        elif number in found:
+            raise UserError(f'--slices {table.path}, line {line}: {files.printable(path)} is named twice')
+        else:
+            found[number] = cells
+    example = f', such as {files.printable(lost[0])}' if lost else ''
     if not found:
-        example = f', such as {files.printable(lost[0])}' if lost else ''
         raise UserError(
-            f'--slices {table}: names none of the {len(paths)} photos{example}; paths must be as in the index, such as {paths[0]}'
+            f'--slices {table.path}: names none of the {len(paths)} photos{example}; paths must be as in the index, such as {paths[0]}'
         )
     if lost:
-        rows = (
-            f'{len(lost)} of {len(lost) + len(found)} rows name none of the photos, such as {files.printable(lost[0])}'
-        )
-        say(calls.as_called(f'--slices {table}: {rows}'))
+        say(f'--slices {table.path}: {len(lost)} of {len(table.rows)} rows name none of the photos{example}')
     if len(found) < len(paths):
-        say(f'--slices {table}: has {len(found)} of the {len(paths)} photos')
-    columns = [place for place in range(len(header)) if place != path]
-    empty = [''] * len(header)
-    return {header[place]: [found.get(number, empty)[place] for number in range(len(paths))] for place in columns}
+        say(f'--slices {table.path}: has {len(found)} of the {len(paths)} photos')
+    empty = [''] * len(table.names)
+    return {
+        name: [found.get(number, empty)[place] for number in range(len(paths))]
+        for place, name in enumerate(table.names)
+        if place != table.place
+    }
 
 
-def _header(cells, table):
-    """(names of the columns, number of the one with the paths)."""
-    known = list_source.known_columns([list_source.plain(cell) for cell in cells])
-    if 'path' not in known or len(cells) < 2 or len(set(cells)) < len(cells) or not all(cells):
-        shown = ', '.join(map(list_source.shown, cells))
-        raise UserError(f'--slices {table}: its first line is {shown}; {EXAMPLE}')
-    return cells, known['path']
+def _place_of_paths(names, path):
+    known = list_source.known_columns([list_source.plain(cell) for cell in names])
+    if 'path' not in known or len(names) < 2 or len(set(names)) < len(names) or not all(names):
+        shown = ', '.join(map(list_source.shown, names))
+        raise UserError(f'--slices {path}: its first line is {shown}; {EXAMPLE}')
+    return known['path']
 
 
 def _places(paths, root):
