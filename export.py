@@ -66,7 +66,7 @@ def export(cfg):
     layer.eval()
     manifest = describe(cfg, origin, temperature, not no_onnx)
     report = recorded.read(f'{cfg.run_dir}/report', origin['weights'])
-    manifest['measured'] = recorded.summary(f'{cfg.run_dir}/report', report)
+    manifest['measured'] = recorded.summary(report)
     if no_onnx:
         manifest['without_onnx'] = no_onnx
     examples = None

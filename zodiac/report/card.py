@@ -14,6 +14,12 @@ import jinja2
 from zodiac.base import formatting, networks
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+WORDS = {  # kinds of slices.measure
+    'short_side': 'a short side, in pixels, of',
+    'brightness': 'a mean grey value, from 0 to 1, of',
+    'sharpness': 'a variance of the Laplacian of',
+    'folder': 'the folder',
+}
 FEW = 30  # test photos of a class, below which its recall says little
 
 
@@ -30,6 +36,7 @@ def write(manifest, about, splits, annotation):
     accuracy = _accuracy(manifest, metrics, counts.get('test')) if metrics else []
     sizes = annotation.get('sizes') or {}
     trained, steps = manifest['trained'], manifest['transform']
+    paths = {photo.path: photo.digest for photos in splits.values() for photo in photos}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -47,7 +54,8 @@ def write(manifest, about, splits, annotation):
         near=metrics and metrics.get('near_duplicates'),
         guess_loss=math.log(len(labels)),
         temperature=manifest['temperature'],
-        total=len({photo.digest for photos in splits.values() for photo in photos}),
+        total=len(paths),
+        copies=len(paths) - len(set(paths.values())),
         folder=os.path.basename(os.path.abspath(settings['data']['root'])),
         left_out=_left_out(annotation),
         splits=[*counts],
@@ -159,17 +167,27 @@ def _limits(manifest, metrics, accuracy, sizes):
         lines.append(
             f'The accuracy is known to within {100 * (high - low):.1f} points, the width of its interval; more test photos narrow it.'
         )
-        measured = {name: row for name, row in metrics['per_class'].items() if row['support']}
-        few = [name for name, row in measured.items() if row['support'] < FEW]
+        measured = {name: row['support'] for name, row in metrics['per_class'].items() if row['support']}
+        few = [plain(name) for name, number in measured.items() if number < FEW]
         if few:
-            what = 'each class has' if len(few) == len(measured) else f'{", ".join(map(plain, few))} have'
-            lines.append(f'Fewer than {FEW} test photos: {what}; the figures by class are rough.')
-        worst = min(measured, key=lambda name: measured[name]['recall'])
-        if measured[worst]['recall'] < 1:
+            which = 'Each class has' if len(few) == len(measured) else f'Each of {", ".join(few)} has'
+            lines.append(f'{which} fewer than {FEW} test photos, so the figures of a class are rough.')
+        found = {
+            name: (round(row['recall'] * row['support']), row['support']) for name, row in metrics['per_class'].items()
+        }
+        found = (metrics.get('folds') or {}).get('per_class', found)
+        shares = {name: hits / number for name, (hits, number) in found.items() if number}
+        worst = min(shares, key=shares.get)
+        if shares[worst] < 1:
+            hits, number = found[worst]
             lines.append(
-                f'The class found least often is {plain(worst)}: {formatting.percent(measured[worst]["recall"])} of '
-                f'{formatting.count(measured[worst]["support"], "test photo")}.'
+                f'The class found least often is {plain(worst)}: {hits:,} of {formatting.count(number, "photo")}.'
             )
+        lines += [
+            f'It is weaker on photos with {WORDS.get(row["kind"], plain(row["property"]))} {plain(row["value"])}: right for '
+            f'{formatting.percent(row["top1"])} of {row["n"]:,} ({formatting.p_value(row["p"])}, corrected for the number of comparisons).'
+            for row in metrics.get('worse') or ()
+        ]
     lines.append(
         'Photos that are taken in another way than these, by other cameras or of other places, were not measured.'
     )

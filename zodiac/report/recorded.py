@@ -8,7 +8,7 @@ from zodiac.base import files, schema
 from zodiac.base.errors import UserError
 
 # From the predicted classes alone; other numbers depend on the last digits of probabilities, which engines compute differently.
-EXACT = ('n', 'top1', 'macro_precision', 'macro_recall', 'macro_f1', 'weighted_', 'per_class', 'known', 'k')
+EXACT = ('n', 'top1', 'macro_precision', 'macro_recall', 'macro_f1', 'weighted_', 'per_class', 'folds')
 CLOSE = 1e-3  # the largest difference of the other numbers
 SEALED = (  # keys of metrics.json that an export keeps
     *(
@@ -41,13 +41,16 @@ def read(folder, weights=None):
 
     Args:
         weights: path of the weight file; None: whatever it is of.
-    Returns: (content of metrics.json, rows of predictions.csv as dicts); None without such a report.
+    Returns: (content of metrics.json, rows of predictions.csv as dicts); None without such a report. `folds` of metrics.json has in
+        addition per_class, {class: [photos that were recognised, photos]}.
     """
     try:
         result = files.read_json(f'{folder}/metrics.json')
         written = os.path.getmtime(f'{folder}/metrics.json')
         if weights and (result['weights'] != weights or written < os.path.getmtime(weights)):
             return None
+        if result.get('folds'):
+            result['folds']['per_class'] = _found(_rows(f'{folder}/folds.csv'))
         return result, _rows(f'{folder}/predictions.csv')
     except (OSError, UserError, KeyError, TypeError, ValueError):
         return None
@@ -58,21 +61,29 @@ def _rows(path):
         return list(csv.DictReader(file))
 
 
-def summary(folder, report):
+def _found(rows):
+    every = collections.Counter(row['label'] for row in rows)
+    found = collections.Counter(row['label'] for row in rows if row['label'] == row['prediction'])
+    return {label: [found[label], number] for label, number in every.items()}
+
+
+def summary(report):
     """How good the network is, in a few numbers, for the page of serve.py.
 
     Args:
-        report: what `read` returned for this folder.
+        report: what `read` returned.
     Returns: dict: n, images; top1; interval_95; guess, the accuracy of always naming the most frequent class; folds, their number, None
         for the test split. None without a report.
     """
     try:
         result, rows = report
         folds = result.get('folds')
-        labels = collections.Counter(row['label'] for row in (_rows(f'{folder}/folds.csv') if folds else rows))
+        labels = collections.Counter(row['label'] for row in rows)
+        if folds:
+            labels = {label: number for label, (_, number) in folds['per_class'].items()}
         guess = max(labels.values()) / sum(labels.values())
         return {**quoted(result), 'folds': folds['k'] if folds else None, 'guess': guess}
-    except (OSError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return None
 
 
@@ -89,7 +100,8 @@ def to_seal(report, photos, below, class_names):
     Args:
         report: what `read` returned; photos: those of the test split, each with path (see `below`) and label (class number).
         below: function, path of the report -> path as in `photos`.
-    Returns: (metrics, predictions, why): the numbers of metrics.json that describe the test split, and folds; [(class number, probability
+    Returns: (metrics, predictions, why): the numbers of metrics.json that describe the test split, folds, and under `worse` the rows of
+        slices that are; [(class number, probability
         of that class)] of the photos; ''. (None, None, why not) if there is no report, or it is of other photos or labels.
     """
     if report is None:
@@ -100,7 +112,8 @@ def to_seal(report, photos, below, class_names):
         if result['split'] != 'test' or measured != [(photo.path, photo.label) for photo in photos]:
             return None, None, 'the report is of other test photos or labels: run evaluate.py, then export.py'
         predictions = [(number[row['prediction']], float(row['probability'])) for row in rows]
-        return {key: result[key] for key in SEALED if key in result}, predictions, ''
+        worse = [row for row in (result.get('slices') or {'rows': []})['rows'] if row['worse']]
+        return {**{key: result[key] for key in SEALED if key in result}, 'worse': worse}, predictions, ''
     except (KeyError, TypeError, ValueError):
         return None, None, 'the report is damaged: run evaluate.py, then export.py'
 
