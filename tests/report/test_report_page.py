@@ -257,6 +257,11 @@ def test_what_the_export_says_of_unknown_photos_is_shown(tmp_path):
     per_class = {'ox': {'n': 3, **figures}, 'tiger': {'n': 2, **figures, 'coverage': 0.5}}
     unknown = {'keep': 0.95, 'level': 0.98, 'photos': 490, 'n': 5, 'one_label': 0.96, **figures, 'per_class': per_class}
     found = section(write(tmp_path, unknown=unknown), 'unknown')
-    for words in ('know 95.0%', 'these 5 photos it knows 93.5%', 'for 98.0%, and does for 98.4%', 'from 490 photos'):
+    for words in (
+        'know 95.0%',
+        'these 5 photos it knows 93.5%',
+        'for 98.0%, and does for 98.4%',
+        'from 490 training photos',
+    ):
         assert words in text_of(found)
     assert [row[0] for row in table(found)[1:]] == ['tiger', 'ox']

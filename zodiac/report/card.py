@@ -15,10 +15,11 @@ from zodiac.base import formatting, networks
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 WORDS = {  # kinds of slices.measure
-    'short_side': 'a short side, in pixels, of',
-    'brightness': 'a mean grey value, from 0 to 1, of',
-    'sharpness': 'a variance of the Laplacian of',
-    'folder': 'the folder',
+    'short_side': 'with a short side of {} pixels',
+    'brightness': 'with a mean grey value of {} (from 0 to 1)',
+    'sharpness': 'with a sharpness of {} (variance of the Laplacian)',
+    'folder': 'of the folder {}',
+    'column': 'whose {name} is {}',
 }
 FEW = 30  # test photos of a class, below which its recall says little
 
@@ -184,7 +185,7 @@ def _limits(manifest, metrics, accuracy, sizes):
                 f'The class found least often is {plain(worst)}: {hits:,} of {formatting.count(number, "photo")}.'
             )
         lines += [
-            f'It is weaker on photos with {WORDS.get(row["kind"], plain(row["property"]))} {plain(row["value"])}: right for '
+            f'It is weaker on photos {WORDS[row["kind"]].format(plain(row["value"]), name=plain(row["property"]))}: right for '
             f'{formatting.percent(row["top1"])} of {row["n"]:,} ({formatting.p_value(row["p"])}, corrected for the number of comparisons).'
             for row in metrics.get('worse') or ()
         ]

@@ -86,7 +86,7 @@ def _by_doubling(values):
 
 
 def _quarters(values):
-    """The range of the quarter of each number, float [n], with three digits; EMPTY for NaN. Equal numbers are in one quarter."""
+    """The range of the quarter of each number, float [n], see `_short`; EMPTY for NaN. Equal numbers are in one quarter."""
     known = values[~np.isnan(values)]
     if not len(known):
         return [EMPTY] * len(values)
@@ -95,9 +95,14 @@ def _quarters(values):
     names = {}
     for number in np.unique(quarter[~np.isnan(values)]):
         inside = values[(quarter == number) & ~np.isnan(values)]
-        low, high = f'{inside.min():.3g}', f'{inside.max():.3g}'
+        low, high = _short(inside.min()), _short(inside.max())
         names[number] = low if low == high else f'{low}–{high}'
     return [EMPTY if math.isnan(one) else names[number] for one, number in zip(values, quarter)]
+
+
+def _short(number):
+    """A number with three digits, or without decimals: 0.173, 59.3, 1,480."""
+    return f'{number:,.0f}' if abs(number) >= 100 else f'{number:.3g}'
 
 
 def _numbers_or_names(values):
