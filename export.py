@@ -358,10 +358,11 @@ def document(manifest, folder, cfg, weights, report):
         'groups': {evidence.below(path, root): group for path, group in groups.read(root).items()},
         'metrics': metrics,
         'not_measured': why,
+        'annotation': card.of_annotation(files.read_json(f'{root}/annotation.json') or {}),
+        'card': card.version(),
     }
     evidence.write(folder, manifest, evidence.file_name(manifest), evidence.pack(about, splits, predictions))
-    text = card.write(manifest, about, splits, files.read_json(f'{root}/annotation.json') or {})
-    evidence.write(folder, manifest, evidence.CARD, text.encode())
+    evidence.write(folder, manifest, evidence.CARD, card.write(manifest, about, splits).encode())
 
 
 if __name__ == '__main__':

@@ -176,6 +176,20 @@ def test_a_forged_accuracy_with_new_hashes_is_measured_again_and_has_another_fin
     assert any(claim.startswith('accuracy by paddle: top1: 1, now') for claim in found.differs)
 
 
+def test_a_forged_card_with_a_new_hash_is_named_with_the_line(copied):
+    path = copied.infer / 'README.md'
+    top1 = next(word for word in path.read_text(encoding='utf-8').split() if word.startswith('**'))
+    path.write_text(path.read_text(encoding='utf-8').replace(top1, '**99.9%**', 1), encoding='utf-8')
+    reseal(copied.infer, lambda manifest: manifest['documents'].update({path.name: files.sha256(path)}))
+    (claim,) = copied.verify().differs
+    assert claim.startswith('what README.md says: line ') and '99.9%' in claim
+
+
+def test_numbers_that_were_taken_out_of_the_manifest_are_missed(copied):
+    reseal(copied.infer, lambda manifest: manifest.update(measured=None))
+    assert any('accuracy in inference.yaml: ' in claim and 'now missing' in claim for claim in copied.verify().differs)
+
+
 def test_other_weights_with_new_hashes_give_other_predictions_which_are_named(made, copied, monkeypatch):
     monkeypatch.chdir(copied.folder)
     network, cfg = network_of('small'), settings('data.root=photos')
@@ -185,7 +199,7 @@ def test_other_weights_with_new_hashes_give_other_predictions_which_are_named(ma
     shutil.copy(other / 'small.pdiparams', copied.infer)
     digest = files.sha256(copied.infer / 'small.pdiparams')
     reseal(copied.infer, lambda manifest: manifest['sha256'].update({'small.pdiparams': digest}))
-    (claim,) = copied.verify().differs
+    claim = copied.verify().differs[-1]
     assert claim.startswith('accuracy by paddle: ') and '.png: ' in claim and ' now, was ' in claim
 
 
@@ -245,6 +259,39 @@ def test_damaged_evidence_with_a_matching_hash_is_named(copied, call_script, con
     reseal(copied.infer, lambda manifest: manifest['documents'].update({path.name: files.sha256(path)}))
     result = call_script('zodiac/commands/verify.py', './infer', cwd=copied.folder)
     assert_message(result, 1, 'small.evidence.json')
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda content: content.pop('config'),
+        lambda content: content.pop('metrics'),
+        lambda content: content['metrics'].pop('top1'),
+        lambda content: content['metrics'].update(n=3),
+        lambda content: content['predictions'].pop(),
+        lambda content: content['predictions'].insert(0, '9 0.5'),
+        lambda content: content['photos']['test'].append('- -1'),
+        lambda content: content['photos'].pop('test'),
+        lambda content: content.update(predictions=None),
+    ],
+)
+def test_evidence_that_lacks_a_part_is_refused(copied, call_script, change):
+    path = copied.infer / 'small.evidence.json'
+    content = json.loads(path.read_text(encoding='utf-8'))
+    change(content)
+    path.write_text(json.dumps(content), encoding='utf-8')
+    reseal(copied.infer, lambda manifest: manifest['documents'].update({path.name: files.sha256(path)}))
+    result = call_script('zodiac/commands/verify.py', './infer', cwd=copied.folder)
+    assert_message(result, 1, 'small.evidence.json: is damaged')
+
+
+def test_copies_of_one_photo_are_told_apart_by_their_labels(made, copied):
+    found = copied.verify('--data', str(copied.folder / 'photos'))  # other paths than those in the index
+    assert not found.differs
+    shutil.copy(copied.folder / 'photos/a/16.png', copied.folder / 'photos/a/copy.png')
+    index = copied.folder / 'photos/test.txt'
+    index.write_text(index.read_text() + 'photos/a/copy.png\t0\n')
+    assert copied.verify().differs == ['test.txt: a/copy.png: was not in test']
 
 
 def test_a_report_of_other_photos_or_weights_is_not_sealed(made, monkeypatch):

@@ -13,7 +13,7 @@ where nobody else can change it, shows that.
 if __name__ == '__main__':
     from zodiac.base import start
 
-    start.prepare('requirements-base.txt', 'numpy PIL yaml scipy sklearn threadpoolctl tqdm')
+    start.prepare('requirements-base.txt', 'numpy PIL yaml scipy sklearn threadpoolctl jinja2 tqdm')
 
 import argparse
 import os
@@ -45,7 +45,7 @@ from tqdm import tqdm
 from zodiac.base import files, formatting, packages
 from zodiac.data import sealed
 from zodiac.inference import engines, evidence, export_folder, exported_model, image_batches
-from zodiac.report import calibration, metrics, recorded
+from zodiac.report import calibration, card, metrics, recorded
 from zodiac.training import rejection
 
 BATCH = 32
@@ -133,8 +133,10 @@ def of_evidence(folder, manifest, wrong, claims, data, retrain):
     """
     about, splits, predictions = evidence.read(folder, manifest)
     if predictions is not None:
-        quoted = recorded.differences(recorded.quoted(about['metrics']), manifest['measured'])
+        quoted = recorded.differences(recorded.quoted(about['metrics']), manifest.get('measured') or {}, all_of=True)
         claims.judge(f'accuracy in {export_folder.MANIFEST}', quoted, 'that of the evidence')
+    if evidence.CARD not in wrong:
+        check_card(folder, manifest, about, splits, claims)
     root = data or about['config']['data']['root']
     photos = None
     if not os.path.isdir(root):
@@ -153,10 +155,27 @@ def of_evidence(folder, manifest, wrong, claims, data, retrain):
     check_training(manifest, about, splits, photos, claims, retrain)
 
 
+def check_card(folder, manifest, about, splits, claims):
+    """Write the model card again, and compare it."""
+    if about['card'] != card.version():
+        claims.say('cannot be checked', f'what {evidence.CARD} says', 'another version of Zodiac wrote it')
+        return
+    with open(os.path.join(folder, evidence.CARD), encoding='utf-8', errors='replace') as file:
+        lines = file.read().splitlines()
+    expected = card.write(manifest, about, splits).splitlines()
+    other = [f'line {number}: {line}' for number, line in enumerate(lines, 1) if line not in expected]
+    other = other or ([] if lines == expected else ['lines are missing or in another order'])
+    claims.judge(f'what {evidence.CARD} says', other, 'it follows from the evidence')
+
+
 def check_photos(root, splits, claims, class_names):
-    """Find the photos by their content, and compare the index files in `root`. Returns `sealed.Photos`."""
+    """Find the photos by their content, and compare the index files in `root`. Returns `sealed.Photos`, None if there is not one."""
     everything = [photo for photos in splits.values() for photo in photos]
     photos = sealed.Photos(root, everything)
+    if not photos.paths:
+        what = f'none of them is in {root}; name their folder with --data FOLDER'
+        claims.say('cannot be checked', 'photos', what)
+        return None
     parts = ', '.join(f'{split} {len(each):,}' for split, each in splits.items())
     moved = f'; {len(photos.moved):,} under another path' if photos.moved else ''
     wrong = [f'{path} {why}' for path, why in photos.wrong.items()]
@@ -196,8 +215,8 @@ def check_accuracy(folder, manifest, about, test, predictions, photos, claims):
         except UserError as error:
             claims.say('cannot be checked', what, str(error))
     try:
-        outputs = run_all(models, [photos.paths[test[number].digest] for number in there])
-    except UserError as error:
+        outputs = run_all(models, [photos.paths[test[number].digest] for number in there], claims)
+    except UserError as error:  # of a photo
         claims.say('cannot be checked', 'accuracy', str(error))
         return
     labels = np.array([test[number].label for number in there])
@@ -206,6 +225,9 @@ def check_accuracy(folder, manifest, about, test, predictions, photos, claims):
     for name, found in outputs.items():
         what = f'accuracy by {name}'
         # export.temperature divides the logits, which changes no top-1; the report is of the network without it
+        if 'logits' not in found:
+            claims.say('cannot be checked', what, 'the model returns no logits')
+            continue
         logits = found['logits'] * manifest.get('temperature', 1.0)
         now = exported_model.softmax(logits)
         differences = [
@@ -230,14 +252,19 @@ def check_accuracy(folder, manifest, about, test, predictions, photos, claims):
         claims.judge(what, differences, detail)
 
 
-def run_all(models, paths):
-    """{engine: {name of an output: float32 [n, ...]}} of photos, each of which is read once; models: {engine: ExportedModel}."""
+def run_all(models, paths, claims):
+    """{engine: {name of an output: float32 [n, ...]}} of photos, each of which is read once; models: {engine: ExportedModel}. An engine
+    that fails is told to the claims. Raises UserError for a photo that cannot be read."""
     found = {name: [] for name in models}
     transform = next(iter(models.values())).transform if models else []
     with tqdm(total=len(paths), desc='verifying', unit='image', leave=False, disable=None) as bar:
         for batch in image_batches.read_indexed(paths, transform, BATCH) if models else ():
-            for name, model in models.items():
-                found[name].append(model.outputs(batch))
+            for name in [*found]:
+                try:
+                    found[name].append(models[name].outputs(batch))
+                except UserError as error:
+                    claims.say('cannot be checked', f'accuracy by {name}', str(error))
+                    del found[name]
             bar.update(len(batch))
     return {
         name: {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for name, parts in found.items()

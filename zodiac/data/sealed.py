@@ -62,7 +62,7 @@ class Photos:
 
 def _digest(path):
     try:
-        return files.sha256(path)
+        return files.sha256(path) if os.path.isfile(path) else None  # a pipe or a device could block forever
     except OSError:
         return None
 
@@ -86,12 +86,23 @@ def index_differences(split, sealed, found, below, class_names):
         return [str(error)]
     then = {photo.path: photo for photo in sealed}
     now = {below(each): int(number) for each, number in zip(paths, numbers)}
-    gone = {photo.digest: photo for photo in sealed if photo.path not in now}
+    gone = {}  # several photos may have the same content
+    for photo in sealed:
+        if photo.path not in now:
+            gone.setdefault(photo.digest, []).append(photo)
     differences = []
     for each, label in now.items():
-        photo = then.get(each) or gone.pop(found.digest(each), None)
+        photo = then.get(each) or _take(gone.get(found.digest(each)), label)
         if photo is None:
             differences.append(f'{each}: was not in {split}')
         elif photo.label != label:
             differences.append(f'{each}: is {class_names[label]} now, was {class_names[photo.label]}')
-    return differences + [f'{photo.path}: is not in {split} any more' for photo in gone.values()]
+    return differences + [f'{photo.path}: is not in {split} any more' for photos in gone.values() for photo in photos]
+
+
+def _take(photos, label):
+    """Remove a photo from a list, one with this label if there is one; None without any."""
+    if not photos:
+        return None
+    place = next((place for place, photo in enumerate(photos) if photo.label == label), 0)
+    return photos.pop(place)

@@ -90,23 +90,46 @@ def read(folder, manifest):
             about = json.loads(file.read())
         if about['format'] != FORMAT:
             raise UserError(f'{path}: was written by another version of Zodiac; verify it with that version')
-        splits = {split: list(map(_photo, lines)) for split, lines in about.pop('photos').items()}
+        classes = len(manifest['labels'])
+        splits = {split: [_photo(line, classes) for line in lines] for split, lines in about.pop('photos').items()}
         lines = about.pop('predictions')
-        return about, splits, lines and [_prediction(line) for line in lines]
+        predictions = lines and [_prediction(line, classes) for line in lines]
+        _require_whole(about, splits, predictions)
+        return about, splits, predictions
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror}); copy it again, or export again') from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise UserError(f'{path}: is damaged; copy it again, or export the model again') from None
 
 
-def _photo(line):
+def _photo(line, classes):
     digest, label, path = line.split(' ', 2)
-    return Photo(path, digest, int(label))
+    return Photo(path, digest, range(classes)[int(label)])
 
 
-def _prediction(line):
+def _prediction(line, classes):
     label, probability = line.split(' ')
-    return int(label), float(probability)
+    return range(classes)[int(label)], float(probability)
+
+
+def _require_whole(about, splits, predictions):
+    """Raise ValueError or KeyError if a part is missing that a check needs."""
+    settings, metrics = about['config'], about['metrics']
+    parts = [settings['data']['root'], settings['evaluate']['weights'], settings['name'], about['code'], about['card']]
+    parts += [about['weights']['path'], about['weights']['values']]
+    whole = all(isinstance(part, str) for part in parts) and (metrics is None) == (predictions is None)
+    if metrics is not None:
+        folds = metrics.get('folds')
+        whole = whole and len(predictions) == len(splits['test']) == metrics['n'] > 0
+        whole = whole and all(isinstance(metrics[key], dict) for key in ('per_class', 'calibration'))
+        for each in [
+            metrics['top1'],
+            *metrics['top1_interval_95'],
+            *([folds['top1'], *folds['interval_95']] if folds else []),
+        ]:
+            whole = whole and isinstance(each, (int, float))
+    if not whole:
+        raise ValueError('a part is missing, or of another type')
 
 
 def fingerprint(folder):
@@ -131,10 +154,10 @@ def changed(folder, manifest):
     for name, digest in sealed(manifest).items():
         path = os.path.join(folder, name)
         try:
-            if files.sha256(path) != digest:
+            if not os.path.isfile(path):
+                wrong[name] = 'is missing'
+            elif files.sha256(path) != digest:
                 wrong[name] = 'was changed after the export (its SHA-256 differs)'
-        except FileNotFoundError:
-            wrong[name] = 'is missing'
         except OSError as error:
             wrong[name] = f'cannot be read ({error.strerror})'
     return wrong

@@ -5,6 +5,7 @@ Hugging Face reads.
 """
 
 import collections
+import hashlib
 import math
 import os
 import re
@@ -24,12 +25,22 @@ WORDS = {  # kinds of slices.measure
 FEW = 30  # test photos of a class, below which its recall says little
 
 
-def write(manifest, about, splits, annotation):
+def version():
+    """Hash of what a card is made with, in hexadecimal: this code and its template."""
+    digest = hashlib.sha256()
+    for path in (os.path.abspath(__file__), os.path.join(HERE, 'card.md')):
+        with open(path, 'rb') as file:
+            digest.update(hashlib.sha256(file.read().replace(b'\r\n', b'\n')).digest())
+    return digest.hexdigest()
+
+
+def write(manifest, about, splits):
     """str: the card, Markdown.
 
     Args:
-        manifest: content of inference.yaml; about, splits: as for `evidence.pack`; annotation: content of annotation.json, or {}.
+        manifest: content of inference.yaml; about, splits: as for `evidence.pack`; about has the `annotation` of `of_annotation`.
     """
+    annotation = about['annotation']
     labels, settings, metrics = [str(label) for label in manifest['labels']], about['config'], about['metrics']
     counts = {split: collections.Counter(photo.label for photo in photos) for split, photos in splits.items()}
     rows = [[label, *(count[number] for count in counts.values())] for number, label in enumerate(labels)]
@@ -74,6 +85,11 @@ def write(manifest, about, splits, annotation):
         limits=_limits(manifest, metrics, accuracy, sizes),
     )
     return re.sub(r'\n{3,}', '\n\n', text)
+
+
+def of_annotation(annotation):
+    """What the card says of annotation.json: a part of its content; {} for {}."""
+    return {key: annotation[key] for key in ('sizes', 'rejected_by_reason') if annotation.get(key) is not None}
 
 
 def plain(text):

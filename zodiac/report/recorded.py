@@ -128,15 +128,17 @@ def numbers(result):
     return found
 
 
-def differences(before, now):
+def differences(before, now, all_of=False):
     """Lines such as `top1: 0.9836, now 0.9672`, for each number of `before` that `now` has too and that differs.
 
     Args:
         before, now: contents of metrics.json, or parts of them. Numbers that follow from the predicted classes must be equal, others may
             differ by CLOSE.
+        all_of: a number that `now` lacks differs too.
     """
     before, now = numbers(before), numbers(now)
-    return [
+    lacking = [f'{name}: {before[name]:.6g}, now missing' for name in before if all_of and name not in now]
+    return lacking + [
         f'{name}: {before[name]:.6g}, now {now[name]:.6g}'
         for name in before.keys() & now.keys()
         if not abs(before[name] - now[name]) <= (1e-9 if _is_exact(name) else CLOSE)
