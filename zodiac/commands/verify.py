@@ -40,15 +40,13 @@ if __name__ == '__main__':
     parse()  # ends here for --help and wrong usage, before the slow imports
 
 import numpy as np
-from tqdm import tqdm
 
-from zodiac.base import files, formatting, packages
+from zodiac.base import files, formatting
 from zodiac.data import sealed
-from zodiac.inference import engines, evidence, export_folder, exported_model, image_batches
+from zodiac.inference import every_engine, evidence, export_folder, exported_model
 from zodiac.report import calibration, card, metrics, recorded
 from zodiac.training import rejection
 
-BATCH = 32
 OLD = 'the export has no evidence: it is of an earlier version; export the model again'
 CHANGED = 'the evidence was changed'
 
@@ -204,21 +202,14 @@ def check_accuracy(folder, manifest, about, test, predictions, photos, claims):
     if not there:
         claims.say('cannot be checked', 'accuracy', 'no test photo was found')
         return
-    models = {}
-    for name in [name for name in engines.ENGINES if name in manifest.get('parity', {})]:
-        what = f'accuracy by {name}'
-        if not packages.is_there(name):
-            claims.say('cannot be checked', what, f'{name} is not installed')
-            continue
-        try:
-            models[name] = exported_model.load(folder, 'cpu', name, 'fp32', checked=False)
-        except UserError as error:
-            claims.say('cannot be checked', what, str(error))
     try:
-        outputs = run_all(models, [photos.paths[test[number].digest] for number in there], claims)
+        paths = [photos.paths[test[number].digest] for number in there]
+        models, outputs, problems = every_engine.outputs(folder, manifest, paths)
     except UserError as error:  # of a photo
         claims.say('cannot be checked', 'accuracy', str(error))
         return
+    for name, why in problems.items():
+        claims.say('cannot be checked', f'accuracy by {name}', why)
     labels = np.array([test[number].label for number in there])
     expected, probability = (np.array(column) for column in zip(*(predictions[number] for number in there)))
     names = [str(label) for label in manifest['labels']]
@@ -250,25 +241,6 @@ def check_accuracy(folder, manifest, about, test, predictions, photos, claims):
             f'largest difference of a probability {largest:.1e}'
         )
         claims.judge(what, differences, detail)
-
-
-def run_all(models, paths, claims):
-    """{engine: {name of an output: float32 [n, ...]}} of photos, each of which is read once; models: {engine: ExportedModel}. An engine
-    that fails is told to the claims. Raises UserError for a photo that cannot be read."""
-    found = {name: [] for name in models}
-    transform = next(iter(models.values())).transform if models else []
-    with tqdm(total=len(paths), desc='verifying', unit='image', leave=False, disable=None) as bar:
-        for batch in image_batches.read_indexed(paths, transform, BATCH) if models else ():
-            for name in [*found]:
-                try:
-                    found[name].append(models[name].outputs(batch))
-                except UserError as error:
-                    claims.say('cannot be checked', f'accuracy by {name}', str(error))
-                    del found[name]
-            bar.update(len(batch))
-    return {
-        name: {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for name, parts in found.items()
-    }
 
 
 def unknown(model, about, labels, probabilities, outputs, class_names):
