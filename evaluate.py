@@ -4,12 +4,13 @@
     python evaluate.py pets -o evaluate.split=valid evaluate.weights=last     # the run output/pets, with its settings
     python evaluate.py -o evaluate.weights=output/zodiac/infer evaluate.engine=onnxruntime     # an exported model
     python evaluate.py pets --data new_photos                     # other photos, in folders of the same classes
+    python evaluate.py pets --slices cameras.csv                  # accuracy by its columns, beside size, brightness and sharpness
     python evaluate.py --compare demo demo_longer                 # two evaluated runs side by side
     python evaluate.py pets --lang zh                             # the page opens in Chinese; it has both languages
 
 report.html shows everything and works offline. metrics.json holds all numbers; metrics.csv, per_class.csv and
-confusion_matrix.csv hold them as tables, predictions.csv has one row per image, and the plots are PNG files. A simple
-random sample of the split is printed as in the notebook.
+confusion_matrix.csv hold them as tables, predictions.csv has one row per image, slices.csv the accuracy of parts of the
+images, and the plots are PNG files. A simple random sample of the split is printed as in the notebook.
 """
 
 if __name__ == '__main__':
@@ -24,6 +25,11 @@ if __name__ == '__main__':
     parser = config.parser(__doc__, takes='run')
     parser.add_argument(
         '--data', metavar='FOLDER', help='evaluate these labelled photos, <class>/*, instead of a split'
+    )
+    parser.add_argument(
+        '--slices',
+        metavar='FILE',
+        help='CSV with a column path and others; the accuracy is measured for each of their values',
     )
     parser.add_argument('--compare', nargs=2, metavar='RUN', help='compare two evaluated runs (names or folders)')
     parser.add_argument('--lang', choices=('zh', 'en'), help='language of the page; without it, that of the browser')
@@ -42,13 +48,13 @@ from dataset import Loader, ZodiacDataset
 from zodiac.base import calls, class_names, device, files, formatting, options, photos, runs, schema
 from zodiac.base.errors import UsageError, UserError, run
 from zodiac.base.paddle_setup import paddle
-from zodiac.data import inspection, left_out, near_duplicates
+from zodiac.data import inspection, left_out, near_duplicates, photo_columns
 from zodiac.data.entry import NEVER, UNREAD
 from zodiac.data.folders import SPLITS
 from zodiac.data.index import read as read_index
 from zodiac.data.scan import scan
 from zodiac.inference import export_folder, exported_model, image_batches
-from zodiac.report import annotation, calibration, compare, metrics, small_data, training_log, writer
+from zodiac.report import annotation, calibration, compare, console, metrics, slices, small_data, training_log, writer
 from zodiac.training import checkpoint, features, linear_head, optim, rejection, solved_run
 from zodiac.training.progress import note
 
@@ -57,8 +63,9 @@ def main():
     if args.compare:
         compare_runs(*args.compare, args.lang)
     else:
+        table = photo_columns.read(args.slices) if args.slices else None
         cfg = config.from_arguments(args)
-        evaluate(cfg, args.data, args.lang)
+        evaluate(cfg, args.data, args.lang, table)
         if export_folder.is_export(cfg.evaluate.weights):
             following = ['serve', cfg.evaluate.weights]
         elif runs.is_run(cfg.run_dir):
@@ -68,12 +75,13 @@ def main():
         print(f'next: {calls.command(*following)}')
 
 
-def evaluate(cfg, data=None, language=None):
+def evaluate(cfg, data=None, language=None, table=None):
     """Measure the network and write its report, with the settings of a `config.Config`.
 
     Args:
         data: a folder of other labelled photos to measure it on; None: evaluate.split.
         language: 'zh' or 'en', in which report.html opens; None for that of the browser. It can be switched in the page.
+        table: a `photo_columns.Table` of further facts, for `slices.measure`; None for none.
     Raises: UserError.
     """
     cfg = class_names.resolve(cfg)
@@ -102,6 +110,9 @@ def evaluate(cfg, data=None, language=None):
         result.update(unknown_photos(cfg, dataset, probabilities, extractor))
     if extractor:
         extractor.say_total()
+    parts = folds or (dataset.paths, dataset.labels, probabilities)
+    columns = photo_columns.of_photos(table, parts[0], data or cfg.data.root, note) if table else None
+    result['slices'] = {'over_folds': bool(folds), **slices.measure(*parts, names, cfg.seed, columns)}
 
     folder = f'{cfg.run_dir}/{report_of(cfg, data)}'
     log = training_log.read(f'{cfg.run_dir}/log.csv')
@@ -121,7 +132,7 @@ def evaluate(cfg, data=None, language=None):
             folds=folds,
             language=language,
         )
-    show(result)
+    console.show(result)
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
     print(f'look at: {folder}/report.html')
     writer.add_to_visualdl(
@@ -353,55 +364,6 @@ def learning_rates(log, cfg):
     if trained.train.head == 'linear':
         rates[:steps] = [0.0] * steps
     return rates
-
-
-def show(result):
-    """Print the metrics."""
-    scores, folds, curve = result['calibration'], result.get('folds'), result.get('learning_curve')
-    rows = [['accuracy', 'top-1', '95% interval', 'images']]
-    if folds:
-        rows.append([f'over {folds["k"]} folds', *accuracy(folds['top1'], folds['interval_95'], folds['n'])])
-    rows.append([result['split'], *accuracy(result['top1'], result['top1_interval_95'], result['n'])])
-    print(f'weights: {result["weights"]}')
-    show_table(rows)
-    if curve:
-        print(curve['summary'])
-    rows = [['class', 'precision', 'recall', 'F1', 'images']]
-    for name, row in result['per_class'].items():
-        rows.append(
-            [name, *(formatting.percent(row[key]) for key in ('precision', 'recall', 'f1')), f'{row["support"]:,}']
-        )
-    mean = [formatting.percent(result[f'macro_{key}']) for key in ('precision', 'recall', 'f1')]
-    show_table([*rows, ['mean', *mean, f'{result["n"]:,}']])
-    after = (
-        f'; {formatting.percent(scores["ece_with_temperature"])} with temperature {scores["temperature"]:.3f}'
-        if scores['temperature']
-        else ''
-    )
-    print(
-        f'top-5 {formatting.percent(result["top5"])}, loss {formatting.decimals(result["loss"])}, '
-        f'calibration error {formatting.percent(scores["ece"])}{after}'
-    )
-    if result.get('unknown'):
-        found = result['unknown']
-        print(
-            f'with reject.keep: {formatting.percent(found["known"])} of these images are known; sets of {found["mean_size"]:.2f} labels on '
-            f'average hold that of {formatting.percent(found["coverage"])}'
-        )
-    print(f'simple random sample of {len(result["sample"])}:')
-    for row in result['sample']:
-        print(f'SampleID: {row["id"]}, RealLabel: {row["label"]}, Predict: {row["prediction"]}')
-
-
-def accuracy(top1, interval, number):
-    """The cells of a row that gives an accuracy."""
-    low, high = map(formatting.percent, interval)
-    return formatting.percent(top1), f'{low} to {high}', f'{number:,}'
-
-
-def show_table(rows):
-    for line in formatting.table(rows, formatting.columns()):
-        print(line)
 
 
 def compare_runs(first, second, language=None):

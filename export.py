@@ -7,21 +7,21 @@
 The folder contains a static model for Paddle Inference, <name>.json (.pdmodel with Paddle 2.6) and <name>.pdiparams; the same model
 as <name>.onnx where requirements-deploy.txt is installed, and with export.int8=true as <name>.int8.onnx; <name>.reference.npz, with which
 predict.py and serve.py choose engine and precision where they run; with reject.keep, <name>.unknown.npz, with which they tell photos of
-something else; and inference.yaml with labels, transform, shapes and the SHA-256 of each file. Each model is loaded again and compared
-with the network on validation images. If one differs, the export fails and an older one is kept.
+something else; README.md, the model card; <name>.evidence.json, with which `zodiac verify` measures the model again; and inference.yaml
+with labels, transform, shapes and the SHA-256 of each file. Each model is loaded again and compared with the network on validation
+images. If one differs, the export fails and an older one is kept. The fingerprint is the SHA-256 of inference.yaml.
 """
 
 if __name__ == '__main__':
     from zodiac.base import start
 
-    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn threadpoolctl tqdm')
+    start.prepare('requirements-base.txt', 'paddle numpy PIL yaml scipy sklearn threadpoolctl jinja2 tqdm')
     import config
 
     config.run_of(config.parser(__doc__, takes='run').parse_args())  # --help, wrong usage and a missing run end here
 
-import collections
 import contextlib
-import csv
+import dataclasses
 import importlib.metadata
 import os
 import sys
@@ -33,9 +33,12 @@ from dataset import Loader, ZodiacDataset, eval_transform
 from zodiac.base import calls, class_names, device, files, networks, packages, runs
 from zodiac.base.errors import UserError, run
 from zodiac.base.paddle_setup import paddle
-from zodiac.inference import engines, export_folder, exported_model, image_batches, parity, reference, unknown
+from zodiac.data import groups, index
+from zodiac.data.folders import SPLITS
+from zodiac.inference import engines, evidence, export_folder, exported_model, image_batches, parity, reference, unknown
 from zodiac.models import convert, wrappers
-from zodiac.report import calibration
+from zodiac.models import weights as weight_files
+from zodiac.report import calibration, card, recorded
 from zodiac.training import checkpoint, features, rejection, solved_run
 from zodiac.training.progress import note
 
@@ -62,7 +65,8 @@ def export(cfg):
     layer = deployed(network, cfg.image.mean, cfg.image.std, settings.preprocess, settings.softmax, temperature)
     layer.eval()
     manifest = describe(cfg, origin, temperature, not no_onnx)
-    manifest['measured'] = measured(cfg, origin['weights'])
+    report = recorded.read(f'{cfg.run_dir}/report', origin['weights'])
+    manifest['measured'] = recorded.summary(report)
     if no_onnx:
         manifest['without_onnx'] = no_onnx
     examples = None
@@ -83,8 +87,9 @@ def export(cfg):
         seal(network, manifest, unfinished, dataset, cfg, extractor, rejecting)
         if extractor:
             extractor.say_total()
+        document(manifest, unfinished, cfg, origin['weights'], report)
         export_folder.write_manifest(unfinished, manifest)
-    show(manifest['parity'], names)
+    print('\n'.join(parity.in_words(manifest['parity'], names)))
     if no_onnx and settings.onnx == 'auto':
         print(
             f'warning: {removed}no ONNX file was written, which needs requirements-deploy.txt ({no_onnx}); to export one: {fix}; to do '
@@ -92,6 +97,7 @@ def export(cfg):
             file=sys.stderr,
         )
     print(f'written: {folder}/ ({", ".join(sorted(os.listdir(folder)))})')
+    print(f'fingerprint: {evidence.fingerprint(folder)}')
     print(f'next: {calls.command("predict", runs.shortest(cfg.run_dir), dataset.paths[0])}')
 
 
@@ -141,27 +147,6 @@ def describe(cfg, origin, temperature, with_onnx):
         'trained': {'arch': cfg.model.arch, 'flip_average': cfg.evaluate.flip_average, **origin, **credit},
         'versions': versions(with_onnx),
     }
-
-
-def measured(cfg, weights):
-    """How good the network is, from the report of its run, for the page of serve.py.
-
-    Returns: dict: n, images; top1; interval_95; guess, the accuracy of always naming the most frequent class; folds, their number, None
-        for the test split. None without a report, or if it is older than the weights or of others.
-    """
-    report = f'{cfg.run_dir}/report'
-    try:
-        result = files.read_json(f'{report}/metrics.json')
-        if result['weights'] != weights or os.path.getmtime(f'{report}/metrics.json') < os.path.getmtime(weights):
-            return None
-        folds = result.get('folds')
-        with open(f'{report}/{"folds" if folds else "predictions"}.csv', encoding='utf-8', newline='') as file:
-            labels = collections.Counter(row['label'] for row in csv.DictReader(file))
-        of = folds or {**result, 'interval_95': result['top1_interval_95'], 'k': None}
-        values = {'n': of['n'], 'top1': of['top1'], 'interval_95': of['interval_95'], 'folds': of['k']}
-        return {**values, 'guess': max(labels.values()) / sum(labels.values())}
-    except (OSError, UserError, KeyError, TypeError, ValueError):
-        return None
 
 
 def versions(with_onnx):
@@ -353,18 +338,31 @@ def seal(network, manifest, folder, dataset, cfg, extractor=None, rejecting=None
     write_sealed(folder, manifest, reference.file_name(manifest), content)
 
 
-def show(measured, names):
-    """Print the result of `compare`, one line per engine and precision."""
-    network = measured['network']
-    for found_by_engine in (measured, measured.get('int8', {})):
-        for engine in filter(found_by_engine.get, names):
-            found = found_by_engine[engine]
-            print(
-                f'{engine} ({found["precision"]}) against the network on {measured["images"]} validation images: largest difference of a '
-                f'logit {found["logit_difference"]:.2e} of their spread, of a probability {found["largest_difference"]:.2e}; same top-1 '
-                f'on {found["top1_agreement"]:.1%}; top-1 {found["top1"]:.4f} and {network["top1"]:.4f}; loss {found["loss"]:.4f} and '
-                f'{network["loss"]:.4f}'
-            )
+def document(manifest, folder, cfg, weights, report):
+    """Write what the model runs without, with hashes in the manifest: the evidence that verify.py checks, and README.md, the model card.
+
+    Args:
+        weights: path of the weight file; report: what `recorded.read` returned for it.
+    """
+    root, classes = cfg.data.root, len(cfg.data.labels)
+    indexes = {split: f'{root}/{split}.txt' for split in SPLITS if os.path.isfile(f'{root}/{split}.txt')}
+    splits = {split: evidence.photos(*index.read(path, classes), root) for split, path in indexes.items()}
+    metrics, predictions, why = recorded.to_seal(
+        report, splits.get('test', ()), lambda path: evidence.below(path, root), cfg.data.labels
+    )
+    about = {
+        'config': dataclasses.asdict(cfg),
+        'code': evidence.code(),
+        'versions': {name: importlib.metadata.version(name) for name in ('numpy', 'pillow')},
+        'weights': {'path': weights, 'values': weight_files.digest(weight_files.read(weights))},
+        'groups': {evidence.below(path, root): group for path, group in groups.read(root).items()},
+        'metrics': metrics,
+        'not_measured': why,
+        'annotation': card.of_annotation(files.read_json(f'{root}/annotation.json') or {}),
+        'card': card.version(),
+    }
+    evidence.write(folder, manifest, evidence.file_name(manifest), evidence.pack(about, splits, predictions))
+    evidence.write(folder, manifest, evidence.CARD, card.write(manifest, about, splits).encode())
 
 
 if __name__ == '__main__':

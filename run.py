@@ -165,7 +165,7 @@ def key_of(name, cfg):
         read = [checkpoint.locate(source)[0]] if isinstance(source, str) and os.path.exists(source) else []
     else:
         read = [f'{cfg.run_dir}/best/{checkpoint.SUMS}']
-    splits = SPLITS if name == 'evaluate' else ('train', 'valid')
+    splits = ('train', 'valid') if name == 'train' else SPLITS  # an export names its test photos
     content = (files.read_json(class_names.source(cfg)) or {}).get('content') or {}
     read += [f'{cfg.data.root}/{split}.txt' for split in splits]
     if name != 'export':

@@ -86,6 +86,13 @@ def test_the_printed_commands_work_when_pasted(finished, tmp_path):
     assert shlex.split(commands['serve'])[-1] == RUN
 
 
+def test_the_export_is_verified_and_a_new_training_gives_the_same(finished, tmp_path, call_script):
+    result = call_script('zodiac/commands/verify.py', RUN, '--retrain', cwd=copy_of(finished, tmp_path))
+    assert_message(result, 0)
+    assert 'weights, trained again: identical' in result.stdout and ', over 2 folds ' in result.stdout
+    assert 'nothing differs' in result.stdout and 'cannot be checked: 0' in result.stdout
+
+
 def test_a_second_run_does_only_what_is_missing(finished, tmp_path, call_script):
     cwd = copy_of(finished, tmp_path)
     again = call_script('run.py', PHOTOS, *SMALL, cwd=cwd)

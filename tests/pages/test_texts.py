@@ -22,6 +22,7 @@ ENDINGS = {  # keys that are put together from a beginning and a value
     'compare.': ('top1', 'top5', 'loss', 'macro_precision', 'macro_recall', 'macro_f1', 'macro_roc_auc'),
     'chart.': ('train', 'valid'),
     'report.next_': ('gain', 'no_gain'),
+    'report.slice_': ('short_side', 'brightness', 'sharpness', 'folder'),
 }
 
 
@@ -51,7 +52,7 @@ def test_every_text_is_used_and_every_text_that_is_used_is_there():
     used |= {
         f'report.{name}'
         for name in re.findall(
-            r"'(mistakes|classes|matrix|sure|precision_recall|curve|training|sample|data|made)'", code
+            r"'(mistakes|classes|matrix|slices|sure|unknown|precision_recall|curve|training|sample|data|made)'", code
         )
     }
     used |= {f'report.{name}' for name in ('width', 'height', 'size', 'mode')}  # of annotation.json

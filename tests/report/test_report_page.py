@@ -243,3 +243,44 @@ def test_the_page_says_what_the_model_is_made_of(tmp_path):
 def test_the_page_opens_in_the_language_that_was_asked_for(tmp_path, language, tag):
     root = page(write(tmp_path, language=language))
     assert root.get('lang') == tag and root.get('data-language') == language
+
+
+ROW = {
+    'property': 'camera <x>',
+    'kind': 'column',
+    'value': 'web & phone',
+    'n': 40,
+    'top1': 0.375,
+    'interval_95': [0.24, 0.53],
+    'expected': 0.79,
+    'p': 0.001,
+    'worse': True,
+}
+
+
+def test_parts_of_the_photos_are_listed_and_those_that_are_worse_marked(tmp_path):
+    chance = {**ROW, 'property': 'brightness', 'kind': 'brightness', 'value': '0.1–0.2', 'p': 1.0, 'worse': False}
+    found = section(write(tmp_path, slices={'tests': 2, 'rows': [ROW, chance]}), 'slices')
+    assert 'Of 2 groups of photos, 1 does worse' in text_of(found)
+    _, *rows = table(found)
+    assert rows == [
+        ['camera <x>', '▼ web & phone', '40', '37.5%', '24.0% – 53.0%', '79.0%', '0.001'],
+        ['brightness, 0 to 1', '0.1–0.2', '40', '37.5%', '24.0% – 53.0%', '79.0%', '1.000'],
+    ]
+    found = section(write(tmp_path, slices={'tests': 1, 'rows': [chance]}), 'slices')
+    assert 'None of 1 groups' in text_of(found)
+
+
+def test_what_the_export_says_of_unknown_photos_is_shown(tmp_path):
+    figures = {'known': 0.935, 'coverage': 0.984, 'mean_size': 1.05}
+    per_class = {'ox': {'n': 3, **figures}, 'tiger': {'n': 2, **figures, 'coverage': 0.5}}
+    unknown = {'keep': 0.95, 'level': 0.98, 'photos': 490, 'n': 5, 'one_label': 0.96, **figures, 'per_class': per_class}
+    found = section(write(tmp_path, unknown=unknown), 'unknown')
+    for words in (
+        'know 95.0%',
+        'these 5 photos it knows 93.5%',
+        'for 98.0%, and does for 98.4%',
+        'from 490 training photos',
+    ):
+        assert words in text_of(found)
+    assert [row[0] for row in table(found)[1:]] == ['tiger', 'ox']

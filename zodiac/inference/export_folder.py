@@ -86,7 +86,7 @@ def _is_valid(manifest):
         and takes.get('dtype', 'float32') in ('float32', 'uint8')
         and len(takes['shape']) == 4
         and isinstance(digests, dict)
-        and all(os.path.basename(file) == file for file in digests)
+        and all(os.path.basename(file) == file for file in [*digests, *manifest.get('documents', {})])
         and f'{name}.pdiparams' in digests
         and network_file(manifest) is not None
         and isinstance(manifest.get('trained', {}), dict)

@@ -107,3 +107,22 @@ def _holds(name, value, limit):
 def _describe(name, value, limit):
     words, setting = MESSAGES[name]
     return f'{words.format(value)} (limit: {setting + " = " if setting else ""}{limit:.3g})'
+
+
+def in_words(measured, names):
+    """Lines for the terminal, one per engine and precision.
+
+    Args:
+        measured: `parity` of inference.yaml; names: of the engines.
+    """
+    network, lines = measured['network'], []
+    for found_by_engine in (measured, measured.get('int8', {})):
+        for engine in filter(found_by_engine.get, names):
+            found = found_by_engine[engine]
+            lines.append(
+                f'{engine} ({found["precision"]}) against the network on {measured["images"]} validation images: largest difference of a '
+                f'logit {found["logit_difference"]:.2e} of their spread, of a probability {found["largest_difference"]:.2e}; same top-1 '
+                f'on {found["top1_agreement"]:.1%}; top-1 {found["top1"]:.4f} and {network["top1"]:.4f}; loss {found["loss"]:.4f} and '
+                f'{network["loss"]:.4f}'
+            )
+    return lines

@@ -1,4 +1,4 @@
-"""The report's numbers as CSV: predictions.csv, folds.csv, metrics.csv, per_class.csv, confusion_matrix.csv."""
+"""The report's numbers as CSV: predictions.csv, folds.csv, slices.csv, metrics.csv, per_class.csv, confusion_matrix.csv."""
 
 import numpy as np
 
@@ -23,6 +23,23 @@ def write_folds(path, paths, labels, probabilities, class_names):
         for i, (image, true, guess) in enumerate(zip(paths, labels, predictions))
     )
     _write(path, ['path', 'label', 'prediction', 'probability'], rows)
+
+
+def write_slices(path, rows):
+    """CSV with one row per part of the photos, see `slices.measure`, the worst first."""
+    titles = ('property', 'kind', 'value', 'n', 'top1', 'top1_low', 'top1_high', 'expected', 'p', 'worse')
+    _write(
+        path,
+        titles,
+        (
+            [
+                *(row[key] for key in ('property', 'kind', 'value', 'n')),
+                *(f'{number:.6f}' for number in (row['top1'], *row['interval_95'], row['expected'], row['p'])),
+                int(row['worse']),
+            ]
+            for row in rows
+        ),
+    )
 
 
 def write_metrics(folder, result):

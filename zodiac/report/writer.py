@@ -18,6 +18,7 @@ from zodiac.pages import render, texts
 from zodiac.report import charts, gallery, metrics, mistakes, plots, small_data, summary, tables
 
 GRID = 18  # images in predictions.png and mistakes.png
+SLICES = 12  # parts of the photos, and classes, in the tables of the worst
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'report.html')
 IN_VISUALDL = ('confusion_matrix', 'pr_curves', 'mistakes', 'predictions')
 
@@ -60,6 +61,8 @@ def write(
     tables.write_predictions(f'{folder}/predictions.csv', dataset.paths, dataset.labels, probabilities, class_names)
     if folds:
         tables.write_folds(f'{folder}/folds.csv', *folds, class_names)
+    if result.get('slices'):
+        tables.write_slices(f'{folder}/slices.csv', result['slices']['rows'])
     if result.get('learning_curve'):
         small_data.plot_learning_curve(f'{folder}/learning_curve.png', result['learning_curve'])
     draw(folder, name, result, dataset, probabilities, counts, log, rates, seed)
@@ -121,7 +124,7 @@ def write_report_page(
         result['calibration'],
         charts.pr_curves(metrics.pr_curves(dataset.labels, probabilities), names),
     )
-    of_split = dataset.labels
+    of_split, parts, unknown = dataset.labels, result.get('slices') or {'rows': []}, result.get('unknown')
     page = render.render(
         PAGE,
         language,
@@ -135,7 +138,10 @@ def write_report_page(
         guess_of_folds=float(np.bincount(folds[1]).max() / len(folds[1])) if folds else None,
         guess_loss=float(np.log(len(names))),
         sections=[
-            *('mistakes', 'classes', 'matrix', 'sure'),
+            *('mistakes', 'classes', 'matrix'),
+            *(['slices'] if parts['rows'] else []),
+            'sure',
+            *(['unknown'] if unknown else []),
             *(['precision_recall'] if precision['shown'] else []),
             *(['curve'] if curve else []),
             *(['training'] if log else []),
@@ -149,6 +155,14 @@ def write_report_page(
         rest=mistakes.compact(rows[with_photo:], folder),
         exported=network is None,
         of_class=np.bincount([row['label'] for row in rows], minlength=len(names)).tolist(),
+        slices=parts,
+        worst_slices=parts['rows'][:SLICES],
+        unknown=unknown,
+        least_known=sorted(unknown['per_class'].items(), key=lambda item: (item[1]['coverage'], item[1]['known']))[
+            :SLICES
+        ]
+        if unknown
+        else [],
         counts_of_mistakes={
             kind: sorted(collections.Counter(row[kind] for row in rows).items()) for kind in ('label', 'guess')
         },
