@@ -1,5 +1,6 @@
 """Each network and each operation gives in ONNX Runtime what it gives in Paddle."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -147,7 +148,7 @@ def test_an_operation_gives_the_same_values(tmp_path, layer):
 def test_one_value_under_two_names_and_the_input_itself_can_be_outputs(tmp_path):
     class Repeating(nn.Linear):
         def forward(self, x):
-            values = super().forward(x)
+            values = nn.Linear.forward(self, x)  # Paddle 2.6 cannot export super()
             return values, values + 0, x
 
     layer = Repeating(4, 4)
@@ -201,19 +202,20 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, 
 
 
 PADDLE2ONNX = """
-import os, sys
-os.dup2(2, 1)  # it prints a lot
+import inspect, sys
 import paddle2onnx
-network, weights, target = sys.argv[1:]
-paddle2onnx.export(network, weights, target, opset_version=17)
+options = {'opset_version': 17}
+if 'optimize_tool' in inspect.signature(paddle2onnx.export).parameters:  # otherwise it installs packages by itself
+    options['optimize_tool'] = 'None'
+paddle2onnx.export(*sys.argv[1:], **options)
 """
 
 
+@pytest.mark.skipif(importlib.util.find_spec('paddle2onnx') is None, reason='requirements-dev.txt is not installed')
 def test_paddle2onnx_gives_the_same(tmp_path):
     """An independent converter, which is not published for each version of Python."""
     import onnxruntime
 
-    pytest.importorskip('onnxoptimizer', reason='paddle2onnx needs it')
     layer = wrappers.WithFeatures(built('efficientnet_lite0', 64), [0.5] * 3, [0.2] * 3, preprocess=True)
     session = save(layer, tmp_path, [64, 64, 3], ['probabilities', 'logits', 'features'], 'uint8')
     path, target = str(tmp_path / 'a'), str(tmp_path / 'theirs.onnx')
