@@ -121,7 +121,6 @@ def installation(cfg):
         ('paddle', lambda: check_packages.paddle(imported().get('paddle', {}))),
         ('base packages', lambda: required(base, imported())),
         ('deploy packages', lambda: required(deploy, imported(), [base], optional=True)),
-        ('onnx export', check_packages.onnx),
         ('serve packages', lambda: required(serve, imported(), [base, deploy], optional=True)),
         ('prediction', lambda: check_packages.prediction(device.has_bf16())),
         ('gpu', lambda: check_packages.gpu(probe.nvidia_smi(), imported().get('paddle', {}), cfg.device)),

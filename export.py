@@ -152,7 +152,7 @@ def describe(cfg, origin, temperature, with_onnx):
 def versions(with_onnx):
     """Versions of Python and Paddle and, with ONNX, of the installed packages that write and run it."""
     found = {'paddle': paddle.__version__, 'python': sys.version.split()[0]}
-    for package in ('onnx', 'paddle2onnx', 'onnxruntime', 'openvino') if with_onnx else ():
+    for package in ('onnx', 'onnxruntime', 'openvino') if with_onnx else ():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found

@@ -175,7 +175,7 @@ def test_the_onnx_file_names_its_input_and_outputs_and_takes_batches_of_any_size
 def test_a_static_model_that_cannot_be_converted_is_named(tmp_path, content):
     for suffix in ('.json', '.pdiparams'):
         (tmp_path / f'small{suffix}').write_bytes(content)
-    with pytest.raises(UserError, match='small.onnx: paddle2onnx could not convert .*export.onnx=false'):
+    with pytest.raises(UserError, match='small.onnx: the static model cannot be converted .*export.onnx=false'):
         convert.save_onnx(str(tmp_path / 'small'), ['probabilities', 'logits'])
 
 

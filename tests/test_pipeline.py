@@ -1,7 +1,6 @@
 """The scripts one after another on a small drawn tree, as a user runs them, and what they say to bad input."""
 
 import csv
-import importlib.util
 import json
 import os
 import re
@@ -24,9 +23,7 @@ from zodiac.models import weights
 from zodiac.report import compare
 
 LABELS = ['cat', 'dog', '猫']
-ONNX = pytest.mark.skipif(
-    importlib.util.find_spec('paddle2onnx') is None, reason='requirements-deploy.txt is not installed'
-)
+ONNX = pytest.mark.skipif(bool(packages.why_no_onnx()), reason='requirements-deploy.txt is not installed')
 SETTINGS = ['-o', 'name=small', 'data.root=photos', 'data.labels=[cat,dog,猫]', 'image.size=32', 'model.arch=cifarnet']
 TRAINING = [*SETTINGS, 'model.pretrained=false', 'train.epochs=2', 'train.batch_size=4', 'optim.lr=0.0005']
 

@@ -18,7 +18,7 @@ from zodiac.base import calls, packages
 SCRIPTS = [f'{name}.py' for name in ('annotate', 'train', 'evaluate', 'export', 'predict', 'serve', 'demo')]
 SCRIPTS.append('zodiac/commands/sweep.py')
 # Packages that scripts can do without, or that only some settings need.
-OPTIONAL = {'simplejpeg', 'onnx', 'onnxruntime', 'openvino', 'paddle2onnx'}
+OPTIONAL = {'simplejpeg', 'onnx', 'onnxruntime', 'openvino'}
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_a_failing_program_of_another_package_is_not_a_package_that_cannot_be_im
 def test_with_paddle_2_packages_are_limited_to_compatible_versions(monkeypatch):
     monkeypatch.setattr(packages, 'installed_version', lambda *names: '2.6.2')
     assert packages.install(['numpy']).endswith("requirements-base.txt 'numpy<2'")
-    assert packages.install(['paddle2onnx']).endswith("requirements-deploy.txt 'numpy<2' 'paddle2onnx<2'")
+    assert packages.install(['onnx']).endswith("requirements-deploy.txt 'numpy<2'")
 
 
 def test_a_python_that_is_too_new_for_paddle_is_named(monkeypatch):
@@ -212,15 +212,9 @@ def test_a_package_has_the_same_version_bounds_in_every_file():
 
 
 def test_the_reason_for_no_onnx_file_comes_with_the_next_step(monkeypatch):
-    installed = {'paddlepaddle': '3.3.1', 'paddle2onnx': '2.1.0', 'onnx': '1.17.0', 'onnxruntime': '1.20'}
+    installed = {'paddlepaddle': '3.3.1', 'onnx': '1.17.0', 'onnxruntime': '1.20'}
     monkeypatch.setattr(packages, 'installed_version', lambda *names: installed.get(names[0], ''))
-    monkeypatch.setattr(sys, 'version_info', (3, 12, 1))
     assert packages.why_no_onnx() == ()
-    installed['paddlepaddle'] = '2.6.2'
-    assert packages.why_no_onnx()[0] == 'paddle2onnx 2.1.0 is not for Paddle 2.6.2'
-    del installed['onnx'], installed['paddle2onnx']
+    del installed['onnx']
     why, step = packages.why_no_onnx()
-    assert why == 'not installed: paddle2onnx, onnx' and 'requirements-deploy.txt' in step
-    monkeypatch.setattr(sys, 'version_info', (3, 13, 0))
-    why, step = packages.why_no_onnx()
-    assert why == 'paddle2onnx and onnx are not published for Python 3.13' and 'Python 3.12 or older' in step
+    assert why == 'not installed: onnx' and step.endswith('requirements-deploy.txt')

@@ -15,8 +15,7 @@ from zodiac.base import networks, packages
 from zodiac.base.errors import UsageError, UserError
 from zodiac.base.paddle_setup import paddle
 from zodiac.images import transforms
-from zodiac.models import builder, convert, convnext, efficientnet_lite, freezing, heads, pretrained, wrappers
-from zodiac.models.mobilenet_v3 import MobileNetV3
+from zodiac.models import builder, efficientnet_lite, freezing, heads, pretrained, wrappers
 from zodiac.models.resnet9 import Conv
 from zodiac.report import gradcam
 from zodiac.training import checkpoint
@@ -348,37 +347,6 @@ def test_networks_for_photos_train_a_step_above_a_frozen_stage(arch, until):
     after = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     assert all(np.array_equal(after[name], before[name]) for name in after if name.split('.')[0] in kept)
     assert not any(np.array_equal(after[name], before[name]) for name in after if name.startswith('fc.'))
-
-
-class SideBySide(nn.Layer):
-    """The logits of several networks: one file for ONNX instead of several."""
-
-    def __init__(self, parts):
-        super().__init__()
-        self.parts = nn.LayerList(parts)
-
-    def forward(self, x):
-        return paddle.concat([part(x) for part in self.parts], 1)
-
-
-@pytest.mark.skipif(not convert.can_save_onnx(), reason='requirements-deploy.txt is not installed')
-def test_networks_for_photos_give_the_same_logits_as_onnx(tmp_path, monkeypatch):
-    import onnxruntime
-
-    monkeypatch.setattr(convnext, 'WIDTHS', (8, 16, 24, 32))  # the same operations in less time
-    monkeypatch.setattr(convnext, 'DEPTHS', (1, 1, 2, 1))
-
-    paddle.seed(0)
-    with paddle.utils.unique_name.guard():  # one for all: parameters of a static graph need different names
-        parts = [efficientnet_lite.EfficientNetLite('efficientnet_lite0', 3), MobileNetV3(3), convnext.ConvNeXt(3)]
-    network, path = settled(SideBySide(parts), 64), str(tmp_path / 'a')
-    convert.save_static(network, path, [-1, 3, 64, 64], 'float32')
-    convert.save_onnx(path, ['logits'])
-    session = onnxruntime.InferenceSession(f'{path}.onnx')
-    for count in (3, 1):
-        images = random_images(count, 64)
-        (logits,) = session.run(None, {'image': images})
-        np.testing.assert_allclose(logits, logits_of(network, images), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('arch', [*PHOTO[:1], *PHOTO[3:]])

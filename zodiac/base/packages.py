@@ -127,24 +127,9 @@ def fix_versions(message, pip):
 
 
 def why_no_onnx():
-    """(why no ONNX file can be written here, how to fix it); () if one can.
-
-    paddle2onnx 2 converts models of Paddle 3, paddle2onnx 1 those of Paddle 2.
-    """
-    versions = {name: installed_version(name) for name in ('paddle2onnx', 'onnx', 'onnxruntime')}
-    missing = [name for name, version in versions.items() if not version]
-    unpublished = [name for name in missing if name not in (*requirements(DEPLOY), *requirements(SERVE))]
-    if unpublished:  # requirements-deploy.txt limits them to older versions of Python
-        here = '.'.join(map(str, sys.version_info[:2]))
-        return f'{" and ".join(unpublished)} are not published for Python {here}', 'export with Python 3.12 or older'
-    if missing:
-        return f'not installed: {", ".join(missing)}', install(missing, DEPLOY)
-    paddle = installed_version(*BUILDS)
-    old = paddle.startswith('2.')
-    if versions['paddle2onnx'].startswith(('0.', '1.')) == old:
-        return ()
-    right = "'paddle2onnx<2'" if old else "'paddle2onnx>=2,<3'"
-    return f'paddle2onnx {versions["paddle2onnx"]} is not for Paddle {paddle}', f'{pip()} install {right}'
+    """(why no ONNX file can be written here, how to fix it); () if one can. ONNX Runtime compares it with the network."""
+    missing = [name for name in ('onnx', 'onnxruntime') if not installed_version(name)]
+    return (f'not installed: {", ".join(missing)}', install(missing, DEPLOY)) if missing else ()
 
 
 # The commands
@@ -177,7 +162,7 @@ def install(missing, file=BASE):
     if 'paddle' in missing:  # its requirements file includes the base
         files = [name for name in files if name != BASE]
     elif installed_version(*BUILDS).startswith('2.') and files:
-        others += ["'numpy<2'", *(["'paddle2onnx<2'"] if DEPLOY in files else [])]
+        others.append("'numpy<2'")
     return ' '.join([pip(), 'install', *(f'-r {here(name)}' for name in dict.fromkeys(files)), *dict.fromkeys(others)])
 
 

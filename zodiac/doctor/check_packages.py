@@ -104,24 +104,12 @@ def required(file, imported, before=(), optional=False):
             wrong.append(cannot_import(name, version, about, state))
         elif side:
             found = f'{name} {version} is {"older" if side < 0 else "newer"} than the tested versions, {bounds[name]}'
-            anchor = '; see docs/troubleshooting.md#onnx-export' if name in ('onnx', 'paddle2onnx') else ''
-            fix = f"{packages.pip()} install '{name}{bounds[name]}'{anchor}"
+            fix = f"{packages.pip()} install '{name}{bounds[name]}'"
             wrong.append(Finding(name, state if side < 0 else WARNING, found, fix))
     if missing:
         state = WARNING if optional or set(missing) <= set(NOT_NEEDED) else FAILURE
         wrong.append(Finding(title, state, f'not installed: {", ".join(missing)}', install))
     return wrong or [Finding(title, OK, f'{len(bounds)} installed, as in {file}')]
-
-
-def onnx():
-    """Whether export.py can write an ONNX file; a list, empty if paddle2onnx can be installed but is not."""
-    version, reason = packages.installed_version('paddle2onnx'), packages.why_no_onnx()
-    if not version and 'paddle2onnx' in packages.requirements(packages.DEPLOY):
-        return []
-    if not reason:
-        return [Finding('onnx export', OK, f'paddle2onnx {version}')]
-    fix = f'{reason[1]}; see docs/troubleshooting.md#onnx-export'
-    return [Finding('onnx export', WARNING, f'{reason[0]}: export.py writes no ONNX file', fix)]
 
 
 def prediction(has_bf16):

@@ -188,7 +188,7 @@ def _onnx_path(source, engine):
         setting = 'export.int8=true' if source.precision == 'int8' else 'export.onnx=true'
         raise UserError(
             f'{source.folder}: has no {name}, which the engine {engine} needs{f" ({why})" if why else ""}; export again with '
-            f'{setting}, with requirements-deploy.txt on Python 3.12 or older, or use the engine paddle'
+            f'{setting}, with requirements-deploy.txt, or use the engine paddle'
         )
     return os.path.join(source.folder, name)
 

@@ -1,18 +1,16 @@
 """Convert a network to a static graph for Paddle Inference, to ONNX, and to 8-bit ONNX."""
 
 import os
-import re
 import shutil
-import subprocess
-import sys
 
-from zodiac.base import device, files, packages, stops
+from zodiac.base import device, files, packages
 from zodiac.base.errors import UserError, one_line
 from zodiac.base.paddle_setup import paddle
+from zodiac.models import onnx_graph, static_graph
 
 FULL_DISK = 1 << 20  # a disk with fewer free bytes counts as full
 PRODUCTS = ['MatMul', 'Gemm']  # ONNX's matrix products
-OPSET = 17  # of ONNX: supported by ONNX Runtime from 1.12, OpenVINO from 2022.3
+WITHOUT_ONNX = 'set export.onnx=false; see docs/troubleshooting.md#onnx-export'
 
 
 def save_static(layer, path, shape, dtype):
@@ -20,7 +18,7 @@ def save_static(layer, path, shape, dtype):
     try:
         paddle.jit.save(layer, path, input_spec=[paddle.static.InputSpec(shape, dtype, 'image')])
     except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = _last_line(error)
         raise _failed(path, f'Paddle could not save the static model ({reason}); check the free space') from None
     folder = os.path.dirname(path)
     for leftover in [name for name in os.listdir(folder) if name.endswith('.info')]:
@@ -33,22 +31,15 @@ def network_of(path):
 
 
 def _failed(path, why):
-    """UserError with the reason, or that the disk is full, which Paddle and its converter do not always report."""
+    """UserError with the reason, or that the disk is full, which Paddle does not always report."""
     if 'No space left' in why or shutil.disk_usage(os.path.dirname(path) or '.').free < FULL_DISK:
         why = 'cannot write it, the disk is full; free some space; see docs/troubleshooting.md#disk'
     return UserError(f'{path}: {why}')
 
 
-CONVERT = """
-import inspect, os, sys
-os.dup2(2, 1)  # it prints a lot
-import paddle2onnx
-network, weights, target, opset = sys.argv[1:]
-options = {'opset_version': int(opset), 'enable_onnx_checker': True}
-if 'optimize_tool' in inspect.signature(paddle2onnx.export).parameters:  # otherwise it installs packages by itself
-    options['optimize_tool'] = 'None'
-paddle2onnx.export(network, weights, target, **options)
-"""
+def _last_line(error):
+    """The last line of an exception's message: before it, Paddle writes a traceback."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def can_save_onnx():
@@ -57,24 +48,18 @@ def can_save_onnx():
 
 
 def save_onnx(path, outputs):
-    """Convert the static graph at `path` to <path>.onnx with outputs named `outputs`. Raises UserError when it fails.
-
-    Runs in another process, which the converter may crash; it may also return normally and leave an empty file.
-    """
-    network = network_of(path)
+    """Convert the static graph at `path` to <path>.onnx with outputs named `outputs`. Raises UserError when it fails."""
     target = f'{path}.onnx'
-    command = [sys.executable, '-W', 'ignore', '-c', CONVERT, network, f'{path}.pdiparams', target, str(OPSET)]
-    how = {'stderr': subprocess.PIPE, 'stdout': subprocess.DEVNULL, 'text': True, 'errors': 'replace'}
-    with subprocess.Popen(command, **how) as child, stops.at_stop(child.kill):
-        _, output = child.communicate()
-    if child.returncode or not os.path.isfile(target) or not os.path.getsize(target):
-        reason = re.sub(r'\x1b\[[0-9;]*m', '', (output.strip().splitlines() or ['no error message'])[-1])
-        raise _failed(
-            target,
-            f'paddle2onnx could not convert the static model ({reason}); see the versions in requirements-deploy.txt, or set '
-            'export.onnx=false; see docs/troubleshooting.md#onnx-export',
-        )
-    _rename_outputs(target, outputs)
+    try:
+        import onnx  # optional package
+    except Exception as error:  # a broken package may raise anything
+        raise UserError(f'{target}: {packages.diagnose(error, packages.DEPLOY) or one_line(error)}') from None
+    try:
+        onnx.save(onnx_graph.convert(static_graph.read(path), outputs), target)
+    except onnx_graph.Unsupported as error:
+        raise UserError(f'{target}: {error} cannot be converted to ONNX; {WITHOUT_ONNX}') from None
+    except (OSError, RuntimeError, ValueError) as error:  # Paddle raises them for files that it cannot read
+        raise _failed(target, f'the static model cannot be converted ({_last_line(error)}); {WITHOUT_ONNX}') from None
 
 
 @device.quiet()
@@ -124,19 +109,3 @@ def quantize_onnx(path, target, batches):
             raise UserError(
                 f'{path}: ONNX Runtime could not quantize it ({one_line(error)}); set export.int8=false'
             ) from None
-
-
-def _rename_outputs(path, names):
-    import onnx  # optional package
-
-    model = onnx.load(path)
-    wanted = dict(zip((output.name for output in model.graph.output), names))
-    for node in model.graph.node:
-        for ends in (node.input, node.output):
-            ends[:] = [wanted.get(name, name) for name in ends]
-    for output in model.graph.output:
-        output.name = wanted[output.name]
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = 'N'
-    onnx.checker.check_model(model)
-    onnx.save(model, path)

@@ -86,7 +86,6 @@ class ConvNorm(nn.Layer):
     def __init__(self, channels_in, channels_out, kernel, stride=1, groups=1, activate=True):
         super().__init__()
         initial = nn.initializer.Normal(0.0, math.sqrt(2 * groups / (kernel * kernel * channels_out)))
-        # padding apart from the convolution would make paddle2onnx write wrong pad values
         self.conv = nn.Conv2D(
             channels_in,
             channels_out,
