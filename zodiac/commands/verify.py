@@ -1,9 +1,9 @@
 """Check what an export claims: its files, its photos and labels, and its accuracy, measured again.
 
-    python -m zodiac verify pets                        # the export of the run output/pets, with the photos where they were
-    python -m zodiac verify infer --data photos         # a copied export; the photos, found by their content
-    python -m zodiac verify infer --fingerprint 3f09ab  # compare with the fingerprint that export.py printed, all of it or its start
-    python -m zodiac verify pets --retrain              # also train again with the same settings, photos and seed
+    python -m zodiac verify pets                          # the export of the run output/pets, with the photos where they were
+    python -m zodiac verify infer --data photos           # a copied export; the photos, found by their content
+    python -m zodiac verify infer --fingerprint 3590d839  # compare with the fingerprint that export.py printed, all of it or its start
+    python -m zodiac verify pets --retrain                # also train again with the same settings, photos and seed
 
 One line per claim: `verified`, `differs`, with what and by how much, or `cannot be checked`, with the reason. The exit status is 0 only if
 nothing differs. inference.yaml holds the hash of every other file and can itself be written anew by anyone: only its fingerprint, noted
