@@ -1,0 +1,123 @@
+"""Rank the photos of a run by how likely their label is wrong. Plain arrays; no Paddle.
+
+Each photo is judged by a head that did not learn from it (folds). Confident learning (Northcutt et al. 2021, "Confident learning: estimating
+uncertainty in dataset labels", arXiv:1911.00068; the package cleanlab) compares the probabilities with the labels and picks the photos whose
+label is probably wrong. Wrong labels also spoil the heads, so the photos are judged twice: the second heads do not learn from the photos that
+were picked first.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from cleanlab.filter import find_label_issues
+from cleanlab.rank import get_label_quality_scores
+from sklearn.neighbors import NearestNeighbors
+
+from zodiac.training import linear_head, rejection
+
+FOLDS = 5
+ROUNDS = 2
+NEAREST = 4  # photos shown of a class
+BLOCK = 1024  # photos whose distances are computed at once
+STRANGE = 3.0  # standard deviations by which a photo is less familiar than the mean one: an outlier
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was found about n photos of K classes."""
+
+    probabilities: np.ndarray  # float64 [n, K]: of heads that did not learn from the photo; NaN for photos that were not judged
+    quality: np.ndarray  # float64 [n], 0 to 1: how well the label fits, lowest first in the list; 1 for photos that were not judged
+    wrong: np.ndarray  # bool [n]: the label is probably wrong
+    suggested: np.ndarray  # int [n]: the most probable class
+    unfamiliar: np.ndarray  # float64 [n]: standard deviations by which a photo is less familiar than the mean photo
+
+    @property
+    def strange(self):
+        """bool [n]: like none of the classes."""
+        return self.unfamiliar > STRANGE
+
+
+def judge(views, labels, classes, balanced=False, seed=0, groups=None, rounds=ROUNDS):
+    """Judge all photos.
+
+    Args:
+        views, labels, classes, balanced, seed, groups: as for `linear_head.over_folds`.
+        rounds: how often; in each one after the first, photos that were picked are not learned from.
+    Returns: Judged. A class with a single photo or group is learned from and not judged.
+    """
+    labels = np.asarray(labels)
+    groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
+    trusted = np.ones(len(labels), bool)
+    for _ in range(rounds):
+        likely = linear_head.over_folds(views, labels, classes, FOLDS, balanced, seed, groups, trusted)
+        held = likely.sum(1) > 0  # the others are not judged
+        wrong, quality = np.zeros(len(labels), bool), np.ones(len(labels))
+        if held.any():
+            wrong[held], quality[held] = _confident(labels[held], likely[held])
+        trusted = _to_learn_from(~wrong, labels, groups)
+    suggested = likely.argmax(1)
+    suggested[~held] = labels[~held]
+    likely[~held] = np.nan
+    return Judged(likely, quality, wrong, suggested, _unfamiliar(views[0], labels, classes, seed, groups))
+
+
+def _confident(labels, probabilities):
+    """(wrong, quality) of confident learning."""
+    wrong = find_label_issues(labels, probabilities, filter_by='prune_by_noise_rate', n_jobs=1)
+    return wrong, get_label_quality_scores(labels, probabilities, method='normalized_margin')
+
+
+def _to_learn_from(trusted, labels, groups):
+    """`trusted`, and all photos of a class of which fewer than two groups would be left."""
+    kept = trusted.copy()
+    for label in np.unique(labels):
+        own = labels == label
+        if len(np.unique(groups[own & trusted])) < 2:
+            kept |= own
+    return kept
+
+
+def _unfamiliar(features, labels, classes, seed, groups):
+    """See Judged; 0 for photos that were not judged."""
+    fold = linear_head.deal(labels, groups, FOLDS, seed)
+    features, found = np.asarray(features, np.float32), np.zeros((len(labels), 2))
+    for number in range(FOLDS):
+        kept, out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        if len(out):
+            of_others = rejection.reference(features[kept], labels[kept], seed)
+            parts = [out[start : start + BLOCK] for start in range(0, len(out), BLOCK)]
+            found[out] = np.concatenate([of_others.similarities(features[part]) for part in parts])
+    held = fold >= 0
+    if not held.any():
+        return np.zeros(len(labels))
+    similar = found[held]
+    standard = ((similar - similar.mean(0)) / np.maximum(similar.std(0), 1e-6)).sum(1)
+    scores = np.zeros(len(labels))
+    scores[held] = -standard / max(standard.std(), 1e-6)
+    return scores
+
+
+class Neighbours:
+    """The nearest photos of a class, by the cosine of features from which the mean was subtracted.
+
+    Args:
+        features: float [n, d]; labels: int [n]; groups: int [n], equal for copies of one photo, which are not their own neighbours.
+    """
+
+    def __init__(self, features, labels, groups):
+        values = np.array(features, np.float32)
+        values -= values.mean(0)
+        self.values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+        self.labels, self.groups = np.asarray(labels), np.asarray(groups)
+        self._found = {}  # by class: (its photos, NearestNeighbors)
+
+    def of(self, number, label, count=NEAREST):
+        """List of the numbers of at most `count` photos of a class, the nearest first, without the photo itself."""
+        if label not in self._found:
+            own = np.flatnonzero(self.labels == label)
+            self._found[label] = own, NearestNeighbors(metric='cosine', algorithm='brute').fit(self.values[own])
+        own, search = self._found[label]
+        wanted = min(len(own), count + 1 + int((self.groups[own] == self.groups[number]).sum()))
+        nearest = own[search.kneighbors(self.values[number : number + 1], wanted, return_distance=False)[0]]
+        return [int(one) for one in nearest if self.groups[one] != self.groups[number]][:count]

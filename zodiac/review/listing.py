@@ -1,0 +1,110 @@
+"""The ranked list of photos: rows for review.csv and the pages. A row is a dict with the keys of COLUMNS.
+
+kind: `label`, the label is probably wrong; `copy`, a photo of another class looks the same; `outlier`, like none of the classes; '' for the
+other photos; `new` for photos without a label. Photos that were decided on come last.
+"""
+
+import numpy as np
+
+from zodiac.base import files
+
+COLUMNS = (
+    *('rank', 'path', 'kind', 'split', 'label', 'suggested', 'probability_of_label', 'probability_of_suggested'),
+    *('quality', 'unfamiliar', 'copy', 'decision'),
+)
+LABEL, COPY, OUTLIER, NEW = 'label', 'copy', 'outlier', 'new'
+ORDER = {LABEL: 0, COPY: 0, OUTLIER: 1, '': 2}
+
+
+def rows(judged, photos, twins, decisions):
+    """All photos of a run, ranked.
+
+    Args:
+        judged: a `findings.Judged`; photos: a `Photos`.
+        twins: see `twins.find`; decisions: see `corrections.read`.
+    """
+    found = []
+    for number, path in enumerate(photos.paths):
+        kind = (
+            LABEL if judged.wrong[number] else COPY if number in twins else OUTLIER if judged.strange[number] else ''
+        )
+        given, suggested = int(photos.labels[number]), int(judged.suggested[number])
+        if kind == COPY and suggested == given:
+            suggested = int(photos.labels[twins[number]])
+        likely = judged.probabilities[number]
+        found.append(
+            {
+                'number': number,
+                'path': path,
+                'kind': kind,
+                'split': photos.splits[number],
+                'label': photos.names[given],
+                'suggested': photos.names[suggested],
+                'probability_of_label': float(likely[given]),
+                'probability_of_suggested': float(likely[suggested]),
+                'quality': float(judged.quality[number]),
+                'unfamiliar': float(judged.unfamiliar[number]),
+                'twin': twins.get(number),
+                'copy': photos.paths[twins[number]] if number in twins else '',
+                'decision': _decision(decisions.get(path)),
+            }
+        )
+
+    def order(row):
+        last = -row['unfamiliar'] if row['kind'] == OUTLIER else row['quality']
+        return bool(row['decision']), ORDER[row['kind']], last, row['path']
+
+    return _ranked(sorted(found, key=order))
+
+
+def new_rows(paths, probabilities, order, names, decisions):
+    """Unlabelled photos.
+
+    Args:
+        paths: list [n]; probabilities: float [n, classes]; order: int, the numbers of those to label, the first one first.
+    """
+    found = []
+    for number in order.tolist():
+        best = int(np.argmax(probabilities[number]))
+        found.append(
+            {
+                **dict.fromkeys(COLUMNS, ''),
+                'number': number,
+                'path': paths[number],
+                'kind': NEW,
+                'suggested': names[best],
+                'probability_of_suggested': float(probabilities[number][best]),
+                'decision': _decision(decisions.get(paths[number])),
+            }
+        )
+    return _ranked(sorted(found, key=lambda row: bool(row['decision'])))
+
+
+def _ranked(found):
+    return [{**row, 'rank': rank} for rank, row in enumerate(found, 1)]
+
+
+def _decision(decision):
+    if decision is None or decision.action == 'undo':
+        return ''
+    return f'{decision.action} {decision.label}'.strip()
+
+
+def open_findings(found):
+    """The rows that people should look at: those with a kind that nobody has decided on."""
+    return [row for row in found if row['kind'] and not row['decision']]
+
+
+def write_csv(path, found):
+    """Write rows as CSV; probabilities, quality and unfamiliar with 4 decimals, empty for photos that were not judged."""
+    with files.atomic_write(path) as file:
+        write = files.csv_table(file)
+        write(list(COLUMNS))
+        for row in found:
+            write([_cell(row[name]) for name in COLUMNS])
+
+
+def _cell(value):
+    if isinstance(value, float):
+        return '' if np.isnan(value) else f'{value:.4f}'
+    return value
