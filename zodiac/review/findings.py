@@ -6,6 +6,7 @@ label is probably wrong. Wrong labels also spoil the heads, so the photos are ju
 were picked first.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +65,9 @@ def judge(views, labels, classes, balanced=False, seed=0, groups=None, rounds=RO
 
 def _confident(labels, probabilities):
     """(wrong, quality) of confident learning."""
-    wrong = find_label_issues(labels, probabilities, filter_by='prune_by_noise_rate', n_jobs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)  # a class with few photos
+        wrong = find_label_issues(labels, probabilities, filter_by='prune_by_noise_rate', n_jobs=1)
     return wrong, get_label_quality_scores(labels, probabilities, method='normalized_margin')
 
 

@@ -13,6 +13,7 @@ COLUMNS = (
     *('quality', 'unfamiliar', 'copy', 'decision'),
 )
 LABEL, COPY, OUTLIER, NEW = 'label', 'copy', 'outlier', 'new'
+KEYS = 9  # classes that can be chosen by a key
 ORDER = {LABEL: 0, COPY: 0, OUTLIER: 1, '': 2}
 
 
@@ -108,3 +109,28 @@ def _cell(value):
     if isinstance(value, float):
         return '' if np.isnan(value) else f'{value:.4f}'
     return value
+
+
+def item(row, likely, photos, neighbours):
+    """What the page shows of a row, see `server.Review`.
+
+    Args:
+        likely: float [classes], its probabilities; neighbours: a `findings.Neighbours` in which a new photo has its number, and the others
+            come behind all new ones.
+    """
+    order = np.argsort(-np.nan_to_num(likely), kind='stable')[:KEYS].tolist()
+    near = []
+    for label in dict.fromkeys([row['label'], row['suggested']]):
+        if label:
+            near.append([label, neighbours.of(row['number'], photos.names.index(label))])
+    twin = row.get('twin')
+    if twin is not None:
+        for label, numbers in near:
+            if label == photos.names[photos.labels[twin]]:
+                numbers[:] = [twin, *(number for number in numbers if number != twin)]
+    return {
+        **{name: row[name] for name in ('number', 'path', 'kind', 'label', 'suggested')},
+        'top': [[photos.names[number], None if np.isnan(likely[number]) else float(likely[number])] for number in order],
+        'near': near,
+        'twin': twin,
+    }

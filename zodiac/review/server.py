@@ -28,7 +28,6 @@ PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'decide.html')
 LARGE, SMALL = 1600, 320  # most pixels per side of a photo
 BODY = 1 << 14  # bytes of a request
 CONNECTIONS = 64
-PROBABLE = 9  # classes that have a key
 
 
 @dataclass(frozen=True)

@@ -8,37 +8,43 @@ from zodiac.data import inspection, inspection_cache, near_duplicates
 from zodiac.data.entry import NEVER, Entry, identity
 
 
-def find(paths, labels, root, non_rgb, workers):
-    """{number of a photo: number of a photo of another class that looks the same}, in both directions.
+def find(photos, root, non_rgb, workers):
+    """{number of a photo: number of a photo of another class that looks the same}, in both directions; photos: a `Photos`, for the other
+    arguments see `fingerprints`."""
+    return pairs(fingerprints(photos.paths, root, non_rgb, workers), photos.labels)
+
+
+def fingerprints(paths, root, non_rgb, workers):
+    """The fingerprint of each photo, see `entry`; b'' for one that cannot be used.
 
     Args:
-        paths: as in the index; labels: int [n].
-        root: data.root, whose cache of inspections saves the decoding; non_rgb: annotate.non_rgb; workers: processes that decode.
+        paths: as in the index; root: data.root, whose cache of inspections saves the decoding; non_rgb: annotate.non_rgb; workers: processes
+            that decode.
     """
     entries = [Entry(path.replace(os.sep, '/'), 'train', '') for path in paths]
     cached = inspection_cache.load(root, inspection_cache.key(non_rgb))
     stamps = inspection_cache.stamps(entries) if cached else bytearray(len(entries) * len(NEVER))
     unread = inspection_cache.restore(cached, root, entries, stamps) if cached else range(len(entries))
     inspection.inspect_entries(entries, unread, stamps, non_rgb == 'convert', workers)
-    usable = [number for number, entry in enumerate(entries) if entry.fingerprint]
-    return pairs([entries[number].fingerprint for number in usable], np.asarray(labels)[usable], usable)
+    return [entry.fingerprint for entry in entries]
 
 
-def pairs(fingerprints, labels, numbers):
-    """`find` for fingerprints; labels: int [m]; numbers: list [m], those of the photos."""
-    found = {}
-    by_pixels = {}
-    for place, fingerprint in enumerate(fingerprints):
-        by_pixels.setdefault(identity(fingerprint), []).append(place)
+def pairs(prints, labels):
+    """`find` for fingerprints; labels: int [n]."""
+    labels, usable = np.asarray(labels), [number for number, one in enumerate(prints) if one]
+    found, by_pixels = {}, {}
+    for number in usable:
+        by_pixels.setdefault(identity(prints[number]), []).append(number)
     for same in by_pixels.values():
         for one in same:
             other = next((other for other in same if labels[other] != labels[one]), None)
             if other is not None:
-                found[numbers[one]] = numbers[other]
+                found[one] = other
     for label in np.unique(labels):
-        own, others = np.flatnonzero(labels == label), np.flatnonzero(labels != label)
-        nearest, _ = near_duplicates.find([fingerprints[n] for n in others], [fingerprints[n] for n in own])
-        for place, other in zip(own, nearest):
+        own = [number for number in usable if labels[number] == label]
+        others = [number for number in usable if labels[number] != label]
+        nearest, _ = near_duplicates.find([prints[n] for n in others], [prints[n] for n in own])
+        for number, other in zip(own, nearest):
             if other >= 0:
-                found.setdefault(numbers[place], numbers[others[other]])
+                found.setdefault(number, others[other])
     return found
