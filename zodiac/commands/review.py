@@ -165,6 +165,7 @@ def show(found, folder):
     todo = listing.open_findings(found)
     for kind, words in (
         (listing.LABEL, 'label probably wrong'),
+        (listing.DOUBT, 'label in doubt'),
         (listing.COPY, 'the same photo with another label'),
         (listing.OUTLIER, 'unlike all classes'),
     ):

@@ -1,7 +1,7 @@
 """The ranked list of photos: rows for review.csv and the pages. A row is a dict with the keys of COLUMNS.
 
-kind: `label`, the label is probably wrong; `copy`, a photo of another class looks the same; `outlier`, like none of the classes; '' for the
-other photos; `new` for photos without a label. Photos that were decided on come last.
+kind: `label`, the label is probably wrong; `doubt`, another class is more probable; `copy`, a photo of another class looks the same;
+`outlier`, like none of the classes; '' for the other photos; `new` for photos without a label. Photos that were decided on come last.
 """
 
 import numpy as np
@@ -12,9 +12,9 @@ COLUMNS = (
     *('rank', 'path', 'kind', 'split', 'label', 'suggested', 'probability_of_label', 'probability_of_suggested'),
     *('quality', 'unfamiliar', 'copy', 'decision'),
 )
-LABEL, COPY, OUTLIER, NEW = 'label', 'copy', 'outlier', 'new'
+LABEL, DOUBT, COPY, OUTLIER, NEW = 'label', 'doubt', 'copy', 'outlier', 'new'
 KEYS = 9  # classes that can be chosen by a key
-ORDER = {LABEL: 0, COPY: 0, OUTLIER: 1, '': 2}
+ORDER = {LABEL: 0, DOUBT: 0, COPY: 0, OUTLIER: 1, '': 2}
 
 
 def rows(judged, photos, twins, decisions):
@@ -26,10 +26,14 @@ def rows(judged, photos, twins, decisions):
     """
     found = []
     for number, path in enumerate(photos.paths):
-        kind = (
-            LABEL if judged.wrong[number] else COPY if number in twins else OUTLIER if judged.strange[number] else ''
-        )
         given, suggested = int(photos.labels[number]), int(judged.suggested[number])
+        kinds = (
+            (LABEL, judged.wrong[number]),
+            (COPY, number in twins),
+            (DOUBT, suggested != given),
+            (OUTLIER, judged.strange[number]),
+        )
+        kind = next((kind for kind, holds in kinds if holds), '')
         if kind == COPY and suggested == given:
             suggested = int(photos.labels[twins[number]])
         likely = judged.probabilities[number]

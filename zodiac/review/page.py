@@ -27,7 +27,7 @@ def write(path, name, found, photos, neighbours, command, basis, language=None):
         language,
         name=name,
         n=len(found),
-        kinds={kind: sum(row['kind'] == kind for row in todo) for kind in (listing.LABEL, listing.COPY, listing.OUTLIER)},
+        kinds={kind: sum(row['kind'] == kind for row in todo) for kind in listing.ORDER},
         decided=sum(bool(row['decision']) for row in found),
         rows=shown,
         all=len(todo),
