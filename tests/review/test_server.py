@@ -6,9 +6,9 @@ import json
 import pytest
 
 pytest.importorskip('cleanlab', reason='requirements-review.txt is not installed')
-TestClient = pytest.importorskip('fastapi.testclient', reason='requirements-serve.txt is not installed').TestClient
 
 from conftest import files_below
+from fastapi.testclient import TestClient
 from PIL import Image
 from small_review import HOST, TOKEN, make
 
@@ -47,7 +47,7 @@ def test_undo_is_another_line_and_photos_are_not_changed(client, workdir):
     before = {path: content for path, content in files_below('.').items() if path.endswith('.png')}
     for action, seen in (('drop', 0), ('undo', 2)):
         assert decide(client, action=action, seen=seen).status_code == 200
-    assert (workdir / "photos/corrections.csv").read_text().count("\n") == 3
+    assert (workdir / 'photos/corrections.csv').read_text().count('\n') == 3
     assert {path: content for path, content in files_below('.').items() if path.endswith('.png')} == before
 
 

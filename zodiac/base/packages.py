@@ -166,7 +166,11 @@ def install(missing, file=BASE):
     """
     files, others = [], []
     for module in missing:
-        having = [name for name in (file, BASE, SERVE, DEPLOY, SWEEP, REVIEW, DEMO) if package_of(module) in requirements(name)]
+        having = [
+            name
+            for name in (file, BASE, SERVE, DEPLOY, SWEEP, REVIEW, DEMO)
+            if package_of(module) in requirements(name)
+        ]
         if module == 'paddle':
             files.insert(0, paddle_set())
         elif having:

@@ -74,9 +74,10 @@ import numpy as np
 import evaluate
 import train
 from dataset import Loader, ZodiacDataset
-from zodiac.base import class_names, device, networks, runs
-from zodiac.data import corrections
+from zodiac.base import class_names, device, formatting, runs, walk
+from zodiac.data import corrections, inspection
 from zodiac.data.folders import SPLITS
+from zodiac.data.scan import name_problem
 from zodiac.review import choose, findings, listing, page, server, twins
 from zodiac.review.photos import Photos
 from zodiac.training import features, linear_head, solved_run
@@ -93,16 +94,16 @@ def review(cfg, args):
     cfg = class_names.resolve(cfg)
     device.choose(cfg.device)
     decisions = corrections.read(cfg.data.root)  # a bad line ends here, before the work
-    cfg, extractor, basis = backbone(cfg)
+    cfg, extractor = backbone(cfg)
     photos = gather(cfg, extractor)
     folder = f'{cfg.run_dir}/report'
     os.makedirs(folder, exist_ok=True)
     if args.new:
         found, shown = rank_new(cfg, extractor, photos, args, decisions)
         listing.write_csv(f'{folder}/review_new.csv', found)
-        print(f'{len(found)} photos to label first: {folder}/review_new.csv')
+        print(f'photos to label first, {len(listing.open_findings(found))}: {folder}/review_new.csv')
     else:
-        found, shown = rank(cfg, photos, args, decisions, basis, folder)
+        found, shown = rank(cfg, photos, args, decisions, folder)
     if args.serve:
         review = server.Review(runs.shortest(cfg.run_dir), cfg.data.root, photos.names, *shown)
         server.serve(review, args.port, args.lang, lambda address: print(f'open: {address} (Ctrl-C stops)', flush=True))
@@ -111,25 +112,26 @@ def review(cfg, args):
 
 
 def backbone(cfg):
-    """(settings, features.Extractor, words): whose features the photos are judged by. That of the run if its backbone is frozen; the features
-    of a network that was trained on these photos would flatter their labels, so for such a run it is the network that it started from.
+    """(settings, features.Extractor): whose features the photos are judged by. That of the run if its backbone is frozen. Features
+    that were learned from these photos would confirm their labels, so for another run it is the network that it started from.
 
     Raises: UserError for a run that was trained from scratch.
     """
     _, origin, _, extractor = evaluate.predictor(cfg)
-    words = networks.credit(cfg.model.arch) or cfg.model.arch
     if extractor is not None:
-        return cfg, extractor, words
+        return cfg, extractor
     if not cfg.model.pretrained:
         raise UserError(
-            f'{cfg.run_dir}: was trained from random weights, so there is no network that does not know these photos; train one with frozen '
-            f'ImageNet weights, -c configs/photos.yaml -o data.root={cfg.data.root}, and review that run'
+            f'{cfg.run_dir}: was trained from random weights, so there is no network that does not know these photos; train one that '
+            f'starts from ImageNet weights (-c configs/photos.yaml -o data.root={cfg.data.root}) and review that run'
         )
     model = dataclasses.replace(cfg.model, freeze='backbone', unfreeze_epoch=0)
     own = dataclasses.replace(cfg, model=model, train=dataclasses.replace(cfg.train, head='linear', views=0))
-    note(f'{origin["weights"]} was trained on these photos and knows their labels; they are judged by its initial weights')
+    note(
+        f'{origin["weights"]} was trained on these photos and knows their labels; they are judged by its initial weights'
+    )
     network, _ = train.build_network(own, ZodiacDataset('train', augment=False, cfg=own))
-    return own, features.Extractor(own, network, Loader, note), words
+    return own, features.Extractor(own, network, Loader, note)
 
 
 def gather(cfg, extractor):
@@ -144,7 +146,7 @@ def gather(cfg, extractor):
     return Photos(list(paths), [split_of[path] for path in paths], labels, cfg.data.labels, flat, groups)
 
 
-def rank(cfg, photos, args, decisions, basis, folder):
+def rank(cfg, photos, args, decisions, folder):
     """(rows, (items, paths) for the page) of the labelled photos; writes review.csv and review.html."""
     note(f'judging {len(photos.paths)} photos over {findings.FOLDS} folds')
     balanced = cfg.train.class_weights == 'balanced'
@@ -154,7 +156,7 @@ def rank(cfg, photos, args, decisions, basis, folder):
     neighbours = findings.Neighbours(photos.views[0], photos.labels, photos.groups)
     listing.write_csv(f'{folder}/review.csv', found)
     command = calls.command('review', *sys.argv[1:], *([] if args.serve else ['--serve']))
-    page.write(f'{folder}/review.html', cfg.name, found, photos, neighbours, command, basis, args.lang)
+    page.write(f'{folder}/review.html', cfg.name, found, photos, neighbours, command, cfg.model.arch, args.lang)
     show(found, folder)
     items = [listing.item(row, judged.probabilities[row['number']], photos, neighbours) for row in found if row['kind']]
     return found, (items, photos.paths)
@@ -189,7 +191,9 @@ def rank_new(cfg, extractor, photos, args, decisions):
         tolerance=linear_head.ROUGH,
     )
     likely = head.probabilities(values)
-    order = choose.rank(values, likely, args.count, cfg.seed)
+    done = np.array([bool(listing.decided(decisions.get(path))) for path in paths])
+    left = np.flatnonzero(~done)
+    order = np.concatenate([left[choose.rank(values[left], likely[left], args.count, cfg.seed)], np.flatnonzero(done)])
     found = listing.new_rows(paths, likely, order, photos.names, decisions)
     neighbours = findings.Neighbours(
         np.concatenate([values, photos.views[0]]),
@@ -201,24 +205,24 @@ def rank_new(cfg, extractor, photos, args, decisions):
 
 
 def new_features(cfg, extractor, folder, known):
-    """(paths, float32 [n, d]) of the usable photos below a folder, without those of the real paths `known`. Raises UserError without any."""
-    from zodiac.base import walk
-    from zodiac.data import inspection
-    from zodiac.data.scan import name_problem
-
-    skipped = []
-    found = [path for path in walk.walk(folder.rstrip('/') or '/', lambda path, why: skipped.append(path))]
+    """(paths, float32 [n, d]) of the usable photos below a folder, but for those whose real path is in `known`. Raises UserError if there
+    are none."""
+    found = walk.walk(folder.rstrip('/') or '/', lambda path, why: None)
     found = [path for path in found if os.path.realpath(path) not in known and not name_problem(path)]
     convert = cfg.annotate.non_rgb == 'convert'
     usable = [
         path
-        for path, one in zip(found, inspection.inspect_all(found, convert, min(device.cores(), max(1, len(found) // 32))))
+        for path, one in zip(
+            found, inspection.inspect_all(found, convert, min(device.cores(), max(1, len(found) // 32)))
+        )
         if not one.reason
     ]
     if not usable:
-        raise UserError(f'{folder}: no photos there that can be used and are not in the run already; name another folder')
+        raise UserError(
+            f'{folder}: no photos there that can be used and are not in the run already; name another folder'
+        )
     if len(usable) < len(found):
-        note(f'{folder}: {len(found) - len(usable)} files cannot be used as photos and are left out')
+        note(f'{folder}: {formatting.count(len(found) - len(usable), "file")} cannot be used as photos')
     with files.temporary_folder() as place:
         with files.atomic_write(f'{place}/index.txt') as file:
             file.writelines(f'{path}\t0\n' for path in usable)

@@ -110,8 +110,8 @@ def append(root, path, action, label='', given='', reason='', seen=None):
 def apply(tree):
     """Change a `scan.Tree` as the file in its root says: set labels, take out dropped photos, add new ones to the training images.
 
-    Returns: what was done, for annotation.json: dict of relabelled (dicts of path, from, to, reason), dropped (path, class, reason), labelled
-        (path, class, reason) and gone, the paths of decisions without a photo.
+    Returns: what was done, for annotation.json: dict of relabelled (dicts of path, from, to, reason), dropped and labelled (path, class,
+        reason), and gone, the paths of decisions without a photo.
     Raises: UserError naming the line, for a label that is not a class.
     """
     done = {'relabelled': [], 'dropped': [], 'labelled': [], 'gone': []}
@@ -139,7 +139,7 @@ def apply(tree):
             problem = name_problem(path)
             kept.append(Entry(path, 'train', one.label, Verdict(problem) if problem else UNREAD))
             done['labelled'].append({'path': path, 'class': one.label, 'reason': one.reason})
-        else:
+        elif not (one.action == 'drop' and os.path.isfile(path)):  # a new photo that is not to be used
             done['gone'].append(path)
     tree.entries = kept
     return done

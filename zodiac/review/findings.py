@@ -1,6 +1,6 @@
 """Rank the photos of a run by how likely their label is wrong. Plain arrays; no Paddle.
 
-Two judges that did not learn from the photo give probabilities, and their mean counts: a head (folds), and the labels of the nearest photos.
+Two judges that did not learn from the photo give probabilities, and their mean counts: a head (over folds), and the nearest photos.
 Confident learning (Northcutt et al. 2021, "Confident learning: estimating uncertainty in dataset labels", arXiv:1911.00068; the package
 cleanlab) compares them with the labels. Wrong labels also mislead the judges, so they judge twice: the second time they do not learn from
 photos whose label they doubted.
@@ -23,15 +23,19 @@ NO_VOTE = 1e-3  # added to the votes for each class
 MOST_VOTERS = 20_000  # photos at most among which the nearest are searched, drawn at random
 NEAREST = 4  # photos shown of a class
 BLOCK = 1024  # photos whose distances are computed at once
-STRANGE = 3.0  # standard deviations by which a photo is less familiar than the mean one: an outlier
+STRANGE = 2.0  # standard deviations by which a photo is less familiar than the mean one: an outlier
 
 
 @dataclass(frozen=True)
 class Judged:
     """What was found about n photos of K classes."""
 
-    probabilities: np.ndarray  # float64 [n, K]: of judges that did not learn from the photo; NaN for photos that were not judged
-    quality: np.ndarray  # float64 [n]: the probability of the label, the lowest first in the list; 1 for photos that were not judged
+    probabilities: (
+        np.ndarray
+    )  # float64 [n, K]: of judges that did not learn from the photo; NaN for photos that were not judged
+    quality: (
+        np.ndarray
+    )  # float64 [n]: the probability of the label, the lowest first in the list; 1 for photos that were not judged
     wrong: np.ndarray  # bool [n]: the label is probably wrong, by confident learning
     suggested: np.ndarray  # int [n]: the most probable class
     unfamiliar: np.ndarray  # float64 [n]: standard deviations by which a photo is less familiar than the mean photo
@@ -66,7 +70,9 @@ def judge(views, labels, classes, balanced=False, seed=0, groups=None, rounds=RO
             wrong[held] = find_label_issues(labels[held], likely[held], filter_by='prune_by_noise_rate', n_jobs=1)
         quality[held] = get_label_quality_scores(labels[held], likely[held], method='self_confidence')
     likely[~held] = np.nan
-    return Judged(likely, quality, wrong & (suggested != labels), suggested, _unfamiliar(views[0], labels, seed, groups))
+    return Judged(
+        likely, quality, wrong & (suggested != labels), suggested, _unfamiliar(views[0], labels, seed, groups)
+    )
 
 
 def votes(features, labels, classes, groups, trusted, seed=0):

@@ -51,7 +51,7 @@ def rows(judged, photos, twins, decisions):
                 'unfamiliar': float(judged.unfamiliar[number]),
                 'twin': twins.get(number),
                 'copy': photos.paths[twins[number]] if number in twins else '',
-                'decision': _decision(decisions.get(path)),
+                'decision': decided(decisions.get(path)),
             }
         )
 
@@ -79,7 +79,7 @@ def new_rows(paths, probabilities, order, names, decisions):
                 'kind': NEW,
                 'suggested': names[best],
                 'probability_of_suggested': float(probabilities[number][best]),
-                'decision': _decision(decisions.get(paths[number])),
+                'decision': decided(decisions.get(paths[number])),
             }
         )
     return _ranked(sorted(found, key=lambda row: bool(row['decision'])))
@@ -89,7 +89,8 @@ def _ranked(found):
     return [{**row, 'rank': rank} for rank, row in enumerate(found, 1)]
 
 
-def _decision(decision):
+def decided(decision):
+    """What a `corrections.Decision` says, such as 'relabel dog'; '' for None and for one that was undone."""
     if decision is None or decision.action == 'undo':
         return ''
     return f'{decision.action} {decision.label}'.strip()
@@ -134,7 +135,9 @@ def item(row, likely, photos, neighbours):
                 numbers[:] = [twin, *(number for number in numbers if number != twin)]
     return {
         **{name: row[name] for name in ('number', 'path', 'kind', 'label', 'suggested')},
-        'top': [[photos.names[number], None if np.isnan(likely[number]) else float(likely[number])] for number in order],
+        'top': [
+            [photos.names[number], None if np.isnan(likely[number]) else float(likely[number])] for number in order
+        ],
         'near': near,
         'twin': twin,
     }

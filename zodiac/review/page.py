@@ -11,13 +11,13 @@ PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'list.html')
 SHOWN = 200  # photos; review.csv has all
 
 
-def write(path, name, found, photos, neighbours, command, basis, language=None):
+def write(path, name, found, photos, neighbours, command, arch, language=None):
     """Write the page.
 
     Args:
         name: of the run; found: see `listing.rows`; photos: a `Photos`; neighbours: a `findings.Neighbours`.
         command: that opens the page on which people decide.
-        basis: the network whose features were used, in words.
+        arch: the network whose features were used.
         language: in which it opens, one of `render.LANGUAGES`; None for that of the browser.
     """
     folder, todo = os.path.dirname(path), listing.open_findings(found)
@@ -32,7 +32,7 @@ def write(path, name, found, photos, neighbours, command, basis, language=None):
         rows=shown,
         all=len(todo),
         command=command,
-        basis=basis,
+        arch=arch,
     )
     with files.atomic_write(path) as file:
         file.write(page)

@@ -1,8 +1,8 @@
 """The local page on which people decide: one user, this machine only. Each decision is on the disk before it is answered.
 
-Other pages in the same browser must neither read nor write here. So every address begins with a random token, which only the printed address
-has; requests for another host name (DNS rebinding) or from another origin are refused; there is no CORS. No request names a file: photos
-have numbers.
+Other pages in the same browser must neither read nor write here. So every address begins with a random token, which only the printed
+address has; requests for another host name (DNS rebinding) or from another origin are refused; there is no CORS. No request names a file:
+photos have numbers.
 """
 
 import hmac
@@ -34,8 +34,8 @@ CONNECTIONS = 64
 class Review:
     """What the page shows.
 
-    `items`: list of dicts: number (of a photo), path, kind (see listing), label ('' for a new photo), suggested, top: [[class, probability],
-    ...], near: [[class, [numbers of photos]], ...], twin: number of a photo or None.
+    `items`: list of dicts: number (of a photo), path, kind (see listing), label ('' for a new photo), suggested, top ([class,
+    probability] pairs), near ([class, numbers of photos] pairs), twin (number of a photo, or None).
     """
 
     name: str  # of the run
@@ -61,7 +61,9 @@ class Review:
         action, label, reason, seen = (wanted.get(name) for name in ('action', 'label', 'reason', 'seen'))
         if item is None:
             raise ValueError('no such photo')
-        if action not in (('label', 'drop', 'undo') if item['kind'] == listing.NEW else ('keep', 'relabel', 'drop', 'undo')):
+        if action not in (
+            ('label', 'drop', 'undo') if item['kind'] == listing.NEW else ('keep', 'relabel', 'drop', 'undo')
+        ):
             raise ValueError('no such action')
         if action in corrections.WITH_LABEL and label not in self.classes:
             raise ValueError('no such class')
@@ -87,7 +89,11 @@ def create(review, token, hosts, language=None):
     """
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     html = render.render(PAGE, language, name=review.name)
-    headers = {**page.headers(html, "'self'"), 'Cache-Control': 'no-store', 'Cross-Origin-Resource-Policy': 'same-origin'}
+    headers = {
+        **page.headers(html, "'self'"),
+        'Cache-Control': 'no-store',
+        'Cross-Origin-Resource-Policy': 'same-origin',
+    }
 
     @app.get('/')
     def show():
@@ -151,12 +157,14 @@ def guarded(app, token, hosts):
             await app(scope, receive, send)
             return
         refused, path = '', scope['path']
-        given = {name: value for name, value in scope['headers']}
+        given = dict(scope['headers'])
         if given.get(b'host') not in names:
             refused = 'this host name is not served'
         elif given.get(b'origin', min(origins)) not in origins or given.get(b'sec-fetch-site') == b'cross-site':
             refused = 'requests of other pages are refused'
-        elif scope['method'] == 'POST' and (b'origin' not in given or given.get(b'content-type') != b'application/json'):
+        elif scope['method'] == 'POST' and (
+            b'origin' not in given or given.get(b'content-type') != b'application/json'
+        ):
             refused = 'only the page itself can decide'
         elif not hmac.compare_digest(path[: len(start)].encode(), start.encode()):
             refused = 'open the address that zodiac review has printed'

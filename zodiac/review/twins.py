@@ -18,8 +18,8 @@ def fingerprints(paths, root, non_rgb, workers):
     """The fingerprint of each photo, see `entry`; b'' for one that cannot be used.
 
     Args:
-        paths: as in the index; root: data.root, whose cache of inspections saves the decoding; non_rgb: annotate.non_rgb; workers: processes
-            that decode.
+        paths: as in the index; root: data.root, whose cache of inspections saves the decoding; non_rgb: annotate.non_rgb.
+        workers: processes that decode.
     """
     entries = [Entry(path.replace(os.sep, '/'), 'train', '') for path in paths]
     cached = inspection_cache.load(root, inspection_cache.key(non_rgb))
