@@ -57,7 +57,7 @@ def opened(served, page_of):
 
     def open_page(**settings):
         page = page_of(served[0], **settings)
-        wait_for(lambda: page.evaluate('document.getElementById("photo").naturalWidth > 0'))
+        wait_for(lambda: page.evaluate('document.getElementById("shown").naturalWidth > 0'))
         return page
 
     return open_page
