@@ -135,7 +135,9 @@ def test_wrong_usage_is_said_in_one_line(call_script, place):
 def test_a_run_that_was_trained_from_scratch_is_refused_with_the_next_step(call_script, place):
     done = call_script('train.py', '-o', 'name=scratch', 'data.root=photos', 'data.labels=auto', *SMALL, cwd=place)
     assert done.returncode == 0, done.stderr
-    assert_message(review(call_script, place, 'scratch'), 1, 'output/scratch: was trained from random weights', 'photos.yaml')
+    assert_message(
+        review(call_script, place, 'scratch'), 1, 'output/scratch: was trained from random weights', 'photos.yaml'
+    )
 
 
 def test_a_fine_tuned_run_is_judged_by_the_network_that_it_started_from(call_script, place):

@@ -94,4 +94,4 @@ def test_neighbours_are_the_nearest_photos_of_a_class_without_copies():
     features = np.array([[1, 0], [0.99, 0.1], [0.9, 0.3], [-1, 0.2], [-1, 0.1], [1, 0]], np.float32)
     near = findings.Neighbours(features, np.array([0, 0, 0, 1, 1, 0]), np.array([0, 1, 2, 3, 4, 0]))
     assert near.of(0, 0) == [1, 2] and near.of(0, 0, 1) == [1]
-    assert set(near.of(0, 1)) == {3, 4}
+    assert set(near.of(0, 1)) == {3, 4} and near.of(0, 2) == []

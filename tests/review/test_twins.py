@@ -26,6 +26,7 @@ def prints(workdir):
         ([0, 0, 0, 1, 1], {}),
         ([0, 1, 0, 1, 0], {0: 1, 1: 0, 2: 1}),
         ([0, 0, 1, 1, 0], {0: 2, 1: 2, 2: 1}),
+        ([3, 3, 5, 1, 0], {0: 2, 1: 2, 2: 1}),
     ],
 )
 def test_copies_of_another_class_are_found_in_both_directions(prints, labels, found):

@@ -150,8 +150,11 @@ class Neighbours:
         """List of the numbers of at most `count` photos of a class, the nearest first, without the photo itself."""
         if label not in self._found:
             own = np.flatnonzero(self.labels == label)
-            self._found[label] = own, NearestNeighbors(metric='cosine', algorithm='brute').fit(self.values[own])
+            search = NearestNeighbors(metric='cosine', algorithm='brute')
+            self._found[label] = own, search.fit(self.values[own]) if len(own) else None
         own, search = self._found[label]
+        if not len(own):
+            return []
         wanted = min(len(own), count + 1 + int((self.groups[own] == self.groups[number]).sum()))
         nearest = own[search.kneighbors(self.values[number : number + 1], wanted, return_distance=False)[0]]
         return [int(one) for one in nearest if self.groups[one] != self.groups[number]][:count]

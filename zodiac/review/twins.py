@@ -40,11 +40,12 @@ def pairs(prints, labels):
             other = next((other for other in same if labels[other] != labels[one]), None)
             if other is not None:
                 found[one] = other
-    for label in np.unique(labels):
-        own = [number for number in usable if labels[number] == label]
-        others = [number for number in usable if labels[number] != label]
-        nearest, _ = near_duplicates.find([prints[n] for n in others], [prints[n] for n in own])
-        for number, other in zip(own, nearest):
-            if other >= 0:
-                found.setdefault(number, others[other])
-    return found
+    near = {}  # {number: (distance, number of the other)}
+    for bit in range(int(labels.max(initial=0)).bit_length()):  # two classes differ in a bit of their numbers
+        sides = [[number for number in usable if labels[number] >> bit & 1 == side] for side in (0, 1)]
+        for own, others in (sides, sides[::-1]):
+            nearest, distance = near_duplicates.find([prints[n] for n in others], [prints[n] for n in own])
+            for number, other, bits in zip(own, nearest, distance):
+                if other >= 0:
+                    near[number] = min(near.get(number, (np.inf, 0)), (int(bits), others[other]))
+    return {**{number: other for number, (_, other) in near.items()}, **found}
