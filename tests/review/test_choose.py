@@ -27,6 +27,7 @@ def test_photos_that_are_the_same_are_not_all_chosen():
 
 def test_more_photos_than_there_are_and_certain_photos_do_not_fail():
     assert sorted(choose.rank(np.ones((3, 2)), likely(1, 1, 1), 10)) == [0, 1, 2]
+    assert len(choose.rank(np.ones((0, 2)), np.ones((0, 2)), 10)) == 0
 
 
 def test_the_choice_is_the_same_each_time():

@@ -1,4 +1,4 @@
-"""The page on which people decide, in a real browser, and what a killed server keeps."""
+"""The pages in a real browser: the one on which people decide, with what a killed server keeps, and the list."""
 
 import os
 import signal
@@ -11,9 +11,13 @@ import pytest
 pytest.importorskip('cleanlab', reason='requirements-review.txt is not installed')
 pytest.importorskip('uvicorn', reason='requirements-review.txt is not installed')
 
-from conftest import ROOT, THEMES, require_accessible
+import numpy as np
+from conftest import ROOT, THEMES, make_tree, require_accessible
 
 from zodiac.data import corrections
+from zodiac.review import findings, listing
+from zodiac.review import page as listed
+from zodiac.review.photos import Photos
 
 PATHS = {0: 'photos/cat/cat_0.png', 3: 'photos/dog/dog_0.png', 5: 'photos/dog/dog_2.png', 6: 'new/n.png'}
 SERVER = """
@@ -183,4 +187,30 @@ def test_the_page_is_accessible(opened, theme):
     require_accessible(page)
     page.keyboard.press('k')
     page.wait_for_selector('text=Photo 2 of 4')
+    require_accessible(page)
+
+
+@pytest.mark.parametrize('theme', THEMES)
+def test_the_list_shows_each_finding_beside_a_similar_photo_and_is_accessible(workdir, page_of, theme):
+    make_tree(workdir / 'photos', ['cat', 'dog'], {'': 3}, '.png')
+    paths = [f'photos/{label}/{label}_{number}.png' for label in ('cat', 'dog') for number in range(3)]
+    labels, rng = np.repeat([0, 1], 3), np.random.default_rng(0)
+    photos = Photos(paths, ['train'] * 6, labels, ['cat', 'dog'], [rng.normal(size=(6, 4))], np.arange(6))
+    likely = np.array([[0.1, 0.9], [0.4, 0.6], [0.8, 0.2], [0.3, 0.7], [0.2, 0.8], [np.nan, np.nan]])
+    wrong, strange = np.arange(6) == 0, 3.0 * (np.arange(6) == 4)
+    judged = findings.Judged(likely, np.linspace(0, 1, 6), wrong, np.array([1, 1, 0, 1, 1, 1]), strange)
+    found = listing.rows(judged, photos, {2: 3, 3: 2}, {})
+    neighbours = findings.Neighbours(photos.views[0], labels, photos.groups)
+    listed.write('report/review.html', 'pets', found, photos, neighbours, 'zodiac review pets --serve', 'lite')
+
+    page = page_of(
+        (workdir / 'report/review.html').as_uri(), color_scheme=theme, viewport={'width': 320, 'height': 700}
+    )
+
+    assert page.evaluate('document.documentElement.scrollWidth') <= 320
+    assert page.locator('.wall li').count() == 5 and page.locator('.wall img').count() == 10
+    texts = page.locator('.wall li').all_inner_texts()
+    assert 'labelled cat 10.0% · looks like dog 90.0%' in texts[0] and 'The label is probably wrong.' in texts[0]
+    assert 'Beside it: that photo, labelled dog.' in texts[2] and 'It is unlike all classes.' in texts[4]
+    assert '1 of 6 photos has a label that is probably wrong.' in page.inner_text('.lead')
     require_accessible(page)

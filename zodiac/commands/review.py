@@ -3,7 +3,7 @@
     python -m zodiac review pets                       # output/pets/report/review.html, review.csv
     python -m zodiac review pets --serve               # a local page: the photo large, keep, relabel, drop, undo by keyboard
     python -m zodiac review pets --new photos_2026     # which photos without a label to label first; with --serve, label them
-    python annotate.py pets_photos                     # applies the decisions; then train again
+    python annotate.py photos                          # applies the decisions; then train again
 
 Each photo of the run is judged by a model that did not learn from it. Decisions go to corrections.csv in the folder of the photos, one line
 each; photos are never moved or changed. Needs requirements-review.txt.
@@ -105,8 +105,8 @@ def review(cfg, args):
     else:
         found, shown = rank(cfg, photos, args, decisions, folder)
     if args.serve:
-        review = server.Review(runs.shortest(cfg.run_dir), cfg.data.root, photos.names, *shown)
-        server.serve(review, args.port, args.lang, lambda address: print(f'open: {address} (Ctrl-C stops)', flush=True))
+        shown = server.Review(runs.shortest(cfg.run_dir), cfg.data.root, photos.names, *shown)
+        server.serve(shown, args.port, args.lang, lambda address: print(f'open: {address} (Ctrl-C stops)', flush=True))
     else:
         print(f'decide: {calls.command("review", *sys.argv[1:], "--serve")}')
 
@@ -207,7 +207,12 @@ def rank_new(cfg, extractor, photos, args, decisions):
 def new_features(cfg, extractor, folder, known):
     """(paths, float32 [n, d]) of the usable photos below a folder, but for those whose real path is in `known`. Raises UserError if there
     are none."""
-    found = walk.walk(folder.rstrip('/') or '/', lambda path, why: None)
+
+    def skip(path, why):
+        if isinstance(why, OSError):
+            raise why
+
+    found = walk.walk(os.path.normpath(folder).replace(os.sep, '/'), skip)
     found = [path for path in found if os.path.realpath(path) not in known and not name_problem(path)]
     convert = cfg.annotate.non_rgb == 'convert'
     usable = [

@@ -15,6 +15,8 @@ def rank(features, probabilities, count, seed=0):
         features: float [n, d]; probabilities: float [n, classes], of a head that learned from the labelled photos.
     """
     values, errors = np.asarray(features, np.float64), np.array(probabilities, np.float64)
+    if not len(values):
+        return np.array([], int)
     values = values / max(float(np.sqrt(np.square(values).sum(1).mean())), 1e-12)
     errors[np.arange(len(errors)), errors.argmax(1)] -= 1
     square = np.square(values).sum(1) * np.square(errors).sum(1)
