@@ -6,8 +6,9 @@
     python annotate.py -c configs/photos.yaml -o annotate.list=photos.csv  # a list of images and classes
 
 Takes folders `<split>/<class>/` or just `<class>/`; `val/`, `validation/` and `dev/` also count as `valid/`. A split without a folder is
-drawn from the training images, class by class, with `seed`; an image keeps its split (splits.tsv) when others are added or removed. No
-image is moved or changed. An index line is `path<TAB>class number`, with the path relative to the working directory.
+drawn from the training images, class by class, with `seed`; an image keeps its split (splits.tsv) when others are added or removed. What
+`zodiac review` has decided (corrections.csv in data.root) is applied. No image is moved or changed. An index line is
+`path<TAB>class number`, with the path relative to the working directory.
 """
 
 if __name__ == '__main__':
@@ -29,7 +30,7 @@ import config
 from zodiac.base import calls, files
 from zodiac.base.device import cores
 from zodiac.base.errors import UserError, run
-from zodiac.data import exact_duplicates, groups, inspection_cache, splits, summary
+from zodiac.data import corrections, exact_duplicates, groups, inspection_cache, splits, summary
 from zodiac.data.entry import NEVER, UNREAD
 from zodiac.data.folders import SPLIT_NAMES, SPLITS
 from zodiac.data.scan import DRAWN, OUTPUTS, name_problem, scan
@@ -49,13 +50,14 @@ def annotate(cfg):
         labels = cfg.data.labels if isinstance(cfg.data.labels, list) else ()
         archive.unpack_once(settings.archive, root, (*SPLIT_NAMES, *labels), settings.encoding)
     tree = scan_root(cfg)
+    corrected = corrections.apply(tree)
 
     entries = [entry for entry in tree.entries if entry.verdict is UNREAD]
     cache_key = inspection_cache.key(settings.non_rgb)
     cached = inspection_cache.load(tree.root, cache_key)
     stamps = inspection_cache.stamps(entries) if cached else bytearray(len(entries) * len(NEVER))
     unchanged = cached and cached.stamps == stamps and cached.paths == inspection_cache.listing(tree.root, entries)
-    if unchanged and cached.run == inputs_and_outputs(tree, cfg):
+    if unchanged and cached.run == inputs_and_outputs(tree, corrected, cfg):
         print('no file has changed since the last run', file=sys.stderr)
         summary.show(files.read_json(f'{root}/annotation.json'))
         return
@@ -100,11 +102,11 @@ def annotate(cfg):
         near_copies = near_duplicates.of_training(by_split)
         if not join or not groups.join_near_copies(accepted, near_copies, fractions):
             break
-    content = summary.build(root, tree.labels, decided_by, tree, by_split, duplicates, near_copies)
+    content = summary.build(root, tree.labels, decided_by, tree, by_split, duplicates, near_copies, corrected)
     write(content, by_split, gone, cfg)
     summary.show(content)
     try:
-        inspection_cache.save(tree.root, cache_key, inputs_and_outputs(tree, cfg), entries, stamps)
+        inspection_cache.save(tree.root, cache_key, inputs_and_outputs(tree, corrected, cfg), entries, stamps)
     except UserError as error:  # the index files are complete
         print(f'{error}; the next run will read all files again', file=sys.stderr)
 
@@ -148,7 +150,7 @@ def _say(line):
     print(line, file=sys.stderr)
 
 
-def inputs_and_outputs(tree, cfg):
+def inputs_and_outputs(tree, corrected, cfg):
     """A hash of everything except file contents that a run depends on, and the hashes of the files it writes."""
     settings = {**vars(cfg.annotate), 'workers': None}
     bad_names = [entry.path for entry in tree.entries if name_problem(entry.path)]
@@ -162,6 +164,7 @@ def inputs_and_outputs(tree, cfg):
         tree.junk,
         bad_names,
         tree.rows,
+        corrected,
     ]
     outputs = {}
     for name in OUTPUTS:

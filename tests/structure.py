@@ -23,6 +23,7 @@ WINGS = {  # of zodiac/, each with those that it may import
     'report': {'images', 'pages', 'base'},
     'training': {'models', 'data', 'inference', 'base'},
     'doctor': {'data', 'base'},
+    'review': {'training', 'data', 'report', 'serving', 'images', 'pages', 'base'},
 }
 
 

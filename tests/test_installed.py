@@ -78,7 +78,7 @@ def shell(site, tmp_path):
 def test_a_wheel_has_one_package_with_the_same_scripts(site):
     assert {path.name for path in site.iterdir() if path.suffix not in ('.whl', '.dist-info')} == {'zodiac', 'bin'}
     (metadata,) = (path.read_text(encoding='utf-8') for path in site.glob('*.dist-info/METADATA'))
-    assert {'cpu', 'weights', 'serve', 'deploy', 'sweep', 'demo'} == {
+    assert {'cpu', 'weights', 'serve', 'deploy', 'sweep', 'review', 'demo'} == {
         *re.findall('^Provides-Extra: (.*)', metadata, re.M)
     }
     for module in (*DOORS, *COMMANDS):

@@ -16,7 +16,7 @@ from structure import reachable
 from zodiac.base import calls, packages
 
 SCRIPTS = [f'{name}.py' for name in ('annotate', 'train', 'evaluate', 'export', 'predict', 'serve', 'demo')]
-SCRIPTS.append('zodiac/commands/sweep.py')
+SCRIPTS += ['zodiac/commands/sweep.py', 'zodiac/commands/review.py']
 # Packages that scripts can do without, or that only some settings need.
 OPTIONAL = {'simplejpeg', 'onnx', 'onnxruntime', 'openvino'}
 
@@ -84,7 +84,8 @@ def test_a_script_without_packages_names_all_that_it_needs_and_one_command_that_
 
 @pytest.mark.parametrize('script', SCRIPTS)
 def test_a_script_checks_for_every_package_that_it_imports(script):
-    files = (packages.BASE, packages.SERVE, packages.DEPLOY, packages.DEMO, packages.SWEEP, 'requirements-cpu.txt')
+    names = ('BASE', 'SERVE', 'DEPLOY', 'DEMO', 'SWEEP', 'REVIEW')
+    files = (*(getattr(packages, name) for name in names), 'requirements-cpu.txt')
     listed = {packages.module_of(name) for file in files for name in packages.requirements(file)}
     without_paddle = {'paddle'} if script in ('annotate.py', 'predict.py', 'serve.py') else set()
     reached = set()
@@ -92,6 +93,11 @@ def test_a_script_checks_for_every_package_that_it_imports(script):
         text = (ROOT / f'{module.replace(".", "/")}.py').read_text(encoding='utf-8')
         reached |= set(re.findall(r'^ *(?:import|from) (\w+)', text, re.MULTILINE))
     assert (reached & listed) - OPTIONAL - without_paddle <= asked(script)
+
+
+def test_the_packages_of_the_two_servers_have_the_same_bounds():
+    serve, review = ((ROOT / name).read_text().splitlines() for name in (packages.SERVE, packages.REVIEW))
+    assert {line for line in review if line[0] != '#' and not line.startswith('cleanlab')} <= {*serve}
 
 
 def test_only_missing_packages_are_named(without, tmp_path):

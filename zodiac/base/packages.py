@@ -12,8 +12,8 @@ import sys
 
 from zodiac.base.calls import FOLDER, ROOT, here, python
 
-BASE, SERVE, DEPLOY, SWEEP, DEMO, WEIGHTS = (
-    f'requirements-{name}.txt' for name in ('base', 'serve', 'deploy', 'sweep', 'demo', 'weights')
+BASE, SERVE, DEPLOY, SWEEP, REVIEW, DEMO, WEIGHTS = (
+    f'requirements-{name}.txt' for name in ('base', 'serve', 'deploy', 'sweep', 'review', 'demo', 'weights')
 )
 NEWEST_PYTHON = (3, 13)  # for which Paddle is published
 BUILDS = ('paddlepaddle', 'paddlepaddle-gpu')
@@ -152,7 +152,11 @@ def install(missing, file=BASE):
     """
     files, others = [], []
     for module in missing:
-        having = [name for name in (file, BASE, SERVE, DEPLOY, SWEEP, DEMO) if package_of(module) in requirements(name)]
+        having = [
+            name
+            for name in (file, BASE, SERVE, DEPLOY, SWEEP, REVIEW, DEMO)
+            if package_of(module) in requirements(name)
+        ]
         if module == 'paddle':
             files.insert(0, paddle_set())
         elif having:

@@ -15,7 +15,8 @@ from zodiac.data.folders import DEPTH, SPLIT_NAMES, SPLITS, class_names, name_of
 
 DRAWN = 'splits.tsv'  # see `splits.record`
 OUTPUTS = (*(f'{split}.txt' for split in SPLITS), 'annotation.json', DRAWN, groups.NAME)
-OWN_FILES = (*OUTPUTS, 'unpacked.json', '.inspected')
+CORRECTIONS = 'corrections.csv'  # see corrections
+OWN_FILES = (*OUTPUTS, CORRECTIONS, 'unpacked.json', '.inspected')
 BREAKS_A_LINE = re.compile(r'[\t\n\r]')
 
 

@@ -9,18 +9,19 @@ import sys
 
 from zodiac.base import calls, files, schema
 from zodiac.data.entry import content, setting_for
-from zodiac.data.scan import SPLITS
+from zodiac.data.scan import CORRECTIONS, SPLITS
 
 SHOWN = 3  # ignored files and folders named on the terminal; annotation.json has all
 
 
-def build(root, labels, settings, tree, splits, duplicates, near_copies):
+def build(root, labels, settings, tree, splits, duplicates, near_copies, corrected):
     """The content of annotation.json.
 
     Args:
         root: data.root; settings: dict of those that decided.
         tree: the `scan.Tree`, with a verdict on each entry; splits: {split: accepted entries}.
-        duplicates: see `exact_duplicates.groups`; near_copies: see `near_duplicates.of_training`.
+        duplicates: see `exact_duplicates.groups`; near_copies: see `near_duplicates.of_training`; corrected: see
+            `corrections.apply`.
     """
     accepted = [entry for entry in tree.entries if not entry.verdict.reason]
     rejected = [entry for entry in tree.entries if entry.verdict.reason]
@@ -57,6 +58,7 @@ def build(root, labels, settings, tree, splits, duplicates, near_copies):
         'sizes': _sizes(accepted),
         'modes': dict(modes.most_common()),
         'near_duplicates': near_copies,
+        'corrections': corrected,
         'groups': len({entry.group for entry in accepted if entry.group}),
         'outside_class_folders': [_encodable(path) for path in tree.stray],
         'junk': [_encodable(path) for path in tree.junk],
@@ -125,6 +127,7 @@ def show(summary):
     for reason, count in summary['rejected_by_reason'].items():
         setting = setting_for(reason)
         print(f'left out: {count} {reason}' + (f' ({setting} includes them)' if setting else ''))
+    _show_corrections(summary)
     _print_ignored('junk files or folders', summary['junk'])
     _print_ignored('files or folders outside the class folders', summary['outside_class_folders'])
     _warn_of_duplicates(summary)
@@ -141,6 +144,21 @@ def _print_ignored(what, paths):
     if paths:
         shown = ', '.join([*map(files.printable, paths[:SHOWN]), *(['...'] if len(paths) > SHOWN else [])])
         print(f'{what} ignored: {len(paths)} ({shown})')
+
+
+def _show_corrections(summary):
+    """Print what corrections.csv has changed, and warn of photos that are gone."""
+    done, path = summary.get('corrections') or {}, f'{summary["root"]}/{CORRECTIONS}'
+    names = {'relabelled': 'relabelled', 'dropped': 'dropped', 'labelled': 'new photos'}
+    counts = [f'{len(done[key])} {name}' for key, name in names.items() if done.get(key)]
+    if counts:
+        print(f'corrections of {path}: {", ".join(counts)}')
+    gone = done.get('gone')
+    if gone:
+        photos = '1 photo is not there any more' if len(gone) == 1 else f'{len(gone)} photos are not there any more'
+        _warn(
+            f'{path}: {photos} ({files.printable(gone[0])}{", ..." if len(gone) > 1 else ""}); their lines have no effect'
+        )
 
 
 def _warn_of_duplicates(summary):

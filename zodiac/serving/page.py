@@ -28,15 +28,21 @@ def render(model, private=False):
         rejects=model.rejection is not None,
         examples=[] if private else [_address(pixels) for pixels in model.examples[:EXAMPLES]],
     )
+    return page, headers(page)
+
+
+def headers(page, images='blob: data:'):
+    """The headers of a page, HTML: it may run its own scripts, ask this server, and show images from the sources `images`."""
     policy = [
         "default-src 'none'",
-        'img-src blob: data:',
+        f'img-src {images}',
         "connect-src 'self'",
         "base-uri 'none'",
+        "form-action 'none'",
         "frame-ancestors 'none'",
         *(f'{tag}-src {" ".join(_digests(page, tag))}' for tag in ('script', 'style')),
     ]
-    return page, {'Content-Security-Policy': '; '.join(policy), 'Referrer-Policy': 'no-referrer'}
+    return {'Content-Security-Policy': '; '.join(policy), 'Referrer-Policy': 'no-referrer'}
 
 
 def _address(pixels):

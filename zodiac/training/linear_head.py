@@ -34,6 +34,7 @@ PER_CLASS = (3, 5, *(10 * 2**doubling for doubling in range(14)))  # images, at 
 DRAWS = 8  # of the learning curve
 FEW_DRAWS = 3  # of its points with more than `CHOOSE` images
 HELD_OUT = 0.3  # share of the images of each class that a draw is measured on
+IGNORED = -2  # fold of an image that is not looked at
 SMALL = 1 << 24  # values; on a smaller matrix several threads wait for each other most of the time
 
 
@@ -154,7 +155,7 @@ class _LeftOut:
 
     def __init__(self, space, fold, seed):
         fold = fold.copy()
-        fold[np.random.default_rng(seed).permutation(len(fold))[CHOOSE:]] = -2  # not looked at
+        fold[np.random.default_rng(seed).permutation(len(fold))[CHOOSE:]] = IGNORED
         self.space, self.fold, self.models, self.newest = space, fold, {}, {}
 
     def usable(self, folds):
@@ -174,7 +175,7 @@ class _LeftOut:
         return (-np.log(np.maximum(likely, 1e-12)) * self.space.importance[images]).sum()
 
     def _others(self, folds):
-        return np.flatnonzero(~np.isin(self.fold, [-2, *folds]))
+        return np.flatnonzero(~np.isin(self.fold, [IGNORED, *folds]))
 
 
 def _fit(values, labels, weights, strength, tolerance=ROUGH, start=None):
@@ -249,15 +250,21 @@ def require_folds(labels, groups, folds, class_names):
         )
 
 
-def over_folds(views, labels, classes, folds, balanced=False, seed=0, groups=None):
-    """Probabilities of each image, float64 [n, classes], from a head that did not learn from it nor from one of its group."""
+def over_folds(views, labels, classes, folds, balanced=False, seed=0, groups=None, trusted=None):
+    """Probabilities of each image, float64 [n, classes], from a head that did not learn from it nor from one of its group; zeros for the
+    images of a class with a single group, which every head learns from.
+
+    Args:
+        trusted: bool [n], the images to learn from; None: all.
+    """
     labels = np.asarray(labels)
     groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
     fold = deal(labels, groups, folds, seed)
-    strengths = _choose_for_folds(views, labels, classes, balanced, fold, seed)
+    trusted = np.ones(len(labels), bool) if trusted is None else trusted
+    strengths = _choose_for_folds(views, labels, classes, balanced, np.where(trusted, fold, IGNORED), seed)
     probabilities = np.zeros((len(labels), classes))
     for number in range(folds):
-        kept, out = fold != number, fold == number
+        kept, out = (fold != number) & trusted, fold == number
         chosen = [view[kept] for view in views]
         head = solve(chosen, labels[kept], classes, balanced, seed, groups[kept], strengths.get(number), ROUGH)
         probabilities[out] = head.probabilities(views[0][out])
