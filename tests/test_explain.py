@@ -69,7 +69,7 @@ def test_the_output_of_predict_is_taken(made, tmp_path, call_script):
     photos = [made / name for name in NAMES]
     for how, name in (('--json', 'a.jsonl'), ('--csv', 'a.csv')):
         more = [how] if how == '--json' else [how, tmp_path / name]
-        done = call_script('predict.py', made / 'infer', *photos, '--top', '4', *more, cwd=tmp_path)
+        done = call_script('predict.py', made / 'infer', *photos, '--top', '4', '--precision', 'fp32', *more, cwd=tmp_path)
         if how == '--json':
             (tmp_path / name).write_text(done.stdout)
         result = call_script(COMMAND, made / 'infer', *photos, '--theirs', name, cwd=tmp_path)

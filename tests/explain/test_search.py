@@ -172,6 +172,31 @@ def test_two_mistakes_are_found(session, photos, network, pair):
     assert any(all(words in text for words in pair) for text in texts if text == texts[0] or 'scaled' in text), texts
 
 
+def test_a_third_mistake_is_found_when_two_come_close(session, photos, network):
+    """What a first program with OpenCV often does."""
+    how = {'bgr': True, 'how': 'opencv linear', 'fit': 'stretch'}
+    texts = [fit.text for fit in explained(session, of(other_programs.run(network, photos, **how))).fits]
+    assert len(texts) == 1 and all(words in texts[0] for words in ('BGR', 'INTER_LINEAR', 'stretched to a square')), texts
+
+
+def test_decoding_in_full_is_no_mistake(tmp_path, export, photos, network):
+    """Where the export says that a large JPEG may be decoded at a fraction of its size, which most programs do not do."""
+    cfg = small_export.settings('image.resize=37', f'data.labels={LABELS}', 'image.interpolation=bilinear')
+    small_export.write(tmp_path / 'infer', export[1], cfg, with_onnx=False)
+    manifest = export_folder.read_manifest(str(tmp_path / 'infer'))
+    loaded = exported_model.load(str(tmp_path / 'infer'), 'cpu', 'paddle', 'fp32', checked=False)
+    own = programs.of_export(manifest, 'inference.yaml')
+    assert own.reduced == 'ours'
+    runner = running.Runner(loaded, manifest, [programs.Photo(path, 32) for path in photos])
+    noise = running.noise(runner, own)
+    for words, how in (('', {}), ('EXIF', {'exif': False}), ('INTER_LINEAR', {'how': 'opencv linear'})):
+        result = search.explain(runner, own, manifest, of(other_programs.run(network, photos, **how)), noise)
+        assert words in result.fits[0].text and len(result.fits[0].mistakes) == bool(words), result.fits
+    values = np.concatenate([runner.logits(number, [own]) for number in range(3)])
+    given = of(programs.softmax(values.astype(np.float64)))
+    assert search.explain(runner, own, manifest, given, noise).fits[0].mistakes == ()
+
+
 def test_numbers_printed_with_four_digits_are_enough(session, photos, network):
     for words in ('BGR', 'INTER_LINEAR', 'EXIF'):
         result = explained(session, of(other_programs.run(network, photos, **ONE[words]), digits=4))

@@ -32,6 +32,7 @@ from zodiac.base.errors import UsageError, UserError, run
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
 MOST_PHOTOS, SHOWN = 50, 8
+AS_FAR = ['', ', as closely as libraries round pixels', ', as closely as JPEG decoders agree']  # by search.Result.level
 
 
 def make_parser():
@@ -125,9 +126,9 @@ def verdict(result, best, given):
         return
     how = 'the same classes' if given.only_labels else f'the numbers match within {best.largest:.1g}'
     if not best.mistakes:
-        yield f'No difference to explain: {how}.' if result.level < 2 else f'No mistake needed: {how}, as far as JPEG decoders differ.'
+        yield f'No difference to explain: {how}{AS_FAR[result.level]}.'
     else:
-        yield f'{best.text}: with this, {how}.'
+        yield f'{best.text}: with this, {how}{AS_FAR[result.level]}.'
     others = result.fits[1:]
     if others:
         yield f'These fit as well ({len(others)}):'
@@ -154,13 +155,7 @@ def limits(result, given, noise):
         f'Without any mistake, a probability of these photos moves: {engine}rounding of pixels by up to {noise.rounding:.1g}, '
         f'another JPEG decoder by up to {noise.decoder:.1g}.'
     )
-    if result.fits and result.level == 2 and best_is_mistake(result):
-        yield 'The explanation fits only as closely as JPEG decoders differ.'
     yield f'Tried: {formatting.count(result.tried, "explanation")}, {result.passes:,} inputs of the network.'
-
-
-def best_is_mistake(result):
-    return bool(result.fits[0].mistakes)
 
 
 def save(path, image):

@@ -65,7 +65,6 @@ def of_inputs(own, manifest):
         Mistake('width and height swapped', (('layout', 'turned'),), ANY),
         Mistake('transparency dropped, CMYK and 16 bits converted plainly', (('modes', 'plain'),), CLEAR),
         Mistake('transparent parts placed on black, not white', (('modes', 'black'),), CLEAR),
-        Mistake('JPEG decoded at its full size', (('reduced', False),), LARGE_JPEG),
         Mistake("JPEG decoded at a reduced size (Pillow's draft mode)", (('reduced', 'draft'),), LARGE_JPEG),
         *(
             Mistake(f'JPEG decoded at 1/{factor} of its size', (('reduced', factor),), LARGE_JPEG)

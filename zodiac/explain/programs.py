@@ -1,5 +1,6 @@
 """A program that runs an exported model, as data: each field is a choice, from decoding the photo to the numbers that it reports."""
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ UNDONE = {  # the turns that are not their own inverse
     Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
     Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
 }
+
+
+LOOK = (True, 'ours', 'smooth')  # upright, modes and chroma of a Program that makes no mistake in them
 
 
 @dataclass(frozen=True)
@@ -85,25 +89,35 @@ class Photo:
         look = (program.upright, program.modes, program.chroma)
         return self.pixels(look, program.reduced, program.frame, program.filter)
 
-    def _pixels(self, look, reduced, frame, name):
-        size = self.size
-        if reduced == 'ours':
-            return self._as_exported(frame, name)
-        image = self.decoded(*look, reduced)
-        if frame[0] == 'pad':
-            return _padded(image, size, frame[1], name)
-        if frame[0] == 'squash' and frame[1] != size:
-            squashed, edge = scaling.scale(image, (0, 0, *image.size), (frame[1], frame[1]), name), (frame[1] - size) // 2
-            return squashed.crop((edge, edge, edge + size, edge + size))
-        return scaling.scale(image, part_of(frame, image.size, size), (size, size), name)
+    def turned_while_scaled(self, program):
+        """As `framed`, but with the columns scaled before the rows, so that some numbers are rounded otherwise; PIL image."""
+        turned = Photo.__new__(Photo)
+        turned.path, turned.size = self.path, self.size
+        turned.decoded = lambda *how: self.decoded(*how).transpose(Image.Transpose.TRANSPOSE)
+        turned.pixels = turned._pixels
+        plain = dataclasses.replace(program, reduced=False)
+        return turned.framed(plain).transpose(Image.Transpose.TRANSPOSE)
 
-    def _as_exported(self, frame, name):
-        """As `transforms.read` with REDUCED."""
-        choose = functools.partial(part_of, frame, size=self.size)
-        if frame[0] == 'pad' or (frame[0] == 'squash' and frame[1] != self.size):
-            return self.pixels((True, 'ours', 'smooth'), False, frame, name)
-        image, part = decoding.decode_part(self.path, choose, self.size)
-        return scaling.scale(image, part, (self.size, self.size), name)
+    def _pixels(self, look, reduced, frame, name):
+        if reduced == 'ours' and look == LOOK and frame[0] != 'pad' and _is_whole(frame, self.size):
+            choose = functools.partial(part_of, frame, size=self.size)
+            image, part = decoding.decode_part(self.path, choose, self.size)
+            return scaling.scale(image, part, (self.size, self.size), name)
+        image = self.decoded(*look, self._factor(frame) if reduced == 'ours' else reduced)
+        if frame[0] == 'pad':
+            return _padded(image, self.size, frame[1], name)
+        if _is_whole(frame, self.size):
+            return scaling.scale(image, part_of(frame, image.size, self.size), (self.size, self.size), name)
+        squashed, edge = scaling.scale(image, (0, 0, *image.size), (frame[1], frame[1]), name), (frame[1] - self.size) // 2
+        return squashed.crop((edge, edge, edge + self.size, edge + self.size))
+
+    def _factor(self, frame):
+        """The part of its size at which `decoding.decode_part` decodes this photo: 8, 4, 2, or False for all of it."""
+        if frame[0] == 'pad' or not _is_whole(frame, self.size):
+            return False
+        left, top, right, bottom = part_of(frame, self.decoded(*LOOK, False).size, self.size)
+        enough = min(right - left, bottom - top) / self.size
+        return next((factor for factor in (8, 4, 2) if factor <= enough), False)
 
     def _decoded(self, upright, modes, chroma, reduced):
         with decoding.open_image(self.path) as image:
@@ -120,6 +134,11 @@ class Photo:
             image.load()
             converted = _as_rgb[image.mode if image.mode == 'YCbCr' else modes](image)
             return converted.transpose(turned) if upright and turned is not None else converted
+
+
+def _is_whole(frame, size):
+    """Whether a frame is scaled in one step: a stretched photo may be cut afterwards."""
+    return frame[0] != 'squash' or frame[1] == size
 
 
 def part_of(frame, shape, size):

@@ -1,5 +1,6 @@
 """Find the fewest mistakes that turn the numbers of an export into those of another program."""
 
+import dataclasses
 import itertools
 from dataclasses import dataclass
 from typing import List, Tuple
@@ -8,7 +9,11 @@ import numpy as np
 
 from zodiac.explain import mistakes, orders, programs
 
-MOST = 2  # mistakes at a time
+MOST = 2  # mistakes at a time; a third is only added to the pairs that come closest
+EXTENDED = 8  # pairs
+ALONE = {'precision', 'chroma'}  # fields of mistakes that are not tried with others: they change little
+LEFT = 0.2  # share of the distance without mistakes that an explanation may leave
+MUCH_NEARER = 0.1
 ALIKE = 3.0  # explanations whose distance is within this factor of the best one fit equally
 
 
@@ -41,17 +46,19 @@ class Result:
 def explain(runner, own, manifest, theirs, noise):
     """The Result for a Runner, the Program of the export, its manifest, Theirs and Noise."""
     search = _Search(runner, own, manifest, theirs, noise)
-    levels = range(1) if theirs.only_labels else range(len(noise.limits))
-    for level in levels:
-        for count in range(MOST + 1):
-            fits = [fit for fit in search.fits(count) if fit.distance <= noise.limits[level]]
-            if fits:
-                return search.result(_best(fits, noise.limits[0]), level)
+    for level, count in [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 0), (2, 1), (2, 2)]:
+        fits = [fit for fit in search.fits(count) if fit.distance <= search.limit(level, count)]
+        if fits and count == 0 and level:  # a mistake of little effect, if it explains nearly all of the difference
+            nearer = [fit for fit in search.fits(1) if fit.distance <= MUCH_NEARER * fits[0].distance]
+            fits = nearer or fits
+        if fits:
+            return search.result(_best(fits, noise.limits[0]), level)
     return search.result([], -1)
 
 
 def _best(fits, floor):
     fits = sorted(fits, key=lambda fit: (fit.distance, fit.largest))
+    fits = list({fit.text: fit for fit in reversed(fits)}.values())[::-1]  # the better one of two bases
     return [fit for fit in fits if fit.distance <= max(ALIKE * fits[0].distance, floor)]
 
 
@@ -79,14 +86,25 @@ class _Search:
         self.after += named
         self.orders = {mistake.applied(own).labels for mistake in named}
         self.numbers = range(len(runner.photos))
-        self.found, self.tried, self.closest, self.with_precisions = {}, 0, [], False
-        base = self.logits(own)
-        self.first = int(np.argmax(distances(own, base, theirs)[1])) if not theirs.only_labels else 0
+        self.found, self.tried, self.nearest = {}, 0, []
+        base, full = self.logits(own), dataclasses.replace(own, reduced=False)
+        same = np.array([runner.same_inputs(number, own, full) for number in self.numbers])
+        self.bases = [own] if same.all() else [own, full]
+        distance, _ = distances(own, base, theirs)
+        self.worst = float(distance.max())
+        self.first = int(np.argmax(np.where(np.isfinite(distance), distance, 1) * np.where(same, 1, 0.3)))  # fewer inputs to run if both bases are the same
         self.unseen = [mistake for mistake in self.inputs if self.unchanged(mistake)]
+        self.inputs = [mistake for mistake in self.inputs if mistake not in self.unseen]
+
+    def limit(self, level, count):
+        """The largest distance of a Fit with `count` mistakes. Beyond the difference of engines it must also leave little of the
+        distance that it explains."""
+        limit = self.noise.limits[level]
+        return min(limit, max(self.noise.limits[0], LEFT * self.worst)) if level and count else limit
 
     def unchanged(self, mistake):
-        program = mistake.applied(self.own)
-        return all(self.runner.same_inputs(number, program, self.own) for number in self.numbers)
+        pairs = [(mistake.applied(base), base) for base in self.bases]
+        return all(self.runner.same_inputs(number, *pair) for pair in pairs for number in self.numbers)
 
     def logits(self, program):
         return np.concatenate([self.runner.logits(number, [program]) for number in self.numbers])
@@ -98,36 +116,45 @@ class _Search:
         return self.found[count]
 
     def _fits(self, count):
+        if count > MOST:
+            for _, group, ending in sorted(self.nearest, key=lambda pair: pair[0])[:EXTENDED]:
+                more = [(*group, one) for one in self.inputs if _fit_together((*group, *ending, one)) and not _alone((one,))]
+                yield from self._tried(more, [ending])
+                longer = [(*ending, one) for one in self.after if _fit_together((*group, *ending, one))]
+                yield from self._tried([group], longer)
+            return
         if count == 1 and not self.theirs.only_labels:
             self.inputs += mistakes.of_precision(self.runner.precisions())
         for before in range(count, -1, -1):
             groups = combinations(self.inputs, before)
             if before == MOST:
-                groups = [some for some in groups if not any('precision' in one.fields() for one in some)]
-            yield from self._tried(groups, count - before)
+                groups = [group for group in groups if not _alone(group)]
+            yield from self._tried(groups, combinations(self.after, count - before), count - before - 1)
 
-    def _tried(self, groups, after):
-        """Fits of groups of mistakes in the inputs, each with `after` more in the outputs. The photo that differs most is looked at
-        first, and the others only where it fits."""
-        endings = combinations(self.after, after)
-        some = [applied(self.own, group) for group in groups]
+    def _tried(self, groups, endings, ordered=-1):
+        """Fits of groups of mistakes in the inputs, each with each ending, mistakes in the outputs, and if `ordered` is 0 or more, with
+        the class names in any order and so many mistakes in the outputs. The photo that differs most is looked at first, and the others
+        only where it fits. Decoding a JPEG in full, where the export allows a part of its size, is no mistake."""
+        groups = [(base, group) for group in groups for base in self.bases if base == self.own or not _reduces(group)]
+        some = [applied(base, group) for base, group in groups]
         logits = self.runner.logits(self.first, some) if some else []
         only = self.theirs_of([self.first])
-        for group, program, first in zip(groups, some, logits):
-            fitting = [ending for ending in endings if self._near(program, ending, first[None], only)]
-            general = after > 0 and self._may_be_ordered(group)
+        for (_, group), program, first in zip(groups, some, logits):
+            fitting = [ending for ending in endings if self._near(program, group, ending, first[None], only)]
+            general = ordered >= 0 and self._may_be_ordered()
             if not fitting and not general:
                 continue
             known = self.logits(program) if len(self.numbers) > 1 else first[None]
             for ending in fitting:
                 yield from self._fit(group + ending, applied(program, ending), known)
             if general:
-                yield from self._ordered(group, program, known, after - 1)
+                yield from self._ordered(group, program, known, ordered)
 
-    def _near(self, program, ending, logits, theirs):
+    def _near(self, program, group, ending, logits, theirs):
         self.tried += 1
-        whole = applied(program, ending)
-        distance, largest = (values[0] for values in distances(whole, logits, theirs))
+        distance = distances(applied(program, ending), logits, theirs)[0][0]
+        if len(group) + len(ending) == MOST:
+            self.nearest.append((distance, group, ending))
         return distance <= self.noise.limits[-1]
 
     def _fit(self, some, program, logits):
@@ -139,7 +166,7 @@ class _Search:
         theirs = self.theirs
         return type(theirs)(theirs.values[numbers], theirs.rounding[numbers], theirs.best[numbers])
 
-    def _may_be_ordered(self, group):
+    def _may_be_ordered(self):
         return not np.isnan(self.theirs.values).any() and len(self.labels) > 2
 
     def _ordered(self, group, program, logits, after):
@@ -167,13 +194,22 @@ class _Search:
         return sorted(found, key=lambda fit: (fit.distance, fit.largest))[:5]
 
 
+def _reduces(group):
+    return any('reduced' in mistake.fields() for mistake in group)
+
+
+def _alone(group):
+    return any(mistake.fields() & ALONE for mistake in group)
+
+
+def _fit_together(group):
+    """Whether mistakes concern different fields."""
+    return sum(len(mistake.fields()) for mistake in group) == len(set().union(*(mistake.fields() for mistake in group)))
+
+
 def combinations(some, count):
     """Tuples of `count` mistakes that concern different fields."""
-    return [
-        group
-        for group in itertools.combinations(some, count)
-        if sum(len(one.fields()) for one in group) == len(set().union(*(one.fields() for one in group)))
-    ]
+    return [group for group in itertools.combinations(some, count) if _fit_together(group)]
 
 
 def applied(program, some):
