@@ -41,7 +41,9 @@ NAMES = ['0.png', '1.png', '2.png']
 
 def test_a_mistake_is_named_and_shown(made, tmp_path, call_script):
     (tmp_path / 'theirs.json').write_text(json.dumps(numbers(made, NAMES, lambda pixels: pixels[..., ::-1])))
-    result = call_script(COMMAND, made / 'infer', *(made / name for name in NAMES), '--theirs', 'theirs.json', cwd=tmp_path)
+    result = call_script(
+        COMMAND, made / 'infer', *(made / name for name in NAMES), '--theirs', 'theirs.json', cwd=tmp_path
+    )
     assert_message(result, 0)
     assert 'BGR instead of RGB: with this, the numbers match within' in result.stdout
     assert 'another JPEG decoder by up to' in result.stdout and 'written: explain.png' in result.stdout
@@ -69,7 +71,9 @@ def test_the_output_of_predict_is_taken(made, tmp_path, call_script):
     photos = [made / name for name in NAMES]
     for how, name in (('--json', 'a.jsonl'), ('--csv', 'a.csv')):
         more = [how] if how == '--json' else [how, tmp_path / name]
-        done = call_script('predict.py', made / 'infer', *photos, '--top', '4', '--precision', 'fp32', *more, cwd=tmp_path)
+        done = call_script(
+            'predict.py', made / 'infer', *photos, '--top', '4', '--precision', 'fp32', *more, cwd=tmp_path
+        )
         if how == '--json':
             (tmp_path / name).write_text(done.stdout)
         result = call_script(COMMAND, made / 'infer', *photos, '--theirs', name, cwd=tmp_path)
@@ -86,7 +90,11 @@ def test_wrong_usage_and_wrong_files_are_named(made, tmp_path, call_script):
         ([made / 'infer', made / '9.png', '--theirs', 'x.json'], 1, '9.png: no such file or folder'),
         ([made / 'infer', 'no.png', '--theirs', 'x.json'], 1, 'no entry for this photo: no.png'),
         ([made, made / '0.png', '--theirs', 'x.json'], 1, 'infer'),
-        ([made / 'infer', made / '0.png', '--theirs', 'x.json', '--out', 'x.html'], 2, '--out x.html: must end in .png'),
+        (
+            [made / 'infer', made / '0.png', '--theirs', 'x.json', '--out', 'x.html'],
+            2,
+            '--out x.html: must end in .png',
+        ),
         ([made / 'infer', made / '0.png'], 2, '--theirs'),
     ]
     for arguments, status, words in cases:

@@ -57,7 +57,12 @@ def export(tmp_path_factory):
     paddle.seed(3)
     folder, network = tmp_path_factory.mktemp('export'), Sensitive()
     network.eval()
-    overrides = ['image.resize=37', f'data.labels={LABELS}', 'image.interpolation=bilinear', 'data.reduced_decoding=false']
+    overrides = [
+        'image.resize=37',
+        f'data.labels={LABELS}',
+        'image.interpolation=bilinear',
+        'data.reduced_decoding=false',
+    ]
     cfg = small_export.settings(*overrides)
     assert cfg.image.mean == list(other_programs.MEAN) and cfg.image.std == list(other_programs.STD)
     small_export.write(folder, network, cfg, with_onnx=False)
@@ -155,7 +160,7 @@ PAIRS = [
     ('EXIF', 'nearest pixel'),
     ('reshaped', 'which gives -1 to 1'),
     ('BGR', 'without softmax'),
-    ('bicubic with', 'softmax applied twice'),
+    ('INTER_LINEAR', 'softmax applied twice'),
     ('EXIF', 'sorted by name'),
     ('borders of black', 'Bee is what the model calls cat'),
     ('softmax applied twice', 'Bee is what the model calls cat'),
@@ -176,7 +181,9 @@ def test_a_third_mistake_is_found_when_two_come_close(session, photos, network):
     """What a first program with OpenCV often does."""
     how = {'bgr': True, 'how': 'opencv linear', 'fit': 'stretch'}
     texts = [fit.text for fit in explained(session, of(other_programs.run(network, photos, **how))).fits]
-    assert len(texts) == 1 and all(words in texts[0] for words in ('BGR', 'INTER_LINEAR', 'stretched to a square')), texts
+    assert len(texts) == 1 and all(words in texts[0] for words in ('BGR', 'INTER_LINEAR', 'stretched to a square')), (
+        texts
+    )
 
 
 def test_decoding_in_full_is_no_mistake(tmp_path, export, photos, network):
@@ -234,7 +241,9 @@ def test_mistakes_that_give_the_same_numbers_are_given_together(session, photos,
     alone = running.Runner(runner.model, manifest, [programs.Photo(square, 32)])
     given = of(other_programs.run(network, [square], fit='stretch'))
     texts = [fit.text for fit in search.explain(alone, own, manifest, given, running.noise(alone, own)).fits]
-    assert {'stretched to a square, not cut', 'short side scaled to 32 pixels (crop ratio 1), then the centre cut'} <= {*texts}
+    assert {'stretched to a square, not cut', 'short side scaled to 32 pixels (crop ratio 1), then the centre cut'} <= {
+        *texts
+    }
 
 
 def test_numbers_of_another_model_are_not_explained(session, photos):

@@ -69,7 +69,9 @@ def test_some_classes(tmp_path):
     assert found.best.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize('content', ['[0.1, 0.7, 0.2]', '{"cat": 0.1, "dog": 0.7, "猫": 0.2}', '{"a.jpg": [0.1, 0.7, 0.2]}'])
+@pytest.mark.parametrize(
+    'content', ['[0.1, 0.7, 0.2]', '{"cat": 0.1, "dog": 0.7, "猫": 0.2}', '{"a.jpg": [0.1, 0.7, 0.2]}']
+)
 def test_a_single_photo(tmp_path, content):
     assert theirs.read(write(tmp_path, content), PHOTOS[:1], LABELS).values.tolist() == ROWS[:1]
 

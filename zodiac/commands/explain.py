@@ -37,9 +37,16 @@ AS_FAR = ['', ', as closely as libraries round pixels', ', as closely as JPEG de
 
 def make_parser():
     parser = argparse.ArgumentParser(**calls.how_called(__doc__))
-    parser.add_argument('infer_dir', metavar='RUN', help='a run, such as pets or output/pets, or the folder that export.py wrote')
+    parser.add_argument(
+        'infer_dir', metavar='RUN', help='a run, such as pets or output/pets, or the folder that export.py wrote'
+    )
     parser.add_argument('paths', nargs='+', metavar='PHOTO', help='the photos, or folders of them')
-    parser.add_argument('--theirs', required=True, metavar='FILE', help='what the other program said of the photos: JSON, CSV, .npy or .npz')
+    parser.add_argument(
+        '--theirs',
+        required=True,
+        metavar='FILE',
+        help='what the other program said of the photos: JSON, CSV, .npy or .npz',
+    )
     parser.add_argument(
         '--out', default='explain.png', metavar='FILE', help='picture of what the network sees (default: explain.png)'
     )
@@ -96,7 +103,9 @@ def find(paths):
 def show(result, best, runner, own, manifest, given, noise):
     """Print the numbers of both programs, the explanation, and how far to trust it."""
     model, labels = runner.model, [str(label) for label in manifest['labels']]
-    print(f'{model.name}: {model.engine}, {model.precision}; numbers of {formatting.count(len(runner.photos), "photo")}\n')
+    print(
+        f'{model.name}: {model.engine}, {model.precision}; numbers of {formatting.count(len(runner.photos), "photo")}\n'
+    )
     for line in formatting.table(both(runner, own, labels, given), formatting.columns()):
         print(line)
     print()
@@ -137,7 +146,9 @@ def verdict(result, best, given):
         if len(others) > SHOWN:
             yield f'  and {len(others) - SHOWN} more'
         kinds = {mistake.tells for fit in result.fits for mistake in fit.mistakes}
-        advice = 'probabilities instead of classes' if given.only_labels else f'a photo {" or one ".join(sorted(kinds))}'
+        advice = (
+            'probabilities instead of classes' if given.only_labels else f'a photo {" or one ".join(sorted(kinds))}'
+        )
         yield f'To tell them apart, add {advice}.'
 
 
@@ -160,7 +171,14 @@ def limits(result, given, noise):
 
 def save(path, image):
     with files.atomic_write(path, binary=True) as file:
-        image.save(file, format='JPEG' if path.lower().endswith(('.jpg', '.jpeg')) else 'WEBP' if path.lower().endswith('.webp') else 'PNG')
+        image.save(
+            file,
+            format='JPEG'
+            if path.lower().endswith(('.jpg', '.jpeg'))
+            else 'WEBP'
+            if path.lower().endswith('.webp')
+            else 'PNG',
+        )
     print(f'written: {path}')
 
 

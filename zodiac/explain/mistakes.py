@@ -150,7 +150,10 @@ def _numbers(own, step):
         if not _close(numbers, own.numbers)
     ]
     bgr = programs.numbers_of(CAFFE[::-1], 1, 1)
-    return [*found, Mistake(f'{own_text}BGR, 0 to 255 minus the mean of Caffe', (('numbers', bgr), ('order', 'BGR')), ANY)]
+    return [
+        *found,
+        Mistake(f'{own_text}BGR, 0 to 255 minus the mean of Caffe', (('numbers', bgr), ('order', 'BGR')), ANY),
+    ]
 
 
 def _close(numbers, others):
@@ -162,7 +165,10 @@ def _frames(own, size):
     kind, *more = own.frame
     frames = {}
     if kind != 'squash':
-        frames['stretched to a square, not cut' if kind == 'crop' else 'stretched to a square, without borders'] = ('squash', size)
+        frames['stretched to a square, not cut' if kind == 'crop' else 'stretched to a square, without borders'] = (
+            'squash',
+            size,
+        )
     shorts = {round(size * 256 / 224): '0.875', int(size / 0.9): '0.9', int(size / 0.95): '0.95', size: '1', 256: ''}
     if kind == 'crop':
         shorts[more[0]] = ''

@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image
 
 from zodiac.base.errors import UserError
-from zodiac.images import decoding, transforms
 from zodiac.explain import scaling
-
+from zodiac.images import decoding, transforms
 
 UNDONE = {  # the turns that are not their own inverse
     Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
@@ -27,15 +26,23 @@ LOOK = (True, 'ours', 'smooth')  # upright, modes and chroma of a Program that m
 class Program:
     """`of_export` gives the program that does as the export says; mistakes.py changes fields of it."""
 
-    frame: Tuple  # ('crop', short side, how it is centred, rounded), ('squash', side, then cut to size) or ('pad', colour)
+    frame: (
+        Tuple  # ('crop', short side, how it is centred, rounded), ('squash', side, then cut to size) or ('pad', colour)
+    )
     filter: str  # one of scaling.FILTERS
-    numbers: Optional[Tuple]  # (factor, shift) of each channel: value * factor - shift; None: pixels, for the export to normalise
+    numbers: Optional[
+        Tuple
+    ]  # (factor, shift) of each channel: value * factor - shift; None: pixels, for the export to normalise
     reduced: object  # False, 'ours' (see transforms.REDUCED), 'draft' (Pillow's draft mode), 2, 4 or 8
     upright: bool = True  # EXIF orientation is applied
-    modes: str = 'ours'  # how other modes become RGB: 'ours', 'plain' (Pillow's convert) or 'black' behind transparent parts
+    modes: str = (
+        'ours'  # how other modes become RGB: 'ours', 'plain' (Pillow's convert) or 'black' behind transparent parts
+    )
     chroma: str = 'smooth'  # how a JPEG decoder enlarges the colours: 'smooth' or 'blocks'
     order: str = 'RGB'
-    layout: str = 'planes'  # 'reshaped': numbers of interleaved pixels taken for planes; 'turned': width and height swapped
+    layout: str = (
+        'planes'  # 'reshaped': numbers of interleaved pixels taken for planes; 'turned': width and height swapped
+    )
     mirror: bool = False  # logits averaged over the image and its mirror image
     precision: str = 'fp32'
     outputs: str = 'softmax'  # or 'logits', 'twice', 'sigmoid', 'log', 'percent'
@@ -89,14 +96,22 @@ class Photo:
         look = (program.upright, program.modes, program.chroma)
         return self.pixels(look, program.reduced, program.frame, program.filter)
 
-    def turned_while_scaled(self, program):
-        """As `framed`, but with the columns scaled before the rows, so that some numbers are rounded otherwise; PIL image."""
-        turned = Photo.__new__(Photo)
-        turned.path, turned.size = self.path, self.size
-        turned.decoded = lambda *how: self.decoded(*how).transpose(Image.Transpose.TRANSPOSE)
-        turned.pixels = turned._pixels
-        plain = dataclasses.replace(program, reduced=False)
-        return turned.framed(plain).transpose(Image.Transpose.TRANSPOSE)
+    def rounded(self, program, rows_first):
+        """As `framed` of a photo that is decoded in full, scaled in two steps, of which the first one rounds: PIL image.
+
+        A frame that is not scaled in one step is returned as it is.
+        """
+        program, size = dataclasses.replace(program, reduced=False), self.size
+        frame, name = program.frame, program.filter
+        if frame[0] == 'pad' or not _is_whole(frame, size):
+            return self.framed(program)
+        image = self.decoded(*LOOK, False)
+        left, top, right, bottom = part_of(frame, image.size, size)
+        if rows_first:
+            rows = scaling.scale(image, (0, top, image.width, bottom), (image.width, size), name)
+            return scaling.scale(rows, (left, 0, right, size), (size, size), name)
+        columns = scaling.scale(image, (left, 0, right, image.height), (size, image.height), name)
+        return scaling.scale(columns, (0, top, size, bottom), (size, size), name)
 
     def _pixels(self, look, reduced, frame, name):
         if reduced == 'ours' and look == LOOK and frame[0] != 'pad' and _is_whole(frame, self.size):
@@ -108,7 +123,10 @@ class Photo:
             return _padded(image, self.size, frame[1], name)
         if _is_whole(frame, self.size):
             return scaling.scale(image, part_of(frame, image.size, self.size), (self.size, self.size), name)
-        squashed, edge = scaling.scale(image, (0, 0, *image.size), (frame[1], frame[1]), name), (frame[1] - self.size) // 2
+        squashed, edge = (
+            scaling.scale(image, (0, 0, *image.size), (frame[1], frame[1]), name),
+            (frame[1] - self.size) // 2,
+        )
         return squashed.crop((edge, edge, edge + self.size, edge + self.size))
 
     def _factor(self, frame):
@@ -149,9 +167,7 @@ def part_of(frame, shape, size):
     if centred == 'round' and not rounded:
         return transforms.center_part(shape, size, resize)
     short = min(shape)
-    width, height = (
-        math.floor(resize * side / short + 0.5) if rounded else resize * side // short for side in shape
-    )
+    width, height = (math.floor(resize * side / short + 0.5) if rounded else resize * side // short for side in shape)
     places = {
         'round': lambda room: round(room / 2),
         'floor': lambda room: room // 2,
@@ -239,7 +255,9 @@ def _with_blocks(image):
     """A JPEG in YCbCr as RGB, with its colours enlarged without smoothing, as some decoders do."""
     light, *colours = image.split()
     colours = [
-        plane.reduce(2).resize([side + side % 2 for side in plane.size], Image.Resampling.NEAREST).crop((0, 0, *plane.size))
+        plane.reduce(2)
+        .resize([side + side % 2 for side in plane.size], Image.Resampling.NEAREST)
+        .crop((0, 0, *plane.size))
         for plane in colours
     ]
     return Image.merge('YCbCr', [light, *colours]).convert('RGB')

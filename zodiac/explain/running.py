@@ -11,6 +11,7 @@ from zodiac.inference import engines, exported_model, parity
 
 BATCH = 16
 ENGINE_SHARE = 2e-4  # of the spread of the logits: engines on other machines differ by so much
+ROUNDING_SHARE = 2e-3  # the same for rounded pixels, where they change less on these photos
 FACTOR = 2  # by how much other engines, libraries and decoders may differ more than the one that is measured here
 PRECISIONS = {'bf16': ('openvino', 'paddle'), 'int8': ('openvino', 'onnxruntime')}  # and what runs them
 
@@ -101,9 +102,16 @@ def noise(runner, own):
     """The Noise of these photos, for the Program of the export."""
     numbers = range(len(runner.photos))
     base = np.concatenate([runner.logits(number, [own]) for number in numbers])
-    images = [photo.framed(own) for photo in runner.photos]
-    inputs = np.stack([programs.inputs(own, image, runner.as_pixels) for image in images])
-    rounded = [programs.inputs(own, photo.turned_while_scaled(own), runner.as_pixels) for photo in runner.photos]
+    inputs = np.concatenate([runner.inputs(number, own)[:1] for number in numbers])
+    halves = [
+        run(
+            runner.model.outputs,
+            np.stack(
+                [programs.inputs(own, photo.rounded(own, rows_first), runner.as_pixels) for photo in runner.photos]
+            ),
+        )
+        for rows_first in (True, False)
+    ]
     blocks = dataclasses.replace(own, chroma='blocks', reduced=False)
     plain = dataclasses.replace(own, reduced=False)
     decoded = [runner.logits(number, [plain, blocks]) for number in numbers]
@@ -112,11 +120,11 @@ def noise(runner, own):
         if engine != runner.model.engine and other is None:
             other, name = _other(runner.model, engine), engine
     by_engine = _moved(base, run(other, inputs)) if other else (0.0, 0.0)
-    by_rounding = _moved(base, run(runner.model.outputs, np.stack(rounded)))
+    by_rounding = _moved(*halves)
     by_decoder = _moved(*(np.stack([pair[i] for pair in decoded]) for i in (0, 1)))
     spread = max(parity.spread(base), parity.LEAST_SPREAD)
     first = max(ENGINE_SHARE * spread, 4 * by_engine[0])
-    second = first + FACTOR * by_rounding[0]
+    second = first + ROUNDING_SHARE * spread + FACTOR * by_rounding[0]
     limits = (first, second, second + FACTOR * by_decoder[0])
     return Noise(limits, by_engine[1], by_rounding[1], by_decoder[1], name if other else '')
 

@@ -13,7 +13,7 @@ MOST = 2  # mistakes at a time; a third is only added to the pairs that come clo
 EXTENDED = 8  # pairs
 ALONE = {'precision', 'chroma'}  # fields of mistakes that are not tried with others: they change little
 LEFT = 0.2  # share of the distance without mistakes that an explanation may leave
-MUCH_NEARER = 0.1
+NEARER = 0.3  # a mistake within the rounding of pixels is believed if it leaves at most this share of the distance
 ALIKE = 3.0  # explanations whose distance is within this factor of the best one fit equally
 
 
@@ -49,7 +49,7 @@ def explain(runner, own, manifest, theirs, noise):
     for level, count in [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 0), (2, 1), (2, 2)]:
         fits = [fit for fit in search.fits(count) if fit.distance <= search.limit(level, count)]
         if fits and count == 0 and level:  # a mistake of little effect, if it explains nearly all of the difference
-            nearer = [fit for fit in search.fits(1) if fit.distance <= MUCH_NEARER * fits[0].distance]
+            nearer = [fit for fit in search.fits(1) if fit.distance <= NEARER * fits[0].distance]
             fits = nearer or fits
         if fits:
             return search.result(_best(fits, noise.limits[0]), level)
@@ -92,7 +92,9 @@ class _Search:
         self.bases = [own] if same.all() else [own, full]
         distance, _ = distances(own, base, theirs)
         self.worst = float(distance.max())
-        self.first = int(np.argmax(np.where(np.isfinite(distance), distance, 1) * np.where(same, 1, 0.3)))  # fewer inputs to run if both bases are the same
+        self.first = int(
+            np.argmax(np.where(np.isfinite(distance), distance, 1) * np.where(same, 1, 0.3))
+        )  # fewer inputs to run if both bases are the same
         self.unseen = [mistake for mistake in self.inputs if self.unchanged(mistake)]
         self.inputs = [mistake for mistake in self.inputs if mistake not in self.unseen]
 
@@ -118,7 +120,9 @@ class _Search:
     def _fits(self, count):
         if count > MOST:
             for _, group, ending in sorted(self.nearest, key=lambda pair: pair[0])[:EXTENDED]:
-                more = [(*group, one) for one in self.inputs if _fit_together((*group, *ending, one)) and not _alone((one,))]
+                more = [
+                    (*group, one) for one in self.inputs if _fit_together((*group, *ending, one)) and not _alone((one,))
+                ]
                 yield from self._tried(more, [ending])
                 longer = [(*ending, one) for one in self.after if _fit_together((*group, *ending, one))]
                 yield from self._tried([group], longer)
@@ -189,7 +193,9 @@ class _Search:
         found = []
         for some in combinations(self.inputs, 0) + combinations([*self.inputs, *self.after], 1):
             program = applied(self.own, some)
-            distance, largest = (float(values.max()) for values in distances(program, self.logits(program), self.theirs))
+            distance, largest = (
+                float(values.max()) for values in distances(program, self.logits(program), self.theirs)
+            )
             found.append(Fit(some, program, distance, largest))
         return sorted(found, key=lambda fit: (fit.distance, fit.largest))[:5]
 

@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import math
-import os
 import unicodedata
 from dataclasses import dataclass
 from decimal import Decimal
@@ -53,14 +52,14 @@ def read(path, photos, labels):
     if len(content) > LARGEST:
         raise UserError(f'{path}: more than {LARGEST >> 20} MB; keep only the numbers of these photos')
     labels = [unicodedata.normalize('NFC', str(label)) for label in labels]
-    if content[:6] == b'\x93NUMPY' or content[:4] == b'PK\x03\x04':
-        entries = _arrays(path, content)
-    else:
-        entries = _texts(path, content, len(photos))
+    is_numpy = content[:6] == b'\x93NUMPY' or content[:4] == b'PK\x03\x04'
+    entries = _arrays(path, content) if is_numpy else _texts(path, content, len(photos))
     rows = [_row(entry, where, labels) for entry, where in _in_order(path, entries, photos)]
     values, best = np.array([row[0] for row in rows]), [row[1] for row in rows]
     rounding = _rounding([row[2] for row in rows], values)
-    return Theirs(values, rounding, np.array([_best(value) if one is None else one for value, one in zip(values, best)]))
+    return Theirs(
+        values, rounding, np.array([_best(value) if one is None else one for value, one in zip(values, best)])
+    )
 
 
 def _best(values):
@@ -73,12 +72,16 @@ def _arrays(path, content):
         found = np.load(io.BytesIO(content), allow_pickle=False)
         arrays = {name: found[name] for name in found.files} if hasattr(found, 'files') else {'array': found}
     except Exception as error:  # damaged files raise many kinds
-        raise UserError(f'{path}: cannot be read ({one_line(error)}); write it with numpy.save or numpy.savez') from None
+        raise UserError(
+            f'{path}: cannot be read ({one_line(error)}); write it with numpy.save or numpy.savez'
+        ) from None
     names = next((arrays.pop(key) for key in ('paths', 'path', 'files', 'filenames') if key in arrays), None)
     named = [arrays[key] for key in LIST_KEYS if key in arrays]
     numeric = named or [array for array in arrays.values() if array.dtype.kind in 'fiu' and array.ndim in (1, 2)]
     if len(numeric) != 1 and not named:
-        raise UserError(f'{path}: has the arrays {", ".join(arrays) or "none"}; it must have one of numbers, [photos, classes]')
+        raise UserError(
+            f'{path}: has the arrays {", ".join(arrays) or "none"}; it must have one of numbers, [photos, classes]'
+        )
     array = numeric[0]
     if array.dtype.kind not in 'fiu' or array.ndim not in (1, 2):
         raise UserError(f'{path}: an array of {array.dtype} {list(array.shape)}; it must be numbers, [photos, classes]')
@@ -180,7 +183,9 @@ def _table(path, text):
     except csv.Error as error:
         raise UserError(f'{path}, line {reader.line_num}: cannot be read ({error})') from None
     if all(_is_number(cell) for cell in rows[0][1]):
-        return [(None, [Decimal(cell) for cell in _numeric(path, line, row)], f'{path}, line {line}') for line, row in rows]
+        return [
+            (None, [Decimal(cell) for cell in _numeric(path, line, row)], f'{path}, line {line}') for line, row in rows
+        ]
     header = [cell.lower() for cell in rows[0][1]]
     place = next((header.index(key) for key in PATH_KEYS if key in header), None)
     label = next((header.index(key) for key in LABEL_KEYS if key in header), None)
@@ -323,7 +328,7 @@ def _rounding(written, values):
         halves = [number for row in written for number in row if isinstance(number, np.float16)]
         return np.maximum(floor, 5e-4 * np.abs(np.nan_to_num(values))) if halves else floor
     places = max(max(0, -number.as_tuple().exponent) for number in numbers)
-    digits = max(len(number.as_tuple().digits) for number in numbers if number)  if any(numbers) else 1
+    digits = max(len(number.as_tuple().digits) for number in numbers if number) if any(numbers) else 1
     size = np.floor(np.log10(np.maximum(np.abs(np.nan_to_num(values)), 1e-300)))
     by_digits = np.where(size > -20, 10.0 ** (size - digits + 1), 0)
     return np.maximum(floor, np.maximum(0.5 * 10.0**-places, 0.5 * by_digits))
