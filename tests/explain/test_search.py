@@ -204,6 +204,34 @@ def test_decoding_in_full_is_no_mistake(tmp_path, export, photos, network):
     assert search.explain(runner, own, manifest, given, noise).fits[0].mistakes == ()
 
 
+OTHER_EXPORTS = {  # settings of the export; what the program does otherwise; words of the explanation
+    'pixels': (['export.preprocess=true'], {'bgr': True}, 'BGR'),
+    'pixels, no mistake': (['export.preprocess=true'], {}, ''),
+    'stretched': (['image.fit=squash'], {'short': 32}, 'short side scaled to 32'),
+    'padded': (['image.fit=pad'], {'fit': 'stretch'}, 'stretched to a square'),
+    'logits only': (['export.softmax=false'], {'softmax': 'never', 'exif': False}, 'EXIF'),
+}
+
+
+@pytest.mark.parametrize('kind', OTHER_EXPORTS)
+def test_other_kinds_of_exports(kind, tmp_path, export, photos, network):
+    overrides, how, words = OTHER_EXPORTS[kind]
+    cut = 'auto' if 'image.fit' in overrides[0] else 37
+    cfg = small_export.settings(
+        f'image.resize={cut}', f'data.labels={LABELS}', 'data.reduced_decoding=false', *overrides
+    )
+    small_export.write(tmp_path / 'infer', export[1], cfg, with_onnx=False)
+    manifest = export_folder.read_manifest(str(tmp_path / 'infer'))
+    loaded = exported_model.load(str(tmp_path / 'infer'), 'cpu', 'paddle', 'fp32', checked=False)
+    own = programs.of_export(manifest, 'inference.yaml')
+    runner = running.Runner(loaded, manifest, [programs.Photo(path, 32) for path in photos])
+    given = of(other_programs.run(network, photos, **how))
+    result = search.explain(runner, own, manifest, given, running.noise(runner, own))
+    assert len(result.fits) == 1 and words in result.fits[0].text, result
+    for fit in (*result.fits, *result.closest):
+        assert programs.seen(runner.inputs(0, fit.program)[0], manifest['transform'][-1]).size == (32, 32)
+
+
 def test_numbers_printed_with_four_digits_are_enough(session, photos, network):
     for words in ('BGR', 'INTER_LINEAR', 'EXIF'):
         result = explained(session, of(other_programs.run(network, photos, **ONE[words]), digits=4))

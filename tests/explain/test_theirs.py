@@ -11,10 +11,10 @@ from zodiac.explain import theirs
 PHOTOS, LABELS = ['photos/a.jpg', 'photos/b.jpg'], ['cat', 'dog', '猫']
 ROWS = [[0.1, 0.7, 0.2], [0.6, 0.25, 0.15]]
 BY_CLASS = [dict(zip(LABELS, row)) for row in ROWS]
-TOP = [
-    {'label': 'dog', 'probability': 0.7, 'top': [{'label': 'dog', 'probability': 0.7}, {'label': '猫', 'probability': 0.2}, {'label': 'cat', 'probability': 0.1}]},
-    {'label': 'cat', 'probability': 0.6, 'top': [{'label': 'cat', 'probability': 0.6}, {'label': 'dog', 'probability': 0.25}, {'label': '猫', 'probability': 0.15}]},
-]  # fmt: skip
+TOP = []
+for row in BY_CLASS:
+    ranked = [{'label': label, 'probability': row[label]} for label in sorted(row, key=row.get, reverse=True)]
+    TOP.append({**ranked[0], 'top': ranked, 'engine': 'paddle', 'precision': 'fp32'})
 WHOLE = {
     'lists by path': json.dumps(dict(zip(PHOTOS, ROWS))),
     'lists by name, in another order': json.dumps({'b.jpg': ROWS[1], 'a.jpg': ROWS[0], 'c.jpg': [1, 0, 0]}),

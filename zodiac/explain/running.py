@@ -88,11 +88,10 @@ def _other(model, engine, precision='fp32'):
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """How much numbers differ though nobody made a mistake. `limits`: the most that a logit moves, float, in growing order: by another
-    engine, by rounding of pixels (columns scaled before rows), by another JPEG decoder; `engine`, `rounding`, `decoder`: the same of a probability, measured on these photos."""
+    """How much numbers differ though nobody made a mistake."""
 
-    limits: tuple
-    engine: float
+    limits: tuple  # the most that a logit moves, in growing order: by another engine, by rounding of pixels, by another JPEG decoder
+    engine: float  # the same of a probability, as measured on these photos
     rounding: float
     decoder: float
     other: str  # the engine that was compared; '' without one

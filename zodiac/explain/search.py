@@ -68,10 +68,11 @@ def distances(program, logits, theirs):
     The distance is the least movement of the logits that, to first order, makes up for the difference beyond the rounding of the
     numbers: it compares 0.5 and 0.6 as well as 0.9998 and 0.9999. For labels alone it is 0 or infinite.
     """
-    values, sensitivity = programs.reported(program, logits)
+    with np.errstate(all='ignore'):  # a mistake can make numbers infinite
+        values, sensitivity = programs.reported(program, logits)
     if theirs.only_labels:
         return np.where(values.argmax(1) == theirs.best, 0.0, np.inf), np.zeros(len(values))
-    difference = np.abs(theirs.values - values)
+    difference = np.abs(theirs.values - np.where(np.isfinite(values), values, np.inf))
     moved = np.maximum(0, difference - theirs.rounding) / (sensitivity + 1e-12)
     return np.nanmax(moved, 1), np.nanmax(difference, 1)
 
@@ -92,9 +93,8 @@ class _Search:
         self.bases = [own] if same.all() else [own, full]
         distance, _ = distances(own, base, theirs)
         self.worst = float(distance.max())
-        self.first = int(
-            np.argmax(np.where(np.isfinite(distance), distance, 1) * np.where(same, 1, 0.3))
-        )  # fewer inputs to run if both bases are the same
+        fewer = np.where(same, 1, 0.3)  # inputs to run, where both bases are the same
+        self.first = int(np.argmax(np.where(np.isfinite(distance), distance, 1) * fewer))
         self.unseen = [mistake for mistake in self.inputs if self.unchanged(mistake)]
         self.inputs = [mistake for mistake in self.inputs if mistake not in self.unseen]
 

@@ -19,8 +19,9 @@ SCORE_KEYS = ('probability', 'score', 'confidence', 'prob')
 LIST_KEYS = ('probabilities', 'logits', 'scores', 'output', 'outputs')
 LARGEST = 64 << 20  # bytes
 FORMS = (
-    'give a JSON object {photo: [numbers in the order of the classes]}, {photo: {class: number}} or {photo: class}, a JSON list in the '
-    'order of the photos, a CSV file with the columns path,label,probability or with path and one column per class, or a .npy file [photos, classes]'
+    'give a JSON object {photo: [numbers in the order of the classes]}, {photo: {class: number}} or {photo: class}, a JSON list in '
+    'the order of the photos, a CSV file with the columns path,label,probability or with path and one per class, or a .npy file '
+    '[photos, classes]'
 )
 
 
