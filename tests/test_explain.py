@@ -45,7 +45,7 @@ def test_a_mistake_is_named_and_shown(made, tmp_path, call_script):
         COMMAND, made / 'infer', *(made / name for name in NAMES), '--theirs', 'theirs.json', cwd=tmp_path
     )
     assert_message(result, 0)
-    assert 'BGR instead of RGB: with this, the numbers match within' in result.stdout
+    assert 'BGR instead of RGB: your numbers match within' in result.stdout
     assert 'another JPEG decoder by up to' in result.stdout and 'written: explain.png' in result.stdout
     assert 'EXIF orientation ignored (would show on a photo with an EXIF orientation)' in result.stdout
     with Image.open(tmp_path / 'explain.png') as sheet:

@@ -1,5 +1,9 @@
 """Mistakes of other programs, one or two at a time, are found from their numbers."""
 
+import os
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import other_programs
 import pytest
@@ -286,3 +290,21 @@ def test_another_jpeg_decoder_is_told_from_a_mistake(session, photos, network):
     assert [fit.mistakes for fit in explained(session, of(values)).fits] == [()]
     values = other_programs.run(network, photos, smooth=False, bgr=True)
     assert explained(session, of(values)).fits[0].text == 'BGR instead of RGB'
+
+
+ARCHIVE = Path(os.environ.get('ZODIAC_DATA', '')) / 'animals8.zip'
+
+
+@pytest.mark.skipif(not ARCHIVE.is_file(), reason='ZODIAC_DATA names no folder with animals8.zip')
+def test_mistakes_on_real_photos_are_found(session, network, tmp_path):
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        names = [name for name in archive.namelist() if name.lower().endswith('.png')]
+        paths = [archive.extract(name, tmp_path) for name in names[:: len(names) // 3][:3]]
+    runner, own, manifest, _ = session
+    runner = running.Runner(runner.model, manifest, [programs.Photo(path, 32) for path in paths])
+    noise = running.noise(runner, own)
+    for words in (['BGR'], ['INTER_LINEAR'], ['stretched to a square'], ['BGR', 'INTER_AREA']):
+        how = {key: value for one in words for key, value in ONE[one].items()}
+        given = of(other_programs.run(network, paths, **how))
+        texts = [fit.text for fit in search.explain(runner, own, manifest, given, noise).fits]
+        assert len(texts) == 1 and all(word in texts[0] for word in words), texts

@@ -31,7 +31,7 @@ from zodiac.base import calls, files, formatting, photos
 from zodiac.base.errors import UsageError, UserError, run
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
-MOST_PHOTOS, SHOWN = 50, 8
+MOST_PHOTOS, SHOWN = 20, 8
 AS_FAR = ['', ', as closely as libraries round pixels', ', as closely as JPEG decoders agree']  # by search.Result.level
 
 
@@ -133,11 +133,11 @@ def verdict(result, best, given):
         for fit in result.closest:
             yield f'  {fit.text or "no mistake"}: the numbers differ by up to {fit.largest:.2g}'
         return
-    how = 'the same classes' if given.only_labels else f'the numbers match within {best.largest:.1g}'
+    how = 'yours are the same classes' if given.only_labels else f'your numbers match within {best.largest:.1g}'
     if not best.mistakes:
         yield f'No difference to explain: {how}{AS_FAR[result.level]}.'
     else:
-        yield f'{best.text}: with this, {how}{AS_FAR[result.level]}.'
+        yield f'{best.text}: {how}{AS_FAR[result.level]}.'
     others = result.fits[1:]
     if others:
         yield f'These fit as well ({len(others)}):'
