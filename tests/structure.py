@@ -18,6 +18,7 @@ WINGS = {  # of zodiac/, each with those that it may import
     'pages': {'base'},
     'inference': {'images', 'base'},
     'serving': {'inference', 'images', 'pages', 'base'},
+    'explain': {'inference', 'images', 'base'},
     'data': {'images', 'base'},
     'models': {'base'},
     'report': {'images', 'pages', 'base'},
