@@ -236,6 +236,18 @@ def test_other_kinds_of_exports(kind, tmp_path, export, photos, network):
         assert programs.seen(runner.inputs(0, fit.program)[0], manifest['transform'][-1]).size == (32, 32)
 
 
+def test_the_orientation_in_a_png_is_noticed_too(session, photos, network, tmp_path):
+    runner, own, manifest, _ = session
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    detailed(7, (211, 160)).save(tmp_path / 'a.png', exif=exif)
+    path = str(tmp_path / 'a.png')
+    alone = running.Runner(runner.model, manifest, [programs.Photo(path, 32)])
+    given = of(other_programs.run(network, [path], exif=False))
+    result = search.explain(alone, own, manifest, given, running.noise(alone, own))
+    assert [fit.text for fit in result.fits] == ['EXIF orientation ignored']
+
+
 def test_numbers_printed_with_four_digits_are_enough(session, photos, network):
     for words in ('BGR', 'INTER_LINEAR', 'EXIF'):
         result = explained(session, of(other_programs.run(network, photos, **ONE[words]), digits=4))

@@ -145,11 +145,13 @@ class Photo:
                 image.draft(image.mode, sides)
             if chroma == 'blocks' and is_jpeg and image.mode == 'RGB' and not reduced:
                 image.draft('YCbCr', image.size)
-            turned = decoding.turn(image) if is_jpeg else None
             if modes == 'ours' and image.mode != 'YCbCr':
-                image = decoding.to_rgb(image, self.path)
-                return image if upright or turned is None else image.transpose(UNDONE.get(turned, turned))
+                upright_image, turned = decoding.to_rgb(image, self.path), decoding.turn(image)
+                return (
+                    upright_image if upright or turned is None else upright_image.transpose(UNDONE.get(turned, turned))
+                )
             image.load()
+            turned = decoding.turn(image)
             converted = _as_rgb[image.mode if image.mode == 'YCbCr' else modes](image)
             return converted.transpose(turned) if upright and turned is not None else converted
 

@@ -138,8 +138,14 @@ class _Search:
     def _tried(self, groups, endings, ordered=-1):
         """Fits of groups of mistakes in the inputs, each with each ending, mistakes in the outputs, and if `ordered` is 0 or more, with
         the class names in any order and so many mistakes in the outputs. The photo that differs most is looked at first, and the others
-        only where it fits. Decoding a JPEG in full, where the export allows a part of its size, is no mistake."""
-        groups = [(base, group) for group in groups for base in self.bases if base == self.own or not _reduces(group)]
+        only where it fits. Decoding a JPEG in full, where the export allows a part of its size, is no mistake; programs with several
+        mistakes are taken to do so."""
+        *others, last = self.bases
+        groups = [
+            (base, group)
+            for group in groups
+            for base in ([last] if len(group) >= MOST or _reduces(group) else [*others, last])
+        ]
         some = [applied(base, group) for base, group in groups]
         logits = self.runner.logits(self.first, some) if some else []
         only = self.theirs_of([self.first])

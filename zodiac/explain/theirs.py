@@ -1,7 +1,6 @@
 """Read the numbers of another program: JSON, JSON lines, CSV, .npy or .npz, in the forms that programs write."""
 
 import codecs
-import csv
 import io
 import json
 import math
@@ -12,17 +11,10 @@ from decimal import Decimal
 import numpy as np
 
 from zodiac.base.errors import UserError, one_line
+from zodiac.explain import tables
 
-PATH_KEYS = ('path', 'file', 'filename', 'file_name', 'image', 'photo', 'name')
-LABEL_KEYS = ('label', 'class', 'prediction', 'class_name', 'predicted')
-SCORE_KEYS = ('probability', 'score', 'confidence', 'prob')
 LIST_KEYS = ('probabilities', 'logits', 'scores', 'output', 'outputs')
 LARGEST = 64 << 20  # bytes
-FORMS = (
-    'give a JSON object {photo: [numbers in the order of the classes]}, {photo: {class: number}} or {photo: class}, a JSON list in '
-    'the order of the photos, a CSV file with the columns path,label,probability or with path and one per class, or a .npy file '
-    '[photos, classes]'
-)
 
 
 @dataclass(frozen=True)
@@ -99,17 +91,17 @@ def _texts(path, content, count):
         coding = 'utf-16' if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else 'utf-8-sig'
         text = content.decode(coding)
     except UnicodeDecodeError as error:
-        raise UserError(f'{path}: is not text in UTF-8 (byte {error.start}); {FORMS}') from None
+        raise UserError(f'{path}: is not text in UTF-8 (byte {error.start}); {tables.FORMS}') from None
     if not text.strip():
-        raise UserError(f'{path}: is empty; {FORMS}')
+        raise UserError(f'{path}: is empty; {tables.FORMS}')
     if path.lower().endswith(('.csv', '.tsv')) or text.lstrip()[0] not in '[{':
-        return _table(path, text)
+        return tables.read(path, text)
     try:
         return list(_json_entries(path, _parse(text), count))
     except json.JSONDecodeError as error:
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
         if len(lines) < 2 or not _is_json(lines[0][1]):
-            raise UserError(f'{path}, line {error.lineno}: is not valid JSON ({error.msg}); {FORMS}') from None
+            raise UserError(f'{path}, line {error.lineno}: is not valid JSON ({error.msg}); {tables.FORMS}') from None
     found = []
     for number, line in lines:  # one JSON value per line
         try:
@@ -168,75 +160,10 @@ def _all_numbers(values):
 def _named(entry):
     """(path or None, entry without it)."""
     if isinstance(entry, dict):
-        for key in PATH_KEYS:
+        for key in tables.PATH_KEYS:
             if isinstance(entry.get(key), str):
                 return entry[key], {name: value for name, value in entry.items() if name != key}
     return None, entry
-
-
-def _table(path, text):
-    """A CSV file: with a header, or only numbers."""
-    first = text.lstrip('\n').partition('\n')[0]
-    delimiter = max('\t;,', key=first.count)
-    try:
-        reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
-    except csv.Error as error:
-        raise UserError(f'{path}, line {reader.line_num}: cannot be read ({error})') from None
-    if all(_is_number(cell) for cell in rows[0][1]):
-        return [
-            (None, [Decimal(cell) for cell in _numeric(path, line, row)], f'{path}, line {line}') for line, row in rows
-        ]
-    header = [cell.lower() for cell in rows[0][1]]
-    place = next((header.index(key) for key in PATH_KEYS if key in header), None)
-    label = next((header.index(key) for key in LABEL_KEYS if key in header), None)
-    others = [number for number in range(len(header)) if number != place]
-    if not others or (len(header) == 1 and label is None):
-        raise UserError(f'{path}, line {rows[0][0]}: only one column, {rows[0][1][0]!r}; {FORMS}')
-    found = []
-    for line, row in rows[1:]:
-        where = f'{path}, line {line}'
-        if len(row) != len(header):
-            raise UserError(f'{where}: {len(row)} columns, but the first line has {len(header)}')
-        name = None if place is None else row[place]
-        if label is None:
-            cells = {rows[0][1][number]: row[number] for number in others}
-            entry = {key: _number(cell, f'{where}, column {key}') for key, cell in cells.items() if cell}
-        else:
-            entry = _ranked(header, row, label, where)
-        found.append((name, entry, where))
-    return found
-
-
-def _ranked(header, row, label, where):
-    """label, probability, label2, probability2, ... as a dict, or a label alone."""
-    title, top = header[label], {}
-    score = next((key for key in SCORE_KEYS if key in header), None)
-    if score is None:
-        return row[label]
-    for rank in ['', *range(2, len(header))]:
-        if f'{title}{rank}' in header and f'{score}{rank}' in header:
-            top[row[header.index(f'{title}{rank}')]] = _number(row[header.index(f'{score}{rank}')], where)
-    return top
-
-
-def _numeric(path, line, row):
-    for cell in row:
-        _number(cell, f'{path}, line {line}')
-    return row
-
-
-def _is_number(text):
-    try:
-        return Decimal(text) is not None
-    except ArithmeticError:
-        return False
-
-
-def _number(text, where):
-    if not _is_number(text):
-        raise UserError(f'{where}: {text!r} is not a number')
-    return Decimal(text)
 
 
 def _in_order(path, entries, photos):
@@ -279,7 +206,7 @@ def _row(entry, where, labels):
         if listed is None and isinstance(entry.get('top'), list):
             listed = {one.get('label'): one.get('probability') for one in entry['top'] if isinstance(one, dict)}
         if listed is None and isinstance(entry.get('label'), (str, int)) and 'label' not in labels:
-            score = next((entry[key] for key in SCORE_KEYS if key in entry), None)
+            score = next((entry[key] for key in tables.SCORE_KEYS if key in entry), None)
             listed = entry['label'] if score is None else {entry['label']: score}
         entry = entry if listed is None else listed
     written = [None] * len(labels)
@@ -293,10 +220,10 @@ def _row(entry, where, labels):
         for name, value in entry.items():
             written[_class_of(name, where, labels)] = value
     else:
-        raise UserError(f'{where}: {type(entry).__name__} is neither numbers nor a class; {FORMS}')
+        raise UserError(f'{where}: {type(entry).__name__} is neither numbers nor a class; {tables.FORMS}')
     values = [math.nan if value is None else _finite(value, where) for value in written]
     if all(map(math.isnan, values)):
-        raise UserError(f'{where}: no numbers; {FORMS}')
+        raise UserError(f'{where}: no numbers; {tables.FORMS}')
     return values, None, written
 
 
