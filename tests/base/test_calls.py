@@ -52,6 +52,13 @@ def test_messages_name_commands_as_they_were_called(monkeypatch):
     assert os.path.isfile(launch.split()[-3])
 
 
+def test_a_call_by_the_path_of_python_is_named_once(monkeypatch):
+    monkeypatch.setenv(calls.CALLED, '/opt/bin/python -m zodiac')
+    assert calls.as_called('python train.py; python -m zodiac sweep') == (
+        '/opt/bin/python -m zodiac train; /opt/bin/python -m zodiac sweep'
+    )
+
+
 def test_the_old_call_of_sweep_shows_the_new_one():
     done = subprocess.run(
         [sys.executable, 'sweep.py', '-s', 'seed=[0, 1]'], cwd=ROOT, capture_output=True, text=True, timeout=60

@@ -93,12 +93,12 @@ def as_called(text):
     """A message or help text for this way of calling: `zodiac train` instead of `train.py`, with the whole `prefix` instead of
     `python train.py`, and the paths of installed pages and requirements files."""
     if prefix():
+        text = re.sub(r'\bpython -m zodiac\b', lambda found: prefix(), text)  # first: the prefix may contain it
         script = rf'(?<![\w/.-])({"|".join(DOORS)})\.py\b'
         text = re.sub(rf'\bpython {script}', lambda found: f'{prefix()} {found[1]}', text)
         text = re.sub(script, r'zodiac \1', text)
         launched = r'(paddle\.distributed\.launch .*?)zodiac train\b'
         text = re.sub(launched, lambda found: found[1] + here('train.py'), text)
-        text = re.sub(r'\bpython -m zodiac\b', lambda found: prefix(), text)
     if INSTALLED:
         text = re.sub(r'(?<![\w/.-])(docs/\w+\.md|requirements[\w-]*\.txt)', lambda found: here(found[1]), text)
     return text

@@ -123,7 +123,9 @@ def item(row, likely, photos, neighbours):
         likely: float [classes], its probabilities; neighbours: a `findings.Neighbours` in which a new photo has its number, and the others
             come behind all new ones.
     """
-    order = np.argsort(-np.nan_to_num(likely), kind='stable')[:KEYS].tolist()
+    order = list(range(len(likely)))  # a class keeps its key where there is one for each
+    if len(order) > KEYS:
+        order = np.argsort(-np.nan_to_num(likely), kind='stable')[:KEYS].tolist()
     near = []
     for label in dict.fromkeys([row['label'], row['suggested']]):
         if label:
