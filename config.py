@@ -321,6 +321,11 @@ class Export:
         low=0,
     )
     onnx: Union[Auto, bool] = setting('auto', 'Also write `<name>.onnx`; auto: if its packages are installed.')
+    weights: Literal['none', 'safetensors'] = setting(
+        'none',
+        'safetensors: also write `<name>.safetensors`, the weights for PyTorch, with the names of torchvision or timm where they have '
+        'the network.',
+    )
     preprocess: bool = setting(False, 'The model takes uint8 pixels [N, H, W, 3] and normalizes them itself.')
     softmax: bool = setting(True, 'The model returns probabilities, and logits as a second output; false: only logits.')
     features: Union[Auto, bool] = setting(

@@ -5,11 +5,12 @@
     python export.py -o export.preprocess=true export.temperature=true export.onnx=true
 
 The folder contains a static model for Paddle Inference, <name>.json (.pdmodel with Paddle 2.6) and <name>.pdiparams; the same model
-as <name>.onnx where requirements-deploy.txt is installed, and with export.int8=true as <name>.int8.onnx; <name>.reference.npz, with which
-predict.py and serve.py choose engine and precision where they run; with reject.keep, <name>.unknown.npz, with which they tell photos of
-something else; README.md, the model card; <name>.evidence.json, with which `zodiac verify` measures the model again; and inference.yaml
-with labels, transform, shapes and the SHA-256 of each file. Each model is loaded again and compared with the network on validation
-images. If one differs, the export fails and an older one is kept. The fingerprint is the SHA-256 of inference.yaml.
+as <name>.onnx where requirements-deploy.txt is installed, and with export.int8=true as <name>.int8.onnx; with
+export.weights=safetensors, <name>.safetensors, the weights for PyTorch; <name>.reference.npz, with which predict.py and serve.py choose
+engine and precision where they run; with reject.keep, <name>.unknown.npz, with which they tell photos of something else; README.md, the
+model card; <name>.evidence.json, with which `zodiac verify` measures the model again; and inference.yaml with labels, transform, shapes
+and the SHA-256 of each file. Each model is loaded again and compared with the network on validation images. If one differs, the export
+fails and an older one is kept. The fingerprint is the SHA-256 of inference.yaml.
 """
 
 if __name__ == '__main__':
@@ -36,7 +37,7 @@ from zodiac.base.paddle_setup import paddle
 from zodiac.data import groups, index
 from zodiac.data.folders import SPLITS
 from zodiac.inference import engines, evidence, export_folder, exported_model, image_batches, parity, reference, unknown
-from zodiac.models import convert, wrappers
+from zodiac.models import convert, torch_names, wrappers
 from zodiac.models import weights as weight_files
 from zodiac.report import calibration, card, recorded
 from zodiac.training import checkpoint, features, rejection, solved_run
@@ -54,6 +55,8 @@ def export(cfg):
     """Export the network of a run with the settings of a `config.Config`. Raises UserError."""
     cfg, settings = class_names.resolve(cfg), cfg.export
     no_onnx, fix = why_no_onnx(settings)
+    if settings.weights == 'safetensors' and not packages.is_there('safetensors'):
+        raise UserError(f'export.weights=safetensors: {packages.not_installed(["safetensors"], packages.DEPLOY)}')
     device.choose(cfg.device)
     dataset = ZodiacDataset('valid', augment=False, cfg=cfg)
     network, origin = checkpoint.load_network(
@@ -82,6 +85,10 @@ def export(cfg):
     removed = f'{older} of the older export was removed; ' if no_onnx and os.path.isfile(older) else ''
     with files.atomic_folder(folder) as unfinished:
         write_models(layer, manifest, unfinished, not no_onnx, examples)
+        if settings.weights == 'safetensors':
+            plain = getattr(network, 'network', network)  # without the mean over mirror images
+            content = torch_names.dump(plain, cfg.model.arch, cfg.model.head, cfg.data.labels)
+            write_sealed(unfinished, manifest, f'{cfg.name}.safetensors', content)
         manifest['parity'] = compare(network, manifest, unfinished, names, dataset, cfg, extractor)
         rejecting = reject(manifest, unfinished, dataset, cfg, extractor) if cfg.reject.keep else None
         seal(network, manifest, unfinished, dataset, cfg, extractor, rejecting)

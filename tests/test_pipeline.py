@@ -532,6 +532,23 @@ def test_an_unavailable_precision_is_refused(call_script, finished, tmp_path, mo
     assert_message(call_script('export.py', *integers, 'export.onnx=false', cwd=cwd), 2, 'export.onnx', 'int8')
 
 
+def test_weights_for_pytorch_travel_with_the_export(call_script, finished, tmp_path, monkeypatch):
+    pytest.importorskip('safetensors', reason='requirements-deploy.txt is not installed')
+    cwd = copy_of(finished, tmp_path)
+    options = [*SETTINGS, 'export.onnx=false', 'export.weights=safetensors', 'evaluate.flip_average=true']
+    assert_message(call_script('export.py', *options, cwd=cwd), 0)
+    infer = cwd / 'output/small/infer'
+    manifest = yaml.safe_load((infer / 'inference.yaml').read_text(encoding='utf-8'))
+    assert 'small.safetensors' in manifest['sha256']
+    found = weights.read(str(infer / 'small.safetensors'))
+    trained = weights.read(str(cwd / 'output/small/best/model.pdparams'))
+    assert len(found) == len(trained) and not any(name.startswith('network.') for name in found)
+    monkeypatch.setattr(packages, 'is_there', lambda module: module != 'safetensors')
+    refused = call_script('export.py', *options, cwd=cwd)
+    assert_message(refused, 1, 'export.weights=safetensors', 'not installed: safetensors', 'requirements-deploy.txt')
+    assert (infer / 'small.safetensors').exists()
+
+
 def test_a_damaged_checkpoint_is_refused(call_script, finished, tmp_path):
     cwd = copy_of(finished, tmp_path)
     weights = cwd / 'output/small/best/model.pdparams'

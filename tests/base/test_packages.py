@@ -18,7 +18,7 @@ from zodiac.base import calls, packages
 SCRIPTS = [f'{name}.py' for name in ('annotate', 'train', 'evaluate', 'export', 'predict', 'serve', 'demo')]
 SCRIPTS += ['zodiac/commands/sweep.py', 'zodiac/commands/review.py']
 # Packages that scripts can do without, or that only some settings need.
-OPTIONAL = {'simplejpeg', 'onnx', 'onnxruntime', 'openvino'}
+OPTIONAL = {'simplejpeg', 'onnx', 'onnxruntime', 'openvino', 'safetensors'}
 
 
 @pytest.fixture

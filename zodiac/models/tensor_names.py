@@ -96,7 +96,7 @@ def _from_torch(values):
     return named
 
 
-def _replaced(name, *rules):
+def replaced(name, *rules):
     """The name after the first of the rules (pattern, replacement) that matches its beginning."""
     for pattern, replacement in rules:
         if re.match(pattern, name):
@@ -132,7 +132,7 @@ def _lite(name, values):
     """EfficientNet-Lite of efficientnet_lite_pytorch, which numbers the blocks of all stages together."""
     block = re.match(r'_blocks\.(\d+)\.(\w+)\.', name)
     if not block:
-        return _replaced(
+        return replaced(
             name,
             (r'_conv_stem\.', 'stem.conv.'),
             (r'_bn0\.', 'stem.bn.'),
@@ -158,7 +158,7 @@ def _timm_lite(name, values):
     if block:
         part = (TIMM_PARTS if block[1] != '0' else TIMM_FIRST)[block[3]]
         return f'stage{int(block[1]) + 1}.{block[2]}.{part}.{name[block.end() :]}'
-    return _replaced(
+    return replaced(
         name,
         (r'conv_stem\.', 'stem.conv.'),
         (r'bn1\.', 'stem.bn.'),
@@ -170,11 +170,11 @@ def _timm_lite(name, values):
 
 def _timm_convnext(name, values):
     stage = (r'stages\.(\d)\.', lambda match: f'stage{int(match[1]) + 1}.')
-    return _replaced(name, stage, (r'head\.norm\.', 'norm.'), (r'head\.fc\.', 'fc.'))
+    return replaced(name, stage, (r'head\.norm\.', 'norm.'), (r'head\.fc\.', 'fc.'))
 
 
 def _paddle_mobilenet(name, values):
-    return _replaced(name, (r'classifier\.0\.', 'hidden.1.'), (r'classifier\.3\.', 'fc.1.'))
+    return replaced(name, (r'classifier\.0\.', 'hidden.1.'), (r'classifier\.3\.', 'fc.1.'))
 
 
 def _torchvision_mobilenet(name, values):
@@ -183,7 +183,7 @@ def _torchvision_mobilenet(name, values):
     if not block:
         number = _last(r'features\.(\d+)\.', values)
         return _paddle_mobilenet(
-            _replaced(name, (r'features\.0\.', 'conv.'), (rf'features\.{number}\.', 'lastconv.')), values
+            replaced(name, (r'features\.0\.', 'conv.'), (rf'features\.{number}\.', 'lastconv.')), values
         )
     start = name[: block.start(2)]
     parts = {int(other[len(start) :].partition('.')[0]) for other in values if other.startswith(start)}
