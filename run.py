@@ -52,7 +52,7 @@ import export
 import train
 from dataset import ZodiacDataset
 from zodiac.base import formatting
-from zodiac.data import groups
+from zodiac.data import groups, summary
 from zodiac.data.folders import SPLITS
 from zodiac.models import imagenet
 from zodiac.training import checkpoint, progress, resume
@@ -190,8 +190,9 @@ def can_resume(cfg):
 def photos_of(cfg):
     """The number of photos, in words."""
     found = files.read_json(class_names.source(cfg))
-    left_out = len(found['rejected'])
+    left_out, corrected = len(found['rejected']), summary.corrections_in_words(found)
     more = f', {left_out} left out' if left_out else ''
+    more += f'; corrections: {corrected}' if corrected else ''
     return f'{formatting.count(found["accepted"], "photo")} of {len(cfg.data.labels)} classes{more}'
 
 

@@ -10,6 +10,8 @@ import pytest
 from conftest import files_below, make_tree, picture
 
 import annotate
+import config
+import run as whole
 from zodiac.base.errors import UserError
 from zodiac.data import corrections, entry
 
@@ -64,6 +66,8 @@ def test_a_relabelled_photo_has_the_new_label_and_keeps_its_split_and_a_dropped_
     assert done['accepted'] == 39 and done['rejected'] == []
     said = capsys.readouterr()
     assert 'corrections of photos/corrections.csv: 1 relabelled, 1 dropped' in said.out
+    cfg = config.load(overrides=['data.root=photos', 'data.labels=[cat, dog]'])
+    assert whole.photos_of(cfg).endswith(' photos of 2 classes; corrections: 1 relabelled, 1 dropped')
     assert files_below('photos/cat') == pixels
 
     run()

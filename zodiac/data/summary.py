@@ -148,17 +148,22 @@ def _print_ignored(what, paths):
 
 def _show_corrections(summary):
     """Print what corrections.csv has changed, and warn of photos that are gone."""
-    done, path = summary.get('corrections') or {}, f'{summary["root"]}/{CORRECTIONS}'
-    names = {'relabelled': 'relabelled', 'dropped': 'dropped', 'labelled': 'new photos'}
-    counts = [f'{len(done[key])} {name}' for key, name in names.items() if done.get(key)]
+    counts, path = corrections_in_words(summary), f'{summary["root"]}/{CORRECTIONS}'
     if counts:
-        print(f'corrections of {path}: {", ".join(counts)}')
-    gone = done.get('gone')
+        print(f'corrections of {path}: {counts}')
+    gone = (summary.get('corrections') or {}).get('gone')
     if gone:
         photos = '1 photo is not there any more' if len(gone) == 1 else f'{len(gone)} photos are not there any more'
         _warn(
             f'{path}: {photos} ({files.printable(gone[0])}{", ..." if len(gone) > 1 else ""}); their lines have no effect'
         )
+
+
+def corrections_in_words(summary):
+    """How many photos corrections.csv has changed, such as '1 relabelled, 2 dropped'; '' if none."""
+    done = summary.get('corrections') or {}
+    names = {'relabelled': 'relabelled', 'dropped': 'dropped', 'labelled': 'new photos'}
+    return ', '.join(f'{len(done[key])} {name}' for key, name in names.items() if done.get(key))
 
 
 def _warn_of_duplicates(summary):
