@@ -49,7 +49,8 @@ def test_a_mistake_is_named_and_shown(made, tmp_path, call_script):
     assert 'another JPEG decoder by up to' in result.stdout and 'written: explain.png' in result.stdout
     assert 'EXIF orientation ignored (would show on a photo with an EXIF orientation)' in result.stdout
     with Image.open(tmp_path / 'explain.png') as sheet:
-        left, right = (np.asarray(sheet.crop((x, 76, x + 224, 300))) for x in (16, 256))
+        top = sheet.height - len(NAMES) * (224 + 20 + 16)
+        left, right = (np.asarray(sheet.crop((x, top, x + 224, top + 224))) for x in (16, 256))
     assert np.array_equal(left, right[..., ::-1]) and left.std() > 10
 
 

@@ -1,6 +1,7 @@
 """Mistakes of other programs, one or two at a time, are found from their numbers."""
 
 import os
+import types
 import zipfile
 from pathlib import Path
 
@@ -188,6 +189,12 @@ def test_a_third_mistake_is_found_when_two_come_close(session, photos, network):
     assert len(texts) == 1 and all(words in texts[0] for words in ('BGR', 'INTER_LINEAR', 'stretched to a square')), (
         texts
     )
+
+
+def test_the_same_mistakes_in_another_order_are_one_explanation():
+    one, two, three = (types.SimpleNamespace(text=text) for text in ('one', 'two', 'three'))
+    fits = [search.Fit(some, None, 0.0, 0.0) for some in ((one, two, three), (two, three, one), (one, two))]
+    assert [fit.text for fit in search._best(fits, 0.1)] == ['one + two + three', 'one + two']
 
 
 def test_decoding_in_full_is_no_mistake(tmp_path, export, photos, network):

@@ -58,7 +58,8 @@ def explain(runner, own, manifest, theirs, noise):
 
 def _best(fits, floor):
     fits = sorted(fits, key=lambda fit: (fit.distance, fit.largest))
-    fits = list({fit.text: fit for fit in reversed(fits)}.values())[::-1]  # the better one of two bases
+    # the better one of two bases, or of two orders in which the same mistakes were added
+    fits = list({frozenset(mistake.text for mistake in fit.mistakes): fit for fit in reversed(fits)}.values())[::-1]
     return [fit for fit in fits if fit.distance <= max(ALIKE * fits[0].distance, floor)]
 
 

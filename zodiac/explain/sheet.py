@@ -17,13 +17,15 @@ def draw(runner, own, other, text, step):
         runner: running.Runner; own, other: Programs; text: the explanation; step: the last step of the transform, see programs.seen.
     """
     photos = runner.photos[:MOST]
-    width, top = 2 * SIDE + 3 * GAP, GAP + 3 * LINE
+    font = _font()
+    lines = _lines(_plain(text), ImageDraw.Draw(Image.new('RGB', (1, 1))), font, SIDE)
+    width, top = 2 * SIDE + 3 * GAP, GAP + (1 + len(lines)) * LINE
     sheet = Image.new('RGB', (width, top + len(photos) * (SIDE + LINE + GAP)), PAPER)
-    pen, font = ImageDraw.Draw(sheet), _font()
+    pen = ImageDraw.Draw(sheet)
     pen.text((GAP, GAP), 'what the network sees here', INK, font)
     pen.text((SIDE + 2 * GAP, GAP), 'what it sees there', INK, font)
-    for number, line in enumerate(_lines(_plain(text), pen, font, SIDE)[:2]):
-        pen.text((SIDE + 2 * GAP, GAP + LINE * (number + 1)), line, QUIET, font)
+    for number, line in enumerate(lines, 1):
+        pen.text((SIDE + 2 * GAP, GAP + LINE * number), line, QUIET, font)
     for number, photo in enumerate(photos):
         y = top + number * (SIDE + LINE + GAP)
         for place, program in enumerate((own, other)):
