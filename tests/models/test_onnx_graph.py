@@ -160,6 +160,8 @@ def test_one_value_under_two_names_and_the_input_itself_can_be_outputs(tmp_path)
     ('layer', 'what'),
     [
         (lambda x: x.cumsum(1), 'cumsum'),
+        (lambda x: paddle.concat([x, x], 1), '(combine|concat)'),  # Paddle 3 makes a list first
+        (nn.Flatten(1, 2), 'flatten up to an axis before the last'),
         (nn.AvgPool2D(2, 2, ceil_mode=True), 'pool2d with ceil_mode=True'),
         (nn.AdaptiveAvgPool2D(2), 'pool2d from 9 x 9 to 2 x 2 cells'),
         (nn.GELU(approximate=True), 'gelu with approximate=True'),

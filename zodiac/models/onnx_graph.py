@@ -170,10 +170,10 @@ def elu(writer, operation, x):
 
 
 def flatten(writer, operation, x):
-    last = len(writer.graph.shapes[operation.inputs[0]]) - 1
-    if operation.attributes['stop_axis'] == -1:
-        operation.attributes['stop_axis'] = last
-    _require(operation, start_axis=1, stop_axis=last)
+    axes = len(writer.graph.shapes[operation.inputs[0]])
+    _require(operation, start_axis=1)
+    if operation.attributes['stop_axis'] % axes != axes - 1:
+        raise Unsupported('the operation flatten up to an axis before the last')
     return writer.node('Flatten', x, axis=1)
 
 

@@ -112,7 +112,8 @@ def _of_paddle_3(block, weights):
         result, *others = operation.results()
         names[result.hash()] = name
         names.update((other.hash(), f'another result of {name}') for other in others)
-        graph.describe(name, result)
+        if result.is_dense_tensor_type():  # not a list of tensors
+            graph.describe(name, result)
         if kind == 'data':
             graph.input = name
         elif kind == 'parameter':
