@@ -11,7 +11,7 @@ import time
 import pytest
 from conftest import ROOT
 from packaging.requirements import Requirement
-from small_server import limits, model_of, picture_of, receive_to, received_of
+from small_server import limits, picture_of, receive_to, received_of, served
 
 httpx = pytest.importorskip('httpx', reason='requirements-dev.txt is not installed')
 uvicorn = pytest.importorskip('uvicorn', reason='requirements-serve.txt is not installed')
@@ -235,7 +235,7 @@ def test_a_broken_body_is_not_an_error_of_the_server(answering, caplog, parts):
 
 
 def colours_service(**others):
-    return application.create(model_of(), limits(**others))
+    return application.create(served(), limits(**others))
 
 
 def test_a_body_that_stops_arriving_gets_408_and_its_connection_is_closed(monkeypatch):

@@ -24,6 +24,7 @@ class Answer:
         None  # unknown.Rejection.score; None, as `labels`, where the export was made with reject.keep=0
     )
     labels: Optional[np.ndarray] = None  # int: the classes in its set, the most probable one first
+    logits: Optional[np.ndarray] = None  # float32 [classes]; None where the export has none
 
     @property
     def known(self):
@@ -52,19 +53,23 @@ class ExportedModel:
     has_features: bool = False  # whether the graph returns them
     folder: str = ''
     rejection: Optional[unknown.Rejection] = None  # of an export with reject.keep
+    measured: Optional[dict] = None  # n, top1, interval_95, guess, folds: see export.measured; None where not recorded
+    has_logits: bool = False  # whether the graph returns them
 
     def answers(self, batch):
         """list of `Answer`, one per image of a batch of transformed images [N, ...]."""
-        if not self.has_features:
+        if not self.has_logits:
             return list(map(Answer, self.predict(batch)))
         found = self.outputs(batch)
-        probabilities, features = softmax(found['logits']), found['features']
-        if self.rejection is None:
-            return list(map(Answer, probabilities, features))
-        order = np.argsort(-probabilities, axis=1, kind='stable')
-        inside = np.take_along_axis(self.rejection.sets(probabilities), order, 1)
-        sets = [classes[chosen] for classes, chosen in zip(order, inside)]
-        return list(map(Answer, probabilities, features, self.rejection.score(features).tolist(), sets))
+        logits, features = found['logits'], found.get('features', [None] * len(batch))
+        probabilities = softmax(logits)
+        scores = sets = [None] * len(batch)
+        if self.rejection is not None:
+            order = np.argsort(-probabilities, axis=1, kind='stable')
+            inside = np.take_along_axis(self.rejection.sets(probabilities), order, 1)
+            sets = [classes[chosen] for classes, chosen in zip(order, inside)]
+            scores = self.rejection.score(features).tolist()
+        return list(map(Answer, probabilities, features, scores, sets, logits))
 
     def require_features(self, asked):
         """Raise UserError, with the command to export again, if the export has no features.
@@ -77,8 +82,6 @@ class ExportedModel:
             run = runs.shortest(parent) if name == export_folder.INFER else self.name
             again = calls.command('export', run, '-o', 'export.features=true')
             raise UserError(f'{asked}: the model in {self.folder} does not return features; export it again: {again}')
-
-    measured: Optional[dict] = None  # n, top1, interval_95, guess, folds: see export.measured; None where not recorded
 
 
 def load(folder, place='auto', engine='auto', precision='auto', checked=True):
@@ -122,6 +125,7 @@ def load(folder, place='auto', engine='auto', precision='auto', checked=True):
         folder,
         unknown.unpack(contents[unknown.file_name(manifest)]) if unknown.file_name(manifest) in contents else None,
         manifest.get('measured'),
+        'logits' in names,
     )
 
 

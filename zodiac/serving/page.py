@@ -10,10 +10,15 @@ from zodiac.pages import render as pages
 PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page.html')
 
 
-def render(model):
-    """(HTML, headers) of the page for an ExportedModel."""
-    rejects = model.rejection is not None
-    page = pages.render(PATH, name=model.name, labels=model.labels, measured=model.measured, rejects=rejects)
+def render(model, root='', others=()):
+    """(HTML, headers) of the page for an ExportedModel.
+
+    Args:
+        root: where / is, relative to the page: '' or '../../'.
+        others: [(name, address)] of the other models of the server.
+    """
+    content = {'name': model.name, 'labels': model.labels, 'measured': model.measured, 'root': root, 'others': others}
+    page = pages.render(PATH, rejects=model.rejection is not None, **content)
     policy = [
         "default-src 'none'",
         'img-src blob: data:',
