@@ -246,6 +246,14 @@ def test_a_body_that_stops_arriving_gets_408_and_its_connection_is_closed(monkey
     assert received.startswith(b'HTTP/1.1 408') and b'nothing of the request arrived for 0.3 seconds' in received
 
 
+def test_a_refusal_has_the_form_of_the_protocol_that_it_was_for(monkeypatch):
+    monkeypatch.setattr(uploads, 'WAIT_SECONDS', 0.3)
+    with answering_with(colours_service()) as port, socket.create_connection(('127.0.0.1', port), timeout=10) as link:
+        link.sendall(HEAD.replace(b'/predict', b'/v2/models/colours/infer') + b'half')
+        received = received_of(link)
+        assert received.startswith(b'HTTP/1.1 408') and b'{"error":"nothing of the request arrived' in received
+
+
 def test_a_body_that_arrives_too_slowly_gets_408_at_the_time_limit():
     slow = colours_service(seconds=0.5)
     with answering_with(slow) as port, socket.create_connection(('127.0.0.1', port), timeout=10) as link:

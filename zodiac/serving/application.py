@@ -41,8 +41,10 @@ def create(models, limits, token=None, watch=0):
     async def lifespan(app):
         async with decoders:
             await models.start(watch)
-            yield
-            await models.stop()
+            try:
+                yield
+            finally:
+                await models.stop()
 
     app = FastAPIOffline(
         title=', '.join(models.names),

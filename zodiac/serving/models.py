@@ -16,6 +16,7 @@ from zodiac.images import transforms
 from zodiac.inference import export_folder
 from zodiac.serving import page
 from zodiac.serving.batcher import Batcher, NetworkError
+from zodiac.serving.logs import RateLimitedLog
 from zodiac.serving.metrics import Metrics
 
 LOG = logging.getLogger('zodiac')
@@ -84,7 +85,7 @@ class Models:
         self._roots, self._load, self._size, self._delay = roots, load, size, delay
         self.counts = Metrics()
         self._served, self._seen = {}, {}  # folder -> Served; folder -> its state when it was last looked at
-        self._tasks, self._thread = set(), None
+        self._tasks, self._thread, self._log = set(), None, RateLimitedLog()
         for folder, state in self._look().items():
             self._seen[folder] = state
             self.add(self._read(folder), folder)
@@ -176,8 +177,8 @@ class Models:
                 for folder in self._served.keys() - states:
                     self._drop(folder, states)
                 waiting = states
-            except OSError as error:
-                LOG.warning('the folders of the models cannot be read: %s', one_line(error))
+            except Exception as error:  # whatever it is, look again
+                self._log.error(f'the folders of the models cannot be read: {one_line(error)}', error)
 
     def _look(self):
         """{folder: state} of the exports that there are now."""
@@ -192,19 +193,24 @@ class Models:
             new = await self._in_thread(self._read, folder)
             if new.name not in ([old.name] if old else self.names):
                 raise UserError(f'it is named {new.name}; start the server again to serve another model')
-            self._draw(new)
-            await new.start()
+            await self.replace(folder, new)
         except Exception as error:  # whatever an engine raises, the server goes on
             stays = f'; version {old.version} stays' if old else ''
             LOG.warning('%s: the new export is refused (%s)%s', folder, one_line(error), stays)
             self.counts.exports.labels(old.name if old else '', 'refused').inc()
             return
-        self._served[folder] = new
-        self._count()
         self.counts.exports.labels(new.name, 'taken').inc()
         LOG.warning(
             '%s: serving version %s with %s in %s', new.name, new.version, new.model.engine, new.model.precision
         )
+
+    async def replace(self, folder, new):
+        """Let a Served answer from now on; the one of this folder stops once it has answered its requests."""
+        old = self._served.get(folder)
+        await self._in_thread(self._draw, new)
+        await new.start()
+        self._served[folder] = new
+        self._count()
         if old:
             self._run(_retire(old))
 
@@ -213,6 +219,7 @@ class Models:
         old = self._served[folder]
         if any(served.name == old.name and other in states for other, served in self._served.items()):
             del self._served[folder]
+            self._seen.pop(folder, None)
             self._count()
             LOG.warning('%s: version %s is gone', old.name, old.version)
             self._run(_retire(old))
