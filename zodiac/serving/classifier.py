@@ -43,9 +43,12 @@ class Classifier:
 
     async def infer(self, request, served):
         """(tensors.Request, list of exported_model.Answer) of a request of the Open Inference Protocol. Raises HTTPException."""
-        async with self._received(request, uploads.whole) as ((size, part), end):
-            parse = functools.partial(tensors.parse, request.headers, size, part, served, self._limits.images)
-            asked = await self._in_time(self._parsed(tensors.json_size(request.headers, size), parse), end)
+        async with self._received(request, uploads.whole) as (upload, end):
+            size = tensors.json_size(request.headers, upload.size)
+            parse = functools.partial(tensors.parse, size, upload, served, self._limits.images)
+            asked = await self._in_time(self._parsed(size, parse), end)
+            if size == upload.size:  # all of it is in `asked` now
+                upload.close()
             inputs = [
                 (name, self._decoding(served, name, make, 400) if asked.encoded else make)
                 for name, make in asked.inputs

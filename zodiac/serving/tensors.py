@@ -78,24 +78,24 @@ def json_size(headers, size):
     return int(text)
 
 
-def parse(headers, size, part, served, most):
+def parse(start, upload, served, most):
     """The Request in a body.
 
     Args:
-        size, part: of the body, see uploads.whole.
+        start: bytes of JSON at its start, see `json_size`.
+        upload: uploads.Upload with the body.
         served: models.Served.
         most: number of images.
     Raises: HTTPException 400, or 413 for more than `most` images or MOST_VALUES.
     """
-    start = json_size(headers, size)
-    content = _json(part(0, start))
+    content = _json(upload.part(0, start))
     _check(isinstance(content, dict), 'the body', 'must be a JSON object with inputs')
     name = content.get('id')
     _check(name is None or isinstance(name, str), 'id', 'must be a string')
     given = content.get('inputs')
     one = isinstance(given, list) and len(given) == 1 and isinstance(given[0], dict)
     _check(one and given[0].get('name') == INPUT, 'inputs', f'must be a list of one input, named {INPUT}')
-    encoded, inputs = _inputs(given[0], start, size, part, served, most)
+    encoded, inputs = _inputs(given[0], start, upload, served, most)
     return Request(name, encoded, inputs, _outputs(content, served.model))
 
 
@@ -115,7 +115,7 @@ def _no_constant(name):
     raise ValueError(f'{name} is no number of JSON')
 
 
-def _inputs(given, start, size, part, served, most):
+def _inputs(given, start, upload, served, most):
     """(whether they are image files, [(name, function)])."""
     datatype = DATATYPES[served.blank.dtype.name]
     whole = list(served.blank.shape)
@@ -134,7 +134,7 @@ def _inputs(given, start, size, part, served, most):
         raise HTTPException(413, f'more than {most} images in a request')
     count = int(shape[0])
     names = [f'image {number}' for number in range(1, count + 1)] if count > 1 else [INPUT]
-    binary = _parameters(given, INPUT).get('binary_data_size')
+    binary, size = _parameters(given, INPUT).get('binary_data_size'), upload.size
     if binary is None:
         _check(start == size, INPUT, 'binary_data_size is missing, and the body is longer than its JSON')
         read = _texts if kind == 'BYTES' else _numbers
@@ -143,7 +143,7 @@ def _inputs(given, start, size, part, served, most):
         _check('data' not in given, INPUT, 'has data and binary_data_size; give one of them')
         _check(binary == size - start, INPUT, f'binary_data_size must be {size - start}, the bytes behind the JSON')
         read = _pieces if kind == 'BYTES' else _rows
-        values = read(start, size, part, count, served.blank)
+        values = read(start, upload, count, served.blank)
     if kind != 'BYTES':
         values = [functools.partial(_in_range, value, served) for value in values]
     return kind == 'BYTES', list(zip(names, values))
@@ -184,8 +184,8 @@ def _numbers(data, count, blank):
         return [functools.partial(np.asarray, row) for row in values.reshape(count, *blank.shape).astype(blank.dtype)]
 
 
-def _pieces(start, size, part, count, _):
-    found = []
+def _pieces(start, upload, count, _):
+    found, size, part = [], upload.size, upload.part
     while start < size:
         _check(start + 4 <= size and len(found) < count, INPUT, f'the binary data is not {count} elements')
         (length,) = struct.unpack('<I', part(start, start + 4))
@@ -196,11 +196,11 @@ def _pieces(start, size, part, count, _):
     return found
 
 
-def _rows(start, size, part, count, blank):
-    _check(size - start == count * blank.nbytes, INPUT, f'the binary data must be {count * blank.nbytes} bytes')
+def _rows(start, upload, count, blank):
+    _check(upload.size - start == count * blank.nbytes, INPUT, f'the binary data must be {count * blank.nbytes} bytes')
 
     def row(number):
-        content = part(start + number * blank.nbytes, start + (number + 1) * blank.nbytes)
+        content = upload.part(start + number * blank.nbytes, start + (number + 1) * blank.nbytes)
         return np.frombuffer(content, blank.dtype.newbyteorder('<')).reshape(blank.shape)
 
     return [functools.partial(row, number) for number in range(count)]

@@ -148,10 +148,10 @@ async def _read(request, limits, memory, upload, take):
 
 
 async def whole(headers, chunks, limits, upload):
-    """(size, function (start, end) that returns these bytes) of a body of any kind."""
+    """The Upload itself, with a body of any kind."""
     async for chunk in chunks:
         upload.write(chunk)
-    return upload.tell(), upload.part
+    return upload
 
 
 async def images(headers, chunks, limits, upload):
