@@ -183,7 +183,7 @@ def proxied(infer, tmp_path_factory):
         nginx = shutil.which('nginx', path=PATH)
         process = subprocess.Popen([nginx, '-e', 'stderr', '-p', folder, '-c', folder / 'nginx.conf'])
         opened.callback(process.wait, 20)
-        opened.callback(process.terminate)
+        opened.callback(process.kill)  # with no worker process, it may miss SIGTERM until its next connection
         end = time.monotonic() + 20
         while True:
             assert process.poll() is None and time.monotonic() < end
