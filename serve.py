@@ -1,10 +1,12 @@
 """Serve an exported model over HTTP, with a web page.
 
     python serve.py zodiac                                       # the run output/zodiac, or its folder, or that of its export
+    python serve.py zodiac models/pets                           # several; models/pets/1 and models/pets/2 are versions of one
     curl -F file=@cat.jpg http://127.0.0.1:8000/predict
 
-/ is the page, /predict classifies images, /docs describes the API; /healthz, /readyz and /metrics are for operators. Only this
-machine can reach the server unless --host says otherwise; then set the environment variable ZODIAC_TOKEN, which clients send as
+/ is the page, /predict classifies images, /v2 is the Open Inference Protocol (KServe, Triton), /docs describes both; /healthz,
+/readyz and /metrics are for operators. A new export in place of a served one is taken without losing a request. Only this machine
+can reach the server unless --host says otherwise; then set the environment variable ZODIAC_TOKEN, which clients send as
 `Authorization: Bearer TOKEN`. Needs requirements-serve.txt.
 """
 
@@ -33,14 +35,22 @@ CONNECTIONS = 4  # per request of --max-requests
 def main():
     args = parse()
     if args.explain:
-        print(exported_model.explain(args.infer_dir, args.device, args.engine, args.precision))
+        explain(args)
     else:
         serve(args)
 
 
+def explain(args):
+    from zodiac.serving import models  # FastAPI takes half a second, too long for --help
+
+    for folder in models.folders(map(models.find, args.models)):
+        print(exported_model.explain(folder, args.device, args.engine, args.precision))
+
+
 def serve(args):
-    """Load the model, run it once for each batch size, and answer requests until a signal arrives."""
+    """Load the models, run each once for each batch size, and answer requests until a signal arrives."""
     from zodiac.serving import application, connections, uploads  # FastAPI takes half a second, too long for --help
+    from zodiac.serving.models import Models, find
 
     token = read_token()
     most = CONNECTIONS * args.max_requests
@@ -53,8 +63,12 @@ def serve(args):
         seconds=args.timeout,
     )
     listener = connections.bind(args.host, args.port)
-    model = exported_model.load(args.infer_dir, args.device, args.engine, args.precision)
-    app = application.create(model, limits, args.batch_size, args.max_delay / 1000, token, warm_up=True)
+
+    def load(folder):
+        return exported_model.load(folder, args.device, args.engine, args.precision)
+
+    models = Models([*map(find, args.models)], load, args.batch_size, args.max_delay / 1000)
+    app = application.create(models, limits, token, args.watch)
     connections.listen(listener)
     host, port = listener.getsockname()[:2]
     if not token and not ipaddress.ip_address(host).is_loopback:
@@ -63,7 +77,7 @@ def serve(args):
             file=sys.stderr,
         )
     address = f'http://{f"[{host}]" if ":" in host else host}:{port}'
-    print(f'serving {model.name} with {model.engine} in {model.precision} at {address} (Ctrl-C stops)', flush=True)
+    print(f'serving {models} at {address} (Ctrl-C stops)', flush=True)
     settings = connections.Settings(
         connections=most,
         keep_alive=args.keep_alive,
@@ -80,7 +94,11 @@ def serve(args):
 def make_parser():
     parser = argparse.ArgumentParser(**calls.how_called(__doc__))
     parser.add_argument(
-        'infer_dir', metavar='RUN', help='a run, such as pets or output/pets, or the folder that export.py wrote'
+        'models',
+        nargs='+',
+        metavar='RUN',
+        help='a run, such as pets or output/pets, or the folder that export.py wrote, or one with versions of it, named 1, 2, ...; the '
+        'first of several is that of /predict and the page',
     )
     add = parser.add_argument
     add('--host', default='127.0.0.1', help='address to listen on; 0.0.0.0 is all (default: 127.0.0.1)')
@@ -101,6 +119,13 @@ def make_parser():
     )
     limit('--max-megapixels', 32, 'megapixels per image; more get 413')
     limit('--timeout', 30, 'seconds for a request, from its first byte to the answer', float)
+    limit(
+        '--watch',
+        1,
+        'seconds between two looks for new exports in place of those that are served; 0 for none',
+        float,
+        0,
+    )
     limit('--keep-alive', 75, 'seconds an idle connection stays open; must exceed that of a proxy in front', float)
     limit('--drain', 2, 'seconds after SIGTERM in which requests are accepted while /readyz returns 503', float, 0)
     help_on_proxy = 'address or network of a proxy whose X-Forwarded-For is trusted; repeatable (default: none)'

@@ -90,8 +90,8 @@ def compare(args, options, photos, folder):
 def part(args, options, photos):
     """Images per second of decoding, of the network, or of both in one process."""
     asked = serve.make_parser().parse_args([args.infer_dir, *options])
-    names = ('infer_dir', 'device', 'engine', 'precision')
-    model = exported_model.load(*(getattr(asked, name) for name in names if hasattr(asked, name)))
+    names = ('device', 'engine', 'precision')
+    model = exported_model.load(args.infer_dir, *(getattr(asked, name) for name in names if hasattr(asked, name)))
 
     def decode(content):
         return transforms.read(model.transform, io.BytesIO(content))

@@ -7,7 +7,7 @@ from PIL import Image
 
 from zodiac.images import transforms
 from zodiac.inference import exported_model
-from zodiac.serving import uploads
+from zodiac.serving import models, uploads
 
 COLOURS = {'红': 'red', 'green': 'lime', 'blue': 'blue'}
 LABELS = [*COLOURS]
@@ -20,8 +20,16 @@ def shares(batch):
     return means / means.sum(1, keepdims=True)
 
 
-def model_of(predict=shares):
-    return exported_model.ExportedModel('colours', LABELS, TRANSFORM, {}, predict)
+def model_of(predict=shares, name='colours', **others):
+    return exported_model.ExportedModel(name, LABELS, TRANSFORM, {}, predict, **others)
+
+
+def served(*found, size=8, delay=0.002):
+    """Models in version 1."""
+    all_of = models.Models([], None, size, delay)
+    for model in found or [model_of()]:
+        all_of.add(models.Served(model, '1', size, delay, all_of.counts))
+    return all_of
 
 
 def limits(**others):

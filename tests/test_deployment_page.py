@@ -90,6 +90,17 @@ def test_the_commands_that_call_the_server(infer, printed):
     assert re.findall(r'"label":"(\w+)","probability":[\d.]+,"top"', answers) == ['blue', 'blue', 'blue', 'green']
 
 
+@needs('bash', 'curl', 'base64')
+def test_the_commands_and_lines_of_standard_clients(infer, printed):
+    pytest.importorskip('tritonclient.http', reason='requirements-dev.txt is not installed')
+    with serving(infer) as (address, _, _):
+        port = urllib.parse.urlsplit(address).port
+        answers = printed('bash', 'set -e\n' + block('bash', '/v2/').replace('zodiac', 'colours'), port)
+        line = printed(sys.executable, block('python', 'tritonclient').replace("'zodiac'", "'colours'"), port)
+    assert '"platform":"zodiac_' in answers and '"data": ["blue"]' in answers
+    assert line.startswith('blue 0.9')
+
+
 @needs('bash')
 def test_the_commands_that_predict(printed, tmp_path):
     lines = printed('bash', 'set -e\n' + block('bash', 'cat.jpg photos/')).splitlines()
@@ -172,7 +183,7 @@ def proxied(infer, tmp_path_factory):
         nginx = shutil.which('nginx', path=PATH)
         process = subprocess.Popen([nginx, '-e', 'stderr', '-p', folder, '-c', folder / 'nginx.conf'])
         opened.callback(process.wait, 20)
-        opened.callback(process.terminate)
+        opened.callback(process.kill)  # with no worker process, it may miss SIGTERM until its next connection
         end = time.monotonic() + 20
         while True:
             assert process.poll() is None and time.monotonic() < end

@@ -25,6 +25,7 @@ from zodiac.inference import exported_model, image_batches
 
 pytest.importorskip('fastapi', reason='requirements-serve.txt is not installed')
 from fastapi.testclient import TestClient
+from small_server import served
 
 from dataset import ZodiacDataset
 from zodiac.serving import application, uploads
@@ -136,7 +137,7 @@ def accepted_by_serve(files, groups, transform):
 
     limits = uploads.Limits(requests=4, images=16, body=1 << 26, total=1 << 28, pixels=decoding.MAX_PIXELS, seconds=60)
     model = exported_model.ExportedModel('photos', ['cat', 'dog'], transform, {}, predict)
-    with TestClient(application.create(model, limits, delay=0)) as client:
+    with TestClient(application.create(served(model, delay=0), limits)) as client:
         for group in groups:
             answer = client.post('/predict', files=[('file', ('a', files[path], 'image/jpeg')) for path in group])
             assert answer.status_code in (200, 413, 422), (group, answer.text)

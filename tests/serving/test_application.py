@@ -18,7 +18,7 @@ from conftest import picture
 from hypothesis import strategies
 from image_files import jpeg_of_scans
 from PIL import Image
-from small_server import LABELS, TRANSFORM, encoded, filled, limits, model_of, shares
+from small_server import LABELS, TRANSFORM, encoded, filled, limits, model_of, served, shares
 
 from zodiac.images import decoding, transforms
 from zodiac.inference import exported_model
@@ -30,7 +30,7 @@ from zodiac.serving import application, uploads
 
 
 def client_of(allowed=None, token=None, predict=shares):
-    return TestClient(application.create(model_of(predict), allowed or limits(), token=token))
+    return TestClient(application.create(served(model_of(predict)), allowed or limits(), token=token))
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def test_predict_and_metrics_require_the_token(header):
 
 def test_health_and_readiness(client):
     assert client.get('/healthz').text == 'ok'
-    ready = {'model': 'colours', 'classes': 3, 'engine': 'paddle', 'precision': 'fp32'}
+    ready = {'model': 'colours', 'version': '1', 'classes': 3, 'engine': 'paddle', 'precision': 'fp32'}
     assert client.get('/readyz').json() == ready
 
 
@@ -344,7 +344,7 @@ def test_an_unexpected_exception_gives_500_and_is_logged_once(client, monkeypatc
     for _ in range(3):
         answer = client.post('/predict', files=upload(RED))
         assert (answer.status_code, answer.json()['detail'][:17]) == (500, 'the server failed')
-    assert 'zodiac_requests_total{status="500"} 3.0' in client.get('/metrics').text
+    assert 'zodiac_requests_total{model="colours",status="500",version="1"} 3.0' in client.get('/metrics').text
     (record,) = [record for record in caplog.records if record.levelname == 'ERROR']
     assert record.exc_info and 'of a library' in record.getMessage()
 
@@ -451,7 +451,7 @@ def test_there_are_no_redirects_to_the_host_in_the_request(client):
 
 
 def test_the_api_description_includes_401_and_retry_after():
-    paths = application.create(model_of(), limits(), token='secret').openapi()['paths']
+    paths = application.create(served(), limits(), token='secret').openapi()['paths']
     assert '401' in paths['/metrics']['get']['responses']
     assert 'Retry-After' in paths['/predict']['post']['responses']['503']['headers']
 
@@ -464,25 +464,25 @@ def test_metrics(client):
     assert answer.headers['Content-Type'] == 'text/plain; version=0.0.4; charset=utf-8'
     lines = dict(line.rsplit(' ', 1) for line in answer.text.splitlines() if line[0] != '#')
 
-    assert float(lines['zodiac_requests_total{status="200"}']) == 1
-    assert float(lines['zodiac_requests_total{status="422"}']) == 1
-    assert float(lines['zodiac_images_total']) == 2
-    assert float(lines['zodiac_batch_images_sum']) == 2
-    assert float(lines['zodiac_request_seconds_count']) == 2
+    assert float(lines['zodiac_requests_total{model="colours",status="200",version="1"}']) == 1
+    assert float(lines['zodiac_requests_total{model="colours",status="422",version="1"}']) == 1
+    assert float(lines['zodiac_images_total{model="colours",version="1"}']) == 2
+    assert float(lines['zodiac_batch_images_sum{model="colours",version="1"}']) == 2
+    assert float(lines['zodiac_request_seconds_count{model="colours",version="1"}']) == 2
     assert float(lines['zodiac_requests_in_progress']) == 0
 
 
 def test_no_route_takes_a_path():
-    app = application.create(model_of(), limits())
+    app = application.create(served(), limits())
     described = app.openapi()
-    assert list(described['paths']) == ['/predict', '/healthz', '/readyz', '/metrics']
+    assert list(described['paths'])[:5] == ['/predict', '/models/{name}/predict', '/healthz', '/readyz', '/metrics']
     parameters = [
         parameter
         for path in described['paths'].values()
         for way in path.values()
         for parameter in way.get('parameters', [])
     ]
-    assert [parameter['name'] for parameter in parameters] == ['top']
+    assert {parameter['name'] for parameter in parameters} == {'top', 'name', 'version'}
 
 
 @pytest.mark.parametrize('address', ['/', '/docs'])
@@ -507,7 +507,7 @@ def test_the_page_gives_the_classes_and_the_accuracy_that_was_measured():
     measured = {'n': 612, 'top1': 0.9722, 'interval_95': [0.956, 0.9826], 'guess': 0.149, 'folds': 5}
     for known in (measured, {**measured, 'folds': None}, None):
         model = exported_model.ExportedModel('pets', LABELS, TRANSFORM, {}, shares, measured=known)
-        with TestClient(application.create(model, limits())) as client:
+        with TestClient(application.create(served(model), limits())) as client:
             page = client.get('/').text
         assert all(f'<li>{label}</li>' in page for label in LABELS)
         assert ('612 photos' in page and '95.6% to 98.3%; guessing: 14.9%' in page) == bool(known)
@@ -518,11 +518,11 @@ def test_the_page_shows_the_photos_of_the_export_unless_a_token_is_required():
     photos = np.zeros((14, 8, 8, 3), np.uint8)
     model = exported_model.ExportedModel('pets', LABELS, TRANSFORM, {}, shares, examples=photos)
     for token, shown in ((None, 12), ('secret', 0)):
-        with TestClient(application.create(model, limits(), token=token)) as client:
+        with TestClient(application.create(served(model), limits(), token=token)) as client:
             assert client.get('/').text.count('<img src="data:image/jpeg;base64,') == shown
 
 
 def test_a_name_cannot_break_the_page():
     model = exported_model.ExportedModel('<script>x', LABELS, TRANSFORM, {}, shares)
-    with TestClient(application.create(model, limits())) as client:
+    with TestClient(application.create(served(model), limits())) as client:
         assert '<h1>&lt;script&gt;x</h1>' in client.get('/').text

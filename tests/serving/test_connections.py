@@ -11,7 +11,7 @@ import time
 import pytest
 from conftest import ROOT
 from packaging.requirements import Requirement
-from small_server import limits, model_of, picture_of, receive_to, received_of
+from small_server import limits, picture_of, receive_to, received_of, served
 
 httpx = pytest.importorskip('httpx', reason='requirements-dev.txt is not installed')
 uvicorn = pytest.importorskip('uvicorn', reason='requirements-serve.txt is not installed')
@@ -235,7 +235,7 @@ def test_a_broken_body_is_not_an_error_of_the_server(answering, caplog, parts):
 
 
 def colours_service(**others):
-    return application.create(model_of(), limits(**others))
+    return application.create(served(), limits(**others))
 
 
 def test_a_body_that_stops_arriving_gets_408_and_its_connection_is_closed(monkeypatch):
@@ -244,6 +244,14 @@ def test_a_body_that_stops_arriving_gets_408_and_its_connection_is_closed(monkey
         link.sendall(HEAD + b'half')
         received = received_of(link)
     assert received.startswith(b'HTTP/1.1 408') and b'nothing of the request arrived for 0.3 seconds' in received
+
+
+def test_a_refusal_has_the_form_of_the_protocol_that_it_was_for(monkeypatch):
+    monkeypatch.setattr(uploads, 'WAIT_SECONDS', 0.3)
+    with answering_with(colours_service()) as port, socket.create_connection(('127.0.0.1', port), timeout=10) as link:
+        link.sendall(HEAD.replace(b'/predict', b'/v2/models/colours/infer') + b'half')
+        received = received_of(link)
+        assert received.startswith(b'HTTP/1.1 408') and b'{"error":"nothing of the request arrived' in received
 
 
 def test_a_body_that_arrives_too_slowly_gets_408_at_the_time_limit():

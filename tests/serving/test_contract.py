@@ -1,7 +1,7 @@
 """Answers conform to /openapi.json, for requests generated from it."""
 
 import pytest
-from small_server import limits, model_of
+from small_server import limits, served
 
 schemathesis = pytest.importorskip('schemathesis', reason='requirements-dev.txt is not installed')
 pytest.importorskip('fastapi', reason='requirements-serve.txt is not installed')
@@ -13,7 +13,7 @@ from schemathesis.specs.openapi.checks import (  # noqa: E402
 
 from zodiac.serving import application  # noqa: E402
 
-APPS = [application.create(model_of(), limits(), token=token) for token in (None, 'secret')]
+APPS = [application.create(served(), limits(), token=token) for token in (None, 'secret')]
 OPEN, CLOSED = (schemathesis.openapi.from_asgi('/openapi.json', app) for app in APPS)
 NO_SCHEMA_SAYS_WHICH_BYTES_ARE_AN_IMAGE = [positive_data_acceptance]
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 
 from zodiac.base import packages
 from zodiac.base.errors import UsageError, UserError, fault
@@ -56,8 +57,11 @@ def rank():
 def quiet():
     """Hide what C++ libraries print to stderr in the block, or the decorated function; show it if that raises an exception.
 
-    It redirects stderr of the whole process, so it must not run beside other work.
+    It redirects stderr of the whole process, so it hides nothing in a thread beside the main one, where other work may be printing.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     try:
         terminal = os.dup(2)
     except OSError:  # closed

@@ -24,6 +24,7 @@ class Answer:
         None  # unknown.Rejection.score; None, as `labels`, where the export was made with reject.keep=0
     )
     labels: Optional[np.ndarray] = None  # int: the classes in its set, the most probable one first
+    logits: Optional[np.ndarray] = None  # float32 [classes]; None where the export has none
 
     @property
     def known(self):
@@ -54,19 +55,22 @@ class ExportedModel:
     rejection: Optional[unknown.Rejection] = None  # of an export with reject.keep
     measured: Optional[dict] = None  # n, top1, interval_95, guess, folds: see export.measured; None where not recorded
     examples: Sequence[np.ndarray] = ()  # uint8 [size, size, 3]: the photos of export.examples
+    has_logits: bool = False  # whether the graph returns them
 
     def answers(self, batch):
         """list of `Answer`, one per image of a batch of transformed images [N, ...]."""
-        if not self.has_features:
+        if not self.has_logits:
             return list(map(Answer, self.predict(batch)))
         found = self.outputs(batch)
-        probabilities, features = softmax(found['logits']), found['features']
-        if self.rejection is None:
-            return list(map(Answer, probabilities, features))
-        order = np.argsort(-probabilities, axis=1, kind='stable')
-        inside = np.take_along_axis(self.rejection.sets(probabilities), order, 1)
-        sets = [classes[chosen] for classes, chosen in zip(order, inside)]
-        return list(map(Answer, probabilities, features, self.rejection.score(features).tolist(), sets))
+        logits, features = found['logits'], found.get('features', [None] * len(batch))
+        probabilities = softmax(logits)
+        scores = sets = [None] * len(batch)
+        if self.rejection is not None:
+            order = np.argsort(-probabilities, axis=1, kind='stable')
+            inside = np.take_along_axis(self.rejection.sets(probabilities), order, 1)
+            sets = [classes[chosen] for classes, chosen in zip(order, inside)]
+            scores = self.rejection.score(features).tolist()
+        return list(map(Answer, probabilities, features, scores, sets, logits))
 
     def require_features(self, asked):
         """Raise UserError, with the command to export again, if the export has no features.
@@ -125,6 +129,7 @@ def load(folder, place='auto', engine='auto', precision='auto', checked=True):
         reference.examples(contents[reference.file_name(manifest)])
         if reference.file_name(manifest) in contents
         else (),
+        'logits' in names,
     )
 
 

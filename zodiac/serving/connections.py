@@ -4,6 +4,7 @@
 tests/serving/test_connections.py before raising it.
 """
 
+import functools
 import json
 import os
 import re
@@ -18,16 +19,17 @@ from urllib.parse import unquote
 import h11
 import uvicorn
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from zodiac.base.errors import UserError
-from zodiac.serving import logs
+from zodiac.serving import logs, tensors
+from zodiac.serving.refusals import refusal
 
 WAIT_SECONDS = 10  # to send a whole header, to send the rest of a body already answered, or to read an answer
 READ_SIZE = 1 << 15  # bytes per read; with asyncio's 256 KB, BUFFERS would be four times as large
 BUFFERS = 3 << 17  # bytes of memory per connection at most, besides the stored body
-ALWAYS = ('/healthz', '/readyz')  # answered even when too many connections are open
+ALWAYS = re.compile('/healthz|/readyz|/v2/health/(live|ready)')  # answered even when too many connections are open
+READY = re.compile('/readyz|/v2/health/ready|/v2/models/.*/ready')  # 503 once the server stops
 HEADERS = [  # in every answer
     ('X-Content-Type-Options', 'nosniff'),
     ('Content-Security-Policy', "frame-ancestors 'none'"),
@@ -139,7 +141,7 @@ def guarded(app, is_full=lambda: False, is_leaving=lambda: False, root=''):
 
     HEAD is answered like GET (uvicorn omits the body), a request target may be an absolute URL, and a request with both
     Content-Length and Transfer-Encoding gets 400. While `is_full()`, requests get 503, except for ALWAYS. While `is_leaving()`,
-    each connection closes after its answer, and /readyz is 503. `root` is the path under which a proxy shows the server, which it
+    each connection closes after its answer, and READY is 503. `root` is the path under which a proxy shows the server, which it
     may remove from a request or not; `app` gets it as ASGI's root_path.
     """
 
@@ -152,13 +154,13 @@ def guarded(app, is_full=lambda: False, is_leaving=lambda: False, root=''):
         method = 'GET' if scope['method'] == 'HEAD' else scope['method']
         scope = {**scope, 'root_path': root, 'path': root + path, 'method': method}
         names = {name for name, _ in scope['headers']}
-        answer = app
+        answer, refused = app, functools.partial(_refused, scope)
         if b'content-length' in names and b'transfer-encoding' in names:
-            answer = _refusal(400, 'Content-Length and Transfer-Encoding in one request')
-        elif is_leaving() and path == '/readyz':
-            answer = _refusal(503, 'the server stops', {'Retry-After': '1'})
-        elif path not in ALWAYS and is_full():
-            answer = _refusal(503, 'too many connections are open; try again', {'Retry-After': '1'})
+            answer = refused(400, 'Content-Length and Transfer-Encoding in one request')
+        elif is_leaving() and READY.fullmatch(path):
+            answer = refused(503, 'the server stops', {'Retry-After': '1'})
+        elif not ALWAYS.fullmatch(path) and is_full():
+            answer = refused(503, 'too many connections are open; try again', {'Retry-After': '1'})
         await answer(scope, receive, _closing(send) if is_leaving() else send)
 
     return guard
@@ -172,8 +174,8 @@ def _without_host(scope):
     return unquote(scope['raw_path'][with_host.end() :].decode('ascii')) or '/'
 
 
-def _refusal(status, detail, headers=None):
-    return JSONResponse({'detail': detail}, status, {'Connection': 'close', **(headers or {})})
+def _refused(scope, status, reason, headers=None):
+    return refusal(scope, status, reason, {'Connection': 'close', **(headers or {})})
 
 
 def _closing(send):
@@ -239,8 +241,9 @@ class Server(uvicorn.Server):
     def __init__(self, app, settings):
         app = guarded(app, self._is_full, lambda: self.should_exit, settings.root)
         if settings.origins:
-            methods, headers = ['GET', 'HEAD', 'POST'], ['Authorization', 'Content-Type']
-            app = CORSMiddleware(app, settings.origins, methods, headers, expose_headers=['Retry-After'])
+            methods, headers = ['GET', 'HEAD', 'POST'], ['Authorization', 'Content-Type', tensors.HEADER]
+            exposed = ['Retry-After', tensors.HEADER]
+            app = CORSMiddleware(app, settings.origins, methods, headers, expose_headers=exposed)
         config = uvicorn.Config(
             logs.logged(app),
             http=Protocol,

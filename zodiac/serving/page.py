@@ -14,10 +14,12 @@ EXAMPLES = 12  # photos that the page shows at most
 PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page.html')
 
 
-def render(model, private=False):
+def render(model, root='', others=(), private=False):
     """(HTML, headers) of the page for an ExportedModel.
 
     Args:
+        root: where / is, relative to the page: '' or '../../'.
+        others: [(name, address)] of the other models of the server.
         private: leave out its example photos; the page itself needs no token.
     """
     page = pages.render(
@@ -27,6 +29,8 @@ def render(model, private=False):
         measured=model.measured,
         rejects=model.rejection is not None,
         examples=[] if private else [_address(pixels) for pixels in model.examples[:EXAMPLES]],
+        root=root,
+        others=others,
     )
     return page, headers(page)
 

@@ -108,15 +108,16 @@ class Memory:
         return busy(f'the memory for uploads ({self._size / (1 << 20):g} MB) is full')
 
 
-async def read(request, limits, memory, upload):
-    """The images of a request as [(name, function that returns the bytes)]. Raises HTTPException.
+async def read(request, limits, memory, upload, take):
+    """The body of a request, as `take` returns it. Raises HTTPException.
 
     Args:
         limits: Limits.
         memory: Memory, which `upload` belongs to.
+        take: `images` or `whole`.
     """
     start = upload.last
-    task = upload.task = asyncio.ensure_future(_read(request, limits, memory, upload))
+    task = upload.task = asyncio.ensure_future(_read(request, limits, memory, upload, take))
     try:
         while not task.done():
             now = time.monotonic()
@@ -137,14 +138,25 @@ async def read(request, limits, memory, upload):
         await asyncio.gather(task, return_exceptions=True)  # wait until it has ended
 
 
-async def _read(request, limits, memory, upload):
+async def _read(request, limits, memory, upload, take):
     headers = request.headers
     coding = headers.get('content-encoding', 'identity').strip().lower()
     if coding not in ('', 'identity'):
         text = f'Content-Encoding {short(coding)}: send the body without one'
         raise HTTPException(415, text, {'Accept-Encoding': 'identity'})
+    return await take(headers, _chunks(request, limits, memory, upload), limits, upload)
+
+
+async def whole(headers, chunks, limits, upload):
+    """The Upload itself, with a body of any kind."""
+    async for chunk in chunks:
+        upload.write(chunk)
+    return upload
+
+
+async def images(headers, chunks, limits, upload):
+    """The images of a form, or the one that is the body, as [(name, function that returns the bytes)]."""
     kind = headers.get('content-type', '').partition(';')[0].strip().lower()
-    chunks = _chunks(request, limits, memory, upload)
     if kind == 'multipart/form-data':
         return await _read_form(headers['content-type'], chunks, limits, upload)
     if not kind.startswith('image/') and kind != 'application/octet-stream':
