@@ -32,7 +32,7 @@ BATCH = 32  # images per run of the backbone
 # is another 2 to 3 times as fast and as accurate over folds, but gives other features than the network that is kept.
 ENGINE = 'openvino'
 FEW = 32  # images up to which the network itself is faster than tracing a static graph
-MANY = 500  # images from which the conversion to ONNX, 2 s, is worth it; later runs find it in the cache
+MANY = 500  # images from which converting and compiling it as ONNX is worth the time; later runs find it in the cache
 CHECKED = 4  # images on which head and features are compared with the network
 TOLERANCE = 1e-3  # of their logits, relative to the largest
 BLOCK = 1 << 24  # bytes
