@@ -19,6 +19,7 @@ if __name__ == '__main__':
     )
 
 import argparse
+import contextlib
 import ipaddress
 import math
 import os
@@ -26,8 +27,9 @@ import re
 import sys
 
 from zodiac.base import calls, device
-from zodiac.base.errors import UsageError, run
+from zodiac.base.errors import UsageError, UserError, run
 from zodiac.inference import choice, exported_model
+from zodiac.serving import folders
 
 CONNECTIONS = 4  # per request of --max-requests
 
@@ -35,22 +37,16 @@ CONNECTIONS = 4  # per request of --max-requests
 def main():
     args = parse()
     if args.explain:
-        explain(args)
+        for folder in folders.exports(map(folders.find, args.models)):
+            print(exported_model.explain(folder, args.device, args.engine, args.precision))
     else:
         serve(args)
-
-
-def explain(args):
-    from zodiac.serving import models  # FastAPI takes half a second, too long for --help
-
-    for folder in models.folders(map(models.find, args.models)):
-        print(exported_model.explain(folder, args.device, args.engine, args.precision))
 
 
 def serve(args):
     """Load the models, run each once for each batch size, and answer requests until a signal arrives."""
     from zodiac.serving import application, connections, uploads  # FastAPI takes half a second, too long for --help
-    from zodiac.serving.models import Models, find
+    from zodiac.serving.models import Models
 
     token = read_token()
     most = CONNECTIONS * args.max_requests
@@ -64,10 +60,13 @@ def serve(args):
     )
     listener = connections.bind(args.host, args.port)
 
-    def load(folder):
+    def load(folder, old=None):
+        if old is not None:  # measuring all engines beside requests would take long, and time them wrongly
+            with contextlib.suppress(UserError):
+                return exported_model.load(folder, args.device, old.engine, old.precision)
         return exported_model.load(folder, args.device, args.engine, args.precision)
 
-    models = Models([*map(find, args.models)], load, args.batch_size, args.max_delay / 1000)
+    models = Models([*map(folders.find, args.models)], load, args.batch_size, args.max_delay / 1000)
     app = application.create(models, limits, token, args.watch)
     connections.listen(listener)
     host, port = listener.getsockname()[:2]

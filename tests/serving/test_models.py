@@ -219,7 +219,7 @@ def test_a_folder_without_exports_ends_in_a_message(tmp_path):
 def test_an_export_that_changes_while_it_is_read_is_not_taken(exported, tmp_path):
     shutil.copytree(exported, tmp_path / 'infer')
 
-    def load(folder):
+    def load(folder, old):
         changed(folder, labels=GERMAN)
         return model_of()
 

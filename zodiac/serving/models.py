@@ -3,7 +3,6 @@
 import asyncio
 import concurrent.futures
 import contextlib
-import hashlib
 import logging
 import os
 import urllib.parse
@@ -13,8 +12,7 @@ from PIL import Image
 
 from zodiac.base.errors import UsageError, UserError, one_line
 from zodiac.images import transforms
-from zodiac.inference import export_folder
-from zodiac.serving import page
+from zodiac.serving import folders, page, tensors
 from zodiac.serving.batcher import Batcher, NetworkError
 from zodiac.serving.logs import RateLimitedLog
 from zodiac.serving.metrics import Metrics
@@ -39,6 +37,7 @@ class Served:
         self.digest = None  # of its export
         self.pages = {}  # prefix of links -> (HTML, headers)
         self.blank = transforms.apply(model.transform, Image.new('RGB', (64, 64)))
+        self.range = tensors.input_range(model.transform)
         observe = counts.batches.labels(*self.labels).observe
         self.batcher = Batcher(model.answers, size, delay, observe, lambda answer: answer.finite)
         self._decoded = 4 * size
@@ -76,7 +75,7 @@ class Models:
 
     Args:
         roots: folders, each an export, or one whose folders with numbers as names are exports: versions of a model.
-        load: function, folder -> ExportedModel.
+        load: function, folder and the ExportedModel that answers until now, or None -> ExportedModel.
         size, delay: of each Batcher: largest number of images per run of the network; seconds an image may wait for others.
     Raises: UserError when an export cannot be loaded or run; UsageError when two cannot be told apart.
     """
@@ -95,7 +94,7 @@ class Models:
         """Serve one more. Raises UsageError if it cannot be told from another."""
         same = [other for other in self._served.values() if other.name == served.name]
         versions = {one.version for one in (*same, served)}
-        if same and not (len(versions) == len(same) + 1 and all(map(_is_number, versions))):
+        if same and not (len(versions) == len(same) + 1 and all(map(folders.is_number, versions))):
             raise UsageError(
                 f'{folder}: there is another export named {served.name}; put versions of a model into folders with numbers, like '
                 f'{served.name}/1 and {served.name}/2, and name the folder above: {served.name}'
@@ -189,15 +188,15 @@ class Models:
 
     def _look(self):
         """{folder: state} of the exports that there are now."""
-        return {folder: _state(folder) for folder in folders(self._roots)}
+        return {folder: folders.state(folder) for folder in folders.exports(self._roots)}
 
     async def _take(self, folder, state):
         """Load and warm up what is new in a folder, then let it answer. If that fails, say so; what answers now stays."""
         old, self._seen[folder] = self._served.get(folder), state
         try:
-            if old is not None and old.digest == _digest(folder):
+            if old is not None and old.digest == folders.digest(folder):
                 return
-            new = await self._in_thread(self._read, folder)
+            new = await self._in_thread(self._read, folder, self._like(folder))
             if new.name not in ([old.name] if old else self.names):
                 raise UserError(f'it is named {new.name}; start the server again to serve another model')
             await self.replace(folder, new)
@@ -231,18 +230,22 @@ class Models:
             LOG.warning('%s: version %s is gone', old.name, old.version)
             self._run(_retire(old))
 
-    def _read(self, folder):
+    def _read(self, folder, old=None):
         """The Served of a folder, warmed up. Raises UserError."""
-        digest = _digest(folder)
-        model = self._load(folder)
-        if _digest(folder) != digest:
+        digest = folders.digest(folder)
+        model = self._load(folder, old)
+        if folders.digest(folder) != digest:
             raise UserError(f'{folder}: was exported again while it was being read; start again')
-        number = os.path.basename(os.path.abspath(folder))
-        version = number if _is_number(number) else digest[:12]
-        served = Served(model, version, self._size, self._delay, self.counts)
+        served = Served(model, folders.version(folder, digest), self._size, self._delay, self.counts)
         served.digest = digest
         served.warm_up()
         return served
+
+    def _like(self, folder):
+        """The ExportedModel of the folder, or of another version beside it; None without one."""
+        beside = [served for other, served in self._served.items() if os.path.dirname(other) == os.path.dirname(folder)]
+        known = self._served.get(folder) or max(beside, key=_age, default=None)
+        return known and known.model
 
     def _draw(self, served):
         """Make the pages of a model: at / if it is the first one, and at /models/NAME/."""
@@ -266,56 +269,8 @@ class Models:
         task.add_done_callback(self._tasks.discard)
 
 
-def exports(root):
-    """The exported folders of a root: itself, or its folders with numbers as names."""
-    if export_folder.is_export(root):
-        return [root]
-    names = sorted(filter(_is_number, _names(root)), key=int)
-    return [folder for folder in (os.path.join(root, name) for name in names) if export_folder.is_export(folder)]
-
-
-def folders(roots):
-    """The exported folders of some roots."""
-    return list(dict.fromkeys(folder for root in roots for folder in exports(root)))
-
-
-def find(name):
-    """The root that a name on the command line means, see `Models`. Raises UserError where there is no export."""
-    root = export_folder.find(name)
-    if not exports(root):
-        export_folder.read_manifest(root)  # says what is wrong
-    return root
-
-
-def _names(root):
-    with contextlib.suppress(NotADirectoryError, FileNotFoundError):
-        return os.listdir(root)
-    return []
-
-
-def _is_number(name):
-    return name.isascii() and name.isdigit()
-
-
 def _age(served):
-    return int(served.version) if _is_number(served.version) else 0
-
-
-def _digest(folder):
-    """SHA-256 of inference.yaml, which holds those of the other files."""
-    try:
-        with open(os.path.join(folder, export_folder.MANIFEST), 'rb') as file:
-            return hashlib.sha256(file.read()).hexdigest()
-    except OSError as error:
-        raise UserError(f'{error.filename}: cannot be read ({error.strerror}); export the model again') from None
-
-
-def _state(folder):
-    """What changes when files of a folder are written or replaced; None while it is being replaced."""
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-        stats = [(entry.name, entry.stat()) for entry in entries]
-        return sorted((name, about.st_ino, about.st_size, about.st_mtime_ns) for name, about in stats)
-    return None
+    return int(served.version) if folders.is_number(served.version) else 0
 
 
 async def _retire(served):

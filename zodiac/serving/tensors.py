@@ -209,7 +209,7 @@ def _rows(start, upload, count, blank):
 def _in_range(make, served):
     """The input that `make` returns, if it can come from the transform of the model: others make some networks return NaN."""
     values = make()
-    low, high = input_range(served.model.transform)
+    low, high = served.range
     slack = ROUNDING * (high - low)
     if not (values.min() >= low - slack and values.max() <= high + slack):
         raise _wrong(
