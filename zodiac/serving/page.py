@@ -1,9 +1,6 @@
 """The web page (page.html) and its headers, which let it run only its own scripts and load nothing from outside."""
 
-import base64
-import hashlib
 import os
-import re
 
 from zodiac.pages import render as pages
 
@@ -20,11 +17,6 @@ def render(model):
         "connect-src 'self'",
         "base-uri 'none'",
         "frame-ancestors 'none'",
-        *(f'{tag}-src {" ".join(_digests(page, tag))}' for tag in ('script', 'style')),
+        *(f'{tag}-src {" ".join(pages.digests(page, tag))}' for tag in ('script', 'style')),
     ]
     return page, {'Content-Security-Policy': '; '.join(policy), 'Referrer-Policy': 'no-referrer'}
-
-
-def _digests(page, tag):
-    contents = re.findall(f'<{tag}>(.*?)</{tag}>', page, re.S)
-    return [f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'" for content in contents]
