@@ -7,8 +7,9 @@
 The folder contains a static model for Paddle Inference, <name>.json (.pdmodel with Paddle 2.6) and <name>.pdiparams; the same model
 as <name>.onnx where requirements-deploy.txt is installed, and with export.int8=true as <name>.int8.onnx; <name>.reference.npz, with which
 predict.py and serve.py choose engine and precision where they run; with reject.keep, <name>.unknown.npz, with which they tell photos of
-something else; with export.web=true, web/, a page that runs the model in the browser; and inference.yaml with labels, transform, shapes and the SHA-256 of each file. Each model is loaded again and compared
-with the network on validation images. If one differs, the export fails and an older one is kept.
+something else; with export.web=true, web/, a page that runs the model in the browser; and inference.yaml with labels, transform, shapes
+and the SHA-256 of each file. Each model is loaded again and compared with the network on validation images. If one differs, the export
+fails and an older one is kept.
 """
 
 if __name__ == '__main__':
@@ -105,7 +106,11 @@ def why_no_onnx(settings):
     if settings.onnx is False:
         return 'export.onnx=false', ''
     why, fix = packages.why_no_onnx() or ('', '')
-    needing = {'export.onnx=true': settings.onnx is True, 'export.int8=true': settings.int8, 'export.web=true': settings.web}
+    needing = {
+        'export.onnx=true': settings.onnx is True,
+        'export.int8=true': settings.int8,
+        'export.web=true': settings.web,
+    }
     setting = next((setting for setting, needs in needing.items() if needs), None)
     if why and setting:
         raise UserError(

@@ -44,7 +44,7 @@ def test_chinese_texts_are_chinese_and_in_chinese_punctuation():
 
 def test_every_text_is_used_and_every_text_that_is_used_is_there():
     code = re.sub(r"'\w+\.html'", '', '\n'.join(path.read_text(encoding='utf-8') for path in SOURCES))
-    used = set(re.findall(r"'((?:common|report|compare|serve|chart)\.\w*[a-z0-9])'", code))
+    used = set(re.findall(r"'((?:common|report|compare|photo|serve|web|chart)\.\w*[a-z0-9])'", code))
     used |= {f'report.{name}' for name in re.findall(r"'((?:made|fact)_\w+)'", code)}
     used |= {beginning + ending for beginning, endings in ENDINGS.items() for ending in endings}
     used |= {f'report.made_{name}' for name in ('engine', 'precision', 'temperature')}
@@ -55,7 +55,8 @@ def test_every_text_is_used_and_every_text_that_is_used_is_there():
         )
     }
     used |= {f'report.{name}' for name in ('width', 'height', 'size', 'mode')}  # of annotation.json
-    script = (ROOT / 'zodiac/serving/page.html').read_text(encoding='utf-8')
+    scripts = ('pages/photo.html', 'serving/page.html', 'web/page.html', 'web/worker.js')
+    script = '\n'.join((ROOT / 'zodiac' / name).read_text(encoding='utf-8') for name in scripts)
     used |= {f'message.{name}' for name in re.findall(r"'(\w+)'", script) if f'message.{name}' in texts.catalogue()}
     nested = {
         how for text in texts.catalogue().values() for _, _, how, _ in string.Formatter().parse(text['en']) if how

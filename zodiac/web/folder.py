@@ -1,13 +1,13 @@
 """What export.py writes to infer/web/: a page that classifies photos in the browser, for any static server.
 
-    index.html                  the page, with its look, texts and script
-    worker.js                   the model: loads it, prepares a photo, answers
-    preprocess.js, judge.js     zodiac/images/transforms.py, and zodiac/inference/{unknown,label_sets}.py in JavaScript
-    offline.js                  keeps all files in the browser
-    model.json, model.onnx      labels, transform, shapes; the network, in int8 if the export has it
-    unknown.bin                 with reject.keep: the arrays of <name>.unknown.npz, float32, one after another
-    check.bin                   a picture on which a graphics card is checked, uint8
-    runtime/                    onnxruntime-web
+index.html                  the page, with its look, texts and script
+worker.js                   the model: loads it, prepares a photo, answers
+preprocess.js, judge.js     zodiac/images/transforms.py, and zodiac/inference/{unknown,label_sets}.py in JavaScript
+offline.js                  keeps all files in the browser
+model.json, model.onnx      labels, transform, shapes; the network, in int8 if the export has it
+unknown.bin                 with reject.keep: the arrays of <name>.unknown.npz, float32, one after another
+check.bin                   a picture on which a graphics card is checked, uint8
+runtime/                    onnxruntime-web
 """
 
 import hashlib
@@ -28,8 +28,10 @@ PAGE, OFFLINE = 'index.html', 'offline.js'
 SCRIPTS = ('worker.js', 'preprocess.js', 'judge.js')
 ARRAYS = ('mean', 'basis', 'photos', 'directions', 'gains', 'centers')  # of unknown.Reference
 STEPS = ('center_crop', 'resize', 'pad')  # that preprocess.js has
-POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval' {script}; style-src {style}; img-src blob: data:; connect-src 'self'; \
+POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval' {script}; style-src {style}; img-src blob: data:; connect-src 'self'; \
 worker-src 'self'; base-uri 'none'; form-action 'none'"
+)
 
 
 def write(folder, manifest, runtime):
@@ -44,7 +46,9 @@ def write(folder, manifest, runtime):
     """
     transform = [step for step in manifest['transform'] if step != transforms.REDUCED]
     if transform[0]['op'] not in STEPS:
-        raise UserError(f'export.web=true: the page cannot run the step {transform[0]["op"]} of the transform; set export.web=false')
+        raise UserError(
+            f'export.web=true: the page cannot run the step {transform[0]["op"]} of the transform; set export.web=false'
+        )
     os.makedirs(os.path.join(folder, 'runtime'))
     infer, integers = os.path.dirname(folder), engines.onnx_name(manifest, 'int8')
     quantized = integers in manifest['sha256']
@@ -130,7 +134,7 @@ def _digests(folder):
 
 
 def _offline(digests):
-    """offline.js with the names of the files, and a version that changes with their content. Files for WebGPU are kept once they are used."""
+    """offline.js with the names of the files, and a version that changes with their content. Files for WebGPU are kept when they are used."""
     with open(os.path.join(HERE, OFFLINE), encoding='utf-8') as file:
         script = file.read()
     for_gpu = [name for name in digests if 'gpu' in name or name == 'check.bin']

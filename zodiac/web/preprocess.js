@@ -33,12 +33,12 @@ export function frame(width, height, step) {
 // For each of `count` new pixels between two places of a row of `length`: {first: old pixel, weights: of it and of those after it}.
 function taps(length, start, stop, count, [reach, kernel]) {
   [start, stop] = [Math.fround(start), Math.fround(stop)];
-  const step = Math.fround(stop - start) / count, wide = Math.max(step, 1);  // wider where the image shrinks: antialiasing
+  const step = Math.fround(stop - start) / count, wide = Math.max(step, 1), narrow = 1 / wide;  // wide: antialiasing
   return Array.from({length: count}, (_, number) => {
     const middle = start + (number + 0.5) * step;
     const first = Math.max(0, Math.trunc(middle - reach * wide + 0.5));
     const last = Math.min(length, Math.trunc(middle + reach * wide + 0.5));
-    const exact = Array.from({length: last - first}, (_, i) => kernel(Math.abs((first + i - middle + 0.5) / wide)));
+    const exact = Array.from({length: last - first}, (_, i) => kernel(Math.abs((first + i - middle + 0.5) * narrow)));
     const sum = exact.reduce((all, weight) => all + weight, 0);
     const weights = Int32Array.from(exact, weight => {
       const scaled = weight / sum * (1 << BITS);

@@ -18,7 +18,11 @@ model.then(() => postMessage({ready: true}), error => {
   postMessage({failed: true});
 });
 
-self.onmessage = async ({data: {id, file}}) => postMessage({id, ...await classify(file)});
+let waits = false;  // whether a photo came before the model
+self.onmessage = async ({data: {id, file}}) => {
+  waits = true;
+  postMessage({id, ...await classify(file)});
+};
 
 async function classify(file) {
   try {
@@ -122,7 +126,8 @@ async function start(engine, about, network) {
     const found = await session.run({[name]: new ort.Tensor(dtype, input, [1, ...shape.slice(1)])}, outputs);
     return {logits: found.logits.data, features: found.features?.data};
   };
-  await run(new (dtype === 'uint8' ? Uint8Array : Float32Array)(shape.slice(1).reduce((all, side) => all * side, 1)));  // the first run is slow
+  const Numbers = dtype === 'uint8' ? Uint8Array : Float32Array;
+  if (!waits) await run(new Numbers(shape.slice(1).reduce((all, side) => all * side, 1)));  // the first run is slow
   return run;
 }
 
