@@ -170,8 +170,8 @@ def code_in(text):
     return sorted(code for code in re.findall(r'`([^`\n]+)`', text) if not LANGUAGES.search(code))
 
 
-def test_seven_pages_and_the_readme_are_in_both_languages():
-    pages = ['ai_studio', 'coming_from', 'deployment', 'report', 'training', 'troubleshooting', 'trust']
+def test_eight_pages_and_the_readme_are_in_both_languages():
+    pages = ['ai_studio', 'browser', 'coming_from', 'deployment', 'report', 'training', 'troubleshooting', 'trust']
     assert sorted(IN_BOTH) == ['README.md', *(f'docs/{name}.md' for name in pages)]
 
 

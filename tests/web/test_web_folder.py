@@ -6,9 +6,10 @@ import re
 import shutil
 import tarfile
 
+import numpy as np
 import pytest
 from conftest import ROOT, read_page
-from small_export import ONNX, network_of, settings, write_sealed
+from small_export import ONNX, network_of, settings, write, write_sealed
 
 import export
 from zodiac.base import files
@@ -151,3 +152,22 @@ def test_the_version_of_the_kept_files_changes_with_their_content(exported, tmp_
     shutil.rmtree(infer / 'web')
     changed = web.write(str(infer / 'web'), manifest, {**FAKE, 'ort.js': b'newer'})
     assert changed['offline.js'] != again['offline.js']
+
+
+def test_the_mirror_image_is_one_operator_that_webgpu_has(tmp_path):
+    """paddle2onnx splits a flip into single columns; WebGPU takes ten arrays."""
+    import onnx
+
+    write(tmp_path / 'infer', network_of('flip average'), settings())
+    nodes = onnx.load(str(tmp_path / 'infer/small.onnx')).graph.node
+    assert max(len(node.input) + len(node.output) for node in nodes) <= 10
+    assert not {'Split', 'Range'} & {node.op_type for node in nodes}
+
+
+def test_the_int8_model_has_each_weight_once(tmp_path):
+    """Both passes of an averaged model use the same ones."""
+    cfg = settings('export.int8=true')
+    batch = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32)
+    write(tmp_path / 'infer', network_of('flip average'), cfg, examples=[batch])
+    sizes = [(tmp_path / f'infer/small{kind}.onnx').stat().st_size for kind in ('', '.int8')]
+    assert sizes[1] < 0.5 * sizes[0]

@@ -165,7 +165,7 @@ def test_a_picture_of_the_camera_is_classified(exported, browser):
             }"""
         )
         page.click('#open')
-        page.evaluate("new Promise(resolve => $('view').addEventListener('playing', resolve))")
+        sync_api.expect(page.locator('#view')).to_have_js_property('videoWidth', 300)
         page.click('#take')
         page.wait_for_selector('#guesses li')
         assert page.locator('#guesses li').count() == len(LABELS)

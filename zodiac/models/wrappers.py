@@ -16,7 +16,9 @@ class FlipAverage(nn.Layer):
         self.network = network
 
     def forward(self, x):
-        return (self.network(x) + self.network(x.flip(3))) / 2
+        # by index: paddle2onnx splits a flip into single columns, which are more than WebGPU can take
+        columns = paddle.to_tensor(np.arange(x.shape[3])[::-1].copy())
+        return (self.network(x) + self.network(paddle.index_select(x, columns, 3))) / 2
 
 
 class Deployed(nn.Layer):

@@ -134,7 +134,7 @@ def _digests(folder):
 
 
 def _offline(digests):
-    """offline.js with the names of the files, and a version that changes with their content. Files for WebGPU are kept when they are used."""
+    """offline.js with the names of the files, and a version that changes with their content; files for WebGPU are kept once used."""
     with open(os.path.join(HERE, OFFLINE), encoding='utf-8') as file:
         script = file.read()
     for_gpu = [name for name in digests if 'gpu' in name or name == 'check.bin']
