@@ -334,6 +334,12 @@ class Export:
         '`predict.py --features`; auto: with reject.keep, which needs them.',
     )
     temperature: bool = setting(False, 'Divide the logits by the temperature that fits the validation images best.')
+    web: bool = setting(
+        False, 'Also write `web/`, a page that classifies photos in the browser, see [browser.md](browser.md).'
+    )
+    web_runtime: Optional[str] = setting(
+        None, 'Files of onnxruntime-web for `web/`: the archive that `npm pack onnxruntime-web` writes, or a folder.'
+    )
 
 
 @dataclass

@@ -7,10 +7,11 @@
 The folder contains a static model for Paddle Inference, <name>.json (.pdmodel with Paddle 2.6) and <name>.pdiparams; the same model
 as <name>.onnx where requirements-deploy.txt is installed, and with export.int8=true as <name>.int8.onnx; with
 export.weights=safetensors, <name>.safetensors, the weights for PyTorch; <name>.reference.npz, with which predict.py and serve.py choose
-engine and precision where they run; with reject.keep, <name>.unknown.npz, with which they tell photos of something else; README.md, the
-model card; <name>.evidence.json, with which `zodiac verify` measures the model again; and inference.yaml with labels, transform, shapes
-and the SHA-256 of each file. Each model is loaded again and compared with the network on validation images. If one differs, the export
-fails and an older one is kept. The fingerprint is the SHA-256 of inference.yaml.
+engine and precision where they run; with reject.keep, <name>.unknown.npz, with which they tell photos of something else; with
+export.web=true, web/, a page that runs the model in the browser; README.md, the model card; <name>.evidence.json, with which `zodiac
+verify` measures the model again; and inference.yaml with labels, transform, shapes and the SHA-256 of each file. Each model is loaded
+again and compared with the network on validation images. If one differs, the export fails and an older one is kept. The fingerprint is
+the SHA-256 of inference.yaml.
 """
 
 if __name__ == '__main__':
@@ -42,6 +43,8 @@ from zodiac.models import weights as weight_files
 from zodiac.report import calibration, card, recorded
 from zodiac.training import checkpoint, features, rejection, solved_run
 from zodiac.training.progress import note
+from zodiac.web import folder as web
+from zodiac.web import runtime
 
 BATCH = 8  # images per run in the comparison and in the calibration of int8
 MARGINS = 512  # validation images whose margins are sealed
@@ -57,6 +60,7 @@ def export(cfg):
     no_onnx, fix = why_no_onnx(settings)
     if settings.weights == 'safetensors' and not packages.is_there('safetensors'):
         raise UserError(f'export.weights=safetensors: {packages.not_installed(["safetensors"], packages.DEPLOY)}')
+    web_runtime, web_version = runtime.read(settings.web_runtime) if settings.web else (None, None)
     device.choose(cfg.device)
     dataset = ZodiacDataset('valid', augment=False, cfg=cfg)
     network, origin = checkpoint.load_network(
@@ -92,6 +96,8 @@ def export(cfg):
         manifest['parity'] = compare(network, manifest, unfinished, names, dataset, cfg, extractor)
         rejecting = reject(manifest, unfinished, dataset, cfg, extractor) if cfg.reject.keep else None
         seal(network, manifest, unfinished, dataset, cfg, extractor, rejecting)
+        if settings.web:
+            add_page(manifest, unfinished, web_runtime, web_version)
         if extractor:
             extractor.say_total()
         document(manifest, unfinished, cfg, origin['weights'], report)
@@ -110,11 +116,18 @@ def export(cfg):
 
 def why_no_onnx(settings):
     """(reason, how to fix it) if no ONNX file will be written, else ('', ''). Raises UserError where the settings need one."""
+    if settings.onnx is False and settings.web:
+        raise UserError('export.onnx=false: export.web=true needs the ONNX file; set export.onnx=auto')
     if settings.onnx is False:
         return 'export.onnx=false', ''
     why, fix = packages.why_no_onnx() or ('', '')
-    if why and (settings.onnx is True or settings.int8):
-        setting = 'export.onnx=true' if settings.onnx is True else 'export.int8=true'
+    needing = {
+        'export.onnx=true': settings.onnx is True,
+        'export.int8=true': settings.int8,
+        'export.web=true': settings.web,
+    }
+    setting = next((setting for setting, needs in needing.items() if needs), None)
+    if why and setting:
         raise UserError(
             f'{setting} needs the packages of requirements-deploy.txt ({why}): {fix}; see docs/troubleshooting.md#onnx-export'
         )
@@ -278,6 +291,14 @@ def write_sealed(folder, manifest, name, content):
     with open(os.path.join(folder, name), 'wb') as file:
         file.write(content)
     manifest['sha256'][name] = files.sha256(os.path.join(folder, name))
+
+
+def add_page(manifest, folder, web_runtime, version):
+    """Write web/, see zodiac/web/folder.py, and add its hashes to the manifest."""
+    hashes = web.write(os.path.join(folder, export_folder.WEB), manifest, web_runtime)
+    manifest['sha256'].update({f'{export_folder.WEB}/{name}': digest for name, digest in hashes.items()})
+    if version:
+        manifest['versions']['onnxruntime-web'] = version
 
 
 def fastest(manifest, folder, cfg):

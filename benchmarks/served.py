@@ -1,10 +1,13 @@
-"""Export a small model and run serve.py with it, for the benchmarks and the tests of serving."""
+"""Export a small model and run serve.py with it, and serve a folder as it is, for the benchmarks and tests of both."""
 
 import contextlib
+import functools
+import http.server
 import re
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,12 @@ from ratios import ROOT
 from zodiac.base.errors import UserError
 
 COLOURS = {'红': (230, 30, 30), 'green': (30, 200, 30), 'blue': (30, 30, 230)}  # by the mean of an image
+
+ASK = """async path => {
+    const file = new File([await (await fetch(path)).blob()], 'photo');
+    const {answer, fault, time} = await ask(file);
+    return {...answer, fault, time};
+}"""  # of the page of export.web=true, about a photo that `static` serves
 
 
 def export_colours(folder):
@@ -56,3 +65,34 @@ def serving(infer_dir, *arguments, env=None):
         finally:
             process.kill()
             process.communicate()
+
+
+@contextlib.contextmanager
+def static(folder):
+    """A plain server of a folder for the block: yields (address, {name: path} of more files that it serves, function that stops it)."""
+    more = {}
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def translate_path(self, path):
+            return more.get(path[1:]) or super().translate_path(path)
+
+        def log_message(self, *_):
+            pass
+
+    class Server(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_):  # a browser that is closed breaks connections
+            pass
+
+    server = Server(('127.0.0.1', 0), functools.partial(Handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def stop():
+        server.shutdown()
+        server.server_close()
+
+    try:
+        yield f'http://127.0.0.1:{server.server_port}/', more, stop
+    finally:
+        stop()

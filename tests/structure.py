@@ -21,6 +21,7 @@ WINGS = {  # of zodiac/, each with those that it may import
     'explain': {'inference', 'images', 'base'},
     'data': {'images', 'base'},
     'models': {'base'},
+    'web': {'inference', 'images', 'pages', 'base'},
     'report': {'images', 'pages', 'base'},
     'training': {'models', 'data', 'inference', 'base'},
     'doctor': {'data', 'base'},

@@ -48,7 +48,7 @@ def test_chinese_texts_are_chinese_and_in_chinese_punctuation():
 
 def test_every_text_is_used_and_every_text_that_is_used_is_there():
     code = re.sub(r"'\w+\.html'", '', '\n'.join(path.read_text(encoding='utf-8') for path in SOURCES))
-    used = set(re.findall(r"'((?:common|report|compare|serve|chart|review)\.\w*[a-z0-9])'", code))
+    used = set(re.findall(r"'((?:common|report|compare|photo|serve|web|chart|review)\.\w*[a-z0-9])'", code))
     used |= {f'report.{name}' for name in re.findall(r"'((?:made|fact)_\w+)'", code)}
     used |= {beginning + ending for beginning, endings in ENDINGS.items() for ending in endings}
     used |= {f'report.made_{name}' for name in ('engine', 'precision', 'temperature')}
@@ -59,10 +59,10 @@ def test_every_text_is_used_and_every_text_that_is_used_is_there():
         )
     }
     used |= {f'report.{name}' for name in ('width', 'height', 'size', 'mode')}  # of annotation.json
-    for section, path in (('message', 'serving/page.html'), ('decide', 'review/decide.html')):
-        script = (ROOT / 'zodiac' / path).read_text(encoding='utf-8')
-        names = {f'{section}.{name}' for name in re.findall(r"'(\w+)'", script)}
-        used |= names & texts.catalogue().keys()
+    asking = ('pages/photo.html', 'serving/page.html', 'web/page.html', 'web/worker.js')
+    for section, names in (('message', asking), ('decide', ['review/decide.html'])):
+        script = '\n'.join((ROOT / 'zodiac' / name).read_text(encoding='utf-8') for name in names)
+        used |= {f'{section}.{name}' for name in re.findall(r"'(\w+)'", script)} & texts.catalogue().keys()
     nested = {
         how for text in texts.catalogue().values() for _, _, how, _ in string.Formatter().parse(text['en']) if how
     }

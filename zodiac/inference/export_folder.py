@@ -14,6 +14,7 @@ from zodiac.images import transforms
 
 MANIFEST = 'inference.yaml'
 INFER = 'infer'  # of a run
+WEB = 'web'  # of an export with export.web: the only folder in it
 OUTPUTS = [  # of a graph, in order
     ['probabilities'],
     ['logits'],
@@ -86,12 +87,19 @@ def _is_valid(manifest):
         and takes.get('dtype', 'float32') in ('float32', 'uint8')
         and len(takes['shape']) == 4
         and isinstance(digests, dict)
-        and all(os.path.basename(file) == file for file in [*digests, *manifest.get('documents', {})])
+        and all(map(_is_inside, [*digests, *manifest.get('documents', {})]))
         and f'{name}.pdiparams' in digests
         and network_file(manifest) is not None
         and isinstance(manifest.get('trained', {}), dict)
         and isinstance(manifest.get('parity', {}), dict)
     )
+
+
+def _is_inside(file):
+    """Whether a path of the manifest, with slashes, is a file in the folder or in its `WEB`."""
+    first, *others = file.split('/')
+    names = [first, *others] if not others else others if first == WEB else ['']
+    return all(name not in ('', '.', '..') and os.path.basename(name) == name for name in names)
 
 
 def read_verified(folder, manifest, keep=()):

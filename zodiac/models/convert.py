@@ -109,3 +109,21 @@ def quantize_onnx(path, target, batches):
             raise UserError(
                 f'{path}: ONNX Runtime could not quantize it ({one_line(error)}); set export.int8=false'
             ) from None
+    _share_equal_tensors(target)
+
+
+def _share_equal_tensors(path):
+    """Keep each constant once. A network that runs twice, on an image and its mirror image, is quantized with two copies of its weights."""
+    import onnx  # optional package
+
+    model, kept, names = onnx.load(path), {}, {}
+    for tensor in model.graph.initializer:
+        content = (tensor.data_type, tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes())
+        names[tensor.name] = kept.setdefault(content, tensor).name
+    constants = list(kept.values())
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(constants)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    onnx.checker.check_model(model)
+    onnx.save(model, path)

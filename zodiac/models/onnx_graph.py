@@ -178,10 +178,13 @@ def flatten(writer, operation, x):
 
 
 def flip(writer, operation, x):
-    """Slices of step -1, from the last to before the first."""
-    axes = operation.attributes['axis']
-    ends = ([-1] * len(axes), [np.iinfo(np.int64).min] * len(axes), axes, [-1] * len(axes))
-    return writer.node('Slice', x, *(writer.constant(values, np.int64) for values in ends))
+    """The rows or columns in reverse order by index, which every engine has; WebGPU may lack slices of negative steps."""
+    for axis in operation.attributes['axis']:
+        size = writer.graph.shapes[operation.inputs[0]][axis]
+        if size < 0:
+            raise Unsupported(f'the operation {operation.kind} of images of any size')
+        x = writer.node('Gather', x, writer.constant(np.arange(size)[::-1], np.int64), axis=axis)
+    return x
 
 
 def gelu(writer, operation, x):

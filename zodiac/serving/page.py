@@ -1,10 +1,8 @@
 """The web page (page.html) and its headers, which let it run only its own scripts and load nothing from outside."""
 
 import base64
-import hashlib
 import io
 import os
-import re
 
 from PIL import Image
 
@@ -44,7 +42,7 @@ def headers(page, images='blob: data:'):
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
-        *(f'{tag}-src {" ".join(_digests(page, tag))}' for tag in ('script', 'style')),
+        *(f'{tag}-src {" ".join(pages.digests(page, tag))}' for tag in ('script', 'style')),
     ]
     return {'Content-Security-Policy': '; '.join(policy), 'Referrer-Policy': 'no-referrer'}
 
@@ -54,8 +52,3 @@ def _address(pixels):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, 'JPEG', quality=90)
     return f'data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}'
-
-
-def _digests(page, tag):
-    contents = re.findall(f'<{tag}>(.*?)</{tag}>', page, re.S)
-    return [f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'" for content in contents]
