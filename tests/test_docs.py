@@ -142,7 +142,7 @@ def test_settings_exist_and_take_the_values_shown():
     for name, text in PAGES.items():
         text = re.sub(r'```python\n.*?```', '', text, flags=re.DOTALL)
         found = re.findall(rf'(?<![\w./])((?:{sections})\.[a-z_0-9]+)(?![\w(/])', text)
-        files = ('.py', '.txt', '.yaml', '.json', '.csv', '.pdparams', '.png', '.jpg')
+        files = ('.py', '.txt', '.yaml', '.json', '.onnx', '.csv', '.pdparams', '.png', '.jpg')
         used = {key for key in found if not key.endswith(files)}
         if name != 'docs/house.md':  # it names functions
             assert used <= {key for key, _ in schema.flatten(settings)}, name
