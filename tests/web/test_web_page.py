@@ -13,6 +13,7 @@ import export
 import zodiac
 from zodiac.inference import export_folder
 from zodiac.training import rejection
+from zodiac.web import folder as web
 from zodiac.web import runtime
 
 sys.path.append(str(ROOT / 'benchmarks'))
@@ -108,6 +109,18 @@ def test_the_page_says_what_it_found_and_works_without_its_server(exported, phot
         page.reload()
         assert one.label in choose(page, photos[0])
         assert page.evaluate('crossOriginIsolated')
+
+
+def test_a_newer_export_replaces_the_page_that_the_browser_kept(exported, page_of, tmp_path):
+    infer = shutil.copytree(exported, tmp_path / 'infer')
+    with static(infer / 'web') as (address, _, _):
+        page = page_of(address)
+        page.wait_for_selector('#offline:not([hidden])')
+        shutil.rmtree(infer / 'web')
+        manifest = {**export_folder.read_manifest(infer), 'labels': ['new', *LABELS[1:]]}
+        web.write(str(infer / 'web'), manifest, runtime.read(RUNTIME)[0])
+        page.reload()
+        sync_api.expect(page.locator('.classes')).to_contain_text('new', timeout=30_000)
 
 
 def test_pixels_as_input_and_no_rejection_work_too(photos, page_of, tmp_path):

@@ -97,9 +97,9 @@ def _is_valid(manifest):
 
 def _is_inside(file):
     """Whether a path of the manifest, with slashes, is a file in the folder or in its `WEB`."""
-    first, *others = file.split('/')
-    names = [first, *others] if not others else others if first == WEB else ['']
-    return all(name not in ('', '.', '..') and os.path.basename(name) == name for name in names)
+    parts = file.split('/')
+    plain = all(part not in ('', '.', '..') and os.path.basename(part) == part for part in parts)
+    return plain and (len(parts) == 1 or parts[0] == WEB)
 
 
 def read_verified(folder, manifest, keep=()):

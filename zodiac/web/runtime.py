@@ -4,7 +4,7 @@ import json
 import os
 import tarfile
 
-from zodiac.base.errors import UserError, one_line
+from zodiac.base.errors import UserError
 
 # Our names end in .js: some servers send .mjs in a type that browsers refuse for a script.
 NEEDED = {
@@ -35,7 +35,7 @@ def read(source):
     try:
         found = _of_folder(source) if os.path.isdir(source) else _of_archive(source)
     except (OSError, EOFError, tarfile.TarError) as error:
-        why = getattr(error, 'strerror', None) or one_line(error)
+        why = getattr(error, 'strerror', None) or 'not a folder, and not an archive that is whole'
         raise UserError(f'export.web_runtime: {source}: cannot be read ({why}): {HOW}') from None
     missing = sorted(set(NEEDED) - set(found))
     if missing:
