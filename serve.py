@@ -143,7 +143,7 @@ def make_parser():
 
 def parse():
     parser = make_parser()
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # models may also stand behind options
     buffers = math.ceil(1.5 * args.max_requests)  # MB: connections.BUFFERS for CONNECTIONS
     if args.max_total_mb < args.max_mb + buffers:
         least = (

@@ -284,7 +284,7 @@ def test_features_are_written_with_their_paths_in_one_piece(ask, tmp_path, model
     (tmp_path / 'photos/broken.jpg').write_bytes(b'x')
     assert_message(ask('photos', '--features', 'f.npz'), 1, '--features: the model in', 'export.features=true')
     assert not (tmp_path / 'f.npz').exists()
-    model.has_features = True
+    model.has_features = model.has_logits = True
     model.outputs = lambda batch: {'logits': batch.mean((2, 3)), 'features': batch.reshape(len(batch), -1)[:, :7]}
     assert_message(
         ask('photos', '--features', 'f.npz', '--batch-size', '2'), 1, 'features of 3 images: f.npz', '1 of 4'

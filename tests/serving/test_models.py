@@ -177,6 +177,18 @@ def test_an_old_model_answers_its_requests_and_is_then_freed():
     asyncio.run(scenario())
 
 
+def test_the_first_model_stays_the_first_when_its_versions_change():
+    async def scenario():
+        models = served(model_of(), model_of(name='other'))
+        await models.start()
+        await models.replace('colours/2', served().get())
+        models.drop('colours')
+        assert models.names == ['colours', 'other'] and models.get().name == 'colours'
+        await models.stop()
+
+    asyncio.run(scenario())
+
+
 def test_each_model_answers_at_its_own_address():
     inverted = model_of(lambda batch: shares(1 - batch), 'inverted <i>')
     with TestClient(application.create(served(model_of(), inverted), limits())) as client:
@@ -207,7 +219,7 @@ def test_a_model_that_fails_makes_the_server_not_ready_and_the_others_answer():
 def test_exports_of_the_same_name_need_folders_with_numbers(exported, tmp_path):
     for name in ('a', 'b'):
         shutil.copytree(exported, tmp_path / name)
-    result = run_script('serve.py', 'a', 'b', '--port', '0', cwd=tmp_path)
+    result = run_script('serve.py', 'a', '--port', '0', 'b', cwd=tmp_path)
     assert_message(result, 2, 'b: there is another export named colours', 'colours/1')
 
 

@@ -195,7 +195,7 @@ def requirements(file):
 
     Lines for older versions of Python than this one are left out.
     """
-    line = re.compile(r"([A-Za-z][\w.-]*)([<>=!][^;#\s]*)?(?:\s*;\s*python_version < '(\d+)\.(\d+)')?")
+    line = re.compile(r"([A-Za-z][\w.-]*)(?:\[[\w,-]+\])?([<>=!][^;#\s]*)?(?:\s*;\s*python_version < '(\d+)\.(\d+)')?")
     try:
         with open(os.path.join(FOLDER, file), encoding='utf-8') as lines:
             found = [match for match in map(line.match, lines) if match]

@@ -84,6 +84,7 @@ class Models:
         self._roots, self._load, self._size, self._delay = roots, load, size, delay
         self.counts = Metrics()
         self._private = False
+        self.names = []  # of the models; the first is the one of /predict and the page
         self._served, self._seen = {}, {}  # folder -> Served; folder -> its state when it was last looked at
         self._tasks, self._thread, self._log = set(), None, RateLimitedLog()
         for folder, state in self._look().items():
@@ -100,6 +101,8 @@ class Models:
                 f'{served.name}/1 and {served.name}/2, and name the folder above: {served.name}'
             )
         self._served[folder or served.name] = served
+        if not same:
+            self.names.append(served.name)
 
     def __str__(self):
         several = len(self._served) > len(self.names)
@@ -107,11 +110,6 @@ class Models:
             f'{one.name}{f" {one.version}" if several else ""} with {one.model.engine} in {one.model.precision}'
             for one in self._served.values()
         )
-
-    @property
-    def names(self):
-        """The names of the models; the first is the one of /predict and the page."""
-        return list(dict.fromkeys(served.name for served in self._served.values()))
 
     def versions(self, name):
         """The versions of a model, oldest first."""
@@ -180,8 +178,12 @@ class Models:
                     # twice the same: nobody is copying files into it any more
                     if state not in (self._seen.get(folder), None) and state == waiting.get(folder):
                         await self._take(folder, state)
+                there = {served.name for folder, served in self._served.items() if folder in states}
                 for folder in self._served.keys() - states:
-                    self._drop(folder, states)
+                    if (
+                        self._served[folder].name in there
+                    ):  # else it is the last version, or its folder is being replaced
+                        self.drop(folder)
                 waiting = states
             except Exception as error:  # whatever it is, look again
                 self._log.error(f'the folders of the models cannot be read: {one_line(error)}', error)
@@ -220,15 +222,13 @@ class Models:
         if old:
             self._run(_retire(old))
 
-    def _drop(self, folder, states):
-        """Stop a version whose folder is gone, if another version of the model is still there."""
-        old = self._served[folder]
-        if any(served.name == old.name and other in states for other, served in self._served.items()):
-            del self._served[folder]
-            self._seen.pop(folder, None)
-            self._count()
-            LOG.warning('%s: version %s is gone', old.name, old.version)
-            self._run(_retire(old))
+    def drop(self, folder):
+        """Stop a version, which must not be the last one of its model, once it has answered its requests."""
+        old = self._served.pop(folder)
+        self._seen.pop(folder, None)
+        self._count()
+        LOG.warning('%s: version %s is gone', old.name, old.version)
+        self._run(_retire(old))
 
     def _read(self, folder, old=None):
         """The Served of a folder, warmed up. Raises UserError."""
