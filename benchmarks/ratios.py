@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from zodiac.base import device, errors, packages  # noqa: E402
+from zodiac.base import device, errors, files, packages  # noqa: E402
 
 FEATURES = ('avx2', 'avx512f', 'avx_vnni', 'avx512_vnni', 'avx512_bf16', 'amx_int8', 'amx_bf16')
 NEEDED = {'bf16': ('avx512_bf16', 'amx_bf16'), 'vnni': ('avx_vnni', 'avx512_vnni', 'amx_int8')}  # any of these
@@ -41,6 +41,14 @@ def table(title, rows, width=32):
     for name, values in rows.items():
         numbers = (min(values), statistics.median(values), max(values))
         print(f'{name:<{width}}' + ''.join(f'{number:>9.{3 if number < 10 else 1}f}' for number in numbers))
+
+
+def record(result, path):
+    """Write a JSON-ready result, indented, to the file of --record; None: to no file."""
+    if path:
+        with files.atomic_write(path) as file:
+            json.dump(result, file, indent=1)
+            file.write('\n')
 
 
 def report(benchmark, above, below, target, /, **more):

@@ -26,14 +26,14 @@ import tempfile
 from importlib import metadata
 
 import numpy as np
-from ratios import ROOT, run
+from ratios import ROOT, record, run
 
 import annotate
 import config
 import evaluate
 import train
 from dataset import Loader, ZodiacDataset
-from zodiac.base import class_names, device, files
+from zodiac.base import class_names, device
 from zodiac.base.errors import UsageError
 from zodiac.report import small_data
 from zodiac.review import choose, findings, listing, twins
@@ -71,10 +71,7 @@ def main():
                 found['new'] = new(photos, args.new)
                 show_new(name, found['new'])
             result['sets'][name] = found
-    if args.record:
-        with files.atomic_write(args.record) as file:
-            json.dump(result, file, indent=1)
-            file.write('\n')
+    record(result, args.record)
     print(json.dumps(result))
 
 

@@ -27,13 +27,12 @@ from importlib import metadata
 
 import numpy as np
 from PIL import Image
-from ratios import run
+from ratios import record, run
 from scipy.special import logsumexp
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 import zodiac
-from zodiac.base import files
 from zodiac.base.errors import UsageError
 from zodiac.images import decoding
 from zodiac.inference import label_sets
@@ -79,10 +78,7 @@ def main():
         'known': {method: known_over_splits(found) for method, found in sets.items()},
     }
     show(result)
-    if args.record:
-        with files.atomic_write(args.record) as file:
-            json.dump(result, file, indent=1)
-            file.write('\n')
+    record(result, args.record)
     print(json.dumps(result))
 
 

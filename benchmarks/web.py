@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from ratios import command_line, machine, run
+from ratios import command_line, machine, record, run
 from served import ASK, static
 
 import zodiac
@@ -66,10 +66,7 @@ def main():
             'photo_ms': spread([one['time'] for one in found if 'time' in one]),
         }
     show(result)
-    if args.record:
-        with files.atomic_write(args.record) as file:
-            json.dump(result, file, indent=1)
-            file.write('\n')
+    record(result, args.record)
     print(json.dumps({'benchmark': 'web', **result}))
 
 

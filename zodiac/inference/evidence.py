@@ -57,7 +57,7 @@ def _digest(path):
 
 
 def below(path, root):
-    """A path without `root` at its beginning; as it is, if it does not lie there."""
+    """A path relative to `root`; one that is not below it stays as it is."""
     start = f'{root.rstrip("/")}/'
     return path[len(start) :] if path.startswith(start) else path
 
